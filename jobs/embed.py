@@ -1,0 +1,14 @@
+"""Embed a data set's images and captions, or import embeddings that exist.
+
+    python jobs/embed.py --output runs/demo/embeddings
+    python jobs/embed.py --dataset karpathy --annotations dataset_flickr8k.json --images Images --model ViT-B-32 \\
+        --pretrained openai --output runs/flickr8k/embeddings
+    python jobs/embed.py --import-images I.npy --import-texts T.npy --import-ids ids.json --output runs/mine/embeddings
+"""
+
+from xmrank.commandline import run
+from xmrank.config import EmbedConfig
+from xmrank.embedding.embed import embed
+
+if __name__ == "__main__":
+    run(embed, EmbedConfig)

@@ -1,0 +1,11 @@
+"""Train a ranker for every loss, direction and seed.
+
+    python jobs/train.py --embeddings runs/demo/embeddings --lists runs/demo/lists --output runs/demo/rankers
+"""
+
+from xmrank.commandline import run
+from xmrank.config import TrainConfig
+from xmrank.training.train import train
+
+if __name__ == "__main__":
+    run(train, TrainConfig)

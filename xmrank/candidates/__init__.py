@@ -1,0 +1,7 @@
+"""Candidate lists: for every query, the hard candidates that a ranker orders."""
+
+from xmrank.candidates.lists import Lists
+from xmrank.candidates.mine import lists_path, mine
+from xmrank.candidates.splits import ROLES, Role
+
+__all__ = ["ROLES", "Lists", "Role", "lists_path", "mine"]

@@ -1,0 +1,59 @@
+"""Random draws without replacement, many rows at once."""
+
+import numpy as np
+
+DENSE_FACTOR = 4
+"""Pools up to this many times the draw are permuted whole; in larger ones repeated draws are rare and redrawn."""
+
+
+def draw_distinct(generator: np.random.Generator, available: np.ndarray, count: int) -> np.ndarray:
+    """For every row, ``count`` different numbers below its ``available``, uniform over all such draws.
+
+    Args:
+        generator: source of randomness.
+        available: int64 [rows], each at least ``count``.
+        count: how many numbers a row gets.
+
+    Returns:
+        int64 [rows, count], in the order drawn.
+    """
+    if not len(available):
+        return np.empty((0, count), np.int64)
+    if available.min() < DENSE_FACTOR * count:
+        return draw_dense(generator, available, count)
+    width = count + 8 + count * count // int(available.min())
+    drawn = draw_numbers(generator, available, width)
+    fresh = first_occurrences(drawn)
+    while (short := fresh.sum(1) < count).any():
+        more = draw_numbers(generator, available[short], width)
+        wider = np.concatenate([drawn, np.zeros_like(drawn)], 1)
+        wider[short, -width:] = more
+        fresh = np.concatenate([fresh, np.zeros_like(fresh)], 1)
+        fresh[short] = first_occurrences(wider[short])
+        drawn = wider
+    # Stable: the fresh numbers come first and keep the order in which they were drawn.
+    order = np.argsort(~fresh, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(drawn, order, 1)
+
+
+def draw_dense(generator: np.random.Generator, available: np.ndarray, count: int) -> np.ndarray:
+    """The same by ordering one random key a number: for pools not much larger than the draw."""
+    keys = generator.random((len(available), int(available.max())))
+    keys[np.arange(keys.shape[1]) >= available[:, None]] = 2.0
+    return np.argsort(keys, axis=1, kind="stable")[:, :count]
+
+
+def draw_numbers(generator: np.random.Generator, available: np.ndarray, width: int) -> np.ndarray:
+    """int64 [rows, width], each below its row's ``available``, repeats allowed."""
+    return (generator.random((len(available), width)) * available[:, None]).astype(np.int64)
+
+
+def first_occurrences(drawn: np.ndarray) -> np.ndarray:
+    """True where a number stands for the first time in its row; bool, of the same shape."""
+    order = np.argsort(drawn, axis=1, kind="stable")
+    ordered = np.take_along_axis(drawn, order, 1)
+    new = np.ones_like(ordered, bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    fresh = np.empty_like(new)
+    np.put_along_axis(fresh, order, new, 1)
+    return fresh

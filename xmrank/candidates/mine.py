@@ -1,0 +1,113 @@
+"""The mining stage: candidate lists for both directions and every role."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xmrank.candidates.chunks import CHUNK, Task, mine_chunk, planned_pool
+from xmrank.candidates.lists import Lists
+from xmrank.candidates.pool import Pool
+from xmrank.candidates.ray_stage import run_on_cluster
+from xmrank.candidates.splits import ROLES, Part, Role, choose_parts
+from xmrank.config import DIRECTIONS, Direction, MineConfig, semantic
+from xmrank.embedding import EmbeddingStore
+from xmrank.errors import ConfigError
+from xmrank.files import write_json
+from xmrank.paths import resolve
+from xmrank.progress import Progress
+from xmrank.stage import Manifest, Stage
+
+STAGE = "mine"
+RAY_PAYS_FROM = 50_000
+"""Queries from which a cluster is worth its start; fewer are mined in this process, to the same lists."""
+
+
+def mine(config: MineConfig) -> Manifest:
+    """Mine the lists ``{direction}-{role}.parquet``; files that an interrupted run finished are kept.
+
+    Raises:
+        ConfigError: a split that is not there, or lists longer than the gallery.
+        DataError: no finished embedding store.
+    """
+    store = EmbeddingStore.open(resolve(config.embeddings))
+    parts = choose_parts(store, config)
+    pools = {(d, role): planned_pool(store, parts[role], d, config) for d in DIRECTIONS for role in ROLES}
+    for (direction, role), pool in pools.items():
+        refuse_short_gallery(pool, parts[role], direction, config)
+    output = resolve(config.output)
+    stage = Stage.open(
+        output, STAGE, config=semantic(config), inputs={"embeddings": store.fingerprint}, overwrite=config.overwrite
+    )
+    manifest = stage.done or mine_all(stage, config, store, parts, pools)
+    print(f"mine: {manifest.counts['lists']} lists in {output}")
+    return manifest
+
+
+def mine_all(
+    stage: Stage,
+    config: MineConfig,
+    store: EmbeddingStore,
+    parts: dict[Role, Part],
+    pools: dict[tuple[Direction, Role], Pool],
+) -> Manifest:
+    """Mine what is missing and finish the stage."""
+    counts: dict[str, Any] = {"lists": 0, "queries_without_positives": {}}
+    for (direction, role), pool in pools.items():
+        path = lists_path(stage.directory, direction, role)
+        if not path.exists():
+            tasks = [Task(store.directory, config, direction, role, c) for c in range(-(-len(pool.queries) // CHUNK))]
+            with Progress(f"mine {direction} {role}", len(pool.queries)) as progress:
+                mined = []
+                for lists in run_tasks(tasks, len(pool.queries), config.workers):
+                    mined.append(lists)
+                    progress.advance(len(lists))
+            Lists.join(mined).write(path)
+        lists = Lists.read(path)
+        counts[f"{direction}_{role}"] = describe(lists, len(pool.gallery))
+        counts["lists"] += len(lists)
+        if direction == "i2t":
+            counts["queries_without_positives"][role] = len(parts[role].images) - len(pool.queries)
+    splits = {role: {"split": part.split, "images": part.images.tolist()} for role, part in parts.items()}
+    write_json(stage.directory / "splits.json", splits)
+    return stage.finish(counts=counts)
+
+
+def lists_path(directory: Path, direction: Direction, role: Role) -> Path:
+    """Where the lists of a direction and role are."""
+    return directory / f"{direction}-{role}.parquet"
+
+
+def describe(lists: Lists, gallery: int) -> dict[str, Any]:
+    """The row of the paper's Table 1: queries, labelled objects, and the lists' lengths."""
+    lengths = lists.lengths
+    shortest, longest = (int(lengths.min()), int(lengths.max())) if len(lists) else (0, 0)
+    positives = int((lists.labels > 0).sum())
+    objects = len(lists.candidates)
+    return {
+        "queries": len(lists),
+        "objects": objects,
+        "positives": positives,
+        "shortest": shortest,
+        "longest": longest,
+        "gallery": gallery,
+    }
+
+
+def refuse_short_gallery(pool: Pool, part: Part, direction: Direction, config: MineConfig) -> None:
+    """Refuse a draw of more candidates than the part has."""
+    if not len(pool.queries):
+        raise ConfigError(f"--{part.role}-split {part.split}: has no {direction} query with anything to find")
+    available = len(pool.gallery) - int((pool.last - pool.first).max())
+    if available < config.random_candidates:
+        raise ConfigError(
+            f"--random-candidates {config.random_candidates}: the {direction} gallery of {part.split} has only "
+            f"{available} items of other images"
+        )
+
+
+def run_tasks(tasks: list[Task], queries: int, workers: int) -> Iterator[Lists]:
+    """The lists of all tasks, in order: here, or on the cluster when it pays."""
+    if queries < RAY_PAYS_FROM and workers in (0, 1):
+        yield from map(mine_chunk, tasks)
+        return
+    yield from run_on_cluster(tasks, workers)

@@ -1,0 +1,126 @@
+"""Captions of a scene: true, varied, and each about a part of it only.
+
+A caption is chosen in two steps: what it claims (`Claim`), then how it words that (`word`).
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import permutations
+
+from xmrank.datasets.scenes_layout import Scene, Thing, random_numbers
+from xmrank.datasets.scenes_words import word
+
+CAPTIONS_PER_IMAGE = 5
+
+
+@dataclass(frozen=True)
+class Mention:
+    """What a caption says about one thing; None where it says nothing. `label` None: only digit or shape is said."""
+
+    is_digit: bool
+    label: int | None
+    colour: str | None = None
+    size: str | None = None
+    texture: str | None = None
+
+    def fits(self, thing: Thing) -> bool:
+        """True if all that is said is true of the thing."""
+        return thing.is_digit == self.is_digit and all(
+            said is None or said == true
+            for said, true in [
+                (self.label, thing.label),
+                (self.colour, thing.colour),
+                (self.size, thing.size),
+                (self.texture, thing.texture),
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a caption says of its scene.
+
+    One or two mentions; of the first, its place (row, column); between first and second, a relation; of the scene,
+    its background and how many things are in it. None where it says nothing.
+    """
+
+    mentions: tuple[Mention, ...]
+    place: tuple[int, int] | None = None
+    relation: str | None = None
+    background: str | None = None
+    count: int | None = None
+
+    def holds(self, scene: Scene) -> bool:
+        """True if the claim is true of the scene."""
+        if self.background not in (None, scene.background) or self.count not in (None, len(scene.things)):
+            return False
+        return any(self._holds_for(things) for things in permutations(scene.things, len(self.mentions)))
+
+    def _holds_for(self, things: tuple[Thing, ...]) -> bool:
+        return (
+            all(mention.fits(thing) for mention, thing in zip(self.mentions, things, strict=True))
+            and self.place in (None, (things[0].row, things[0].column))
+            and (self.relation is None or RELATIONS[self.relation](things[0], things[1]))
+        )
+
+
+def _dominates(there: int, across: int) -> bool:
+    return there >= max(1, abs(across))
+
+
+RELATIONS: dict[str, Callable[[Thing, Thing], bool]] = {
+    "left": lambda one, other: _dominates(other.column - one.column, other.row - one.row),
+    "right": lambda one, other: _dominates(one.column - other.column, other.row - one.row),
+    "above": lambda one, other: _dominates(other.row - one.row, other.column - one.column),
+    "below": lambda one, other: _dominates(one.row - other.row, other.column - one.column),
+    "beside": lambda one, other: abs(one.row - other.row) + abs(one.column - other.column) == 1,
+}
+"""Relation → whether the first thing stands in it to the second; a diagonal counts both ways."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence and what it claims."""
+
+    text: str
+    claim: Claim
+
+
+def describe(scene: Scene) -> tuple[Caption, ...]:
+    """Five captions of the scene, no two the same text; they depend on the scene's key and content alone."""
+    rng = random_numbers(f"{scene.key}/captions")
+    captions: dict[str, Caption] = {}
+    while len(captions) < CAPTIONS_PER_IMAGE:
+        claim = _choose_claim(scene, rng)
+        text = word(claim, rng)
+        captions.setdefault(text, Caption(text, claim))
+    return tuple(captions.values())
+
+
+def _choose_claim(scene: Scene, rng: random.Random) -> Claim:
+    first, second = rng.sample(scene.things, 2)
+    one, two = _mention(first, rng), _mention(second, rng)
+    topic = rng.choices(("one", "place", "pair", "relation", "background", "count"), (12, 22, 18, 28, 12, 8))[0]
+    if topic == "place":
+        return Claim((one,), place=(first.row, first.column))
+    if topic == "pair":
+        return Claim((one, two))
+    if topic == "relation":
+        true = [name for name, stands in RELATIONS.items() if stands(first, second)]
+        return Claim((one, two), relation=rng.choice(true))
+    if topic == "background":
+        return Claim((one,), background=scene.background)
+    if topic == "count":
+        return Claim((one,), count=len(scene.things))
+    return Claim((one,))
+
+
+def _mention(thing: Thing, rng: random.Random) -> Mention:
+    return Mention(
+        is_digit=thing.is_digit,
+        label=thing.label if rng.random() < 0.92 else None,
+        colour=thing.colour if rng.random() < 0.8 else None,
+        size=thing.size if thing.size != "medium" and rng.random() < 0.35 else None,
+        texture=thing.texture if rng.random() < (0.1 if thing.texture == "solid" else 0.5) else None,
+    )

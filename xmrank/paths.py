@@ -1,0 +1,44 @@
+"""Where relative paths lead: XMRANK_HOME, or the current directory."""
+
+import os
+from pathlib import Path
+
+from xmrank.errors import ConfigError
+
+HOME_VARIABLE = "XMRANK_HOME"
+
+
+def home() -> Path:
+    """The folder that relative paths start from: XMRANK_HOME, else the current directory.
+
+    Raises:
+        ConfigError: inside a submitted Ray job without XMRANK_HOME, where the current directory is a temporary copy.
+    """
+    configured = os.environ.get(HOME_VARIABLE)
+    if configured:
+        return Path(configured).absolute()
+    if in_ray_job():
+        raise ConfigError(
+            f"a relative path inside a Ray job would end in the job's temporary copy of the code: set {HOME_VARIABLE} "
+            "to a folder that all nodes share, or give absolute paths"
+        )
+    return Path.cwd()
+
+
+def in_ray_job() -> bool:
+    """Whether this process is the entrypoint of a job given to ``ray job submit`` with a working directory."""
+    return "working_dir_files" in Path.cwd().parts
+
+
+def resolve(path: Path | str) -> Path:
+    """The absolute local path.
+
+    Raises:
+        ConfigError: a URI of a remote store, or a relative path that ``home`` refuses.
+    """
+    text = str(path)
+    # Path() has already folded the second slash of a URI.
+    if "://" in text or text.startswith(("s3:/", "gs:/", "hdfs:/", "http:/", "https:/")):
+        raise ConfigError(f"{text}: expected a local path (a folder that all nodes of the cluster share)")
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else home() / path

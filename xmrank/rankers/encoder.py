@@ -1,0 +1,126 @@
+"""A pre-norm transformer encoder over the items of a list.
+
+Source: Vaswani et al., "Attention is all you need", NeurIPS 2017; for ranking, Pobrotyn et al., "Context-aware learning
+to rank with self-attention", SIGIR eCom 2020.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layers import Dropout, linear
+
+
+class UnbiasedLayerNorm(nn.Module):
+    """Layer norm that divides by the unbiased standard deviation plus eps: weight·(x − mean)/(deviation + eps) + bias.
+
+    `nn.LayerNorm` divides by √(biased variance + eps) instead. This one exists to reproduce models of allRank exactly.
+
+    Source: Rush, "The annotated transformer", 2018, class LayerNorm.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        variance, mean = torch.var_mean(x, -1, correction=1, keepdim=True)
+        deviation = variance.clamp(min=1e-24).sqrt()  # a root's slope is infinite at 0, where a constant vector stands
+        return self.weight * ((x - mean) / (deviation + self.eps)) + self.bias
+
+
+LAYER_NORMS: dict[str, type[nn.Module]] = {"standard": nn.LayerNorm, "unbiased": UnbiasedLayerNorm}
+"""Layer norms by the name a parameter has."""
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a list's items to each other, the three projections fused into one."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, Dropout(dropout)
+        self.qkv = linear(width, 3 * width, stacked=3)
+        self.output = linear(width, width)
+
+    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
+        """[lists, items, width] → the same; `attend` [lists, 1, 1, items] is True where an item may be looked at."""
+        lists, items, width = x.shape
+        heads_apart = (lists, items, self.heads, width // self.heads)
+        parts = self.qkv(x).chunk(3, -1)
+        query, key, value = (part.view(heads_apart).transpose(1, 2) for part in parts)
+        attended = self._attend(query, key, value, attend)
+        output: Tensor = self.output(attended.transpose(1, 2).reshape(lists, items, width))
+        return output
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, attend: Tensor | None) -> Tensor:
+        """Attention by torch's fused kernel, except on a CPU with dropout, where its own dropout is slow."""
+        rate = self.dropout.probability if self.training else 0.0
+        if rate == 0 or query.device.type != "cpu":
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=attend, dropout_p=rate)
+        logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+        if attend is not None:
+            logits = logits.masked_fill(~attend, -torch.inf)
+        attended: Tensor = self.dropout(logits.softmax(-1)) @ value
+        return attended
+
+
+class EncoderLayer(nn.Module):
+    """Attention, then a feed-forward layer, each normalised ahead, dropped out and added to its input."""
+
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, layer_norm: str) -> None:
+        super().__init__()
+        self.attention_norm = LAYER_NORMS[layer_norm](width)
+        self.attention = SelfAttention(width, heads, dropout)
+        self.feed_forward_norm = LAYER_NORMS[layer_norm](width)
+        self.widen = linear(width, feed_forward)
+        self.narrow = linear(feed_forward, width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
+        """[lists, items, width] → the same."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), attend))
+        hidden = self.dropout(self.widen(self.feed_forward_norm(x)).relu_())
+        output: Tensor = x + self.dropout(self.narrow(hidden))
+        return output
+
+
+class RankEncoding(nn.Module):
+    """Adds an encoding of an item's first-stage rank: √width·x + table[rank].
+
+    The table's last row stands for every rank from `max_rank` on. It starts at 0, so that a list longer than those seen
+    in training meets no random values there.
+
+    Args:
+        width: length of an item's vector.
+        max_rank: number of ranks that have an encoding of their own.
+        learned: whether the table is trained; otherwise it is the sinusoids of Vaswani et al., section 3.5.
+    """
+
+    table: Tensor
+
+    def __init__(self, width: int, max_rank: int, *, learned: bool) -> None:
+        super().__init__()
+        if learned:
+            table = torch.zeros(max_rank + 1, width)
+            nn.init.xavier_uniform_(table[:-1])
+            self.table = nn.Parameter(table)
+        else:
+            self.register_buffer("table", F.pad(sinusoids(max_rank, width), (0, 0, 0, 1)))
+
+    def forward(self, x: Tensor, rank: Tensor) -> Tensor:
+        """[lists, items, width] and ranks from 0, [lists, items] int64 → [lists, items, width]."""
+        beyond, width = self.table.shape[0] - 1, self.table.shape[1]
+        return math.sqrt(width) * x + F.embedding(rank.clamp(max=beyond), self.table)
+
+
+def sinusoids(positions: int, width: int) -> Tensor:
+    """Sines in the even columns and cosines in the odd ones, wavelengths 2π to 10000·2π, [positions, width]."""
+    frequencies = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10000.0) / width))
+    angles = torch.arange(positions, dtype=torch.float64)[:, None] * frequencies
+    table = torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :width]
+    return table.to(torch.get_default_dtype())

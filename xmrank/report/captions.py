@@ -1,0 +1,56 @@
+"""What an embedding store knows of its captions and images, as far as the examples need it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from xmrank.report.inputs import Inputs
+from xmrank.report.pictures import Album
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Captions of a split.
+
+    Attributes:
+        image_of: caption id → image id.
+        text_of: caption id → its words; a caption of imported embeddings may have none.
+        first_of: image id → the words of its first caption that has any, to describe the picture with.
+    """
+
+    image_of: dict[str, str]
+    text_of: dict[str, str]
+    first_of: dict[str, str]
+
+
+def read_captions(embeddings: Path, split: str) -> Captions:
+    """The captions of one split of an embedding store, of all when ``split`` is empty."""
+    table = pq.read_table(
+        embeddings / "text.parquet",
+        columns=["caption_id", "image_id", "text"],
+        filters=[("split", "==", split)] if split else None,
+    )
+    captions, images, texts = (table[name].to_pylist() for name in table.column_names)
+    image_of = dict(zip(captions, images, strict=True))
+    text_of = {caption: text for caption, text in zip(captions, texts, strict=True) if text}
+    first_of: dict[str, str] = {}
+    for caption, text in text_of.items():
+        first_of.setdefault(image_of[caption], text)
+    return Captions(image_of, text_of, first_of)
+
+
+def read_album(inputs: Inputs, image_ids: Iterable[str]) -> Album:
+    """Where the files of these images are."""
+    wanted = sorted(set(image_ids))
+    root = inputs.embeddings.settings.get("images_root")
+    if root is None or not wanted:
+        return Album(None, {}, {})
+    table = pq.read_table(
+        inputs.embeddings_directory / "image.parquet",
+        columns=["image_id", "location"],
+        filters=[("image_id", "in", wanted)],
+    )
+    locations = dict(zip(table["image_id"].to_pylist(), table["location"].to_pylist(), strict=True))
+    return Album(Path(root), locations, {})

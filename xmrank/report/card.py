@@ -1,0 +1,136 @@
+"""The protocol card: what was run, as far as the stages' manifests say."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from xmrank.report.inputs import Inputs
+from xmrank.report.tables import ResultTable
+from xmrank.report.text import FIRST_STAGE, joined, plain, plural, protocol_name
+
+SHORT = 16
+LEFT_OUT_SHOWN = 8
+LIST_WORDS = {
+    "random_candidates": "{} random candidates a query",
+    "hard_negatives": "the {} most similar kept",
+    "positives": "positives an image query: {}",
+    "captions": "captions an image that ask: {}",
+    "seed": "seed {}",
+}
+
+
+def protocol_card(inputs: Inputs, tables: Sequence[ResultTable]) -> list[tuple[str, str]]:
+    """Name and value of everything a reader needs to repeat or to doubt the figures."""
+    settings = inputs.evaluation.settings
+    card = [
+        ("Data set", _data_set(inputs.embeddings.config)),
+        ("Split reported", _split(inputs, tables)),
+        ("Encoder", _encoder(inputs.encoder)),
+        ("Candidate lists", _lists(settings.get("lists_config"))),
+        ("Candidates a list", plain(settings.get("candidates_per_list", ""))),
+        ("Protocols", "; ".join(dict.fromkeys(protocol_name(t.protocol).lower() for t in tables))),
+        ("Ranker", _ranker(inputs.rankers.config.get("ranker"))),
+        ("Training", _training(inputs.rankers.config)),
+        ("Losses", ", ".join(dict.fromkeys(r.label for t in tables for r in t.rows if not r.first_stage))),
+        ("Seeds", _seeds(inputs, tables)),
+        ("Ties", plain(settings.get("tie_rule", ""))),
+    ]
+    return [(name, value) for name, value in card if value]
+
+
+def fingerprints(inputs: Inputs) -> list[tuple[str, str]]:
+    """Stage and fingerprint of everything the figures rest on."""
+    known = {**inputs.evaluation.inputs, **inputs.fingerprints}
+    return [(name, known[name]) for name in ("embeddings", "lists", "rankers", "evaluation") if name in known]
+
+
+def subtitle(inputs: Inputs, tables: Sequence[ResultTable]) -> str:
+    """The run in a line."""
+    losses = {row.method for table in tables for row in table.rows if not row.first_stage}
+    directions = {table.direction for table in tables}
+    name = inputs.encoder.get("name")
+    parts = [
+        _data_set(inputs.embeddings.config),
+        f"{inputs.split} split" if inputs.split else "",
+        f"encoder {name}" if name else "",
+        f"{plural(len(losses), 'loss')} × {plural(len(directions), 'direction')} × {plural(_seed_count(tables), 'seed')}",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def stage_counts(inputs: Inputs) -> list[tuple[str, str, str]]:
+    """Stage, what was counted, how many."""
+    manifests = (("embed", inputs.embeddings), ("train", inputs.rankers), ("evaluate", inputs.evaluation))
+    return [
+        (stage, name, value)
+        for stage, manifest in manifests
+        for name, value in _flat(manifest.counts)
+    ]
+
+
+def left_out(inputs: Inputs) -> list[tuple[str, int, list[str]]]:
+    """Stage, how many entries its manifest lists as left out, and the first of them in words."""
+    manifests = (("embed", inputs.embeddings), ("train", inputs.rankers), ("evaluate", inputs.evaluation))
+    return [
+        (stage, len(manifest.left_out), [plain(entry) for entry in manifest.left_out[:LEFT_OUT_SHOWN]])
+        for stage, manifest in manifests
+        if manifest.left_out
+    ]
+
+
+def _flat(counts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for key, value in counts.items():
+        name = f"{prefix}{str(key).replace('_', ' ')}"
+        rows += _flat(value, f"{name}, ") if isinstance(value, dict) else [(name, plain(value))]
+    return rows
+
+
+def _data_set(config: dict[str, Any]) -> str:
+    if config.get("imports") or config.get("dataset") is None:
+        return "imported embeddings"
+    return str(config["dataset"])
+
+
+def _split(inputs: Inputs, tables: Sequence[ResultTable]) -> str:
+    counts = {}
+    for table in tables:
+        first = table.first_stage or table.rows[0]
+        cell = next(iter(first.cells.values()), None)
+        if cell:
+            counts.setdefault(table.direction, cell.queries + cell.excluded)
+    queries = joined([f"{count:,} queries {direction}" for direction, count in counts.items()]) if counts else ""
+    return f"{inputs.split or 'not named'} ({queries})" if queries else inputs.split
+
+
+def _encoder(encoder: dict[str, Any]) -> str:
+    name, weights, size = (encoder.get(key) for key in ("name", "pretrained", "dimensions"))
+    parts = [str(name or "unknown"), f"weights {weights}" if weights else "", f"{size} dimensions" if size else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _lists(config: dict[str, Any] | None) -> str:
+    config = config or {}
+    return ", ".join(words.format(plain(config[key])) for key, words in LIST_WORDS.items() if key in config)
+
+
+def _ranker(config: dict[str, Any] | None) -> str:
+    """The ranker's name and what of its configuration is set."""
+    config = dict(config or {})
+    name = str(config.pop("name", "")).replace("_", "-")
+    rest = [f"{k.replace('_', ' ')} {plain(v)}" for k, v in config.items() if v not in (None, False, 0, 0.0)]
+    return ": ".join(part for part in (name, ", ".join(rest)) if part)
+
+
+def _training(config: dict[str, Any]) -> str:
+    words = {"epochs": "{} epochs", "batch_size": "{} lists a step", "learning_rate": "learning rate {}"}
+    return ", ".join(text.format(plain(config[key])) for key, text in words.items() if key in config)
+
+
+def _seeds(inputs: Inputs, tables: Sequence[ResultTable]) -> str:
+    seeds = inputs.rankers.config.get("seeds") or sorted({trial.seed for trial in inputs.trials})
+    return plain(list(seeds)) if seeds else str(_seed_count(tables))
+
+
+def _seed_count(tables: Sequence[ResultTable]) -> int:
+    rows = [row for table in tables for row in table.rows if row.method != FIRST_STAGE]
+    return max((len(cell.by_seed) for row in rows for cell in row.cells.values()), default=0)

@@ -1,0 +1,72 @@
+"""Everything that stands in a report, before it becomes Markdown or a page."""
+
+from dataclasses import dataclass
+
+from xmrank.config import ReportConfig
+from xmrank.report import card
+from xmrank.report.curves import Curves, learning_curves
+from xmrank.report.examples import Gallery, choose_examples
+from xmrank.report.inputs import Inputs
+from xmrank.report.published import Comparison, comparisons
+from xmrank.report.tables import ResultTable
+from xmrank.report.verdict import verdict
+
+
+@dataclass(frozen=True)
+class Content:
+    """The parts of a report, in words and figures.
+
+    Attributes:
+        notes: what a reader must know of the tables' query numbers; one line a table that needs it.
+    """
+
+    title: str
+    subtitle: str
+    split: str
+    verdict: list[str]
+    card: list[tuple[str, str]]
+    fingerprints: list[tuple[str, str]]
+    tables: list[ResultTable]
+    curves: list[Curves]
+    gallery: Gallery
+    comparisons: list[Comparison]
+    counts: list[tuple[str, str, str]]
+    left_out: list[tuple[str, int, list[str]]]
+    notes: dict[str, str]
+
+
+def build_content(config: ReportConfig, inputs: Inputs, tables: list[ResultTable]) -> Content:
+    """Compute all parts of the report.
+
+    Args:
+        config: title and number of examples.
+        inputs: the stages before.
+        tables: the results.
+    """
+    return Content(
+        title=config.title,
+        subtitle=card.subtitle(inputs, tables),
+        split=inputs.split,
+        verdict=verdict(tables),
+        card=card.protocol_card(inputs, tables),
+        fingerprints=card.fingerprints(inputs),
+        tables=tables,
+        curves=learning_curves(inputs.trials, tables, inputs.split),
+        gallery=choose_examples(inputs, tables, config.examples),
+        comparisons=comparisons(tables),
+        counts=card.stage_counts(inputs),
+        left_out=card.left_out(inputs),
+        notes={table.title: note for table in tables if (note := _note(table))},
+    )
+
+
+def _note(table: ResultTable) -> str:
+    if len(table.query_counts) > 1:
+        low, *_, high = table.query_counts
+        return (
+            f"Mind the queries: the rows' means are over {low:,} to {high:,} queries, because up to {table.excluded:,} "
+            "have nothing relevant in what is ranked and are excluded. The rows are not strictly comparable."
+        )
+    if table.excluded:
+        return f"{table.excluded:,} queries have nothing relevant in what is ranked and are excluded."
+    return ""

@@ -1,0 +1,244 @@
+"""Example queries before and after re-ranking: where the ranker helped most, and where it hurt most."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from xmrank.report.captions import Captions, read_album, read_captions
+from xmrank.report.inputs import Inputs, Trial
+from xmrank.report.pictures import Album, Picture
+from xmrank.report.tables import ResultTable, baseline_protocol
+from xmrank.report.text import DIRECTION_NAMES, FIRST_STAGE, method_name, protocol_name
+
+SHOWN = 5
+QUERY_SIDE, CANDIDATE_SIDE = 320, 176
+KINDS = ("helped", "hurt")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A query or a candidate as it is shown; ``relevant`` only says something of a candidate."""
+
+    id: str
+    text: str | None
+    picture: Picture | None
+    relevant: bool = False
+
+
+@dataclass(frozen=True)
+class Example:
+    """One query with the first places before and after.
+
+    Attributes:
+        kind: whether the ranker helped or hurt.
+        is_image: whether the query is an image; the candidates are then captions.
+        rank_before: place of the first right answer in the first stage's ranking; None when it is not in it.
+        rank_after: the same after re-ranking.
+    """
+
+    direction: str
+    kind: str
+    query: Item
+    before: tuple[Item, ...]
+    after: tuple[Item, ...]
+    rank_before: int | None
+    rank_after: int | None
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an image asks for captions."""
+        return self.direction == "i2t"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Whose rankings the examples of a direction show: one ranker on one protocol."""
+
+    direction: str
+    protocol: str
+    method: str
+    ranker: str
+    seed: int
+
+    @property
+    def words(self) -> str:
+        """The choice as a phrase."""
+        direction = DIRECTION_NAMES.get(self.direction, self.direction)
+        return f"{direction}: {method_name(self.method)}, seed {self.seed} ({protocol_name(self.protocol).lower()})"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All examples, what they were drawn from, and the pictures that could not be shown."""
+
+    examples: tuple[Example, ...]
+    choices: tuple[Choice, ...]
+    missing: dict[str, str]
+
+
+def choose_examples(inputs: Inputs, tables: Sequence[ResultTable], count: int) -> Gallery:
+    """The queries whose first right answer moved most, by the difference of reciprocal ranks.
+
+    Args:
+        inputs: the stages before.
+        tables: the results; they name the methods and protocols.
+        count: how many examples; half helped and half hurt, directions in turn.
+    """
+    choices = [choice for d in dict.fromkeys(t.direction for t in tables) if (choice := _choice(inputs, tables, d))]
+    if not choices or not count:
+        return Gallery((), (), {})
+    slots = Counter((choices[i // 2 % len(choices)], KINDS[i % 2]) for i in range(count))
+    captions = read_captions(inputs.embeddings_directory, inputs.split)
+    picked = {choice: _picked(inputs, choice, captions, slots) for choice in choices}
+    ranked = {choice: _Ranked.read(inputs, choice, [q for q, _ in picks]) for choice, picks in picked.items()}
+    album = read_album(inputs, _images(picked, ranked))
+    examples = [
+        _example(choice, query, kind, ranked[choice], captions, album)
+        for choice in choices
+        for query, kind in picked[choice]
+    ]
+    return Gallery(tuple(examples), tuple(choices), dict(sorted(album.missing.items())))
+
+
+def _choice(inputs: Inputs, tables: Sequence[ResultTable], direction: str) -> Choice | None:
+    """The best loss by selection, its best seed; on the full gallery when rankers were run on it."""
+    tables = [t for t in tables if t.direction == direction and any(not row.first_stage for row in t.rows)]
+    table = next((t for t in tables if t.protocol != "lists"), tables[0] if tables else None)
+    if table is None:
+        return None
+    rows = [row for row in table.rows if not row.first_stage]
+    trials = [t for t in inputs.trials if t.direction == direction and any(row.method == t.loss for row in rows)]
+    scores = {row.method: [_selection(t) for t in trials if t.loss == row.method] for row in rows}
+    known = [row for row in rows if scores[row.method] and not any(map(math.isnan, scores[row.method]))]
+    if known:
+        row = max(known, key=lambda row: statistics.fmean(scores[row.method]))
+        seed = max((t for t in trials if t.loss == row.method), key=_selection).seed
+        return Choice(direction, table.protocol, row.method, row.ranker, seed)
+    row = max(rows, key=lambda row: row.cells["hit@1"].mean if "hit@1" in row.cells else 0.0)
+    return Choice(direction, table.protocol, row.method, row.ranker, _first_seed(inputs, row.method))
+
+
+def _selection(trial: Trial) -> float:
+    mean = trial.best("selection_mean")
+    return trial.best("selection_hit@1") if math.isnan(mean) else mean
+
+
+def _first_seed(inputs: Inputs, method: str) -> int:
+    seeds = pq.read_table(inputs.metrics, columns=["seed"], filters=[("method", "==", method)])["seed"]
+    return int(min(seeds.unique().to_pylist()))
+
+
+def _filters(inputs: Inputs, choice: Choice, *, first_stage: bool) -> list[tuple[str, str, Any]]:
+    protocol = baseline_protocol(choice.protocol) if first_stage else choice.protocol
+    method, ranker, seed = (FIRST_STAGE, "", -1) if first_stage else (choice.method, choice.ranker, choice.seed)
+    keys = {"method": method, "ranker": ranker, "seed": seed, "direction": choice.direction, "protocol": protocol}
+    return [(key, "==", value) for key, value in (keys | ({"split": inputs.split} if inputs.split else {})).items()]
+
+
+def _picked(
+    inputs: Inputs, choice: Choice, captions: Captions, slots: Counter[tuple[Choice, str]]
+) -> list[tuple[str, str]]:
+    """Queries and kinds: the greatest gains and the greatest losses, one query an image."""
+    gains = _gains(inputs, choice)
+    picked: list[tuple[str, str]] = []
+    for kind, sign in (("helped", 1), ("hurt", -1)):
+        moved = (sign * gains)[sign * gains > 1e-9].rename("gain").rename_axis("query").reset_index()
+        ordered = moved.sort_values(["gain", "query"], ascending=[False, True])["query"]
+        seen = {captions.image_of.get(query, query) for query, _ in picked}
+        for query in ordered:
+            if sum(k == kind for _, k in picked) == slots[choice, kind]:
+                break
+            image = captions.image_of.get(query, query)
+            if image not in seen:
+                seen.add(image)
+                picked.append((query, kind))
+    return picked
+
+
+def _gains(inputs: Inputs, choice: Choice) -> "pd.Series[float]":
+    """Query → reciprocal rank after minus before."""
+    before, after = (
+        pq.read_table(
+            inputs.metrics,
+            columns=["query_id", "value"],
+            filters=[*_filters(inputs, choice, first_stage=first_stage), ("metric", "==", "mrr")],
+        )
+        .to_pandas()
+        .astype({"query_id": str})
+        .groupby("query_id")["value"]
+        .mean()
+        for first_stage in (True, False)
+    )
+    gains: pd.Series[float] = (after - before).dropna()
+    return gains
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """Query → its candidates in order, before and after."""
+
+    before: dict[str, list[str]]
+    after: dict[str, list[str]]
+
+    @classmethod
+    def read(cls, inputs: Inputs, choice: Choice, queries: list[str]) -> "_Ranked":
+        """Only the rows of these queries: the table of rankings can have many millions."""
+        orders = []
+        for first_stage in (True, False):
+            frame = pq.read_table(
+                inputs.rankings,
+                columns=["query_id", "candidate_id", "rank"],
+                filters=[*_filters(inputs, choice, first_stage=first_stage), ("query_id", "in", queries or [""])],
+            ).to_pandas()
+            frame = frame.astype({"query_id": str, "candidate_id": str}).sort_values(["query_id", "rank"])
+            frame = frame.drop_duplicates(["query_id", "rank"])
+            orders.append({str(query): list(part["candidate_id"]) for query, part in frame.groupby("query_id")})
+        return cls(*orders)
+
+
+def _images(picked: dict[Choice, list[tuple[str, str]]], ranked: dict[Choice, _Ranked]) -> Iterable[str]:
+    """The images that will be shown."""
+    for choice, picks in picked.items():
+        for query, _ in picks:
+            if choice.direction == "i2t":
+                yield query
+            else:
+                for order in (ranked[choice].before, ranked[choice].after):
+                    yield from order.get(query, [])[:SHOWN]
+
+
+def _example(choice: Choice, query: str, kind: str, ranked: _Ranked, captions: Captions, album: Album) -> Example:
+    before, after = ranked.before.get(query, []), ranked.after.get(query, [])
+    own = query if choice.direction == "i2t" else captions.image_of.get(query, "")
+    if choice.direction == "i2t":
+        asked = Item(query, captions.first_of.get(query), album.picture(query, QUERY_SIDE))
+        relevant = {candidate for candidate in {*before, *after} if captions.image_of.get(candidate) == own}
+    else:
+        asked = Item(query, captions.text_of.get(query), None)
+        relevant = {own}
+
+    def item(candidate: str) -> Item:
+        if choice.direction == "i2t":
+            return Item(candidate, captions.text_of.get(candidate), None, candidate in relevant)
+        picture = album.picture(candidate, CANDIDATE_SIDE)
+        return Item(candidate, captions.first_of.get(candidate), picture, candidate in relevant)
+
+    return Example(
+        choice.direction,
+        kind,
+        asked,
+        tuple(map(item, before[:SHOWN])),
+        tuple(map(item, after[:SHOWN])),
+        _first_rank(before, relevant),
+        _first_rank(after, relevant),
+    )
+
+
+def _first_rank(order: list[str], relevant: set[str]) -> int | None:
+    return next((rank for rank, candidate in enumerate(order, start=1) if candidate in relevant), None)

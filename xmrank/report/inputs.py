@@ -1,0 +1,148 @@
+"""What the report is made from: the directories of the stages before, checked to belong together."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xmrank.config import ReportConfig
+from xmrank.errors import DataError
+from xmrank.paths import resolve
+from xmrank.stage import Manifest, read_manifest
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trained ranker's history.
+
+    Attributes:
+        epochs: one mapping an epoch, in order; which figures it holds is the training's choice.
+    """
+
+    loss: str
+    direction: str
+    seed: int
+    best_epoch: int
+    epochs: list[dict[str, float | None]]
+
+    def curve(self, key: str) -> list[float]:
+        """A figure over the epochs; NaN where an epoch lacks it."""
+        values = (epoch.get(key) for epoch in self.epochs)
+        return [math.nan if value is None else float(value) for value in values]
+
+    def best(self, key: str) -> float:
+        """A figure at the epoch that was kept; NaN when there is none."""
+        for epoch, value in zip(self.numbers, self.curve(key), strict=True):
+            if epoch == self.best_epoch:
+                return value
+        return math.nan
+
+    @property
+    def numbers(self) -> list[int]:
+        """The epochs' numbers, from 1 where the history does not say."""
+        return [int(epoch.get("epoch") or place) for place, epoch in enumerate(self.epochs, start=1)]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Directories and manifests of the stages before.
+
+    Attributes:
+        split: the split that the evaluation reports.
+        trials: the histories, in the order loss (as configured), direction, seed.
+    """
+
+    embeddings_directory: Path
+    rankers_directory: Path
+    evaluation_directory: Path
+    embeddings: Manifest
+    rankers: Manifest
+    evaluation: Manifest
+    encoder: dict[str, Any]
+    split: str
+    losses: list[str]
+    trials: list[Trial]
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Name → fingerprint of every input."""
+        return {
+            "embeddings": self.embeddings.fingerprint,
+            "evaluation": self.evaluation.fingerprint,
+            "rankers": self.rankers.fingerprint,
+        }
+
+    @property
+    def metrics(self) -> Path:
+        """The table of per-query values."""
+        return self.evaluation_directory / "metrics.parquet"
+
+    @property
+    def rankings(self) -> Path:
+        """The table of ranked candidates."""
+        return self.evaluation_directory / "rankings.parquet"
+
+
+def open_inputs(config: ReportConfig) -> Inputs:
+    """Read the manifests and the small files of the stages before.
+
+    Raises:
+        DataError: a directory without a finished stage, or stages that were not made from one another.
+    """
+    embeddings, rankers, evaluation = map(resolve, (config.embeddings, config.rankers, config.evaluation))
+    manifests = {"embeddings": read_manifest(embeddings, "embed"), "rankers": read_manifest(rankers, "train")}
+    evaluated = read_manifest(evaluation, "evaluate")
+    for name, manifest in manifests.items():
+        if evaluated.inputs.get(name, manifest.fingerprint) != manifest.fingerprint:
+            raise DataError(
+                f"{evaluation}: was made from other {name} than --{name} {getattr(config, name)}: "
+                f"{evaluated.inputs[name]} there, {manifest.fingerprint} here"
+            )
+    losses = [str(loss) for loss in manifests["rankers"].config.get("losses", [])]
+    return Inputs(
+        embeddings_directory=embeddings,
+        rankers_directory=rankers,
+        evaluation_directory=evaluation,
+        embeddings=manifests["embeddings"],
+        rankers=manifests["rankers"],
+        evaluation=evaluated,
+        encoder=_read_object(embeddings / "encoder.json"),
+        split=str(_read_object(evaluation / "summary.json").get("split", "")),
+        losses=losses,
+        trials=_read_trials(rankers / "trials", losses),
+    )
+
+
+def _read_trials(folder: Path, losses: list[str]) -> list[Trial]:
+    trials = []
+    for path in sorted(folder.glob("*/history.json")):
+        history = _read_object(path)
+        try:
+            trials.append(
+                Trial(
+                    loss=str(history["loss"]),
+                    direction=str(history["direction"]),
+                    seed=int(history["seed"]),
+                    best_epoch=int(history["best_epoch"]),
+                    epochs=list(history["epochs"]),
+                )
+            )
+        except KeyError as error:
+            raise DataError(f"{path}: expected loss, direction, seed, best_epoch and epochs; {error} is missing") from None
+    return sorted(trials, key=lambda t: (order_of(t.loss, losses), t.direction, t.seed))
+
+
+def order_of(loss: str, losses: list[str]) -> tuple[int, str]:
+    """A sort key: losses as they were configured, others behind them by name."""
+    return (losses.index(loss) if loss in losses else len(losses), loss)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path}: is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected a JSON object")
+    return value

@@ -1,0 +1,118 @@
+"""The report as Markdown."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from xmrank.report.content import Content
+from xmrank.report.curves import Curves
+from xmrank.report.examples import Example, Gallery, Item
+from xmrank.report.published import READING, Comparison
+from xmrank.report.tables import Cell, ResultTable
+from xmrank.report.text import DIRECTION_NAMES, GLOSSARY, METRICS, metric_name, percent, points
+
+
+def render_markdown(content: Content) -> str:
+    """The whole report without its pictures and charts."""
+    lines = [f"# {escape(content.title)}", "", escape(content.subtitle), ""]
+    lines += [f"**{escape(content.verdict[0])}** {escape(' '.join(content.verdict[1:]))}".rstrip(), ""]
+    lines += ["## What was run", "", *_grid(("", ""), content.card), ""]
+    lines += ["Fingerprints:", "", *(f"- {name}: `{value}`" for name, value in content.fingerprints), ""]
+    lines += ["## Results", "", "Percent; mean ± standard deviation over seeds (difference to the first stage in points).", ""]
+    for table in content.tables:
+        lines += [*_results(table), *([escape(content.notes[table.title]), ""] if table.title in content.notes else [])]
+    lines += ["## Best epochs", "", *_best_epochs(content.curves), ""] if content.curves else []
+    lines += _examples(content.gallery)
+    lines += ["## Beside the paper's Table 2", "", *(f"- {escape(note)}" for note in READING), ""]
+    for comparison in content.comparisons:
+        lines += _comparison(comparison)
+    lines += _counts(content)
+    lines += ["## How to read this", "", *(f"- **{escape(term)}**: {escape(text)}" for term, text in GLOSSARY)]
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text as Markdown shows it literally, also when it holds markup or the end of a table's cell."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", text)
+
+
+def _grid(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table; the first column is left-aligned and escaped, the others stand as they are given."""
+    rule = ["---", *("--:" if len(heading) > 2 else "---" for _ in heading[1:])]
+    body = [[escape(first), *(rest if len(heading) > 2 else map(escape, rest))] for first, *rest in rows]
+    return [f"| {' | '.join(cells)} |" for cells in (list(heading), rule, *body)]
+
+
+def _results(table: ResultTable) -> list[str]:
+    rows = [(row.label, *(_figure(row.cells.get(metric)) for metric in METRICS)) for row in table.rows]
+    return [f"### {escape(table.title)}", "", *_grid(("method", *map(metric_name, METRICS)), rows), ""]
+
+
+def _figure(cell: Cell | None) -> str:
+    if cell is None:
+        return "–"
+    mean = f"**{percent(cell.mean)}**" if cell.best else percent(cell.mean)
+    spread = "" if cell.deviation is None else f" ± {percent(cell.deviation)}"
+    return mean + spread + ("" if cell.difference is None else f" ({points(cell.difference)})")
+
+
+def _best_epochs(curves: Sequence[Curves]) -> list[str]:
+    rows = [
+        (
+            f"{direction.title}: {best.label}",
+            ", ".join(map(str, best.epochs)),
+            ", ".join(percent(hit) for hit in best.hits),
+        )
+        for direction in curves
+        for best in direction.best
+    ]
+    return _grid(("ranker", "best epoch, a seed", "selection hit@1, a seed"), rows)
+
+
+def _examples(gallery: Gallery) -> list[str]:
+    if not gallery.examples:
+        return []
+    chosen = "; ".join(choice.words for choice in gallery.choices)
+    lines = ["## Example queries", "", f"Before and after re-ranking. {escape(chosen)}.", ""]
+    return lines + [line for example in gallery.examples for line in (*_example(example), "")]
+
+
+def _example(example: Example) -> list[str]:
+    query = f"image {_named(example.query)}" if example.is_image else _named(example.query)
+    heading = f"**{DIRECTION_NAMES[example.direction]}, {example.kind}**: {query}"
+    return [
+        f"{heading} (first right answer: {_rank(example.rank_before)} → {_rank(example.rank_after)})",
+        "",
+        *(f"- {when}: {_order(items)}" for when, items in (("before", example.before), ("after", example.after))),
+    ]
+
+
+def _order(items: Sequence[Item]) -> str:
+    return "; ".join(
+        f"{rank}. {_named(item)}{' **✓ relevant**' if item.relevant else ''}" for rank, item in enumerate(items, start=1)
+    )
+
+
+def _named(item: Item) -> str:
+    return f"{escape(item.id)} “{escape(item.text)}”" if item.text else escape(item.id)
+
+
+def _rank(rank: int | None) -> str:
+    return f"rank {rank:,}" if rank else "not ranked"
+
+
+def _comparison(comparison: Comparison) -> list[str]:
+    heading = ["method", *(f"{escape(group)}, @{k}" for group in comparison.groups for k in (1, 5, 10))]
+    rows = [(row.label, *(figure for figures in row.figures for figure in figures)) for row in comparison.rows]
+    return [f"### {escape(comparison.title)}", "", *_grid(heading, rows), ""]
+
+
+def _counts(content: Content) -> list[str]:
+    lines = ["## Counts, and what was left out", ""]
+    lines += _grid(("stage", "what", "count"), ((s, escape(name), escape(value)) for s, name, value in content.counts))
+    lines += [""]
+    for stage, number, entries in content.left_out:
+        lines += [f"- {escape(stage)} left out {number:,}; the first: {escape('; '.join(entries))}"]
+    if not content.left_out:
+        lines += ["Nothing was left out."]
+    return [*lines, ""]

@@ -1,0 +1,68 @@
+"""The report stage: from an evaluation to files that a person reads."""
+
+import sys
+
+from xmrank.config import ReportConfig, semantic
+from xmrank.files import write_text
+from xmrank.paths import resolve
+from xmrank.report.content import Content, build_content
+from xmrank.report.inputs import Inputs, open_inputs
+from xmrank.report.markdown import render_markdown
+from xmrank.report.page import render_page
+from xmrank.report.tables import ResultTable, result_tables, seed_means, to_csv
+from xmrank.report.terminal import print_table
+from xmrank.stage import Manifest, Stage
+
+PAGE, MARKDOWN, TABLE = "report.html", "report.md", "table.csv"
+
+
+def report(config: ReportConfig) -> Manifest:
+    """Write the report of an evaluation and print its table.
+
+    Args:
+        config: the directories of the stages before, the output, title and number of examples.
+
+    Returns:
+        The manifest; the report's files are only made when they are not there already, the table is always printed.
+
+    Raises:
+        DataError: a stage before is not finished, or the stages were not made from one another.
+    """
+    inputs = open_inputs(config)
+    stage = Stage.open(
+        resolve(config.output),
+        "report",
+        config=semantic(config),
+        inputs=inputs.fingerprints,
+        overwrite=config.overwrite,
+    )
+    tables = result_tables(seed_means(inputs.metrics, inputs.split), inputs.losses)
+    manifest = stage.done or _write(stage, config, inputs, tables)
+    print_table(tables)
+    for name, file in (("page", PAGE), ("Markdown", MARKDOWN), ("CSV", TABLE)):
+        print(f"{name}: {stage.directory / file}")
+    sys.stdout.flush()
+    return manifest
+
+
+def _write(stage: Stage, config: ReportConfig, inputs: Inputs, tables: list[ResultTable]) -> Manifest:
+    content = build_content(config, inputs, tables)
+    write_text(stage.directory / PAGE, render_page(content))
+    write_text(stage.directory / MARKDOWN, render_markdown(content))
+    write_text(stage.directory / TABLE, to_csv(tables, inputs.split))
+    return stage.finish(counts=_counts(content), left_out=_left_out(content))
+
+
+def _counts(content: Content) -> dict[str, int]:
+    items = [i for e in content.gallery.examples for i in (e.query, *e.before, *e.after)]
+    return {
+        "tables": len(content.tables),
+        "rows": sum(len(table.rows) for table in content.tables),
+        "examples": len(content.gallery.examples),
+        "pictures": sum(item.picture is not None for item in items),
+        "pictures_missing": len(content.gallery.missing),
+    }
+
+
+def _left_out(content: Content) -> list[dict[str, str]]:
+    return [{"picture_of": image, "reason": reason} for image, reason in content.gallery.missing.items()]

@@ -1,0 +1,229 @@
+"""From per-query values to result tables: the mean over queries first, then mean and deviation over seeds."""
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from xmrank.config import DIRECTIONS
+from xmrank.report.inputs import order_of
+from xmrank.report.text import DIRECTION_NAMES, FIRST_STAGE, METRICS, method_name, metric_name, protocol_name
+
+KEYS = ["protocol", "direction", "method", "ranker", "metric", "seed"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one method, as a share.
+
+    Attributes:
+        by_seed: a seed's mean over its queries, seeds in ascending order.
+        queries: queries that count, a seed.
+        excluded: queries without anything relevant in what is ranked, a seed.
+        difference: distance of the mean from the first stage's; None for the first stage itself.
+        best: whether it is the best of its column, as printed.
+    """
+
+    by_seed: tuple[float, ...]
+    queries: int
+    excluded: int
+    difference: float | None = None
+    best: bool = False
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return statistics.fmean(self.by_seed)
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds (n − 1); None for one seed."""
+        return statistics.stdev(self.by_seed) if len(self.by_seed) > 1 else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's figures; ``cells`` holds a metric only where it was measured."""
+
+    method: str
+    ranker: str
+    label: str
+    cells: dict[str, Cell]
+
+    @property
+    def first_stage(self) -> bool:
+        """Whether this is the encoder's own ranking."""
+        return self.method == FIRST_STAGE
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """All methods on one protocol in one direction, the first stage first."""
+
+    protocol: str
+    direction: str
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        """What is ranked, and who asks for what."""
+        return f"{protocol_name(self.protocol)}: {DIRECTION_NAMES.get(self.direction, self.direction)}"
+
+    @property
+    def first_stage(self) -> Row | None:
+        """The first stage's row."""
+        return next((row for row in self.rows if row.first_stage), None)
+
+    @property
+    def query_counts(self) -> list[int]:
+        """The different numbers of queries that the rows' means are over: one number when they can be compared."""
+        return sorted({cell.queries for row in self.rows for cell in row.cells.values()})
+
+    @property
+    def excluded(self) -> int:
+        """Most queries that any row leaves out."""
+        return max((cell.excluded for row in self.rows for cell in row.cells.values()), default=0)
+
+
+def seed_means(path: Path, split: str) -> pd.DataFrame:
+    """The mean over queries of every method, seed and metric.
+
+    Args:
+        path: the table of per-query values.
+        split: only this split's; all when empty.
+
+    Returns:
+        A row for each of ``KEYS``, with the columns mean (NaN when every query is excluded), queries and excluded.
+    """
+    parts = []
+    # A batch at a time: the table has a row for each query, metric and trained ranker.
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=1 << 20, columns=[*KEYS, "split", "value"]):
+        frame = batch.to_pandas()
+        if split:
+            frame = frame[frame["split"] == split]
+        groups = frame.groupby(KEYS, observed=True)["value"]
+        part = groups.agg(["sum", "count", "size"]).reset_index()
+        parts.append(part.astype({key: str for key in KEYS if key != "seed"}))
+    if not parts:
+        return pd.DataFrame(columns=[*KEYS, "mean", "queries", "excluded"])
+    sums = pd.concat(parts).groupby(KEYS)[["sum", "count", "size"]].sum().reset_index()
+    sums["mean"] = sums["sum"] / sums["count"].where(sums["count"] > 0)
+    sums["excluded"] = sums["size"] - sums["count"]
+    return sums.rename(columns={"count": "queries"})[[*KEYS, "mean", "queries", "excluded"]]
+
+
+def result_tables(means: pd.DataFrame, losses: Sequence[str] = ()) -> list[ResultTable]:
+    """One table a protocol and direction.
+
+    Args:
+        means: what ``seed_means`` gives.
+        losses: the order of the rows behind the first stage's.
+    """
+    found = set(means["protocol"])
+    directions = [d for d in DIRECTIONS if d in set(means["direction"])]
+    tables = [
+        _table(means[means["direction"] == direction], protocol, direction, list(losses))
+        for protocol in _shown_protocols(means, found)
+        for direction in directions
+    ]
+    return [table for table in tables if table.rows]
+
+
+def baseline_protocol(protocol: str) -> str:
+    """Where the first stage's figures stand for a protocol: a ranker's top N is re-ranked out of the full gallery."""
+    return "lists" if protocol == "lists" else "gallery"
+
+
+def _shown_protocols(means: pd.DataFrame, found: set[str]) -> list[str]:
+    """The lists, then the full gallery; the bare gallery has no table of its own when only the first stage is in it."""
+    ranked = set(means.loc[means["method"] != FIRST_STAGE, "protocol"])
+    tops = sorted((p for p in found if p.startswith("top-")), key=lambda p: int(p.removeprefix("top-")))
+    gallery = ["gallery"] if "gallery" in found and (not tops or "gallery" in ranked) else []
+    return [p for p in ["lists", *gallery, *tops] if p in found]
+
+
+def _table(means: pd.DataFrame, protocol: str, direction: str, losses: list[str]) -> ResultTable:
+    is_first = means["method"] == FIRST_STAGE
+    here = means[
+        (is_first & (means["protocol"] == baseline_protocol(protocol))) | (~is_first & (means["protocol"] == protocol))
+    ]
+    several = here.loc[here["method"] != FIRST_STAGE, "ranker"].nunique() > 1
+    rows = [
+        Row(
+            str(method),
+            str(ranker),
+            f"{method_name(str(method))} ({ranker})" if several and ranker else method_name(str(method)),
+            _cells(group),
+        )
+        for (method, ranker), group in here.groupby(["method", "ranker"])
+    ]
+    rows.sort(key=lambda row: (not row.first_stage, order_of(row.method, losses), row.ranker))
+    return ResultTable(protocol, direction, tuple(_marked(_compared(rows))))
+
+
+def _cells(group: pd.DataFrame) -> dict[str, Cell]:
+    cells = {}
+    for metric, part in group.dropna(subset=["mean"]).sort_values("seed").groupby("metric"):
+        cells[str(metric)] = Cell(tuple(part["mean"]), int(part["queries"].max()), int(part["excluded"].max()))
+    return cells
+
+
+def _compared(rows: list[Row]) -> list[Row]:
+    """The rows with every ranker's distance from the first stage."""
+    first = next((row.cells for row in rows if row.first_stage), {})
+    return [
+        row
+        if row.first_stage
+        else replace(
+            row,
+            cells={
+                metric: replace(cell, difference=cell.mean - first[metric].mean) if metric in first else cell
+                for metric, cell in row.cells.items()
+            },
+        )
+        for row in rows
+    ]
+
+
+def _marked(rows: list[Row]) -> list[Row]:
+    """The rows with the best of each column marked; figures that print alike are best together."""
+    if len(rows) < 2:
+        return rows
+    best: dict[str, float] = {}
+    for row in rows:
+        for metric, cell in row.cells.items():
+            best[metric] = max(best.get(metric, 0.0), round(cell.mean, 3))
+    return [
+        replace(row, cells={m: replace(cell, best=round(cell.mean, 3) == best[m]) for m, cell in row.cells.items()})
+        for row in rows
+    ]
+
+
+def to_csv(tables: Sequence[ResultTable], split: str) -> str:
+    """All figures, one a line, in percent, for a spreadsheet or another program."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(
+        ["protocol", "direction", "split", "method", "ranker", "metric", "mean_percent", "std_percent"]
+        + ["difference_points", "seeds", "queries", "excluded", "best"]
+    )
+    for table in tables:
+        for row in table.rows:
+            for metric in METRICS:
+                if metric in row.cells:
+                    cell = row.cells[metric]
+                    protocol = baseline_protocol(table.protocol) if row.first_stage else table.protocol
+                    figures = [_figure(value) for value in (cell.mean, cell.deviation, cell.difference)]
+                    counts = [len(cell.by_seed), cell.queries, cell.excluded, int(cell.best)]
+                    names = [protocol, table.direction, split, row.method, row.ranker, metric_name(metric)]
+                    writer.writerow([*names, *figures, *counts])
+    return sink.getvalue()
+
+
+def _figure(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.4f}"

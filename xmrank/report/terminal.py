@@ -1,0 +1,75 @@
+"""The result tables on a terminal, or in a file that its output goes to."""
+
+import math
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from xmrank.report.tables import Cell, ResultTable, Row
+from xmrank.report.text import METRICS, metric_name, percent, points
+
+LEGIBLE = 100
+HALF = 3
+LEGEND = "percent, mean±std over seeds; * best of the column; Δ: hit@1 against the first stage, in points"
+
+
+def print_table(tables: Sequence[ResultTable], console: Console | None = None) -> None:
+    """Print one table a protocol and direction, in two halves where it is too wide, and a line that explains them.
+
+    Args:
+        tables: the results.
+        console: where to; None: standard output, 100 columns wide when that is no terminal.
+    """
+    console = console or Console(file=sys.stdout, width=None if sys.stdout.isatty() else LEGIBLE, highlight=False)
+    for table in tables:
+        queries = " to ".join(f"{count:,}" for count in table.query_counts[:: max(len(table.query_counts) - 1, 1)])
+        _print_line(console, f"\n{table.title} ({queries} queries)", "bold")
+        whole = _drawn(table, METRICS)
+        halves = (_drawn(table, METRICS[:HALF]), _drawn(table, METRICS[HALF:]))
+        for part in (whole,) if _needed(console, whole) <= console.width else halves:
+            # Never cut, whatever a loss is called: a terminal wraps what is still too wide.
+            console.print(part, width=max(console.width, _needed(console, part)), crop=False)
+    _print_line(console, f"\n{LEGEND}", "dim")
+
+
+def _print_line(console: Console, text: str, style: str) -> None:
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _needed(console: Console, table: Table) -> int:
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+
+
+def _drawn(table: ResultTable, metrics: Sequence[str]) -> Table:
+    drawn = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    drawn.add_column("", no_wrap=True)
+    for metric in metrics:
+        drawn.add_column(metric_name(metric), justify="right", no_wrap=True)
+    drawn.add_column("Δ", justify="right", no_wrap=True)
+    for row in table.rows:
+        figures = (_figure(row.cells.get(metric)) for metric in metrics)
+        drawn.add_row(Text(row.label), *figures, _difference(row) if "hit@1" in metrics else "")
+    return drawn
+
+
+def _figure(cell: Cell | None) -> Text:
+    if cell is None:
+        return Text("– ")
+    spread = "" if cell.deviation is None else f"±{percent(cell.deviation)}"
+    text = Text(percent(cell.mean), style="bold" if cell.best else "")
+    text.append(spread, style="not bold dim")
+    # A mark that a pipe keeps, and its place where there is none, so that figures stand in line.
+    return text.append("*" if cell.best else " ")
+
+
+def _difference(row: Row) -> Text:
+    cell = row.cells.get("hit@1")
+    difference = math.nan if cell is None or cell.difference is None else cell.difference
+    if math.isnan(difference):
+        return Text("")
+    return Text(points(difference), style="green" if difference > 0 else "red" if difference < 0 else "")

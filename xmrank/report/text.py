@@ -1,0 +1,114 @@
+"""Words and number formats that the terminal, the Markdown and the page share."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+FIRST_STAGE = "cosine"
+DIRECTION_NAMES = {"i2t": "image → text", "t2i": "text → image"}
+METRIC_GROUPS = (
+    ("hit@k", ("hit@1", "hit@5", "hit@10")),
+    ("recall@k", ("recall@1", "recall@5", "recall@10")),
+    ("", ("mrr", "ndcg@10")),
+)
+METRICS = tuple(metric for _, metrics in METRIC_GROUPS for metric in metrics)
+METRIC_NAMES = {"mrr": "MRR", "ndcg@10": "NDCG@10"}
+METHOD_NAMES = {
+    FIRST_STAGE: "First stage",
+    "lambdarank": "LambdaRank",
+    "neural_ndcg": "NeuralNDCG",
+    "listnet": "ListNet",
+    "ranknet": "RankNet",
+}
+GLOSSARY = (
+    (
+        "first stage",
+        "The encoder's own ranking: candidates in order of the cosine of their embedding with the query's. "
+        "Every ranker is compared with it on the same queries.",
+    ),
+    (
+        "i2t, t2i",
+        "Image → text: an image asks for its captions. Text → image: a caption asks for its image.",
+    ),
+    (
+        "candidate lists",
+        "Each query comes with a short list of hard candidates and at least one right answer. Everything in the list "
+        "is ranked; the figures say how well a method sorts a list that is known to hold the answer.",
+    ),
+    (
+        "full gallery",
+        "Everything that could be retrieved. The first stage ranks it all; a ranker re-orders the first stage's top N. "
+        "This is what a search system does, and the harder test.",
+    ),
+    ("hit@k", "Share of queries with at least one right answer among the first k: what the field calls R@k."),
+    (
+        "recall@k",
+        "Right answers among the first k, divided by all right answers there are. An image with five right captions "
+        "cannot have a recall@1 above 20 %. Where a query has one right answer, recall@k equals hit@k.",
+    ),
+    ("MRR", "Mean of 1 / rank of the first right answer."),
+    ("NDCG@10", "Discounted gain of the first ten places, divided by the best that is possible."),
+    (
+        "mean ± deviation",
+        "All figures are percentages. A seed's figure is the mean over its queries; the table shows the mean over "
+        "seeds and, from two seeds on, their standard deviation (n − 1). It tells how much training varies, not how "
+        "much another sample of queries would change the figure.",
+    ),
+    (
+        "difference",
+        "The small figure under a ranker's mean is its distance from the first stage in percentage points. "
+        "Bold marks the best of a column, as printed.",
+    ),
+)
+
+
+def method_name(method: str) -> str:
+    """A method as a reader knows it."""
+    return METHOD_NAMES.get(method, method)
+
+
+def metric_name(metric: str) -> str:
+    """A metric as a column heading."""
+    return METRIC_NAMES.get(metric, metric)
+
+
+def protocol_name(protocol: str) -> str:
+    """A protocol as a heading: "top-100" is the full gallery of which a ranker re-orders the first 100."""
+    if protocol == "lists":
+        return "Candidate lists"
+    top = re.fullmatch(r"top-(\d+)", protocol)
+    return f"Full gallery, top {top[1]} re-ranked" if top else "Full gallery"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as a percentage without its sign: 0.4123 → "41.2"."""
+    return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points, signed: −0.0123 → "−1.2"."""
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def joined(words: Sequence[str]) -> str:
+    """Words as a phrase: "a, b and c"."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def plural(count: int, word: str) -> str:
+    """A count and its noun: "1 query", "1,200 queries"."""
+    many = {"query": "queries", "loss": "losses"}.get(word, f"{word}s")
+    return f"{count:,} {word if count == 1 else many}"
+
+
+def plain(value: Any) -> str:
+    """A value out of a manifest, as text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(entry)}" for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value))
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,14 @@
+"""MLflow, and nothing else of xmrank: runs, metrics, artefacts."""
+
+from xmrank.tracking.runs import (
+    TrackingError,
+    begin,
+    connect,
+    end,
+    log_artifacts,
+    log_metrics,
+    origin_tags,
+    set_tags,
+)
+
+__all__ = ["TrackingError", "begin", "connect", "end", "log_artifacts", "log_metrics", "origin_tags", "set_tags"]

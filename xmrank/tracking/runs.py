@@ -1,0 +1,155 @@
+"""MLflow runs on two levels, sweep and trial: made by the driver, logged to by run id from any process."""
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+PARENT_TAG = "mlflow.parentRunId"
+NAME_TAG = "mlflow.runName"
+EXPERIMENT = "xmrank"
+PARAM_LIMIT = 6000
+"""MLflow refuses longer parameter values."""
+
+
+class TrackingError(Exception):
+    """The tracking server or file cannot be used."""
+
+
+def connect(home: Path) -> str:
+    """The tracking URI: MLFLOW_TRACKING_URI, else one sqlite file in ``home``, its schema brought up to date.
+
+    Call it once on the driver before workers log: the first use of a new file migrates it, which takes seconds.
+
+    Raises:
+        TrackingError: the server does not answer, or the file cannot be opened.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+    try:
+        experiment_id(MlflowClient(uri), home)
+    except Exception as error:  # SQLAlchemy, requests and MLflow each raise their own
+        raise TrackingError(f"{uri}: cannot track runs there: {' '.join(str(error).split())[:300]}") from None
+    return uri
+
+
+def experiment_id(client: MlflowClient, home: Path) -> str:
+    """The experiment of MLFLOW_EXPERIMENT_NAME, else ``xmrank``; made when it is not there."""
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    # A server keeps artefacts where it was told to; a local file has no such place of its own.
+    local = not os.environ.get("MLFLOW_TRACKING_URI")
+    try:
+        return str(client.create_experiment(name, artifact_location=(home / "mlartifacts").as_uri() if local else None))
+    except MlflowException:  # another process was first
+        return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def begin(
+    uri: str,
+    home: Path,
+    name: str,
+    *,
+    parent: str | None = None,
+    resume: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> str:
+    """Begin a run, or continue one.
+
+    Args:
+        uri: what ``connect`` returned.
+        home: as for ``connect``.
+        name: shown in the UI.
+        parent: run id of the sweep that this trial belongs to.
+        resume: run id of an interrupted run; continued when it still exists.
+        tags, params: logged at the start.
+        inputs: name → fingerprint of the data that the run uses.
+
+    Returns:
+        The run id.
+    """
+    client = MlflowClient(uri)
+    if resume and exists(client, resume):
+        client.set_terminated(resume, RunStatus.to_string(RunStatus.RUNNING))
+        return resume
+    all_tags = {NAME_TAG: name, **({PARENT_TAG: parent} if parent else {}), **(tags or {})}
+    run_id = str(client.create_run(experiment_id(client, home), tags=all_tags, run_name=name).info.run_id)
+    values = [Param(k, str(v)[:PARAM_LIMIT]) for k, v in flat(params or {}).items()]
+    client.log_batch(run_id, params=values)
+    data = [
+        DatasetInput(Dataset(k, digest[:36], "xmrank", k), [InputTag("mlflow.data.context", k)])
+        for k, digest in (inputs or {}).items()
+    ]
+    if data:
+        client.log_inputs(run_id, datasets=data)
+    return run_id
+
+
+def exists(client: MlflowClient, run_id: str) -> bool:
+    """Whether a run is there and not deleted."""
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException:
+        return False
+
+
+def log_metrics(uri: str, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
+    """Log many metrics at once; names as MLflow allows them (no ``@``)."""
+    now = int(time.time() * 1000)
+    MlflowClient(uri).log_batch(run_id, metrics=[Metric(k, float(v), now, step) for k, v in metrics.items()])
+
+
+def set_tags(uri: str, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run."""
+    MlflowClient(uri).log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+
+
+def log_artifacts(uri: str, run_id: str, *paths: Path) -> None:
+    """Copy files to a run's artefacts."""
+    client = MlflowClient(uri)
+    for path in paths:
+        client.log_artifact(run_id, str(path))
+
+
+def end(uri: str, run_id: str, *, failed: bool = False) -> None:
+    """End a run as finished or failed."""
+    MlflowClient(uri).set_terminated(run_id, RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as ``ranker.width`` and the like."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def origin_tags() -> dict[str, str]:
+    """Where a run comes from: the code's git commit and whether it was changed, the Ray submission's id."""
+    tags: dict[str, str] = {}
+    commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    if commit:
+        tags |= {"git_sha": commit, "git_dirty": str(bool(changed)).lower()}
+    submission = os.environ.get("RAY_JOB_SUBMISSION_ID")
+    return tags | ({"ray_submission_id": submission} if submission else {})
+
+
+def git(*arguments: str) -> str | None:
+    """What git says in the folder of this code; None outside of a repository or without git."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

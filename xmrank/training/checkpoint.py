@@ -1,0 +1,86 @@
+"""Rankers and training states on disk: safetensors and JSON, written atomically."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from xmrank.errors import DataError
+from xmrank.files import atomic, write_json
+from xmrank.rankers import Ranker, build
+from xmrank.training.trials import RANKER, RANKER_JSON
+
+META = "meta"
+
+
+def save_ranker(directory: Path, ranker: Ranker, weights: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write a ranker's weights and what rebuilds it.
+
+    Args:
+        directory: where ``ranker.safetensors`` and ``ranker.json`` go.
+        ranker: gives the name and the parameters.
+        weights: the state dict to keep (the best epoch's).
+        about: what the ranker was trained on and for; the JSON's other fields.
+    """
+    with atomic(directory / RANKER) as temporary:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, temporary)
+    write_json(directory / RANKER_JSON, {**about, "ranker": ranker.name, "parameters": ranker.parameters_})
+
+
+def load_ranker(directory: Path, device: torch.device | str = "cpu") -> tuple[Ranker, dict[str, Any]]:
+    """A trained ranker in evaluation mode, and what its JSON says.
+
+    Raises:
+        DataError: no ranker there, or weights that do not fit its parameters.
+    """
+    path = directory / RANKER_JSON
+    if not path.is_file():
+        raise DataError(f"{directory}: no trained ranker here (no {RANKER_JSON})")
+    about = json.loads(path.read_text())
+    try:
+        ranker = build(about["ranker"], **about["parameters"])
+        ranker.load_state_dict(load_file(directory / RANKER, device="cpu"))
+    except (KeyError, ValueError, RuntimeError, OSError) as error:
+        raise DataError(f"{directory}: not a ranker of this version: {' '.join(str(error).split())}") from None
+    return ranker.to(device).eval(), about
+
+
+def save_state(
+    path: Path, model: nn.Module, best: dict[str, Tensor], optimizer: Optimizer, meta: dict[str, Any]
+) -> None:
+    """Write all that a resumed training needs: weights, the best epoch's weights, the optimiser, ``meta`` as JSON."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    for number, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
+    with atomic(path) as temporary:
+        # A copy each: safetensors refuses tensors that share memory.
+        save_file({k: t.detach().cpu().clone() for k, t in tensors.items()}, temporary, {META: json.dumps(meta)})
+
+
+def load_state(path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Put a saved state into a model and an optimiser; returns the best epoch's weights and ``meta``."""
+    tensors = load_file(path)
+    model.load_state_dict(taken(tensors, "model."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in taken(tensors, "optimizer.").items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return taken(tensors, "best."), read_meta(path)
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The ``meta`` of a saved state, without its tensors."""
+    with safe_open(path, "pt") as file:
+        return dict(json.loads(file.metadata()[META]))
+
+
+def taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose name begins with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,153 @@
+"""The training stage's Ray part: one Ray Train run whose workers, in groups, train all trials."""
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from xmrank import tracking
+from xmrank.candidates import Lists, Role, lists_path
+from xmrank.cluster import connect, pool_size
+from xmrank.config import Direction, TrainConfig
+from xmrank.embedding import EmbeddingStore
+from xmrank.evaluation import mlflow_name
+from xmrank.progress import Progress
+from xmrank.training.checkpoint import read_meta
+from xmrank.training.data import ListData
+from xmrank.training.groups import Group, split_into_groups
+from xmrank.training.loop import Epoch, train_trial
+from xmrank.training.trials import STATE, Trial, pending
+
+RESTARTS = 3
+"""How often Ray Train replaces workers that died before the job gives up."""
+POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a worker needs to know.
+
+    Attributes:
+        embeddings, lists, output: absolute paths.
+        about: further fields of every ranker's JSON.
+        tracking_uri: of MLflow.
+        runs: trial name → MLflow run id.
+    """
+
+    config: TrainConfig
+    embeddings: Path
+    lists: Path
+    output: Path
+    trials: list[Trial]
+    about: dict[str, Any]
+    tracking_uri: str
+    runs: dict[str, str]
+
+
+def train_on_cluster(work: Work, scratch: Path) -> None:
+    """Train every trial of the work that is not done.
+
+    One Ray Train run serves all of them, because its start costs more than many a trial. Its workers form groups of
+    ``workers_per_trial``; each group trains its share of the trials one after another, under DDP when it has several
+    workers. Trials keep their own states, so restarted workers go on where they were.
+    """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # the default, 2 s, is felt in short runs
+    connect()
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    size = work.config.workers_per_trial
+    workers, cpus, gpus = pool_size(work.config.workers)
+    workers = max(size, min(workers, len(work.trials) * size) // size * size)
+    trainer = TorchTrainer(
+        train_share,
+        train_loop_config={"work": work},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker={"CPU": cpus}),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        run_config=RunConfig(
+            name="train", storage_path=str(scratch), failure_config=FailureConfig(max_failures=RESTARTS)
+        ),
+    )
+    with watched(work):
+        trainer.fit()
+
+
+def train_share(settings: dict[str, Any]) -> None:
+    """One worker: train its group's share of the trials."""
+    work: Work = settings["work"]
+    torch.set_num_threads(1)  # one process a core is faster than one with several threads
+    context = get_context()
+    number, count, group = split_into_groups(
+        context.get_world_rank(), context.get_world_size(), work.config.workers_per_trial
+    )
+    store, device = EmbeddingStore.open(work.embeddings), get_device()
+    # The share is cut from all trials, done or not, so that a restarted worker takes up its own.
+    for trial in pending(work.trials[number::count], work.output):
+        train_one(trial, work, store, device, group)
+
+
+def train_one(trial: Trial, work: Work, store: EmbeddingStore, device: torch.device, group: Group) -> None:
+    """Train one trial; its leading process logs every epoch to the trial's MLflow run and ends it."""
+    run = work.runs[trial.name]
+
+    def log(epoch: Epoch, seconds: float) -> None:
+        metrics = {mlflow_name(name).replace("_", "/", 1): value for name, value in epoch.items() if name != "epoch"}
+        lists = len(train.lists) / seconds
+        metrics |= {"cost/epoch_seconds": seconds, "cost/lists_per_second": lists}
+        tracking.log_metrics(work.tracking_uri, run, metrics, step=int(epoch["epoch"]))
+
+    train, selection = (list_data(work.lists, store, trial.direction, role, device) for role in ("train", "selection"))
+    directory = trial.directory(work.output)
+    train_trial(trial, work.config, train, selection, directory, group=group, about=work.about, on_epoch=log)
+    if group.leads:
+        tracking.log_artifacts(work.tracking_uri, run, *sorted(directory.iterdir()))
+        tracking.end(work.tracking_uri, run)
+
+
+def list_data(lists: Path, store: EmbeddingStore, direction: Direction, role: Role, device: torch.device) -> ListData:
+    """The lists of a direction and role, ready for batches."""
+    return ListData.of(Lists.read(lists_path(lists, direction, role)), store, direction, device)
+
+
+@contextlib.contextmanager
+def watched(work: Work) -> Iterator[None]:
+    """Show the epochs done over all trials while the block runs; they are read off the trials' own files."""
+    stop = threading.Event()
+    done = finished_epochs(work)
+    with Progress("train (epochs)", len(work.trials) * work.config.epochs, sum(done.values())) as progress:
+
+        def watch() -> None:
+            while not stop.wait(POLL_S):
+                now = finished_epochs(work)
+                running = [name for name, epochs in now.items() if epochs > done[name]]
+                progress.advance(sum(now.values()) - sum(done.values()), note=", ".join(running[:4]))
+                done.update(now)
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            progress.advance(sum(finished_epochs(work).values()) - sum(done.values()))
+
+
+def finished_epochs(work: Work) -> dict[str, int]:
+    """Trial name → epochs done."""
+    epochs = {}
+    for trial in work.trials:
+        state = trial.directory(work.output) / STATE
+        if trial.is_done(work.output):
+            epochs[trial.name] = work.config.epochs
+        else:
+            with contextlib.suppress(OSError):  # it may be finished, and gone, by now
+                epochs[trial.name] = len(read_meta(state)["epochs"]) if state.exists() else 0
+        epochs.setdefault(trial.name, 0)
+    return epochs

@@ -1,0 +1,145 @@
+"""The training stage: check, begin the MLflow runs, train what is not trained."""
+
+import json
+from typing import Any
+
+from xmrank import tracking
+from xmrank.candidates import ROLES
+from xmrank.candidates.mine import STAGE as MINE
+from xmrank.config import DIRECTIONS, TrainConfig, semantic
+from xmrank.embedding import EmbeddingStore
+from xmrank.errors import ConfigError, DataError
+from xmrank.files import write_json
+from xmrank.losses import LOSSES
+from xmrank.paths import home, resolve
+from xmrank.rankers import RANKERS
+from xmrank.stage import Manifest, Stage, read_manifest
+from xmrank.training.loop import make_ranker
+from xmrank.training.ray_stage import Work, train_on_cluster
+from xmrank.training.trials import Trial, all_trials, pending
+
+STAGE = "train"
+TRACKING = "tracking.json"
+
+
+def train(config: TrainConfig, parent: str | None = None) -> Manifest:
+    """Train a ranker for every loss, direction and seed; trials that an earlier run finished are kept.
+
+    Args:
+        config: what to train.
+        parent: MLflow run of the experiment that this belongs to; without one, the stage has a run of its own.
+
+    Raises:
+        ConfigError: an unknown loss, direction, ranker or feature.
+        DataError: inputs that are not finished, or lists that were mined from another store.
+    """
+    store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_manifest(resolve(config.lists), MINE)
+    check(config, store, lists)
+    output = resolve(config.output)
+    stage = Stage.open(
+        output,
+        STAGE,
+        config=semantic(config),
+        inputs={"embeddings": store.fingerprint, "lists": lists.fingerprint},
+        overwrite=config.overwrite,
+    )
+    manifest = stage.done or train_all(stage, config, store, lists, parent)
+    print(f"train: {manifest.counts['rankers']} rankers in {output}")
+    return manifest
+
+
+def check(config: TrainConfig, store: EmbeddingStore, lists: Manifest) -> None:
+    """Refuse what cannot work before anything is started."""
+    for flag, values, known in (
+        ("--losses", config.losses, LOSSES),
+        ("--directions", config.directions, DIRECTIONS),
+        ("--ranker.name", (config.ranker.name,), RANKERS),
+    ):
+        unknown = [value for value in values if value not in known]
+        if unknown:
+            raise ConfigError(f"{flag} {unknown[0]}: expected one of {', '.join(known)}")
+    if lists.inputs["embeddings"] != store.fingerprint:
+        raise DataError(f"{resolve(config.lists)}: these lists were mined from other embeddings than {store.directory}")
+    try:
+        make_ranker(config, store.dimensions)
+    except ValueError as error:
+        raise ConfigError(f"--ranker: {error}") from None
+
+
+def train_all(
+    stage: Stage, config: TrainConfig, store: EmbeddingStore, lists: Manifest, parent: str | None
+) -> Manifest:
+    """Train the trials that are not done and finish the stage."""
+    trials = all_trials(config)
+    left = pending(trials, stage.directory)
+    if left:
+        uri = connect_tracking()
+        runs = Runs(uri, stage, config, store, lists, parent)
+        ids = {trial.name: runs.trial(trial) for trial in left}
+        about = {"lists": lists.fingerprint, "embeddings": store.fingerprint, "encoder": store.encoder}
+        work = Work(config, store.directory, resolve(config.lists), stage.directory, trials, about, uri, ids)
+        try:
+            train_on_cluster(work, stage.work / "ray")
+        except BaseException:
+            runs.end(failed=True)
+            raise
+        runs.end()
+    return stage.finish(counts={"rankers": len(trials)}, settings={"threads": 1, "roles": list(ROLES)})
+
+
+def connect_tracking() -> str:
+    """The tracking URI; DataError when it cannot be used."""
+    try:
+        return tracking.connect(home())
+    except tracking.TrackingError as error:
+        raise DataError(str(error)) from None
+
+
+class Runs:
+    """The MLflow runs of one stage directory; their ids are kept beside its output, so that a rerun continues them."""
+
+    def __init__(
+        self, uri: str, stage: Stage, config: TrainConfig, store: EmbeddingStore, lists: Manifest, parent: str | None
+    ) -> None:
+        self.uri, self.config = uri, config
+        self.path = stage.directory / TRACKING
+        self.known: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint}
+        self.tags = {
+            "stage": STAGE,
+            "encoder": str(store.encoder["name"]),
+            "dataset": str(store.manifest.settings.get("dataset", "imported")),
+            "candidates": lists.fingerprint,
+        } | tracking.origin_tags()
+        self.open: list[str] = []
+        self.own = parent is None
+        self.parent = parent or self._begin("parent", f"train {stage.directory.parent.name}", semantic(config), {})
+
+    def trial(self, trial: Trial) -> str:
+        """The run of a trial."""
+        params = {**semantic(self.config), **vars(trial)}
+        del params["losses"], params["directions"], params["seeds"]
+        return self._begin(trial.name, trial.name, params, {"loss": trial.loss, "direction": trial.direction})
+
+    def end(self, *, failed: bool = False) -> None:
+        """End what this process began: all after a failure, else the parent (workers ended the trials)."""
+        for run in self.open if failed else []:
+            tracking.end(self.uri, run, failed=True)
+        if self.own:
+            tracking.end(self.uri, self.parent, failed=failed)
+
+    def _begin(self, key: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> str:
+        run = tracking.begin(
+            self.uri,
+            home(),
+            name,
+            parent=None if key == "parent" else self.parent,
+            resume=self.known.get(key),
+            tags={**self.tags, **tags},
+            params=params,
+            inputs=self.inputs,
+        )
+        self.open.append(run)
+        self.known[key] = run
+        write_json(self.path, self.known)
+        return run

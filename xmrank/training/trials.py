@@ -1,0 +1,44 @@
+"""A trial: one loss, one direction, one seed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from xmrank.config import Direction, TrainConfig
+
+STATE = "state.safetensors"
+RANKER = "ranker.safetensors"
+RANKER_JSON = "ranker.json"
+HISTORY = "history.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is trained in one go."""
+
+    loss: str
+    direction: Direction
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its name and the name of its folder."""
+        return f"{self.loss}-{self.direction}-seed{self.seed}"
+
+    def directory(self, output: Path) -> Path:
+        """Its folder in the stage's output."""
+        return output / "trials" / self.name
+
+    def is_done(self, output: Path) -> bool:
+        """Whether it was trained to the end: its history is written last."""
+        return (self.directory(output) / HISTORY).exists()
+
+
+def all_trials(config: TrainConfig) -> list[Trial]:
+    """Every loss × direction × seed; seeds vary fastest, so that workers that take turns get equal shares of each."""
+    return [Trial(loss, d, seed) for loss in config.losses for d in config.directions for seed in config.seeds]
+
+
+def pending(trials: Iterable[Trial], output: Path) -> list[Trial]:
+    """The trials that are not done."""
+    return [trial for trial in trials if not trial.is_done(output)]
