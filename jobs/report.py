@@ -1,6 +1,6 @@
 """Make the table and the page of an evaluation.
 
-    python jobs/report.py --evaluation runs/default/evaluation --output runs/default/report
+python jobs/report.py --evaluation runs/default/evaluation --output runs/default/report
 """
 
 from xmrank.commandline import run

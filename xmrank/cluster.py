@@ -2,10 +2,15 @@
 
 import logging
 import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import ray
 
 from xmrank.paths import in_ray_job
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 OBJECT_STORE_BYTES = 512 * 1024**2
 """Of a cluster of our own: stages pass row numbers and paths, never tables of embeddings."""
@@ -14,7 +19,8 @@ OBJECT_STORE_BYTES = 512 * 1024**2
 def connect() -> None:
     """Join the cluster, or start one on this machine; does nothing when that has happened.
 
-    A cluster of our own has no dashboard and listens on loopback. ``address="local"`` matters: without it, the address
+    A cluster of our own has no dashboard, listens on loopback, and its workers' output stays in Ray's log folder: jobs
+    show their own progress, and failures come back as exceptions. ``address="local"`` matters: without it, the address
     that a dead cluster left behind makes the start hang.
     """
     if ray.is_initialized():
@@ -27,6 +33,7 @@ def connect() -> None:
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         logging_level=logging.ERROR,
+        log_to_driver=False,
         _node_ip_address="127.0.0.1",
     )
 
@@ -46,3 +53,22 @@ def pool_size(requested: int) -> tuple[int, float, int]:
     workers = requested or gpus or max(1, int(cpus))
     spare = max(cpus - 0.5, 0.5)
     return workers, min(1.0, round(spare / workers, 2)), 1 if gpus >= workers else 0
+
+
+def run_tasks(function: Callable[[Item], Result], items: Iterable[Item], workers: int = 0) -> Iterator[Result]:
+    """Run a function on every item as a task of the cluster, at most ``workers`` at once (0: one a GPU, or one a core).
+
+    Yields:
+        The results in the order of the items, whatever the number of workers.
+    """
+    connect()
+    workers, cpus, gpus = pool_size(workers)
+    remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
+    pending: list[ray.ObjectRef] = []
+    for item in items:
+        pending.append(remote.remote(item))
+        # Twice the workers keeps all busy while results are taken in order, and bounds what waits in memory.
+        if len(pending) >= 2 * workers:
+            yield ray.get(pending.pop(0))
+    while pending:
+        yield ray.get(pending.pop(0))

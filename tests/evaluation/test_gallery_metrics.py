@@ -148,10 +148,17 @@ def test_embeddings_that_do_not_fit_are_refused():
         gallery_metrics(np.ones((1, 3)), np.ones((2, 4)), positives)
     with pytest.raises(ValueError, match="NaN or infinite"):
         gallery_metrics(np.ones((1, 2)), np.array([[1.0, np.nan]]), positives)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        gallery_metrics(np.ones((1, 2)), np.array([[1.0, np.inf]]), positives)
     with pytest.raises(ValueError, match="block is 0"):
         gallery_metrics(np.ones((1, 2)), np.ones((1, 2)), positives, block=0)
     with pytest.raises(ValueError, match="ks is"):
         gallery_metrics(np.ones((1, 2)), np.ones((1, 2)), positives, ks=(0,))
+
+
+def test_similarities_are_computed_in_float64_and_rounded_to_float32():
+    found = similarities(np.array([[1e60, 1.0]]), np.array([[0.1e-60, 0.2]]))
+    assert (found.tolist(), found.dtype) == ([[float(np.float32(0.1 + 0.2))]], np.float32)
 
 
 def test_top_n_spelled_out():

@@ -1,4 +1,4 @@
-"""The directories of the stages before a report, made up: plausible figures, small pictures, no encoder, no training."""
+"""The directories of the stages before a report, made up: plausible figures, small pictures, no training."""
 
 import json
 import math
@@ -39,7 +39,7 @@ class World:
     first_caption: str | None = None
 
 
-def make_run(root: Path, world: World = World()) -> ReportConfig:  # noqa: B008 - frozen
+def make_run(root: Path, world: World = World()) -> ReportConfig:
     """Fill ``root`` with finished stages; returns the configuration of their report."""
     scenes = [_scene(number) for number in range(world.images)]
     embeddings = _embeddings(root, world, scenes)
@@ -187,7 +187,7 @@ def _evaluation(root: Path, world: World, embeddings: str, rankers: str) -> None
             for protocol in ("lists", "gallery" if method == "cosine" else f"top-{TOP}"):
                 _evaluate(metrics, rankings, world, direction, method, seed, protocol)
     for name, rows in (("metrics", metrics), ("rankings", rankings)):
-        pq.write_table(_encoded(pd.DataFrame(rows)), stage.directory / f"{name}.parquet", row_group_size=5000)
+        pq.write_table(encoded(pd.DataFrame(rows)), stage.directory / f"{name}.parquet", row_group_size=5000)
     write_json(stage.directory / "summary.json", {"rows": [], "split": "test", "top_n": TOP})
     lists = {"random_candidates": 40, "hard_negatives": LIST - 1, "positives": "one", "captions": "one", "seed": 0}
     stage.finish(
@@ -263,7 +263,7 @@ def _values(hits: list[bool], positives: int) -> dict[str, float]:
     }
 
 
-def _encoded(frame: pd.DataFrame) -> pa.Table:
+def encoded(frame: pd.DataFrame) -> pa.Table:
     """As evaluate writes it: strings dictionary-encoded."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     for place, field in enumerate(table.schema):

@@ -7,8 +7,8 @@ from typing import Any
 from xmrank.candidates.chunks import CHUNK, Task, mine_chunk, planned_pool
 from xmrank.candidates.lists import Lists
 from xmrank.candidates.pool import Pool
-from xmrank.candidates.ray_stage import run_on_cluster
 from xmrank.candidates.splits import ROLES, Part, Role, choose_parts
+from xmrank.cluster import run_tasks
 from xmrank.config import DIRECTIONS, Direction, MineConfig, semantic
 from xmrank.embedding import EmbeddingStore
 from xmrank.errors import ConfigError
@@ -58,7 +58,7 @@ def mine_all(
             tasks = [Task(store.directory, config, direction, role, c) for c in range(-(-len(pool.queries) // CHUNK))]
             with Progress(f"mine {direction} {role}", len(pool.queries)) as progress:
                 mined = []
-                for lists in run_tasks(tasks, len(pool.queries), config.workers):
+                for lists in run_chunks(tasks, len(pool.queries), config.workers):
                     mined.append(lists)
                     progress.advance(len(lists))
             Lists.join(mined).write(path)
@@ -105,9 +105,8 @@ def refuse_short_gallery(pool: Pool, part: Part, direction: Direction, config: M
         )
 
 
-def run_tasks(tasks: list[Task], queries: int, workers: int) -> Iterator[Lists]:
+def run_chunks(tasks: list[Task], queries: int, workers: int) -> Iterator[Lists]:
     """The lists of all tasks, in order: here, or on the cluster when it pays."""
     if queries < RAY_PAYS_FROM and workers in (0, 1):
-        yield from map(mine_chunk, tasks)
-        return
-    yield from run_on_cluster(tasks, workers)
+        return map(mine_chunk, tasks)
+    return run_tasks(mine_chunk, tasks, workers)

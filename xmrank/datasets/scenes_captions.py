@@ -101,7 +101,7 @@ def describe(scene: Scene) -> tuple[Caption, ...]:
 def _choose_claim(scene: Scene, rng: random.Random) -> Claim:
     first, second = rng.sample(scene.things, 2)
     one, two = _mention(first, rng), _mention(second, rng)
-    topic = rng.choices(("one", "place", "pair", "relation", "background", "count"), (12, 22, 18, 28, 12, 8))[0]
+    topic = rng.choices(("one", "place", "pair", "relation", "background", "count"), (6, 24, 24, 32, 8, 6))[0]
     if topic == "place":
         return Claim((one,), place=(first.row, first.column))
     if topic == "pair":
@@ -119,8 +119,8 @@ def _choose_claim(scene: Scene, rng: random.Random) -> Claim:
 def _mention(thing: Thing, rng: random.Random) -> Mention:
     return Mention(
         is_digit=thing.is_digit,
-        label=thing.label if rng.random() < 0.92 else None,
-        colour=thing.colour if rng.random() < 0.8 else None,
+        label=thing.label if rng.random() < 0.95 else None,
+        colour=thing.colour if rng.random() < 0.9 else None,
         size=thing.size if thing.size != "medium" and rng.random() < 0.35 else None,
         texture=thing.texture if rng.random() < (0.1 if thing.texture == "solid" else 0.5) else None,
     )

@@ -31,7 +31,7 @@ def similarities(queries: Embeddings, gallery: Embeddings) -> Similarities:
         Dot products, float32 [queries, items]; cosines where the rows have unit length.
 
     Raises:
-        ValueError: the shapes do not fit, or a similarity is NaN.
+        ValueError: the shapes do not fit, or a similarity is not finite.
     """
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise ValueError(f"queries {queries.shape}, gallery {gallery.shape}; expected [queries, d] and [items, d]")
@@ -40,7 +40,7 @@ def similarities(queries: Embeddings, gallery: Embeddings) -> Similarities:
     for start in range(0, len(gallery), _GALLERY_ROWS):
         rows = slice(start, start + _GALLERY_ROWS)
         scores[:, rows] = wide @ np.asarray(gallery[rows], dtype=np.float64).T
-    if np.isnan(scores).any():
+    if not np.isfinite(scores).all():
         raise ValueError("embeddings hold NaN or infinite values")
     return scores
 

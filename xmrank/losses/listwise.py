@@ -75,8 +75,8 @@ def listmle(
 ) -> Terms:
     """Likelihood of the order of the labels under the Plackett–Luce model of the scores.
 
-    Definition: with the items in descending order of label and z = s − max s, Σ_r log(Σ_{q ≥ r} e^z_q + eps) − z_r, mean
-    over lists.
+    Definition: with the items in descending order of label and z = s − max s, Σ_r log(Σ_{q ≥ r} e^z_q + eps) − z_r,
+    mean over lists.
 
     Args:
         scores: predicted scores, [lists, items], any floating dtype.

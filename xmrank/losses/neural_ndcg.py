@@ -1,6 +1,7 @@
 """NeuralNDCG: NDCG on a differentiable permutation matrix."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from xmrank.losses.sinkhorn import sinkhorn
@@ -46,10 +47,10 @@ def neural_ndcg(
         stochastic_samples: how many perturbed score lists to average over; 0: the scores as they are.
         noise_scale: what the noise is multiplied by.
         log_scores: perturb the logarithm of the scores, made positive by adding |smallest score|.
-        independent: each list (and sample) finds its own smallest score and ends its own Sinkhorn iterations. By default
-            both are found over the whole batch, as published: lists then influence each other, by about 1e-6 where
-            the iterations reach the tolerance, and by the shift of log_scores. Stacked models, accumulated gradients
-            and several processes equal their separate, joint or single counterparts exactly only with True.
+        independent: each list (and sample) has its own smallest score and its own end of the Sinkhorn iterations. By
+            default both are the batch's, as published: lists then influence each other, by about 1e-6 where the
+            iterations reach the tolerance, and by the shift of log_scores. Stacked models, accumulated gradients and
+            several processes equal their separate, joint or single counterparts exactly only with True.
         noise: Gumbel noise to use, [samples, lists, items]; None: drawn.
         generator: what the noise is drawn with; None: the global one of the scores' device.
         max_iterations: at most so many Sinkhorn iterations, columns before rows.
@@ -59,20 +60,17 @@ def neural_ndcg(
         A scalar in the scores' dtype (float32 for lower precisions); 0, with a gradient, where no list has a relevant
         item.
 
-    Source: Pobrotyn and Białobrzeski, "NeuralNDCG: direct optimisation of a ranking metric via differentiable relaxation
-    of sorting", 2021, section 4; P̂: Grover et al., "Stochastic optimization of sorting networks via continuous
-    relaxations", ICLR 2019, eq. 5.
+    Source: Pobrotyn and Białobrzeski, "NeuralNDCG: direct optimisation of a ranking metric via differentiable
+    relaxation of sorting", 2021, the definitions of NeuralNDCG@k and its transposed form; P̂: Grover et al.,
+    "Stochastic optimization of sorting networks via continuous relaxations", ICLR 2019, eq. 5.
     """
     check_k(k)
     check_positive("temperature", temperature)
     slates = Slates.of(scores, labels, mask)
     samples = slates.scores.unsqueeze(0)
     if stochastic_samples or noise is not None:
-        samples = _positive_logs(slates, independent) if log_scores else samples
         noise = _gumbel(stochastic_samples, slates, generator) if noise is None else noise
-        if noise.shape[1:] != slates.scores.shape:
-            raise ValueError(f"noise has shape {tuple(noise.shape)}, not [samples, lists, items]")
-        samples = samples + noise_scale * noise.to(slates.scores.dtype)
+        samples = _perturbed(slates, noise, noise_scale, log_scores, independent)
     real = slates.mask.repeat(len(samples), 1)
     relaxed = neural_sort(samples.flatten(0, 1), real, temperature)
     permutation = sinkhorn(
@@ -110,18 +108,26 @@ def neural_sort(scores: Tensor, mask: Tensor, temperature: float) -> Tensor:
     slopes = (count + 1 - 2 * positions).to(scores.dtype)
     logits = slopes.unsqueeze(2) * heights.unsqueeze(1) - distances.unsqueeze(1)
     foreign = (positions <= count).unsqueeze(2) != mask.unsqueeze(1)
-    return logits.masked_fill(foreign, torch.finfo(scores.dtype).min / 4).softmax(2)
+    relaxed = logits.masked_fill(foreign, torch.finfo(scores.dtype).min / 4).softmax(2)
+    return F.threshold(relaxed, 1e-30, 0)  # what is near the smallest float slows a CPU down and changes nothing
+
+
+def _perturbed(slates: Slates, noise: Tensor, noise_scale: float, log_scores: bool, independent: bool) -> Tensor:
+    """Scores, or their logarithms, plus noise, [samples, lists, items]; 0 at padding."""
+    if noise.shape[1:] != slates.scores.shape:
+        raise ValueError(f"noise must be [samples, lists, items], not of shape {tuple(noise.shape)}")
+    scores = _positive_logs(slates, independent) if log_scores else slates.scores
+    return (scores + noise_scale * noise.to(scores.dtype)).masked_fill(~slates.mask, 0)
 
 
 def _positive_logs(slates: Slates, independent: bool) -> Tensor:
-    """log(s + |smallest s| + 1e-10), [1, lists, items]; 0 at padding."""
+    """log(s + |smallest s| + 1e-10), [lists, items]; 0 at padding."""
     if len(slates.scores) == 0:
-        return slates.scores.unsqueeze(0)
-    smallest = slates.filled(float("inf"))
-    smallest = smallest.amin(1, keepdim=True) if independent else smallest.amin()
+        return slates.scores
+    scores = slates.filled(float("inf"))
+    smallest = scores.amin(1, keepdim=True) if independent else scores.amin()
     smallest = smallest.masked_fill(smallest.isinf(), 0)
-    positive = (slates.scores + smallest.abs() + _TINY).masked_fill(~slates.mask, 1)
-    return positive.log().unsqueeze(0)
+    return (slates.scores + smallest.abs() + _TINY).masked_fill(~slates.mask, 1).log()
 
 
 def _gumbel(samples: int, slates: Slates, generator: torch.Generator | None) -> Tensor:

@@ -30,7 +30,7 @@ class Pairs:
         relevant = slates.labels > 0
         if relevant.device.type != "cpu":
             return cls(slates, torch.arange(slates.items, device=relevant.device).expand_as(relevant))
-        width = max(map(int, relevant.sum(1)), default=0) if len(relevant) else 0
+        width = int(relevant.sum(1).max()) if len(relevant) else 0
         order = relevant.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
         return cls(slates, order[:, :width])
 

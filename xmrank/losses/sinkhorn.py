@@ -66,8 +66,8 @@ def _iterate(
     """
     floor = torch.finfo(matrix.dtype).tiny ** 0.4  # no sum of a matrix as described is near it; 1 / floor² is finite
     looks = matrix.device.type == "cpu"
-    us, vs, runs = [matrix.new_ones(matrix.shape[:2])], [matrix.new_ones(matrix.shape[:2])], [None]
     running: Tensor | None = None if looks and together else matrix.new_ones((), dtype=torch.bool)
+    us, vs, runs = [matrix.new_ones(matrix.shape[:2])], [matrix.new_ones(matrix.shape[:2])], [running]
     for iteration in range(max_iterations):
         sums = _times(us[-1], matrix)
         if iteration > 0:
@@ -94,11 +94,12 @@ def _unroll(
     """Takes the gradients with respect to log u and log v back through the iterations.
 
     Returns:
-        The vectors whose outer products, summed and subtracted, are the gradient with respect to K: [lists, m, n] twice.
+        The vectors whose outer products, summed and subtracted, are the gradient with respect to K: twice
+        [lists, m, n].
     """
-    lefts, rights = [torch.zeros_like(us[0])], [torch.zeros_like(vs[0])]
+    nothing = torch.zeros_like(u_gradient)
+    lefts, rights = [nothing], [nothing]
     for t in range(len(us) - 1, 0, -1):
-        nothing = torch.zeros_like(u_gradient)
         u_part = _where(runs[t], u_gradient * us[t], nothing)
         v_gradient = v_gradient - vs[t] * _times(u_part, matrix)
         v_part = _where(runs[t], v_gradient * vs[t], nothing)

@@ -22,7 +22,7 @@ def protocol_card(inputs: Inputs, tables: Sequence[ResultTable]) -> list[tuple[s
     """Name and value of everything a reader needs to repeat or to doubt the figures."""
     settings = inputs.evaluation.settings
     card = [
-        ("Data set", _data_set(inputs.embeddings.config)),
+        ("Data set", _data_set(inputs)),
         ("Split reported", _split(inputs, tables)),
         ("Encoder", _encoder(inputs.encoder)),
         ("Candidate lists", _lists(settings.get("lists_config"))),
@@ -47,12 +47,13 @@ def subtitle(inputs: Inputs, tables: Sequence[ResultTable]) -> str:
     """The run in a line."""
     losses = {row.method for table in tables for row in table.rows if not row.first_stage}
     directions = {table.direction for table in tables}
+    sizes = ((len(losses), "loss"), (len(directions), "direction"), (_seed_count(tables), "seed"))
     name = inputs.encoder.get("name")
     parts = [
-        _data_set(inputs.embeddings.config),
+        _data_set(inputs),
         f"{inputs.split} split" if inputs.split else "",
         f"encoder {name}" if name else "",
-        f"{plural(len(losses), 'loss')} × {plural(len(directions), 'direction')} × {plural(_seed_count(tables), 'seed')}",
+        " × ".join(plural(count, word) for count, word in sizes),
     ]
     return " · ".join(part for part in parts if part)
 
@@ -60,11 +61,7 @@ def subtitle(inputs: Inputs, tables: Sequence[ResultTable]) -> str:
 def stage_counts(inputs: Inputs) -> list[tuple[str, str, str]]:
     """Stage, what was counted, how many."""
     manifests = (("embed", inputs.embeddings), ("train", inputs.rankers), ("evaluate", inputs.evaluation))
-    return [
-        (stage, name, value)
-        for stage, manifest in manifests
-        for name, value in _flat(manifest.counts)
-    ]
+    return [(stage, name, value) for stage, manifest in manifests for name, value in _flat(manifest.counts)]
 
 
 def left_out(inputs: Inputs) -> list[tuple[str, int, list[str]]]:
@@ -85,14 +82,15 @@ def _flat(counts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _data_set(config: dict[str, Any]) -> str:
-    if config.get("imports") or config.get("dataset") is None:
+def _data_set(inputs: Inputs) -> str:
+    if inputs.embeddings.settings.get("images_root") is None:
         return "imported embeddings"
-    return str(config["dataset"])
+    name = str(inputs.embeddings.config.get("dataset", "not named"))
+    return {"karpathy": "Karpathy format"}.get(name, name)
 
 
 def _split(inputs: Inputs, tables: Sequence[ResultTable]) -> str:
-    counts = {}
+    counts: dict[str, int] = {}
     for table in tables:
         first = table.first_stage or table.rows[0]
         cell = next(iter(first.cells.values()), None)
@@ -104,7 +102,8 @@ def _split(inputs: Inputs, tables: Sequence[ResultTable]) -> str:
 
 def _encoder(encoder: dict[str, Any]) -> str:
     name, weights, size = (encoder.get(key) for key in ("name", "pretrained", "dimensions"))
-    parts = [str(name or "unknown"), f"weights {weights}" if weights else "", f"{size} dimensions" if size else ""]
+    said = "untrained" if weights == "none" else f"weights {weights}" if weights else ""
+    parts = [str(name or "unknown"), said, f"{size} dimensions" if size else ""]
     return ", ".join(part for part in parts if part)
 
 

@@ -9,7 +9,7 @@ from xmrank.report.examples import Gallery, choose_examples
 from xmrank.report.inputs import Inputs
 from xmrank.report.published import Comparison, comparisons
 from xmrank.report.tables import ResultTable
-from xmrank.report.verdict import verdict
+from xmrank.report.verdict import Verdict, verdict
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Content:
     title: str
     subtitle: str
     split: str
-    verdict: list[str]
+    verdict: Verdict
     card: list[tuple[str, str]]
     fingerprints: list[tuple[str, str]]
     tables: list[ResultTable]
@@ -64,7 +64,7 @@ def _note(table: ResultTable) -> str:
     if len(table.query_counts) > 1:
         low, *_, high = table.query_counts
         return (
-            f"Mind the queries: the rows' means are over {low:,} to {high:,} queries, because up to {table.excluded:,} "
+            f"Mind the queries: the rows’ means are over {low:,} to {high:,} queries, because up to {table.excluded:,} "
             "have nothing relevant in what is ranked and are excluded. The rows are not strictly comparable."
         )
     if table.excluded:

@@ -27,7 +27,7 @@ DASHES = ("-", (0, (6, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "xmrank",
-    "font.size": 11,
+    "font.size": 11.5,
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,
     "axes.titlecolor": INK,
@@ -131,13 +131,13 @@ def _hit_chart(
     ends = []
     for loss, seeds in by_loss.items():
         colour, dash = _look(places[loss])
-        epochs, middle = _band(axes, seeds, HIT, colour, dash, scale=100)
+        middle = _band(axes, seeds, HIT, colour, dash, scale=100)
         for trial in seeds:
             axes.plot([trial.best_epoch], [100 * trial.best(HIT)], "o", color=colour, markersize=5)
-        ends.append((middle[-1], method_name(loss), colour, epochs[-1]))
+        ends.append((middle[-1], method_name(loss), colour))
     if level is not None:
         axes.axhline(100 * level, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
-        ends.append((100 * level, f"{METHOD_NAMES['cosine']} ({split})" if split else METHOD_NAMES["cosine"], MUTED, 0))
+        ends.append((100 * level, f"{METHOD_NAMES['cosine']} ({split})" if split else METHOD_NAMES["cosine"], MUTED))
     axes.set_ylabel("hit@1 on selection lists, %")
     axes.set_xlabel("epoch")
     _label_ends(axes, ends)
@@ -181,15 +181,15 @@ def _canvas(width: float, height: float) -> tuple[Any, Any]:
     axes.grid(axis="y")
     axes.tick_params(length=0)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     return figure, axes
 
 
 def _band(
     axes: Any, seeds: list[Trial], key: str, colour: str, dash: Any, *, scale: float = 1, thin: bool = False
-) -> tuple[list[int], list[float]]:
-    """Draw the mean over seeds as a line and the seeds' range as a band; returns the line."""
+) -> list[float]:
+    """Draw the mean over seeds as a line and the seeds' range as a band; returns the line's heights."""
     epochs = sorted({number for trial in seeds for number in trial.numbers})
     curves = [dict(zip(trial.numbers, trial.curve(key), strict=True)) for trial in seeds]
     columns = [[scale * curve[e] for curve in curves if not math.isnan(curve.get(e, math.nan))] for e in epochs]
@@ -200,19 +200,25 @@ def _band(
         axes.fill_between(epochs, low, high, color=colour, alpha=0.14, linewidth=0)
     marker = "." if len(epochs) == 1 else None
     axes.plot(epochs, middle, color=colour, linestyle=dash, marker=marker, linewidth=1.1 if thin else 1.8)
-    return epochs, middle
+    return middle
 
 
-def _label_ends(axes: Any, ends: list[tuple[float, str, str, int]]) -> None:
-    """Write each line's name at its right end, moved apart where names would overlap."""
+def _label_ends(axes: Any, ends: list[tuple[float, str, str]]) -> None:
+    """Write each line's name right of it, moved apart where names would overlap."""
     low, high = axes.get_ylim()
     step = (high - low) * 0.075
-    last = max((epoch for *_, epoch in ends), default=0)
     height = -math.inf
-    for value, label, colour, _ in sorted((end for end in ends if not math.isnan(end[0])), key=lambda end: end[:2]):
+    for value, label, colour in sorted((end for end in ends if not math.isnan(end[0])), key=lambda end: end[:2]):
         height = max(value, height + step)
         axes.annotate(
-            label, (last, height), xytext=(8, 0), textcoords="offset points", va="center", color=colour, fontsize=10
+            label,
+            (1, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=10,
         )
 
 
@@ -233,7 +239,9 @@ def _svg(figure: Any, name: str, description: str) -> str:
     size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text)
     head = f'<svg role="img" aria-labelledby="{name}-title"'
     text = text.replace(size[0], f'style="max-width:{float(size[1]) * 4 / 3:.0f}px"', 1) if size else text
-    return re.sub(r"<svg([^>]*)>", lambda m: f'{head}{m[1]}><title id="{name}-title">{_xml(description)}</title>', text, count=1)
+    return re.sub(
+        r"<svg([^>]*)>", lambda m: f'{head}{m[1]}><title id="{name}-title">{_xml(description)}</title>', text, count=1
+    )
 
 
 def _xml(text: str) -> str:

@@ -58,19 +58,21 @@ class Example:
 
 @dataclass(frozen=True)
 class Choice:
-    """Whose rankings the examples of a direction show: one ranker on one protocol."""
+    """Whose rankings the examples of a direction show: one ranker on one protocol, the best by ``basis``."""
 
     direction: str
     protocol: str
     method: str
     ranker: str
     seed: int
+    basis: str
 
     @property
     def words(self) -> str:
         """The choice as a phrase."""
         direction = DIRECTION_NAMES.get(self.direction, self.direction)
-        return f"{direction}: {method_name(self.method)}, seed {self.seed} ({protocol_name(self.protocol).lower()})"
+        name = f"{method_name(self.method)}, seed {self.seed}, the best by {self.basis}"
+        return f"{direction}: {name} ({protocol_name(self.protocol).lower()})"
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,9 @@ def _choice(inputs: Inputs, tables: Sequence[ResultTable], direction: str) -> Ch
     if known:
         row = max(known, key=lambda row: statistics.fmean(scores[row.method]))
         seed = max((t for t in trials if t.loss == row.method), key=_selection).seed
-        return Choice(direction, table.protocol, row.method, row.ranker, seed)
+        return Choice(direction, table.protocol, row.method, row.ranker, seed, "selection")
     row = max(rows, key=lambda row: row.cells["hit@1"].mean if "hit@1" in row.cells else 0.0)
-    return Choice(direction, table.protocol, row.method, row.ranker, _first_seed(inputs, row.method))
+    return Choice(direction, table.protocol, row.method, row.ranker, _first_seed(inputs, row.method), "hit@1")
 
 
 def _selection(trial: Trial) -> float:

@@ -129,7 +129,9 @@ def _read_trials(folder: Path, losses: list[str]) -> list[Trial]:
                 )
             )
         except KeyError as error:
-            raise DataError(f"{path}: expected loss, direction, seed, best_epoch and epochs; {error} is missing") from None
+            raise DataError(
+                f"{path}: expected loss, direction, seed, best_epoch and epochs; {error} is missing"
+            ) from None
     return sorted(trials, key=lambda t: (order_of(t.loss, losses), t.direction, t.seed))
 
 

@@ -14,10 +14,17 @@ from xmrank.report.text import DIRECTION_NAMES, GLOSSARY, METRICS, metric_name, 
 def render_markdown(content: Content) -> str:
     """The whole report without its pictures and charts."""
     lines = [f"# {escape(content.title)}", "", escape(content.subtitle), ""]
-    lines += [f"**{escape(content.verdict[0])}** {escape(' '.join(content.verdict[1:]))}".rstrip(), ""]
+    lines += [f"**{escape(content.verdict.lead)}**", ""]
+    lines += [*(f"- {escape(place)}: {escape(found)}" for place, found in content.verdict.places), ""]
+    lines += [escape(content.verdict.caution), ""]
     lines += ["## What was run", "", *_grid(("", ""), content.card), ""]
     lines += ["Fingerprints:", "", *(f"- {name}: `{value}`" for name, value in content.fingerprints), ""]
-    lines += ["## Results", "", "Percent; mean ± standard deviation over seeds (difference to the first stage in points).", ""]
+    lines += [
+        "## Results",
+        "",
+        "Percent; mean ± standard deviation over seeds (difference to the first stage in points).",
+        "",
+    ]
     for table in content.tables:
         lines += [*_results(table), *([escape(content.notes[table.title]), ""] if table.title in content.notes else [])]
     lines += ["## Best epochs", "", *_best_epochs(content.curves), ""] if content.curves else []
@@ -73,7 +80,7 @@ def _examples(gallery: Gallery) -> list[str]:
     if not gallery.examples:
         return []
     chosen = "; ".join(choice.words for choice in gallery.choices)
-    lines = ["## Example queries", "", f"Before and after re-ranking. {escape(chosen)}.", ""]
+    lines = ["## Example queries", "", f"Before and after re-ranking; {escape(chosen)}.", ""]
     return lines + [line for example in gallery.examples for line in (*_example(example), "")]
 
 
@@ -89,7 +96,8 @@ def _example(example: Example) -> list[str]:
 
 def _order(items: Sequence[Item]) -> str:
     return "; ".join(
-        f"{rank}. {_named(item)}{' **✓ relevant**' if item.relevant else ''}" for rank, item in enumerate(items, start=1)
+        f"{rank}. {_named(item)}{' **✓ relevant**' if item.relevant else ''}"
+        for rank, item in enumerate(items, start=1)
     )
 
 

@@ -22,6 +22,7 @@ def render_page(content: Content) -> str:
     environment.filters |= {
         "percent": text.percent,
         "points": text.points,
+        "capitalize_first": lambda words: words[:1].upper() + words[1:],
         "metric_name": text.metric_name,
         "direction_name": lambda direction: text.DIRECTION_NAMES.get(direction, direction),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 80_000_000
 QUALITY = 80
 
 

@@ -1,4 +1,4 @@
-"""The paper's Table 2, how it must be read, and our figures beside it."""
+"""The paper’s Table 2, how it must be read, and our figures beside it."""
 
 import math
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ TABLE_2: dict[str, dict[str, Figures]] = {
 LABELS = {"dcca": "DCCA", "cmpm": "CMPM"}
 READING = (
     "Not comparable with our figures: another data set (Flickr30k), another encoder (CLIP ViT-B/32) and another "
-    "protocol. Ours are this run's, on this run's data. What can be compared is the direction of an effect: does a "
+    "protocol. Ours are this run’s, on this run’s data. What can be compared is the direction of an effect: does a "
     "ranker trained with a loss do better or worse than the first stage beside it?",
     "The columns are by query modality although they are headed “text retrieval” and “image retrieval”. The DCCA and "
     "CMPM rows are the figures those papers publish, hit-based on the full gallery, and they fit only so: the first "
     "group is text query → image (t2i), the second image query → text (i2t).",
-    "The i2t group of the CLIP row is the fraction found / total of the paper's equation (5), not a hit rate: with five "
-    "captions an image R@1 cannot exceed 20 %, and 16.16 is 80.8 / 5. Beside it stands our recall@k; beside the t2i "
-    "group, where one image is right, our hit@k.",
+    "The i2t group of the CLIP row is the fraction found / total of the paper’s equation (5), not a hit rate: with "
+    "five captions an image R@1 cannot exceed 20 %, and 16.16 is 80.8 / 5. Beside it stands our recall@k; beside the "
+    "t2i group, where one image is right, our hit@k.",
     "The CLIP row is zero-shot on the full gallery of 1,000 images (t2i R@5 of 83.46; a public benchmark has 83.38). "
     "Its t2i R@1 of 29.46 is about half of the published 58.8, and every t2i R@1 of a CLIP-based row looks halved.",
     "The text says 51 candidates a list; Table 1 counts 609,000 / 29,000 = 21. The gains that the text quotes "
@@ -40,7 +40,7 @@ READING = (
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One method: the paper's figures, then ours, one triple a protocol."""
+    """One method: the paper’s figures, then ours, one triple a protocol."""
 
     label: str
     figures: tuple[Figures, ...]
@@ -48,7 +48,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The paper's figures beside ours in one direction."""
+    """The paper’s figures beside ours in one direction."""
 
     direction: str
     metric: str

@@ -15,6 +15,10 @@ from xmrank.report.inputs import order_of
 from xmrank.report.text import DIRECTION_NAMES, FIRST_STAGE, METRICS, method_name, metric_name, protocol_name
 
 KEYS = ["protocol", "direction", "method", "ranker", "metric", "seed"]
+CSV_COLUMNS = (
+    *("protocol", "direction", "split", "method", "ranker", "metric"),
+    *("mean_percent", "std_percent", "difference_points", "seeds", "queries", "excluded", "best"),
+)
 
 
 @dataclass(frozen=True)
@@ -208,10 +212,7 @@ def to_csv(tables: Sequence[ResultTable], split: str) -> str:
     """All figures, one a line, in percent, for a spreadsheet or another program."""
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(
-        ["protocol", "direction", "split", "method", "ranker", "metric", "mean_percent", "std_percent"]
-        + ["difference_points", "seeds", "queries", "excluded", "best"]
-    )
+    writer.writerow(CSV_COLUMNS)
     for table in tables:
         for row in table.rows:
             for metric in METRICS:

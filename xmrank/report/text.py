@@ -24,7 +24,7 @@ METHOD_NAMES = {
 GLOSSARY = (
     (
         "first stage",
-        "The encoder's own ranking: candidates in order of the cosine of their embedding with the query's. "
+        "The encoder’s own ranking: candidates in order of the cosine of their embedding with the query’s. "
         "Every ranker is compared with it on the same queries.",
     ),
     (
@@ -38,7 +38,7 @@ GLOSSARY = (
     ),
     (
         "full gallery",
-        "Everything that could be retrieved. The first stage ranks it all; a ranker re-orders the first stage's top N. "
+        "Everything that could be retrieved. The first stage ranks it all; a ranker re-orders the first stage’s top N. "
         "This is what a search system does, and the harder test.",
     ),
     ("hit@k", "Share of queries with at least one right answer among the first k: what the field calls R@k."),
@@ -51,13 +51,13 @@ GLOSSARY = (
     ("NDCG@10", "Discounted gain of the first ten places, divided by the best that is possible."),
     (
         "mean ± deviation",
-        "All figures are percentages. A seed's figure is the mean over its queries; the table shows the mean over "
+        "All figures are percentages. A seed’s figure is the mean over its queries; the table shows the mean over "
         "seeds and, from two seeds on, their standard deviation (n − 1). It tells how much training varies, not how "
         "much another sample of queries would change the figure.",
     ),
     (
         "difference",
-        "The small figure under a ranker's mean is its distance from the first stage in percentage points. "
+        "The small figure under a ranker’s mean is its distance from the first stage in percentage points. "
         "Bold marks the best of a column, as printed.",
     ),
 )
@@ -84,6 +84,11 @@ def protocol_name(protocol: str) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """A share as a percentage without its sign: 0.4123 → "41.2"."""
     return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
+
+
+def percentage(share: float) -> str:
+    """A share as a percentage in running text, never parted from its sign."""
+    return f"{percent(share)}\N{NO-BREAK SPACE}%"
 
 
 def points(share: float) -> str:

@@ -1,31 +1,47 @@
-"""What the figures say, in a paragraph: which losses beat the first stage where, also when they do not."""
+"""What the figures say, in plain words: which losses beat the first stage where, also when they do not."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from xmrank.report.tables import Cell, ResultTable, Row
-from xmrank.report.text import DIRECTION_NAMES, joined, percent, points, protocol_name
+from xmrank.report.tables import ResultTable, Row
+from xmrank.report.text import DIRECTION_NAMES, joined, percent, percentage, points, protocol_name
 
 LEAD_METRIC = "hit@1"
 
 
-def verdict(tables: Sequence[ResultTable]) -> list[str]:
-    """Sentences, the first of them the summary.
+@dataclass(frozen=True)
+class Verdict:
+    """The summary of a run.
 
-    A ranker beats the first stage where its figure is above it in every seed, loses where it is below in every seed;
-    anything else is no clear difference.
+    Attributes:
+        lead: one sentence over all comparisons.
+        places: where (protocol and direction), and what happened there.
+        caution: how far the words carry.
     """
-    pairs = [(table, row) for table in tables for row in _compared(table)]
-    if not pairs:
-        return ["No ranker was compared with the first stage in this run."]
-    ahead = sum(standing(row, table) > 0 for table, row in pairs)
-    behind = sum(standing(row, table) < 0 for table, row in pairs)
-    lead = (
-        f"Rankers beat the first stage's {LEAD_METRIC} in {ahead} of {len(pairs)} comparisons "
-        f"(a loss, a direction, a protocol), lose in {behind}"
-        + (f", and show no clear difference in {len(pairs) - ahead - behind}." if ahead + behind < len(pairs) else ".")
+
+    lead: str
+    places: tuple[tuple[str, str], ...] = ()
+    caution: str = ""
+
+
+def verdict(tables: Sequence[ResultTable]) -> Verdict:
+    """Count and name who beats the first stage's hit@1.
+
+    A ranker beats the first stage where its figure is above it in every seed, falls behind where it is below in every
+    seed; anything else is no clear difference.
+    """
+    standings = [standing(row, table) for table in tables for row in _compared(table)]
+    if not standings:
+        return Verdict("No ranker was compared with the first stage in this run.")
+    ahead, behind, unclear = (standings.count(sign) for sign in (1, -1, 0))
+    lead = f"Re-ranking beats the first stage’s {LEAD_METRIC} in {ahead} of {len(standings)} comparisons"
+    rest = f" and makes no clear difference in {unclear}" if unclear else ""
+    return Verdict(
+        f"{lead}, falls behind in {behind}{rest}.",
+        tuple((_place(table), _sentence(table)) for table in tables if _compared(table)),
+        _caution(tables),
     )
-    return [lead, *(_sentence(table) for table in tables if _compared(table)), _caution(tables)]
 
 
 def standing(row: Row, table: ResultTable) -> int:
@@ -38,55 +54,44 @@ def standing(row: Row, table: ResultTable) -> int:
 
 
 def _compared(table: ResultTable) -> list[Row]:
-    return [row for row in table.rows if LEAD_METRIC in row.cells and row.cells[LEAD_METRIC].difference is not None]
+    """The rows with a difference to the first stage, the best first."""
+    rows = [row for row in table.rows if LEAD_METRIC in row.cells and row.cells[LEAD_METRIC].difference is not None]
+    return sorted(rows, key=lambda row: -row.cells[LEAD_METRIC].mean)
+
+
+def _place(table: ResultTable) -> str:
+    return f"{protocol_name(table.protocol)}, {DIRECTION_NAMES.get(table.direction, table.direction)}"
 
 
 def _sentence(table: ResultTable) -> str:
-    rows, first = _compared(table), table.first_stage
-    level = percent(first.cells[LEAD_METRIC].mean) if first else "–"
-    where = f"{protocol_name(table.protocol)}, {DIRECTION_NAMES.get(table.direction, table.direction)}"
-    groups = {sign: [row for row in rows if standing(row, table) == sign] for sign in (1, 0, -1)}
-    best = max(rows, key=lambda row: row.cells[LEAD_METRIC].mean)
-    clauses = [_winners(groups[1], len(rows), level, best)]
-    if groups[-1] and not (groups[1] or groups[0]):
-        clauses[0] = f"every loss falls behind the first stage's {level} %; {_closest(best)}"
-    elif groups[-1]:
-        clauses.append(f"{_named(groups[-1])} {'falls' if len(groups[-1]) == 1 else 'fall'} behind")
+    first = table.first_stage
+    level = f"the first stage’s {percentage(first.cells[LEAD_METRIC].mean)}" if first else "the first stage"
+    groups = {sign: [row for row in _compared(table) if standing(row, table) == sign] for sign in (1, 0, -1)}
+    clauses = [f"{_named(groups[1])} {_verb('beat', groups[1])} {level}" if groups[1] else f"no loss beats {level}"]
+    if groups[-1]:
+        clauses.append(f"{_named(groups[-1])} {_verb('fall', groups[-1])} behind")
     if groups[0]:
-        clauses.append(f"no clear difference for {_named(groups[0])}")
-    return f"{where}: {'; '.join(clauses)}."
+        clauses.append(f"{_named(groups[0])} {_verb('make', groups[0])} no clear difference")
+    return "; ".join(clauses) + "."
 
 
-def _winners(winners: list[Row], total: int, level: str, best: Row) -> str:
-    if not winners:
-        return f"no loss beats the first stage's {level} %"
-    cell = best.cells[LEAD_METRIC]
-    gain = f"{best.label} best at {percent(cell.mean)} % ({_points(cell)} points)"
-    if len(winners) == total:
-        return f"{'all ' + str(total) + ' losses beat' if total > 1 else 'the loss beats'} {level} %, {gain}"
-    verb = "beats" if len(winners) == 1 else "beat"
-    return f"{joined([row.label for row in winners])} {verb} the first stage's {level} %, {gain}"
-
-
-def _closest(row: Row) -> str:
-    return f"{row.label} comes closest ({_points(row.cells[LEAD_METRIC])} points)"
+def _verb(verb: str, rows: list[Row]) -> str:
+    return f"{verb}s" if len(rows) == 1 else verb
 
 
 def _named(rows: list[Row]) -> str:
-    return joined([f"{row.label} ({_points(row.cells[LEAD_METRIC])})" for row in rows])
-
-
-def _points(cell: Cell) -> str:
-    return points(cell.difference or 0.0)
+    cells = [row.cells[LEAD_METRIC] for row in rows]
+    figures = [f"{percentage(cell.mean)}, {points(cell.difference or 0.0)}" for cell in cells]
+    return joined([f"{row.label} ({figure})" for row, figure in zip(rows, figures, strict=True)])
 
 
 def _caution(tables: Sequence[ResultTable]) -> str:
-    """How far a figure moves by the draw of the queries alone: the standard error of a share."""
+    """What “beat” means, and how far a figure moves by the draw of the queries: the standard error of a share."""
     cells = [row.cells[LEAD_METRIC] for table in tables for row in table.rows if LEAD_METRIC in row.cells]
     seeds = max(len(cell.by_seed) for cell in cells)
-    errors = [math.sqrt(cell.mean * (1 - cell.mean) / cell.queries) for cell in cells]
-    basis = f"“Beat” means above it in {'each of ' + str(seeds) + ' seeds' if seeds > 1 else 'the one seed that was run'}"
+    error = max(math.sqrt(cell.mean * (1 - cell.mean) / cell.queries) for cell in cells)
     return (
-        f"{basis}; it is not a test of significance. By the draw of the queries alone, a figure's standard error here "
-        f"is up to {percent(max(errors))} points."
+        f"A comparison is one loss in one direction on one protocol. “Beats” means above the first stage in "
+        f"{f'each of {seeds} seeds' if seeds > 1 else 'the one seed that was run'}; it is not a test of significance. "
+        f"By the draw of the queries alone, the standard error of a figure here is up to {percent(error)} points."
     )

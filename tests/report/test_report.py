@@ -1,0 +1,241 @@
+"""The stage and what its files hold."""
+
+import csv
+import dataclasses
+import io
+import json
+import re
+import shutil
+
+import pytest
+from PIL import Image
+
+from xmrank.errors import DataError
+from xmrank.report import print_table, report
+from xmrank.report.curves import learning_curves
+from xmrank.report.inputs import Trial
+from xmrank.report.pictures import MAX_PIXELS, thumbnail
+from xmrank.report.tables import Cell, ResultTable, Row
+from xmrank.report.text import METRICS
+from xmrank.stage import read_manifest
+
+from .synthetic import World, make_run, read_text, rewrite_manifest_settings
+
+SMALL = World(images=24, seeds=(0,), losses=("ranknet",), epochs=3)
+
+
+def test_files_and_manifest(made):
+    assert set(made.manifest.outputs) == {"report.html", "report.md", "table.csv"}
+    assert made.manifest.counts["tables"] == 4
+    assert made.manifest.counts["examples"] == 12
+    assert made.manifest.counts["pictures_missing"] == 0
+    stages = {"embeddings": "embed", "rankers": "train", "evaluation": "evaluate"}
+    assert made.manifest.inputs == {
+        name: read_manifest(getattr(made.config, name), stage).fingerprint for name, stage in stages.items()
+    }
+
+
+def test_the_figures_are_the_same_everywhere(made):
+    lines = csv.DictReader(io.StringIO(made.csv))
+    keys = {"protocol": "top-20", "direction": "t2i", "method": "listnet", "metric": "hit@5"}
+    (line,) = [line for line in lines if keys.items() <= line.items()]
+    mean, spread = f"{float(line['mean_percent']):.1f}", f"{float(line['std_percent']):.1f}"
+    section = made.markdown.split("### Full gallery, top 20 re-ranked: text → image")[1]
+    row = next(text for text in section.splitlines() if text.startswith("| ListNet"))
+    assert f"{mean} ± {spread}" in row.replace("*", "")
+    table = made.page.split('aria-label="Full gallery, top 20 re-ranked: text → image"')[1].split("</table>")[0]
+    assert re.search(rf">{mean}</(strong|span)>\s*<span class=\"spread\">± {spread}</span>", table)
+    assert f"{mean}±{spread}" in made.printed
+
+
+def test_page_has_all_parts(made):
+    for part in ("What was run", "Results", "Learning curves", "Example queries", "Beside the paper’s Table 2"):
+        assert f"<h2>{part}" in made.page
+    assert made.page.count("<caption>") == 4 + 2 + 2 + 1
+    assert "Not comparable" in made.page
+    assert "29.46" in made.page
+    assert "40 random candidates a query, the 20 most similar kept" in made.page
+    assert made.page.count("<article") == 12
+    assert "✓ relevant" in made.page
+    assert made.page.count('role="img"') == 2 * (1 + 4)
+    assert 'lang="en"' in made.page
+    assert "scene900" in made.page
+
+
+def test_page_needs_nothing_else(made):
+    assert not re.search(r'(src|href)="(?!data:|#)', made.page)
+    assert "<script" not in made.page
+    assert not re.search(r"url\((?!#)|@import", made.page)
+
+
+def test_ids_are_unique(made):
+    ids = re.findall(r'\bid="([^"]*)"', made.page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]*)"', made.page)) <= set(ids)
+
+
+def test_examples_are_half_helped_half_hurt_in_both_directions(made):
+    kinds = re.findall(r'<article class="example (\w+) (\S+)"', made.page)
+    assert sorted(kinds) == sorted(
+        [(kind, asks) for kind in ("helped", "hurt") for asks in ("asks-captions", "asks-images")] * 3
+    )
+    assert "NeuralNDCG, seed" in made.page
+
+
+def test_markdown_has_the_verdict_and_the_reading(made):
+    assert made.markdown.startswith("# Ranking losses on made-up scenes\n")
+    assert "of 16 comparisons" in made.markdown
+    assert "16.16 is 80.8 / 5" in made.markdown
+    assert "embed left out 1" in made.markdown
+
+
+def test_terminal_output_is_whole_and_ends_with_the_files(made):
+    lines = made.printed.splitlines()
+    assert [line.split(":")[0] for line in lines[-3:]] == ["page", "Markdown", "CSV"]
+    assert "…" not in made.printed
+    assert max(len(line) for line in lines[:-3]) <= 100
+    assert sum(line.startswith("NeuralNDCG") for line in lines) >= 4
+
+
+def test_a_table_too_wide_is_printed_in_halves(capsys):
+    loss = "lambda_loss_with_a_name_that_leaves_no_room"
+    cells = {metric: Cell((1.0, 0.9), 400, 0, 0.5) for metric in METRICS}
+    print_table([ResultTable("lists", "i2t", (Row(loss, "", loss, cells),))])
+    printed = capsys.readouterr().out
+    assert printed.count(loss) == 2
+    assert printed.count("95.0±7.1") == len(METRICS)
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_equal_inputs_give_equal_bytes(tmp_path):
+    config = make_run(tmp_path, SMALL)
+    first = report(config)
+    again = report(dataclasses.replace(config, output=tmp_path / "again"))
+    assert again.outputs == first.outputs
+    assert again.fingerprint == first.fingerprint
+
+
+def test_a_finished_report_is_only_printed(tmp_path, capsys):
+    config = make_run(tmp_path, SMALL)
+    first = report(config)
+    stamp = (config.output / "report.html").stat().st_mtime_ns
+    capsys.readouterr()
+    assert report(config) == first
+    assert (config.output / "report.html").stat().st_mtime_ns == stamp
+    assert "RankNet" in capsys.readouterr().out
+
+
+def test_one_seed_has_no_deviation(tmp_path):
+    config = make_run(tmp_path, SMALL)
+    report(config)
+    tables = read_text(config, "report.md").split("## Results")[1].split("## Best epochs")[0]
+    assert "±" not in tables.split("###", 1)[1]
+    assert "the one seed that was run" in read_text(config, "report.md")
+
+
+def test_captions_and_ids_are_data_not_markup(tmp_path):
+    evil = '<script>alert("x")</script> & <b>bold</b> | `code`'
+    config = make_run(tmp_path, dataclasses.replace(SMALL, first_caption=evil, images=6))
+    report(dataclasses.replace(config, title="<script>title</script>", examples=40))
+    page, markdown = read_text(config, "report.html"), read_text(config, "report.md")
+    assert "<script" not in page
+    assert "<b>" not in page
+    assert "&lt;script&gt;alert(" in page
+    assert "<script" not in markdown
+    assert "&lt;script&gt;alert(" in markdown
+
+
+def test_pictures_that_are_gone_are_named(tmp_path):
+    config = make_run(tmp_path, SMALL)
+    shutil.rmtree(tmp_path / "images")
+    manifest = report(config)
+    assert manifest.counts["pictures"] == 0
+    assert manifest.counts["pictures_missing"] == len(manifest.left_out) > 0
+    assert manifest.left_out[0]["reason"].endswith("the file is gone")
+    page = read_text(config, "report.html")
+    assert "pictures cannot be shown" in page
+    assert "no picture" in page
+    assert "<img" not in page
+
+
+def test_broken_picture_leaves_the_others(tmp_path):
+    config = make_run(tmp_path, SMALL)
+    paths = sorted((tmp_path / "images").rglob("*.jpg"))
+    for path in paths[::2]:
+        path.write_bytes(path.read_bytes()[:200])
+    manifest = report(config)
+    assert manifest.counts["pictures"] > 0
+    assert {entry["reason"].split(": ")[1] for entry in manifest.left_out} == {"not a readable picture"}
+
+
+def test_imported_embeddings_have_no_pictures_and_no_words(tmp_path):
+    config = make_run(tmp_path, dataclasses.replace(SMALL, pictures=False, texts=False))
+    report(config)
+    page = read_text(config, "report.html")
+    assert "imported embeddings" in page
+    assert "imported without images" in page
+    assert "scene001#" in page
+
+
+def test_no_examples_on_request(tmp_path):
+    config = make_run(tmp_path, SMALL)
+    assert report(dataclasses.replace(config, examples=0)).counts["examples"] == 0
+    assert "Example queries" not in read_text(config, "report.html")
+
+
+def test_without_histories_the_best_on_the_table_is_shown(tmp_path):
+    config = make_run(tmp_path, SMALL)
+    shutil.rmtree(tmp_path / "rankers" / "trials")
+    report(config)
+    page = read_text(config, "report.html")
+    assert "Learning curves" not in page
+    assert "RankNet, seed 0, the best by hit@1" in page
+
+
+def test_stages_that_do_not_belong_together_are_refused(tmp_path):
+    config = make_run(tmp_path / "a", SMALL)
+    other = make_run(tmp_path / "b", dataclasses.replace(SMALL, epochs=4))
+    with pytest.raises(DataError, match="was made from other rankers than --rankers"):
+        report(dataclasses.replace(config, rankers=other.rankers))
+
+
+def test_an_unfinished_stage_is_named(tmp_path):
+    config = make_run(tmp_path, SMALL)
+    (config.evaluation / "manifest.json").unlink()
+    with pytest.raises(DataError, match="no finished output of the stage evaluate"):
+        report(config)
+
+
+def test_a_history_that_lacks_a_key_is_named(tmp_path):
+    config = make_run(tmp_path, SMALL)
+    path = config.rankers / "trials" / "ranknet-i2t-seed0" / "history.json"
+    path.write_text(json.dumps({"loss": "ranknet"}))
+    with pytest.raises(DataError, match=r"history\.json: expected loss, direction, seed"):
+        report(config)
+
+
+def test_protocol_card_does_without_what_evaluate_does_not_say(tmp_path):
+    config = make_run(tmp_path, SMALL)
+    rewrite_manifest_settings(config.evaluation, lists_config=None, tie_rule="", candidates_per_list="")
+    report(config)
+    assert "<dt>Ties</dt>" not in read_text(config, "report.html")
+
+
+def test_curves_do_without_figures_that_are_missing():
+    epochs = [{"epoch": 1, "selection_loss": None}, {"epoch": 2, "selection_loss": 0.5}]
+    (curves,) = learning_curves([Trial("ranknet", "t2i", 0, 2, epochs)], [], "test")
+    assert curves.hit is None
+    assert len(curves.losses) == 1
+
+
+def test_pictures_are_small_upright_and_limited(tmp_path):
+    tall = Image.new("RGB", (400, 800), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    tall.save(tmp_path / "tall.jpg", exif=exif)
+    made = thumbnail(tmp_path / "tall.jpg", 100)
+    assert (made.width, made.height) == (100, 50)
+    side = int(MAX_PIXELS**0.5) + 1
+    Image.new("1", (side, side)).save(tmp_path / "huge.png")
+    with pytest.raises(ValueError, match="pixels"):
+        thumbnail(tmp_path / "huge.png", 100)

@@ -1,0 +1,112 @@
+"""All stages of an experiment, one after another, under one MLflow run."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from xmrank import tracking
+from xmrank.candidates import mine
+from xmrank.config import ExperimentConfig
+from xmrank.embedding.embed import embed
+from xmrank.errors import ConfigError
+from xmrank.files import write_json
+from xmrank.paths import home, resolve
+from xmrank.ranking.evaluate import evaluate
+from xmrank.report import report
+from xmrank.stage import Manifest
+from xmrank.training.train import TRACKING, connect_tracking, train
+
+PARENT = "parent"
+REPORTED = "reported"
+REPORT_FILES = ("report.html", "report.md", "table.csv")
+
+
+def experiment(config: ExperimentConfig) -> Manifest:
+    """Embed, mine, train, evaluate and report; what earlier runs finished is kept.
+
+    Returns:
+        The report's manifest.
+
+    Raises:
+        ConfigError, DataError: as the stages do.
+    """
+    config = with_places(config)
+    output = resolve(config.output)
+    embed(config.embed)
+    mine(config.mine)
+    parent = Parent(output, config)
+    try:
+        train(config.train, parent.begin)
+        evaluate(config.evaluate)
+        manifest = report(config.report)
+        parent.finish(manifest, output / "report")
+    except BaseException:
+        parent.fail()
+        raise
+    if parent.uri:
+        print(f"mlflow: {parent.uri} (experiment {parent.run})")
+    return manifest
+
+
+def with_places(config: ExperimentConfig) -> ExperimentConfig:
+    """The configuration with every stage's directories inside the experiment's.
+
+    Raises:
+        ConfigError: a stage's directory was given by hand.
+    """
+    places = {
+        "embeddings": config.output / "embeddings",
+        "lists": config.output / "lists",
+        "rankers": config.output / "rankers",
+        "evaluation": config.output / "evaluation",
+    }
+    own = {"embed": "embeddings", "mine": "lists", "train": "rankers", "evaluate": "evaluation", "report": "report"}
+    changes: dict[str, Any] = {}
+    for stage, folder in own.items():
+        part = getattr(config, stage)
+        wanted = {name: path for name, path in places.items() if hasattr(part, name)} | {
+            "output": config.output / folder
+        }
+        for name in wanted:
+            if getattr(part, name) != getattr(type(part)(), name):
+                raise ConfigError(f"--{stage}.{name}: set by --output in an experiment; leave it out")
+        changes[stage] = dataclasses.replace(part, **wanted, overwrite=part.overwrite or config.overwrite)
+    return dataclasses.replace(config, **changes)
+
+
+class Parent:
+    """The experiment's MLflow run: begun when there is something to train, continued by a rerun."""
+
+    def __init__(self, output: Path, config: ExperimentConfig) -> None:
+        self.path, self.config = output / TRACKING, config
+        self.known: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.uri = self.known.get("uri")
+        self.run = self.known.get(PARENT)
+        self.running = False
+
+    def begin(self) -> str:
+        """Begin or continue the run; returns its id."""
+        self.uri = connect_tracking()
+        settings = {"embed.model": self.config.embed.model, "mine.seed": self.config.mine.seed}
+        name, tags = f"experiment {self.path.parent.name}", {"stage": "experiment"} | tracking.origin_tags()
+        self.run = tracking.begin(self.uri, home(), name, resume=self.run, tags=tags, params=settings)
+        self.running = True
+        self.known |= {PARENT: self.run, "uri": self.uri}
+        write_json(self.path, self.known)
+        return self.run
+
+    def finish(self, manifest: Manifest, folder: Path) -> None:
+        """Log a new report's files and end the run."""
+        if self.known.get(REPORTED) != manifest.fingerprint:
+            run = self.run if self.running and self.run else self.begin()
+            assert self.uri
+            tracking.log_artifacts(self.uri, run, *(folder / name for name in REPORT_FILES))
+            write_json(self.path, {**self.known, REPORTED: manifest.fingerprint})
+        if self.running and self.uri and self.run:
+            tracking.end(self.uri, self.run)
+
+    def fail(self) -> None:
+        """End the run as failed, if it was begun."""
+        if self.running and self.uri and self.run:
+            tracking.end(self.uri, self.run, failed=True)

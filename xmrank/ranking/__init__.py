@@ -1,0 +1,1 @@
+"""Ranking with trained rankers: scores, protocols, results."""
