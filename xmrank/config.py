@@ -68,8 +68,8 @@ class EmbedConfig:
     model: str = "xmrank-tiny"
     """Any of open_clip's models, or xmrank-tiny, which comes with xmrank."""
     pretrained: str | None = None
-    """Weights: a tag that open_clip knows for the model, a local checkpoint (.safetensors, or .pt read as weights only),
-    or none for an untrained model; xmrank-tiny needs nothing."""
+    """Weights: a tag that open_clip knows for the model, a local checkpoint (.safetensors, or .pt read as weights
+    only), or none for an untrained model; xmrank-tiny needs nothing."""
     init_seed: int | None = None
     """Seed of an untrained model (--pretrained none)."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

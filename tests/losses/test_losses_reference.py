@@ -121,7 +121,7 @@ REFERENCES = _references()
 def left_out(reference: Reference) -> Tensor:
     """Lists that we leave out of the mean and the reference does not: those without a relevant item, and padding.
 
-    methods.md, section 2: "an all-zero-label list is left out of the mean (except by bce, rmse, ordinal)".
+    They are no signal for a ranking; bce, rmse and ordinal learn from the former all the same.
     """
     labels = reference.tensor("labels")
     return ~(labels >= 0).any(1) if reference.name in ("bce", "rmse", "ordinal") else ~(labels > 0).any(1)
@@ -133,16 +133,16 @@ def incomparable(reference: Reference) -> tuple[Tensor, str]:
     none, all_lists = torch.zeros(len(labels), dtype=torch.bool), torch.ones(len(labels), dtype=torch.bool)
     padding = labels < 0
     if reference.name == "lambda_loss" and (clamped := _clamped(reference)).any():
-        return clamped, "methods.md: the double clamp that takes the gradient of badly ordered pairs is not imitated"
+        return clamped, "the reference's double clamp takes the gradient of badly ordered pairs; ours keeps it"
     if reference.name == "neural_ndcg":
         if "transposed_linear" in reference.loss_id and bool(((labels > 0) & (labels != 1)).any()):
-            return all_lists, "methods.md: transposed with linear gains is normalised by the exponential IDCG there"
+            return all_lists, "the reference divides transposed linear gains by the exponential IDCG"
         if "stoch" in reference.loss_id and bool(padding.any()) and len(labels) > 1:
-            return all_lists, "README: the mask of *_stoch* is in the wrong order when a batch is padded"
+            return all_lists, "the reference repeats the masks of a padded batch in the wrong order over the samples"
         if reference.settings.get("log_scores") and bool(padding.any()) and bool(padding[scores == scores.min()].any()):
-            return all_lists, "methods.md: padding changes nothing; there the smallest score may be a padded one"
+            return all_lists, "the reference's shift is the score of a padded item; ours does not look at padding"
         if bool((padding[:, :-1] & ~padding[:, 1:]).any()):
-            return all_lists, "methods.md, README: wrong values with interior padding"
+            return all_lists, "the reference sorts as if all padding were at the end"
     return none, ""
 
 
@@ -173,7 +173,7 @@ def reference_weight(reference: Reference) -> Tensor:
     items = (labels >= 0).sum(1).double()
     if reference.name == "lambda_loss" and reference.settings.get("weighing_scheme") == "ndcgLoss1_scheme":
         return items.clamp(max=reference.settings.get("k", labels.shape[1])) ** 2
-    if reference.name == "ordinal":  # there a mean over the items of the batch; methods.md: the mean over its lists
+    if reference.name == "ordinal":  # there the mean over the items of a batch; here, as for the others, over its lists
         return items
     if reference.name == "neural_ndcg":
         return (labels > 0).any(1).double()
@@ -212,9 +212,9 @@ def test_values_and_gradients(reference):
         assert reason or value == 0
         return
     rows = reference.tensor(f"{reference.loss_id}.rows64")
-    if not reference.settings.get("log_scores"):  # shifted by the smallest score of the batch: no value of a list alone
-        ours = terms.total if terms.reduction == "sum" else terms.total / terms.weight
-        torch.testing.assert_close(ours.detach()[kept], rows[kept], rtol=tolerance, atol=1e-12)
+    alone = evaluate(reference, torch.float64, independent=True)[0] if reference.name == "neural_ndcg" else terms
+    ours = alone.total if terms.reduction == "sum" else alone.total / alone.weight
+    torch.testing.assert_close(ours.detach()[kept], rows[kept], rtol=tolerance, atol=1e-12)
     share, reference_share = _shares(reference, terms)
     same = torch.equal(share, reference_share)
     if same and not dropped.any():

@@ -22,15 +22,16 @@ TABLE_2: dict[str, dict[str, Figures]] = {
 }
 LABELS = {"dcca": "DCCA", "cmpm": "CMPM"}
 READING = (
-    "Not comparable with our figures: another data set (Flickr30k), another encoder (CLIP ViT-B/32) and another "
-    "protocol. Ours are this run’s, on this run’s data. What can be compared is the direction of an effect: does a "
-    "ranker trained with a loss do better or worse than the first stage beside it?",
+    "Not comparable with our figures: the paper’s are of Flickr30k and CLIP ViT-B/32 under its own protocol, ours are "
+    "of this run’s data, encoder and lists. What can be compared is the direction of an effect: does a ranker trained "
+    "with a loss do better or worse than the first stage beside it?",
     "The columns are by query modality although they are headed “text retrieval” and “image retrieval”. The DCCA and "
     "CMPM rows are the figures those papers publish, hit-based on the full gallery, and they fit only so: the first "
     "group is text query → image (t2i), the second image query → text (i2t).",
     "The i2t group of the CLIP row is the fraction found / total of the paper’s equation (5), not a hit rate: with "
     "five captions an image R@1 cannot exceed 20 %, and 16.16 is 80.8 / 5. Beside it stands our recall@k; beside the "
-    "t2i group, where one image is right, our hit@k.",
+    "t2i group, where one image is right, our hit@k. On candidate lists with one right caption our recall@k is a hit "
+    "rate and has no such limit.",
     "The CLIP row is zero-shot on the full gallery of 1,000 images (t2i R@5 of 83.46; a public benchmark has 83.38). "
     "Its t2i R@1 of 29.46 is about half of the published 58.8, and every t2i R@1 of a CLIP-based row looks halved.",
     "The text says 51 candidates a list; Table 1 counts 609,000 / 29,000 = 21. The gains that the text quotes "

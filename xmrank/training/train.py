@@ -1,6 +1,7 @@
 """The training stage: check, begin the MLflow runs, train what is not trained."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from xmrank import tracking
@@ -22,12 +23,13 @@ STAGE = "train"
 TRACKING = "tracking.json"
 
 
-def train(config: TrainConfig, parent: str | None = None) -> Manifest:
+def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manifest:
     """Train a ranker for every loss, direction and seed; trials that an earlier run finished are kept.
 
     Args:
         config: what to train.
-        parent: MLflow run of the experiment that this belongs to; without one, the stage has a run of its own.
+        parent: begins the MLflow run of the experiment that this belongs to and returns its id; called only when
+            there is something to train. Without it, the stage has a parent run of its own.
 
     Raises:
         ConfigError: an unknown loss, direction, ranker or feature.
@@ -67,21 +69,21 @@ def check(config: TrainConfig, store: EmbeddingStore, lists: Manifest) -> None:
 
 
 def train_all(
-    stage: Stage, config: TrainConfig, store: EmbeddingStore, lists: Manifest, parent: str | None
+    stage: Stage, config: TrainConfig, store: EmbeddingStore, lists: Manifest, parent: Callable[[], str] | None
 ) -> Manifest:
     """Train the trials that are not done and finish the stage."""
     trials = all_trials(config)
     left = pending(trials, stage.directory)
     if left:
         uri = connect_tracking()
-        runs = Runs(uri, stage, config, store, lists, parent)
+        runs = Runs(uri, stage, config, store, lists, parent() if parent else None)
         ids = {trial.name: runs.trial(trial) for trial in left}
         about = {"lists": lists.fingerprint, "embeddings": store.fingerprint, "encoder": store.encoder}
         work = Work(config, store.directory, resolve(config.lists), stage.directory, trials, about, uri, ids)
         try:
             train_on_cluster(work, stage.work / "ray")
         except BaseException:
-            runs.end(failed=True)
+            runs.end(failed=pending(trials, stage.directory))
             raise
         runs.end()
     return stage.finish(counts={"rankers": len(trials)}, settings={"threads": 1, "roles": list(ROLES)})
@@ -111,9 +113,10 @@ class Runs:
             "dataset": str(store.manifest.settings.get("dataset", "imported")),
             "candidates": lists.fingerprint,
         } | tracking.origin_tags()
-        self.open: list[str] = []
         self.own = parent is None
-        self.parent = parent or self._begin("parent", f"train {stage.directory.parent.name}", semantic(config), {})
+        self.parent = self.known["parent"] = parent or self._begin(
+            "parent", f"train {stage.directory.parent.name}", semantic(config), {}
+        )
 
     def trial(self, trial: Trial) -> str:
         """The run of a trial."""
@@ -121,12 +124,12 @@ class Runs:
         del params["losses"], params["directions"], params["seeds"]
         return self._begin(trial.name, trial.name, params, {"loss": trial.loss, "direction": trial.direction})
 
-    def end(self, *, failed: bool = False) -> None:
-        """End what this process began: all after a failure, else the parent (workers ended the trials)."""
-        for run in self.open if failed else []:
-            tracking.end(self.uri, run, failed=True)
+    def end(self, failed: list[Trial] | None = None) -> None:
+        """End the failed trials' runs (workers ended the others), and the parent when it is the stage's own."""
+        for trial in failed or []:
+            tracking.end(self.uri, self.known[trial.name], failed=True)
         if self.own:
-            tracking.end(self.uri, self.parent, failed=failed)
+            tracking.end(self.uri, self.parent, failed=bool(failed))
 
     def _begin(self, key: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> str:
         run = tracking.begin(
@@ -139,7 +142,6 @@ class Runs:
             params=params,
             inputs=self.inputs,
         )
-        self.open.append(run)
         self.known[key] = run
         write_json(self.path, self.known)
         return run
