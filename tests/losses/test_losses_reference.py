@@ -147,24 +147,39 @@ def incomparable(reference: Reference) -> tuple[Tensor, str]:
 
 
 def _clamped(reference: Reference) -> Tensor:
-    """Lists with a pair whose σ or σ^w is under the reference's floor of 1e-10, so that its value is the floor's.
-
-    An upper bound of the weights is enough: only those of the ground truth and mu exceed 1.
-    """
-    settings, labels, scores = reference.settings, reference.tensor("labels"), reference.tensor("scores")
+    """Lists with a pair whose σ, or σ^w, is below the reference's floor of 1e-10, so that its value is the floor's."""
+    settings, order = reference.settings, reference.tensor("order64")
+    labels, scores = (reference.tensor(key).gather(1, order) for key in ("labels", "scores"))  # by predicted rank
     scheme = LAMBDA_WEIGHTINGS[settings.get("weighing_scheme")]
-    powers = {"gt_diff": 1, "gt_diff_pow": 2}.get(scheme)
-    levels = labels.clamp(min=0) ** (powers or 1)
-    weights = (levels.unsqueeze(2) - levels.unsqueeze(1)).abs().clamp(min=1) if powers else torch.ones(())
-    if scheme == "ndcg2pp":
-        weights = torch.tensor(0.37 * settings.get("mu", 10.0) + 1)  # 1/D_1 − 1/D_2 = 0.369, gains at most 1
-    margins = settings.get("sigma", 1.0) * (scores.unsqueeze(2) - scores.unsqueeze(1))
-    real = labels >= 0
+    real, k = labels >= 0, settings.get("k", labels.shape[1])
     pairs = real.unsqueeze(2) & real.unsqueeze(1)
+    pairs[:, k:], pairs[:, :, k:] = False, False
     if scheme != "ndcg1":
         pairs &= labels.unsqueeze(2) > labels.unsqueeze(1)
-    floored = weights * torch.nn.functional.logsigmoid(margins) <= np.log(1e-10)
-    return (floored & pairs).any(2).any(1)
+    logs = torch.nn.functional.logsigmoid(settings.get("sigma", 1.0) * (scores.unsqueeze(2) - scores.unsqueeze(1)))
+    floored = torch.minimum(logs, _weights(scheme, labels.clamp(min=0), k, settings.get("mu", 10.0)) * logs)
+    return ((floored < np.log(1e-10)) & pairs).any(2).any(1)
+
+
+def _weights(scheme: str, labels: Tensor, k: int, mu: float) -> Tensor:
+    """The weights of all pairs, [lists, n, n], of labels that stand in the predicted order."""
+    ranks = torch.arange(1, labels.shape[1] + 1)
+    discounts = 1 / torch.log2(1 + ranks.double())
+    gains = 2**labels - 1
+    ideal = (gains.sort(descending=True).values * discounts)[:, :k].sum(1, keepdim=True).clamp(min=1e-10)
+    gaps = (ranks.unsqueeze(1) - ranks).abs()
+    steps = (1 / torch.log2(1 + gaps.clamp(min=1).double()) - 1 / torch.log2(2 + gaps.double())).abs()
+    swaps = ((gains.unsqueeze(2) - gains.unsqueeze(1)) / ideal.unsqueeze(2)).abs()
+    lambdarank = (discounts.unsqueeze(1) - discounts).abs() * swaps
+    return {
+        "none": torch.ones_like(swaps),
+        "ndcg1": (gains / ideal * discounts).unsqueeze(2).expand_as(swaps),
+        "ndcg2": steps * swaps,
+        "lambdarank": lambdarank,
+        "ndcg2pp": mu * steps * swaps + lambdarank,
+        "gt_diff": (labels.unsqueeze(2) - labels.unsqueeze(1)).abs(),
+        "gt_diff_pow": (labels.unsqueeze(2) ** 2 - labels.unsqueeze(1) ** 2).abs(),
+    }[scheme]
 
 
 def reference_weight(reference: Reference) -> Tensor:
@@ -259,3 +274,96 @@ def test_single_precision(reference):
     expected = reference.tensor(f"{reference.loss_id}.grad32")
     expected = expected if slope is None else expected * slope.float()
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6 + 1e-4 * float(expected.abs().max()))
+
+
+def test_exceptions_are_only_those_listed():
+    """Case and loss id, of the cases c01 to c12, on some list of which no comparison is made."""
+    linear = {f"neuralNDCG_transposed_linear{suffix}" for suffix in ("", "_k5_tau0.5")}
+    samples = {f"neuralNDCG{form}_stoch{rest}" for form in ("", "_transposed") for rest in ("", "_nolog_b1")}
+    clamped = {f"lambda_rankNetWeightedByGTDiffPowed{suffix}" for suffix in ("", "_k10")}
+    expected = {("c02", name) for name in linear} | {("c04", name) for name in linear | samples | clamped}
+    present = {"c01", "c02", "c03", "c04", "c05", "c07", "c09", "c12"}
+    found = {(r.case[8:11], r.loss_id) for r in REFERENCES if incomparable(r)[0].any()}
+    assert {key for key in found if key[0] in present} == expected
+
+
+RAX_CASES = sorted({reference.case for reference in REFERENCES})
+
+
+@pytest.mark.parametrize("case", RAX_CASES)
+def test_softmax(case):
+    """The reference's mean is over all lists, ours over those with a relevant item: it adds 0 for the others."""
+    inputs, reference = _load(case), _load("rax_losses_metrics")
+    scores, labels = torch.from_numpy(inputs["scores"]).requires_grad_(), torch.from_numpy(inputs["labels"])
+    key = f"rax.{case[8:11]}.softmax"
+    scale = len(labels) / max(int((labels > 0).any(1).sum()), 1)
+    value = softmax(scores, labels, mask=labels >= 0)
+    (gradient,) = torch.autograd.grad(value, scores)
+    torch.testing.assert_close(value.detach(), scale * torch.tensor(reference[f"{key}.value"]), rtol=1e-9, atol=0)
+    expected = scale * torch.from_numpy(reference[f"{key}.grad"])
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-14)
+
+
+VSEPP = [
+    (case, measure, hardest, margin)
+    for case in range(4)
+    for measure in ("cosine", "order")
+    for hardest in (0, 1)
+    for margin in (0.05, 0.2)
+]
+
+
+@pytest.mark.parametrize(("case", "measure", "hardest", "margin"), VSEPP)
+def test_triplet(case, measure, hardest, margin):
+    """The reference sums over rows and columns of a square matrix: n · (mean over rows + mean over columns)."""
+    arrays = _load("vsepp_contrastive")
+    images, texts = (torch.from_numpy(arrays[f"case{case}.{side}"]) for side in ("img", "txt"))
+    if measure == "order":
+        images, texts = images.abs(), texts.abs()
+    images, texts = images.requires_grad_(), texts.requires_grad_()
+    if measure == "cosine":
+        scores = images @ texts.T
+    else:
+        scores = -(texts.unsqueeze(0) - images.unsqueeze(1)).clamp(min=0).pow(2).sum(2).sqrt()
+    labels = torch.eye(len(scores))
+    rows, columns = (triplet(square, labels, margin=margin, hardest=bool(hardest)) for square in (scores, scores.T))
+    value = len(scores) * (rows + columns)
+    key = f"case{case}.{measure}_max{hardest}_m{margin}"
+    torch.testing.assert_close(value.detach(), torch.tensor(arrays[f"{key}.loss64"]), rtol=1e-9, atol=1e-14)
+    if measure == "order" and case == 0:
+        return  # one pair at distance 0: no slope of the square root, and nothing to compare
+    for ours, side in zip(torch.autograd.grad(value, (images, texts)), ("img", "txt"), strict=True):
+        torch.testing.assert_close(ours, torch.from_numpy(arrays[f"{key}.grad_{side}64"]), rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("case", range(5))
+def test_smooth_ndcg(case, temperature):
+    """The listwise half of the reference's loss: the mean of both directions, with one relevance matrix for both."""
+    arrays = _load("listwise_itr_sndcg")
+    images, texts = (torch.from_numpy(arrays[f"case{case}.{side}"]).requires_grad_() for side in ("img_emb", "txt_emb"))
+    scores = images @ texts.T
+    key = f"case{case}.tau{temperature}_w1.0"
+    relevance = torch.from_numpy(arrays[f"{key}.local.relevance"])
+    directions = [
+        smooth_ndcg(square, relevance, temperature=temperature, reference_compatible=True)
+        for square in (scores, scores.T)
+    ]
+    for ours, side in zip(directions, "tv", strict=True):
+        torch.testing.assert_close(1 - ours.detach(), torch.tensor(arrays[f"{key}.ndcg_{side}64"]), rtol=1e-9, atol=0)
+    value = (directions[0] + directions[1]) / 2
+    torch.testing.assert_close(value.detach(), torch.tensor(arrays[f"{key}.loss64"]), rtol=1e-9, atol=1e-14)
+    for ours, side in zip(torch.autograd.grad(value, (images, texts)), ("img", "txt"), strict=True):
+        expected = torch.from_numpy(arrays[f"{key}.grad_{side}64"])
+        size = float(expected.abs().max())
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9 * size)
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_triplet_as_the_pairwise_half_of_smooth_ndcg(case):
+    arrays = _load("listwise_itr_sndcg")
+    images, texts = (torch.from_numpy(arrays[f"case{case}.{side}"]) for side in ("img_emb", "txt_emb"))
+    scores, labels = images @ texts.T, torch.eye(len(images))
+    value = (triplet(scores, labels) + triplet(scores.T, labels)) / 2
+    expected = torch.tensor(arrays[f"case{case}.tau0.01_w0.0.pairwise64"])
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-14)
