@@ -1,6 +1,7 @@
 """The Ray cluster that a stage runs on: the one of the job, the one that RAY_ADDRESS names, or one of its own."""
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -52,7 +53,8 @@ def pool_size(requested: int) -> tuple[int, float, int]:
     cpus, gpus = resources.get("CPU", 1.0), int(resources.get("GPU", 0))
     workers = requested or gpus or max(1, int(cpus))
     spare = max(cpus - 0.5, 0.5)
-    return workers, min(1.0, round(spare / workers, 2)), 1 if gpus >= workers else 0
+    share = math.floor(10_000 * spare / workers) / 10_000  # rounded up, many workers would take the spare half too
+    return workers, min(1.0, share), 1 if gpus >= workers else 0
 
 
 def run_tasks(function: Callable[[Item], Result], items: Iterable[Item], workers: int = 0) -> Iterator[Result]:

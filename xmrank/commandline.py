@@ -52,9 +52,9 @@ def parse(config_type: type[Config], arguments: list[str], *, name: str, presets
         ConfigError: a flag, a value or a preset's key that is not known, in one line.
     """
     arguments, preset = take_preset(arguments)
-    values = read_preset(preset, presets) if preset else {}
+    values: Mapping[str, Any] = read_preset(preset, presets) if preset else {}
     if name != "experiment":
-        values = values.get(name, {})
+        values = section_of(values, name, preset, presets.parent)
     arguments = [*flags_of(values), *arguments]
     complaint = io.StringIO()
     try:
@@ -95,17 +95,35 @@ def read_preset(preset: str, folder: Path) -> dict[str, Any]:
         raise ConfigError(f"--preset {preset}: no such preset; expected a YAML file or one of: {known}")
     try:
         values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"--preset {preset}: {path.name} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"--preset {preset}: {path.name} must hold a mapping of stages to their settings")
     return values
 
 
+def section_of(values: Mapping[str, Any], name: str, preset: str | None, scripts: Path) -> Mapping[str, Any]:
+    """A job's section of a preset; empty when it has none.
+
+    Raises:
+        ConfigError: a section that is no mapping, or one of no job's name: a slip of the pen would else be ignored.
+    """
+    jobs = {name} | {script.stem for script in scripts.glob("*.py")}
+    for key, section in values.items():
+        if isinstance(section, Mapping) and key not in jobs:
+            raise ConfigError(f"--preset {preset}: no job {key}; expected a section of: {', '.join(sorted(jobs))}")
+    section = values.get(name)
+    if section is None:
+        return {}
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"--preset {preset}: {name} is {section}, expected a mapping of its settings")
+    return section
+
+
 def flags_of(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """A nested mapping as flags, so that presets and the command line go through one parser."""
     for key, value in values.items():
-        flag = f"{prefix}{key.replace('_', '-')}"
+        flag = f"{prefix}{str(key).replace('_', '-')}"
         if isinstance(value, Mapping):
             yield from flags_of(value, f"{flag}.")
         elif isinstance(value, bool):
@@ -151,7 +169,8 @@ def find_cause(error: BaseException) -> BaseException:
             continue
         seen.add(id(current))
         failures = getattr(current, "worker_failures", None)
-        inner = [getattr(current, "cause", None), current.__cause__, current.__context__]
+        inner = [getattr(current, "cause", None), current.__cause__]
+        inner += [] if current.__suppress_context__ else [current.__context__]
         inner += list(failures.values()) if isinstance(failures, dict) else []
         pending += [e for e in inner if isinstance(e, BaseException)]
     return error

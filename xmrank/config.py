@@ -148,6 +148,7 @@ class MineConfig:
 
     def __post_init__(self) -> None:
         at_least("--hard-negatives", self.hard_negatives, 1)
+        at_least("--seed", self.seed, 0)
         at_least("--workers", self.workers, 0)
         if self.hard_negatives > self.random_candidates:
             raise ConfigError(
@@ -235,6 +236,7 @@ class TrainConfig:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ConfigError(f"--{name} {' '.join(map(str, values))}: expected one or more, each once")
+        at_least("--seeds", min(self.seeds), 0)
         if self.workers and self.workers % self.workers_per_trial:
             raise ConfigError(
                 f"--workers {self.workers}: expected a multiple of --workers-per-trial {self.workers_per_trial}"

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,11 @@ TEMPORARY = ".tmp-"
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that becomes ``path`` when the block ends well and vanishes when it does not."""
+    """A temporary path beside ``path`` that becomes ``path`` when the block ends well and vanishes when it does not.
+
+    Raises:
+        OSError: of the block, with the name of the file when it had none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as numpy's add their own to a name without it.
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
@@ -27,6 +31,10 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -44,8 +52,19 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as ``.npy`` atomically."""
-    with atomic(path) as temporary:
-        np.save(temporary, array)
+    write_rows(path, [array], array.shape, array.dtype)
+
+
+def write_rows(path: Path, parts: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Write an array as ``.npy`` atomically, its rows part after part.
+
+    Not with numpy's own writers: on a full disk, a memory map kills the process and ``np.save`` names no reason.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part, dtype).data)
 
 
 def write_table(path: Path, table: pa.Table) -> None:

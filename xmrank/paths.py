@@ -1,11 +1,14 @@
 """Where relative paths lead: XMRANK_HOME, or the current directory."""
 
 import os
+import re
 from pathlib import Path
 
 from xmrank.errors import ConfigError
 
 HOME_VARIABLE = "XMRANK_HOME"
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""s3://bucket, or s3:/bucket: Path() folds the second slash."""
 
 
 def home() -> Path:
@@ -37,8 +40,7 @@ def resolve(path: Path | str) -> Path:
         ConfigError: a URI of a remote store, or a relative path that ``home`` refuses.
     """
     text = str(path)
-    # Path() has already folded the second slash of a URI.
-    if "://" in text or text.startswith(("s3:/", "gs:/", "hdfs:/", "http:/", "https:/")):
+    if URI.match(text):
         raise ConfigError(f"{text}: expected a local path (a folder that all nodes of the cluster share)")
     path = Path(path).expanduser()
     return path if path.is_absolute() else home() / path

@@ -72,7 +72,7 @@ class Stage:
             name: the stage.
             config: its semantic configuration, JSON-able: no paths, worker counts or times.
             inputs: name → fingerprint of every input.
-            overwrite: empty the directory first; only ever a directory that a stage has planned.
+            overwrite: empty the directory first; only ever a directory that this stage has planned.
 
         Raises:
             DataError: the directory holds the output of another configuration, of other inputs, or of something else.
@@ -80,12 +80,13 @@ class Stage:
         stage = cls(directory, name, json.loads(json.dumps(config)), dict(inputs))
         stage._refuse_strangers()
         if overwrite:
-            shutil.rmtree(directory, ignore_errors=True)
+            stage._empty()
         difference = stage._difference()
-        if difference:
+        # A run that failed before it made anything binds nobody to what it asked for.
+        if difference and stage._holds_work():
             raise DataError(f"{directory}: {difference} (--overwrite to redo it, or another --output)")
         directory.mkdir(parents=True, exist_ok=True)
-        if not (directory / PLAN).exists():
+        if difference or not (directory / PLAN).exists():
             write_json(
                 directory / PLAN, {"schema": SCHEMA, "stage": name, "config": stage.config, "inputs": stage.inputs}
             )
@@ -114,35 +115,60 @@ class Stage:
             left_out: one entry an item that was skipped, with the reason.
             settings: what was chosen at the first run (batch size, threads); kept, not part of the fingerprint.
         """
-        shutil.rmtree(self.directory / WORK, ignore_errors=True)
         outputs = {
             str(path.relative_to(self.directory)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for path in sorted(self.directory.rglob("*"))
-            if path.is_file() and path.name not in NOT_HASHED
+            if path.is_file() and path.name not in NOT_HASHED and not path.is_relative_to(self.directory / WORK)
         }
         manifest = Manifest(
             self.name, self.config, self.inputs, outputs, dict(counts), left_out or [], dict(settings or {})
         ).with_fingerprint()
         write_json(self.directory / MANIFEST, vars(manifest))
+        shutil.rmtree(self.directory / WORK, ignore_errors=True)  # not before: it is what a killed run resumes from
         return manifest
 
+    def _plan(self) -> dict[str, Any] | None:
+        """What the directory's plan says; None where there is none, or a file of that name that is not ours."""
+        try:
+            plan = json.loads((self.directory / PLAN).read_text())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return plan if isinstance(plan, dict) and plan.keys() >= {"schema", "stage", "config", "inputs"} else None
+
     def _refuse_strangers(self) -> None:
-        """A folder with files that no stage planned is somebody's data: never written to, never emptied."""
+        """A folder with files that this stage did not plan is somebody's data: never written to, never emptied."""
         if self.directory.exists() and not self.directory.is_dir():
             raise DataError(f"{self.directory}: expected a directory for the output, this is a file")
-        if not self.directory.exists() or (self.directory / PLAN).exists():
+        plan = self._plan()
+        if plan and plan["stage"] != self.name:
+            raise DataError(f"{self.directory}: holds the stage {plan['stage']}, not {self.name} ; another --output")
+        if plan or not self.directory.exists():
             return
         if any(not p.name.startswith(TEMPORARY) for p in self.directory.iterdir()):
             raise DataError(f"{self.directory}: is not empty and not the directory of a stage; give another --output")
 
+    def _empty(self) -> None:
+        """Remove everything but the plan, the manifest first: wherever this is cut short, the rest stays a stage's."""
+        if not self.directory.exists():
+            return
+        for path in sorted(self.directory.iterdir(), key=lambda path: path.name != MANIFEST):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != PLAN:
+                path.unlink()
+
+    def _holds_work(self) -> bool:
+        """Whether there is more in the directory than its plan."""
+        files = (path for path in self.directory.rglob("*") if path.is_file())
+        return any(path.name != PLAN and not path.name.startswith(TEMPORARY) for path in files)
+
     def _difference(self) -> str:
         """How the directory differs from this stage's plan; empty when it does not."""
-        plan_path = self.directory / PLAN
-        if not plan_path.exists():
+        plan = self._plan()
+        if plan is None:
             return ""
-        plan = json.loads(plan_path.read_text())
-        if plan["stage"] != self.name:
-            return f"holds the stage {plan['stage']}, not {self.name}"
+        if plan["schema"] != SCHEMA:
+            return f"has schema {plan['schema']}, expected {SCHEMA}"
         for key in sorted(plan["config"].keys() | self.config.keys()):
             there, here = plan["config"].get(key), self.config.get(key)
             if there != here:
@@ -158,17 +184,19 @@ class Stage:
             path.unlink(missing_ok=True)
 
     def _finished(self) -> Manifest | None:
-        """The manifest, when every file that it names is there in full; a manifest that lies is removed."""
+        """The manifest, when every file that it names is there in full; else it goes, and the files that are not."""
         path = self.directory / MANIFEST
         if not path.exists():
             return None
         manifest = read_manifest(self.directory, self.name)
-        for name, entry in manifest.outputs.items():
-            file = self.directory / name
-            if not file.is_file() or file.stat().st_size != entry["bytes"]:
-                path.unlink()
+        files = {self.directory / name: entry["bytes"] for name, entry in manifest.outputs.items()}
+        faulty = [file for file, size in files.items() if not file.is_file() or file.stat().st_size != size]
+        if faulty:
+            for file in faulty:
                 file.unlink(missing_ok=True)
-                return None
+            path.unlink()
+            return None
+        shutil.rmtree(self.directory / WORK, ignore_errors=True)  # of a run that was killed just after the manifest
         return manifest
 
 
@@ -181,9 +209,14 @@ def read_manifest(directory: Path, stage: str) -> Manifest:
     path = directory / MANIFEST
     if not path.is_file():
         raise DataError(f"{directory}: no finished output of the stage {stage} here (no {MANIFEST})")
-    manifest = Manifest(**json.loads(path.read_text()))
+    try:
+        values = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        raise DataError(f"{path}: not the manifest of a stage") from None
+    if values.get("schema") != SCHEMA:
+        made_by = f"made by xmrank {values.get('xmrank')}"
+        raise DataError(f"{path}: schema {values.get('schema')}, expected {SCHEMA}: {made_by}")
+    manifest = Manifest(**values)
     if manifest.stage != stage:
         raise DataError(f"{directory}: holds the output of the stage {manifest.stage}, expected {stage}")
-    if manifest.schema != SCHEMA:
-        raise DataError(f"{path}: schema {manifest.schema}, expected {SCHEMA}: made by xmrank {manifest.xmrank}")
     return manifest

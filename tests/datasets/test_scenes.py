@@ -99,11 +99,13 @@ def test_interrupted_run_ends_in_the_same_bytes(undisturbed, tmp_path, monkeypat
 
 
 def test_killed_run_ends_in_the_same_bytes(tmp_path):
-    code = f"from pathlib import Path; from xmrank.datasets.scenes import generate; generate(Path({str(tmp_path / 'a')!r}), "
-    process = subprocess.Popen(
-        [sys.executable, "-c", code + "train=300, val=0, test=300, progress=lambda n: print(n, flush=True))"],
-        stdout=subprocess.PIPE,
-    )
+    code = """
+import sys
+from pathlib import Path
+from xmrank.datasets.scenes import generate
+generate(Path(sys.argv[1]), train=300, val=0, test=300, progress=lambda images: print(images, flush=True))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"0\n"
     assert process.stdout.readline() == b"250\n"
     process.send_signal(signal.SIGKILL)
@@ -215,8 +217,8 @@ RED_SEVEN = Mention(is_digit=True, label=7, colour="red")
     [
         (Claim((STAR,)), True),
         (Claim((RED_SEVEN,)), False),  # the seven is blue
-        (Claim((STAR,), place=(0, 0)), True),
-        (Claim((STAR,), place=(0, 1)), False),
+        (Claim((replace(STAR, place=(0, 0)),)), True),
+        (Claim((replace(STAR, place=(0, 1)),)), False),
         (Claim((STAR, Mention(True, 7)), relation="left"), True),
         (Claim((Mention(True, 7), STAR), relation="left"), False),
         (Claim((STAR, STAR)), False),  # there is one star only

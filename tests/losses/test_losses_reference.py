@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from losses_checks import STORED
 from torch import Tensor
 
 from xmrank.losses import LOSSES, smooth_ndcg, softmax, triplet
@@ -84,7 +85,7 @@ class Reference(NamedTuple):
         return found
 
     def scores(self) -> tuple[Tensor, Tensor | None]:
-        """What our loss is called with and, where the reference takes probabilities instead, d probability / d logit."""
+        """What our loss is called with and, where the reference takes probabilities, d probability / d logit."""
         inputs = {"bce": "probs", "ordinal": "ord_probs"}.get(self.name)
         if inputs is None:
             return self.tensor("scores"), None
@@ -285,6 +286,15 @@ def test_exceptions_are_only_those_listed():
     present = {"c01", "c02", "c03", "c04", "c05", "c07", "c09", "c12"}
     found = {(r.case[8:11], r.loss_id) for r in REFERENCES if incomparable(r)[0].any()}
     assert {key for key in found if key[0] in present} == expected
+
+
+@pytest.mark.parametrize("name", [name for name in STORED if name not in ("softmax", "triplet", "smooth_ndcg")])
+def test_stored_values_are_those_of_the_files(name):
+    for entry in STORED[name]:
+        case, loss_id = entry["source"].split(": ")
+        arrays = _load(case)
+        assert entry["value"] == arrays[f"{loss_id}.value64"]
+        assert entry["labels"] == arrays["labels"].tolist()
 
 
 RAX_CASES = sorted({reference.case for reference in REFERENCES})

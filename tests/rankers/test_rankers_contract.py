@@ -136,6 +136,17 @@ def test_a_batch_of_empty_lists_and_an_empty_batch_have_gradients(name, choice, 
 
 @every_ranker
 @every_choice
+def test_an_empty_list_in_training_leaves_gradients_finite(name, choice, lists):
+    rates = {"input_dropout": 0.3} | ({} if name == "linear" else {"dropout": 0.3})  # attention has a path of its own
+    ranker = make(name, choice, **rates).train()
+    mask = torch.tensor([[True] * 5, [True, False, True, True, False], [False] * 5])
+    found = gradients(ranker, torch.ones(3, 5), *lists, mask=mask)
+    assert all(gradient.isfinite().all() for gradient in found.values())
+    assert ranker(*lists, mask=mask).isfinite().all()
+
+
+@every_ranker
+@every_choice
 def test_gradients_reach_every_parameter(name, choice, lists):
     ranker = make(name, choice, residual=2.0)
     found = gradients(ranker, torch.randn(3, 5, dtype=torch.float64), *lists)

@@ -98,3 +98,15 @@ def test_first_stage_rank_counts_real_items_only():
     similarity = tensor([[5.0, 0.1, 5.0, 0.7, 0.3]])
     mask = tensor([[False, True, False, True, True]])
     assert first_stage_rank(similarity, mask)[mask].tolist() == [2, 0, 1]
+
+
+def test_ties_keep_their_order_in_a_long_list():
+    similarity = tensor([0.3, 0.7]).repeat(500)[None]  # every other item ties
+    rank = first_stage_rank(similarity, None)[0]
+    assert rank[1::2].tolist() == list(range(500))
+    assert rank[::2].tolist() == list(range(500, 1000))
+
+
+def test_a_single_real_item_standardises_to_zero():
+    columns = cosine_columns(tensor([[0.4, 7.0]]), tensor([[True, False]]))
+    assert columns[0, 0].tolist() == pytest.approx([0.4, 0.0])

@@ -99,7 +99,7 @@ def _draw(scene: list[tuple[str, str, str]], number: int, path: Path) -> None:
 
 
 def _embeddings(root: Path, world: World, scenes: list[Any]) -> str:
-    config = {"dataset": "scenes", "model": "xmrank-tiny"} if world.pictures else {"dataset": None}
+    config = {"dataset": "scenes", "model": "xmrank-tiny"} if world.pictures else {"imported": True}
     stage = Stage.open(root / "embeddings", "embed", config=config, inputs={})
     numbers = range(world.images)
     locations = [f"test/{image_id(n)}.jpg" for n in numbers]
@@ -129,7 +129,9 @@ def _embeddings(root: Path, world: World, scenes: list[Any]) -> str:
     return stage.finish(
         counts={"images": world.images, "captions": len(pairs), "images_broken": len(left_out)},
         left_out=left_out,
-        settings={"images_root": str(root / "images") if world.pictures else None},
+        settings={"images_root": str(root / "images"), "dataset": "scenes"}
+        if world.pictures
+        else {"images_root": None},
     ).fingerprint
 
 
@@ -193,7 +195,7 @@ def _evaluation(root: Path, world: World, embeddings: str, rankers: str) -> None
     stage.finish(
         counts={"queries": {"i2t": world.images, "t2i": world.images}, "rankings": len(rankings)},
         settings={
-            "candidates_per_list": {"i2t": LIST, "t2i": LIST},
+            "candidates_per_list": {"i2t_report": LIST, "t2i_report": LIST},
             "lists_config": lists,
             "tie_rule": "expectation over random orders of equal scores",
         },

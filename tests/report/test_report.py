@@ -12,7 +12,7 @@ from PIL import Image
 
 from xmrank.errors import DataError
 from xmrank.report import print_table, report
-from xmrank.report.curves import learning_curves
+from xmrank.report.curves import learning_curves, spread
 from xmrank.report.inputs import Trial
 from xmrank.report.pictures import MAX_PIXELS, thumbnail
 from xmrank.report.tables import Cell, ResultTable, Row
@@ -54,6 +54,8 @@ def test_page_has_all_parts(made):
     assert made.page.count("<caption>") == 4 + 2 + 2 + 1
     assert "Not comparable" in made.page
     assert "29.46" in made.page
+    assert "<dd>candidate lists: 80 i2t and 80 t2i; full gallery: 80 i2t and 80 t2i</dd>" in made.page
+    assert "<dd>i2t 21, t2i 21</dd>" in made.page
     assert "40 random candidates a query, the 20 most similar kept" in made.page
     assert made.page.count("<article") == 12
     assert "✓ relevant" in made.page
@@ -170,7 +172,8 @@ def test_broken_picture_leaves_the_others(tmp_path):
 
 def test_imported_embeddings_have_no_pictures_and_no_words(tmp_path):
     config = make_run(tmp_path, dataclasses.replace(SMALL, pictures=False, texts=False))
-    report(config)
+    manifest = report(config)
+    assert manifest.left_out == []
     page = read_text(config, "report.html")
     assert "imported embeddings" in page
     assert "imported without images" in page
@@ -226,6 +229,13 @@ def test_curves_do_without_figures_that_are_missing():
     (curves,) = learning_curves([Trial("ranknet", "t2i", 0, 2, epochs)], [], "test")
     assert curves.hit is None
     assert len(curves.losses) == 1
+
+
+def test_labels_that_would_overlap_stand_around_their_middle():
+    assert spread([1.0, 5.0], 2.0) == [1.0, 5.0]
+    assert spread([1.0, 2.0, 9.0], 2.0) == [1.5 - 1.0, 1.5 + 1.0, 9.0]
+    # The third joins the group that the first two make: the middle of 0, 1 and 2.
+    assert spread([0.0, 1.0, 2.0], 2.0) == [1.0 - 2.0, 1.0, 1.0 + 2.0]
 
 
 def test_pictures_are_small_upright_and_limited(tmp_path):

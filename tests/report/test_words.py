@@ -59,6 +59,11 @@ def test_verdict_says_when_nothing_helps():
     )
 
 
+def test_verdict_counts_none_and_all_in_words():
+    assert verdict([table(row("a", 0.4))]).lead.endswith("in none of 1 comparisons and falls behind in 1.")
+    assert verdict([table(row("a", 0.6))]).lead.endswith("in 1 of 1 comparisons and falls behind in none.")
+
+
 def test_verdict_tells_the_error_of_the_draw():
     # The largest is at a half: sqrt(0.5 · 0.5 / 400) = 2.5 points.
     assert "up to 2.5 points" in verdict([table(row("a", 0.9))]).caution

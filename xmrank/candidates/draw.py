@@ -25,12 +25,10 @@ def draw_distinct(generator: np.random.Generator, available: np.ndarray, count: 
     drawn = draw_numbers(generator, available, width)
     fresh = first_occurrences(drawn)
     while (short := fresh.sum(1) < count).any():
-        more = draw_numbers(generator, available[short], width)
-        wider = np.concatenate([drawn, np.zeros_like(drawn)], 1)
-        wider[short, -width:] = more
-        fresh = np.concatenate([fresh, np.zeros_like(fresh)], 1)
-        fresh[short] = first_occurrences(wider[short])
-        drawn = wider
+        drawn = np.pad(drawn, ((0, 0), (0, width)))
+        drawn[short, -width:] = draw_numbers(generator, available[short], width)
+        fresh = np.pad(fresh, ((0, 0), (0, width)))
+        fresh[short] = first_occurrences(drawn[short])
     # Stable: the fresh numbers come first and keep the order in which they were drawn.
     order = np.argsort(~fresh, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(drawn, order, 1)

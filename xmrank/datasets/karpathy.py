@@ -53,10 +53,12 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
 def image_row(entry: dict[str, Any], number: int, source: str, split_field: str) -> dict[str, Any]:
     """One row of the images table."""
     for name in ("filename", "sentences", split_field):
-        if name not in entry:
+        if not isinstance(entry, dict) or entry.get(name) is None:
             raise DataError(f"{source}: entry {number} has no field {name}")
+    if not isinstance(entry["sentences"], list):
+        raise DataError(f"{source}: entry {number} ({entry['filename']}): expected a list under sentences")
     split = "train" if entry[split_field] == "restval" else str(entry[split_field])
-    location = str(Path(entry.get("filepath", ""), entry["filename"]))
+    location = str(Path(str(entry.get("filepath") or ""), str(entry["filename"])))
     return {"image_id": str(entry["filename"]), "location": location, "split": split, "labels": []}
 
 
@@ -65,10 +67,10 @@ def caption_rows(entry: dict[str, Any], number: int, source: str, images: list[d
     image = images[number]
     rows = []
     for place, sentence in enumerate(entry["sentences"]):
-        if not isinstance(sentence, dict) or "raw" not in sentence:
+        if not isinstance(sentence, dict) or not isinstance(sentence.get("raw"), str):
             raise DataError(f"{source}: entry {number} ({image['image_id']}), sentence {place} has no field raw")
         caption_id = str(sentence.get("sentid", f"{image['image_id']}#{place}"))
-        text = str(sentence["raw"]).strip()
+        text = sentence["raw"].strip()
         rows.append({"caption_id": caption_id, "image_id": image["image_id"], "text": text, "split": image["split"]})
     return rows
 

@@ -5,7 +5,7 @@ A caption is chosen in two steps: what it claims (`Claim`), then how it words th
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 from xmrank.datasets.scenes_layout import Scene, Thing, random_numbers
@@ -16,13 +16,17 @@ CAPTIONS_PER_IMAGE = 5
 
 @dataclass(frozen=True)
 class Mention:
-    """What a caption says about one thing; None where it says nothing. `label` None: only digit or shape is said."""
+    """What a caption says about one thing; None where it says nothing.
+
+    `label` None: only that it is a digit or a shape is said. `place`: its row and column in the grid.
+    """
 
     is_digit: bool
     label: int | None
     colour: str | None = None
     size: str | None = None
     texture: str | None = None
+    place: tuple[int, int] | None = None
 
     def fits(self, thing: Thing) -> bool:
         """True if all that is said is true of the thing."""
@@ -33,6 +37,7 @@ class Mention:
                 (self.colour, thing.colour),
                 (self.size, thing.size),
                 (self.texture, thing.texture),
+                (self.place, (thing.row, thing.column)),
             ]
         )
 
@@ -41,12 +46,11 @@ class Mention:
 class Claim:
     """What a caption says of its scene.
 
-    One or two mentions; of the first, its place (row, column); between first and second, a relation; of the scene,
-    its background and how many things are in it. None where it says nothing.
+    One or two mentions; between first and second, a relation; of the scene, its background and how many things are in
+    it. None where it says nothing.
     """
 
     mentions: tuple[Mention, ...]
-    place: tuple[int, int] | None = None
     relation: str | None = None
     background: str | None = None
     count: int | None = None
@@ -58,10 +62,8 @@ class Claim:
         return any(self._holds_for(things) for things in permutations(scene.things, len(self.mentions)))
 
     def _holds_for(self, things: tuple[Thing, ...]) -> bool:
-        return (
-            all(mention.fits(thing) for mention, thing in zip(self.mentions, things, strict=True))
-            and self.place in (None, (things[0].row, things[0].column))
-            and (self.relation is None or RELATIONS[self.relation](things[0], things[1]))
+        return all(mention.fits(thing) for mention, thing in zip(self.mentions, things, strict=True)) and (
+            self.relation is None or RELATIONS[self.relation](things[0], things[1])
         )
 
 
@@ -101,19 +103,19 @@ def describe(scene: Scene) -> tuple[Caption, ...]:
 def _choose_claim(scene: Scene, rng: random.Random) -> Claim:
     first, second = rng.sample(scene.things, 2)
     one, two = _mention(first, rng), _mention(second, rng)
-    topic = rng.choices(("one", "place", "pair", "relation", "background", "count"), (6, 24, 24, 32, 8, 6))[0]
-    if topic == "place":
-        return Claim((one,), place=(first.row, first.column))
-    if topic == "pair":
-        return Claim((one, two))
+    topic = rng.choices(("one", "pair", "relation", "count"), (20, 36, 36, 8))[0]
+    relation = None
     if topic == "relation":
-        true = [name for name, stands in RELATIONS.items() if stands(first, second)]
-        return Claim((one, two), relation=rng.choice(true))
-    if topic == "background":
-        return Claim((one,), background=scene.background)
-    if topic == "count":
-        return Claim((one,), count=len(scene.things))
-    return Claim((one,))
+        relation = rng.choice([name for name, stands in RELATIONS.items() if stands(first, second)])
+    extra = rng.choices(("place", "background", "nothing"), (60, 30, 10) if topic == "one" else (40, 25, 35))[0]
+    if extra == "place":
+        one = replace(one, place=(first.row, first.column))
+    return Claim(
+        mentions=(one,) if topic in ("one", "count") else (one, two),
+        relation=relation,
+        background=scene.background if extra == "background" else None,
+        count=len(scene.things) if topic == "count" else None,
+    )
 
 
 def _mention(thing: Thing, rng: random.Random) -> Mention:

@@ -54,7 +54,7 @@ def _draw_background(scene: Scene) -> Image.Image:
 @cache
 def _fill(colour: Colour, texture: str, diameter: int) -> Image.Image:
     """A square of the colour, with the texture in a darker tone of it: the colour's name stays true."""
-    dark = np.array([round(channel * 0.4) for channel in colour])
+    dark = np.array([round(channel * 0.55) for channel in colour])
     pixels = np.where(_texture(texture, diameter)[:, :, None], dark, np.array(colour))
     return Image.fromarray(pixels.astype(np.uint8))
 

@@ -28,7 +28,7 @@ BACKGROUNDS: dict[str, Colour] = {
     "brown": (98, 64, 40),
     "turquoise": (70, 190, 190),
 }
-DIAMETERS = {"small": (15, 18), "medium": (21, 24), "large": (27, 30)}
+DIAMETERS = {"small": (17, 19), "medium": (22, 25), "large": (28, 30)}
 """Size → smallest and largest diameter in pixels; a cell of the grid is 32 pixels wide."""
 
 SHAPE_TEXTURES = ("solid", "striped", "dotted", "checkered")

@@ -36,7 +36,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "striped": ("striped", "stripy"),
     "dotted": ("dotted", "spotted"),
     "checkered": ("checkered", "chequered"),
-    "black": ("black", "dark"),
+    "black": ("black", "jet black"),
     "grey": ("grey", "gray"),
     "cream": ("cream", "beige"),
     "navy": ("navy", "dark blue"),
@@ -81,31 +81,39 @@ _RELATION = (
     "{relation} {b} sits {a}", "a picture of {a} {relation} {b}", "someone drew {a} {relation} {b}",
     "{relation} {b} you can see {a}",
 )  # fmt: skip
-_BACKGROUND = (
-    "{a} on a {background} background", "against {background} there is {a}", "{a} in front of a {background} backdrop",
-    "a {background} picture with {a}", "the background is {background}, with {a} on it",
-)  # fmt: skip
 _COUNT = (
     "{count} things, one of them is {a}", "{count} objects including {a}", "there are {count} items, among them {a}",
     "{a} is one of {count} objects", "{a} in a picture of {count} things",
+)  # fmt: skip
+_BACKGROUND = (
+    "{sentence} on a {background} background", "{sentence}, against {background}", "on {background}, {sentence}",
+    "{sentence}; the background is {background}", "{background} background: {sentence}",
 )  # fmt: skip
 
 
 def word(claim: Claim, rng: random.Random) -> str:
     """A sentence that says what the claim says, and nothing else."""
-    parts = {"ab"[i]: _phrase(mention, rng) for i, mention in enumerate(claim.mentions)}
-    forms: tuple[str, ...] = _ONE if len(claim.mentions) == 1 else _PAIR
-    if claim.place is not None:
-        row, column = claim.place
-        forms, parts["place"] = _PLACE, rng.choice((PLACES, _OTHER_PLACES))[row][column]
-    elif claim.relation is not None:
-        forms, parts["relation"] = _RELATION, rng.choice(_RELATIONS[claim.relation])
-    elif claim.background is not None:
-        forms, parts["background"] = _BACKGROUND, rng.choice(SYNONYMS[claim.background])
-    elif claim.count is not None:
-        forms, parts["count"] = _COUNT, rng.choice(_COUNTS[claim.count])
+    forms, parts = _forms(claim, rng)
     sentence = rng.choice(forms).format(**parts)
+    if claim.background is not None:
+        background = rng.choice(SYNONYMS[claim.background])
+        sentence = rng.choice(_BACKGROUND).format(sentence=sentence, background=background)
     return sentence[0].upper() + sentence[1:] + rng.choice((".", ".", ""))
+
+
+def _forms(claim: Claim, rng: random.Random) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The sentence forms that a claim can take, and the words that go into them."""
+    phrases = [_phrase(mention, rng) for mention in claim.mentions]
+    row_column = claim.mentions[0].place
+    place = rng.choice((PLACES, _OTHER_PLACES))[row_column[0]][row_column[1]] if row_column else ""
+    if place and len(phrases) == 1 and claim.count is None:
+        return _PLACE, {"a": phrases[0], "place": place}
+    parts = {"a": f"{phrases[0]} {place}".strip(), "b": phrases[-1]}
+    if claim.relation is not None:
+        return _RELATION, parts | {"relation": rng.choice(_RELATIONS[claim.relation])}
+    if claim.count is not None:
+        return _COUNT, parts | {"count": rng.choice(_COUNTS[claim.count])}
+    return (_ONE if len(phrases) == 1 else _PAIR), parts
 
 
 def _phrase(mention: Mention, rng: random.Random) -> str:
@@ -123,7 +131,7 @@ def _phrase(mention: Mention, rng: random.Random) -> str:
 
 def _noun(mention: Mention, rng: random.Random) -> str:
     if mention.label is None:
-        return rng.choice(("digit", "number", "numeral") if mention.is_digit else ("shape", "figure"))
+        return rng.choice(("digit", "number", "numeral") if mention.is_digit else ("shape", "form"))
     if not mention.is_digit:
         return rng.choice(SYNONYMS[LABEL_NAMES[mention.label]])
     figure = rng.choice((str(mention.label), DIGIT_WORDS[mention.label]))

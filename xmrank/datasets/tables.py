@@ -50,14 +50,16 @@ def checked(dataset: Dataset, source: str) -> Dataset:
         source: the file that the messages name.
 
     Raises:
-        DataError: no images, an id that stands twice, an empty caption, a caption of an image that is not there.
+        DataError: no images or captions, an id that stands twice, an empty caption, a caption of an image that is not
+            there.
     """
     images, captions = dataset.images, dataset.captions
-    if not len(images):
-        raise DataError(f"{source}: no images in it; expected at least one")
+    for table, what in ((images, "images"), (captions, "captions")):
+        if not len(table):
+            raise DataError(f"{source}: no {what} in it; expected at least one")
     refuse_duplicates(images["image_id"].to_pylist(), source, "image id")
     refuse_duplicates(captions["caption_id"].to_pylist(), source, "caption id")
-    empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(captions["text"])), 0)
+    empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(captions["text"], ""))), 0)
     refuse(captions.filter(empty)["caption_id"].to_pylist(), source, "caption {} is empty")
     position = pc.index_in(captions["image_id"], images["image_id"])
     strangers = captions.filter(pc.is_null(position))

@@ -1,5 +1,6 @@
 """The embedding stage: plan the shards, encode those that are missing, put the store together."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,13 @@ import pyarrow as pa
 
 from xmrank.config import EmbedConfig, semantic
 from xmrank.datasets import Dataset, read
-from xmrank.embedding.encoder import Encoder, load_encoder
+from xmrank.embedding.encoder import BUNDLED, CHECKPOINT_SUFFIXES, TINY, Encoder, load_encoder
 from xmrank.embedding.importing import import_embeddings
 from xmrank.embedding.ray_stage import encode_shards
-from xmrank.embedding.shards import Shard, ShardReport, read_report
+from xmrank.embedding.shards import Shard, ShardReport, forget_changed, read_report
 from xmrank.embedding.store import STAGE, EmbeddingStore
 from xmrank.errors import DataError
-from xmrank.files import atomic, sha256_file, write_json, write_table
+from xmrank.files import sha256_file, write_json, write_rows, write_table
 from xmrank.paths import resolve
 from xmrank.progress import Progress
 from xmrank.stage import Manifest, Stage
@@ -58,6 +59,8 @@ def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manife
         return stage.done
     settings = {name: getattr(config, name) for name in ("model", "pretrained", "init_seed", "precision", "dtype")}
     settings |= {"threads": config.threads, "batch_size": config.batch_size}
+    if names_checkpoint(config):
+        settings["pretrained"] = str(resolve(settings["pretrained"]))  # workers may have another current directory
     encoder = load_encoder(config.model, config.pretrained, init_seed=config.init_seed, precision=config.precision)
     shards = plan_shards(dataset, config.shard_size)
     run_shards(shards, settings, stage.work, config, dataset)
@@ -65,12 +68,26 @@ def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manife
 
 
 def encoder_settings(config: EmbedConfig) -> dict[str, Any]:
-    """The semantic configuration; a local checkpoint counts by its content, not its place."""
+    """The semantic configuration; a checkpoint counts by its content, not its place, also the one of xmrank-tiny."""
     values = {k: v for k, v in semantic(config).items() if k not in DATASET_FIELDS}
-    checkpoint = resolve(config.pretrained) if config.pretrained else None
+    checkpoint = None
+    if names_checkpoint(config):
+        checkpoint = resolve(config.pretrained or "")
+    elif uses_bundled(config):
+        checkpoint = BUNDLED / f"{TINY}.safetensors"
     if checkpoint and checkpoint.is_file():
         values["pretrained"] = f"sha256:{sha256_file(checkpoint)}"
     return values
+
+
+def names_checkpoint(config: EmbedConfig) -> bool:
+    """Whether ``--pretrained`` is the path of a file, not a tag."""
+    return config.pretrained is not None and config.pretrained.endswith(CHECKPOINT_SUFFIXES)
+
+
+def uses_bundled(config: EmbedConfig) -> bool:
+    """Whether the encoder is the one that comes with xmrank."""
+    return config.model == TINY and config.pretrained in (None, "bundled")
 
 
 def refuse_missing(dataset: Dataset, max_broken: float) -> None:
@@ -99,6 +116,8 @@ def plan_shards(dataset: Dataset, size: int) -> list[Shard]:
 
 def run_shards(shards: list[Shard], settings: dict[str, Any], work: Path, config: EmbedConfig, data: Dataset) -> None:
     """Encode the shards that have no report yet; stops as soon as too many images are broken."""
+    for shard in shards:
+        forget_changed(shard, work)
     missing = [shard for shard in shards if not shard.report_path(work).exists()]
     broken = sum(len(report.broken) for shard in shards if (report := read_report(shard, work)))
     items = sum(len(shard.items) for shard in shards)
@@ -154,15 +173,16 @@ def put_together(
 
 def write_side(path: Path, parts: list[Path], rows: np.ndarray, dimensions: int, dtype: str) -> None:
     """Copy the chosen rows of consecutive parts into one ``.npy`` file, one part in memory at a time."""
-    with atomic(path) as temporary:
-        whole = np.lib.format.open_memmap(temporary, "w+", np.dtype(dtype), (len(rows), dimensions))
-        at = start = 0
-        for part in parts:
-            array = np.load(part, allow_pickle=False)
-            chosen = rows[(rows >= start) & (rows < start + len(array))] - start
-            whole[at : at + len(chosen)] = array[chosen]
-            at, start = at + len(chosen), start + len(array)
-        whole.flush()
+    write_rows(path, chosen_rows(parts, rows), (len(rows), dimensions), np.dtype(dtype))
+
+
+def chosen_rows(parts: list[Path], rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The chosen rows of each part; the parts' rows are numbered on from part to part."""
+    start = 0
+    for part in parts:
+        array = np.load(part, allow_pickle=False)
+        yield array[rows[(rows >= start) & (rows < start + len(array))] - start]
+        start += len(array)
 
 
 def image_table(images: pa.Table, rows: np.ndarray, reports: list[ShardReport]) -> pa.Table:
@@ -186,7 +206,7 @@ def describe(encoder: Encoder, config: EmbedConfig) -> dict[str, Any]:
     """What the store records of its encoder."""
     return {
         "name": encoder.name,
-        "pretrained": encoder_settings(config)["pretrained"],
+        "pretrained": "bundled" if uses_bundled(config) else encoder_settings(config)["pretrained"],
         "init_seed": config.init_seed,
         "dimensions": encoder.dimensions,
         "weights_hash": encoder.weights_hash,

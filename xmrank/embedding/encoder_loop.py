@@ -3,8 +3,6 @@
 import io
 import json
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,13 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from xmrank.config import TrainEncoderConfig
 from xmrank.datasets.scenes import compose_scene, describe, draw_scene
-from xmrank.embedding.encoder import Encoder
+from xmrank.embedding.encoder import Encoder, load_encoder
 from xmrank.files import atomic
 
-Report = Callable[[dict[str, float]], None]
-Wrap = Callable[[nn.Module], nn.Module]
 _MAX_SCALE = math.log(100)
 
 
@@ -55,6 +52,42 @@ def normalisation(encoder: Encoder) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation that the encoder's preprocessing uses, [3, 1, 1] each."""
     mean, std = (torch.tensor(encoder.preprocessing["image"][name]).view(3, 1, 1) for name in ("mean", "std"))
     return mean, std
+
+
+class HeldOut:
+    """Scenes kept from training, and the model as it will be read back, to measure hit@1 with."""
+
+    def __init__(self, config: TrainEncoderConfig, device: torch.device) -> None:
+        self.encoder = load_encoder(config.model, "none", init_seed=config.seed, device=device)
+        self.pairs = draw_pairs(self.encoder, config.data_seed, "val", range(config.held_out))
+
+    def measure(self, weights: dict[str, Tensor]) -> dict[str, float]:
+        """hit@1 in percent in both directions, over the full gallery of the held-out scenes."""
+        self.encoder.model.load_state_dict(weights)
+        images, texts = embed_pairs(self.encoder, self.pairs)
+        return hit_at_1(images @ texts.T, self.pairs.tokens.shape[1])
+
+
+def embed_pairs(encoder: Encoder, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """Images and captions as unit vectors, float32 [N, d] and [N · 5, d], on the encoder's device."""
+    mean, std = normalisation(encoder)
+    images = [encoder.encode_images((part / 255 - mean) / std) for part in pairs.pixels.split(256)]
+    tokens = pairs.tokens.flatten(0, 1).to(encoder.device)
+    texts = [encoder.encode_tokens(part) for part in tokens.split(1024)]
+    return torch.cat(images), torch.cat(texts)
+
+
+def hit_at_1(similarity: Tensor, captions: int) -> dict[str, float]:
+    """Percent of the queries whose best answer is right.
+
+    Args:
+        similarity: [images, texts]; the texts of image i are those from i · captions on.
+        captions: how many captions an image has.
+    """
+    count = len(similarity)
+    i2t = similarity.argmax(1) // captions == torch.arange(count, device=similarity.device)
+    t2i = similarity.argmax(0) == torch.arange(count * captions, device=similarity.device) // captions
+    return {"i2t_hit_at_1": 100 * i2t.float().mean().item(), "t2i_hit_at_1": 100 * t2i.float().mean().item()}
 
 
 class Vocabulary:
@@ -105,34 +138,31 @@ class Training:
     """The state of a run on one rank: model, optimizer, epochs done and their history."""
 
     def __init__(
-        self, encoder: Encoder, train: Pairs, config: TrainEncoderConfig, *, rank: int, world_size: int, wrap: Wrap
+        self, encoder: Encoder, train: Pairs, config: TrainEncoderConfig, *, rank: int = 0, world_size: int = 1
     ) -> None:
-        self.config, self.rank, self.world_size = config, rank, world_size
+        self.config, self.rank = config, rank
         self.vocabulary = Vocabulary(encoder.model, train.tokens.to(encoder.device))
         self.pixels, self.tokens = train.pixels, self.vocabulary.compact(train.tokens.to(encoder.device))
         self.mean, self.std = (values.to(encoder.device) for values in normalisation(encoder))
         self.model = encoder.model.train()
         self.model.visual.to(memory_format=torch.channels_last)
-        self.towers = wrap(Towers(self.model, config.autocast))
+        towers = Towers(self.model, config.autocast)
+        self.towers: nn.Module = DistributedDataParallel(towers) if world_size > 1 else towers
         self.optimizer = make_optimizer(self.model, config)
         self.loss = ClipLoss(rank=rank, world_size=world_size, local_loss=True, gather_with_grad=True)
         self.batch = config.batch_size // world_size
         self.steps = config.images // world_size // self.batch
         self.history: list[dict[str, float]] = []
 
-    def run(self, checkpoint: Path, measure: Callable[[dict[str, Tensor]], dict[str, float]], report: Report) -> None:
-        """Train the epochs that are missing; rank 0 measures and writes the checkpoint after each."""
+    def run(self, checkpoint: Path, held_out: HeldOut | None) -> None:
+        """Train the missing epochs; rank 0, which alone has the held-out scenes, writes the checkpoint after each."""
         if checkpoint.exists():
             self.load(checkpoint)
-        started, first = time.monotonic(), len(self.history)
-        for epoch in range(first, self.config.epochs):
+        for epoch in range(len(self.history), self.config.epochs):
             loss = self.train_epoch(epoch)
-            seconds = (time.monotonic() - started) / (epoch + 1 - first)
-            if self.rank == 0:
-                self.history.append({"epoch": epoch + 1, "loss": loss} | measure(self.weights()))
+            if held_out:
+                self.history.append({"epoch": epoch + 1, "loss": loss} | held_out.measure(self.weights()))
                 self.save(checkpoint)
-            left = seconds * (self.config.epochs - epoch - 1)
-            report({"images_per_s": self.steps * self.config.batch_size / seconds, "left_s": left})
 
     def train_epoch(self, epoch: int) -> float:
         """One pass over this rank's images; returns the mean loss. The draws follow from seed, epoch and rank."""
@@ -200,6 +230,9 @@ class Training:
                     moments.setdefault(int(index), {})[entry] = file.get_tensor(name)
         self.model.load_state_dict(model)
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        for parameter, entries in self.optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):  # fused AdamW takes for granted that they lie in memory as it does
+                entries[name] = torch.empty_like(parameter).copy_(entries[name])
 
 
 def make_optimizer(model: nn.Module, config: TrainEncoderConfig) -> torch.optim.AdamW:
@@ -212,6 +245,8 @@ def make_optimizer(model: nn.Module, config: TrainEncoderConfig) -> torch.optim.
 
 
 def read_history(checkpoint: Path) -> list[dict[str, float]]:
-    """Loss and held-out hit@1 of every epoch that a checkpoint has behind it."""
+    """Loss and held-out hit@1 of every epoch that a checkpoint has behind it; none where there is no checkpoint."""
+    if not checkpoint.exists():
+        return []
     with safe_open(checkpoint, "pt") as file:
         return list(json.loads(file.metadata()["history"]))

@@ -61,11 +61,14 @@ def write_store(stage: Stage, image: np.ndarray, text: np.ndarray, ids: dict[str
 def load_array(path: Path, flag: str) -> np.ndarray:
     """A memory-mapped array from a ``.npy`` file; pickled content is refused."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file ({flag})") from None
     except (ValueError, EOFError) as error:
         raise DataError(f"{path}: not an array in .npy form: {error} ({flag})") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: an archive of arrays, expected one array in .npy form ({flag})")
+    return array
 
 
 def read_ids(path: Path, split_field: str) -> dict[str, list[Any]]:
@@ -89,10 +92,11 @@ def read_ids(path: Path, split_field: str) -> dict[str, list[Any]]:
     if split_field not in content:
         lists = ", ".join(k for k in content if not k.endswith("_ids"))
         raise ConfigError(f"--split-field {split_field}: not in {path.name}; its other fields: {lists or 'none'}")
-    content["splits"] = list(map(str, content[split_field]))
-    if len(content["splits"]) != len(content["image_ids"]):
-        images = len(content["image_ids"])
-        raise DataError(f"{path}: {split_field} has {len(content['splits'])} values, expected one an image: {images}")
+    splits, images = content[split_field], len(content["image_ids"])
+    if not isinstance(splits, list) or len(splits) != images:
+        found = f"{len(splits)} values" if isinstance(splits, list) else "no list"
+        raise DataError(f"{path}: {split_field} has {found}, expected one an image: {images}")
+    content["splits"] = list(map(str, splits))
     content["caption_image"] = caption_image(content, path)
     return content
 

@@ -91,6 +91,15 @@ def read_report(shard: Shard, work: Path) -> ShardReport | None:
     return ShardReport(**values)
 
 
+def forget_changed(shard: Shard, work: Path) -> None:
+    """Remove a shard's report when an image file has another size by now, a repaired one say: it is encoded again."""
+    report = read_report(shard, work)
+    if report and shard.kind == "image":
+        sizes = [path.stat().st_size if path.is_file() else 0 for path in map(Path, shard.items)]
+        if sizes != report.bytes:
+            shard.report_path(work).unlink()
+
+
 def encode_files(paths: list[str], encoder: Encoder, report: ShardReport, *, row: int) -> np.ndarray:
     """The embeddings of image files [files, d]; a file that cannot be read gives zeros and a reason in the report."""
     result = np.zeros((len(paths), encoder.dimensions), np.float32)

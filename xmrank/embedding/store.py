@@ -112,6 +112,7 @@ def check_embeddings(array: np.ndarray, name: str, *, block: int = 65536) -> Non
 def normalised(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The rows at unit length, computed in float32; rows that have it within ``UNIT_TOLERANCE`` stay as they are."""
     wide = np.asarray(array, np.float32)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    # Summed in float64: squares of small or large numbers are beyond float32.
+    lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide, dtype=np.float64)).astype(np.float32)[:, None]
     lengths[np.abs(lengths - 1) < UNIT_TOLERANCE] = 1
     return (wide / lengths).astype(dtype)

@@ -8,12 +8,12 @@ Every loss is called as `loss(scores, labels, mask=None, **params)` on lists [li
 from typing import Any
 
 from xmrank.losses.approx import approx_ndcg, smooth_ndcg
-from xmrank.losses.lambda_loss import lambda_loss, lambdarank
+from xmrank.losses.lambda_family import lambda_loss, lambdarank
 from xmrank.losses.listwise import listmle, listnet, listnet_binary, softmax
-from xmrank.losses.neural_ndcg import neural_ndcg
+from xmrank.losses.neural import neural_ndcg
 from xmrank.losses.pairwise import ranknet, triplet
 from xmrank.losses.pointwise import bce, ordinal, rmse
-from xmrank.losses.terms import Loss, Terms
+from xmrank.losses.terms import Loss, Terms, loss
 
 LOSSES: dict[str, Loss[Any]] = {
     "ranknet": ranknet,
@@ -32,4 +32,23 @@ LOSSES: dict[str, Loss[Any]] = {
     "triplet": triplet,
 }
 
-__all__ = ["LOSSES", "Loss", "Terms", *LOSSES]
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "Terms",
+    "approx_ndcg",
+    "bce",
+    "lambda_loss",
+    "lambdarank",
+    "listmle",
+    "listnet",
+    "listnet_binary",
+    "loss",
+    "neural_ndcg",
+    "ordinal",
+    "ranknet",
+    "rmse",
+    "smooth_ndcg",
+    "softmax",
+    "triplet",
+]

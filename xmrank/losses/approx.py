@@ -64,8 +64,7 @@ def smooth_ndcg(
         A scalar in the scores' dtype (float32 for lower precisions); 0, with a gradient, where no list has a relevant
         item.
 
-    Source: the smooth NDCG (S-NDCG) of "Integrating listwise ranking into pairwise-based image-text retrieval", the
-    Listwise ITR paper.
+    Source: Li et al., "Integrating listwise ranking into pairwise-based image-text retrieval", 2023, S-NDCG.
     """
     check_positive("temperature", temperature)
     slates = Slates.of(scores, labels, mask)

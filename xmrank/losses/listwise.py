@@ -1,5 +1,6 @@
 """Losses on the softmax of a whole list: ListNet, ListMLE and softmax cross-entropy."""
 
+import math
 from typing import Literal
 
 import torch
@@ -60,7 +61,8 @@ def listnet_binary(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None
 
 def _cross_entropy(slates: Slates, targets: Tensor, eps: float) -> Tensor:
     """−Σ target · log(softmax(s) + eps) of each list, in logarithms so that eps may be 0."""
-    logs = torch.logaddexp(slates.filled(slates.lowest()).log_softmax(1), targets.new_tensor(eps).log())
+    logs = slates.filled(slates.lowest()).log_softmax(1)
+    logs = torch.logaddexp(logs, torch.full_like(logs, math.log(eps) if eps > 0 else -math.inf))
     return -(targets * logs).masked_fill(~slates.mask, 0).sum(1)
 
 
@@ -95,7 +97,7 @@ def listmle(
     order = _label_order(slates, generator)
     real = slates.mask.gather(1, order)
     peak = slates.filled(float("-inf")).max(1, keepdim=True).values
-    peak = peak.masked_fill(~slates.relevant.unsqueeze(1), 0)
+    peak = peak.masked_fill(peak.isinf(), 0)  # of a list that is all padding
     heights = (slates.scores.gather(1, order) - peak).masked_fill(~real, 0)
     tails = heights.exp().masked_fill(~real, 0).flip(1).cumsum(1).flip(1)
     return slates.mean(((tails + eps).log() - heights).masked_fill(~real, 0).sum(1))

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from xmrank.losses.slates import Slates
+from xmrank.losses.slates import Slates, on_host
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Pairs:
     @classmethod
     def of(cls, slates: Slates) -> Self:
         relevant = slates.labels > 0
-        if relevant.device.type != "cpu":
+        if not on_host(relevant):
             return cls(slates, torch.arange(slates.items, device=relevant.device).expand_as(relevant))
         width = int(relevant.sum(1).max()) if len(relevant) else 0
         order = relevant.to(torch.uint8).argsort(dim=1, descending=True, stable=True)

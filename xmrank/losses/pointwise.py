@@ -68,7 +68,7 @@ def ordinal(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Te
     Returns:
         A scalar in the scores' dtype (float32 for lower precisions); 0, with a gradient, where no list has an item.
 
-    Source: Niu et al., "Ordinal regression with multiple output CNN for age estimation", CVPR 2016, eq. 1 to 3.
+    Source: Niu et al., "Ordinal regression with multiple output CNN for age estimation", CVPR 2016.
     """
     slates = Slates.of(scores, labels, mask, levels=True)
     levels = torch.arange(1, scores.shape[2] + 1, device=scores.device)

@@ -39,7 +39,7 @@ class Slates:
             scores, labels, real = (_one_item(tensor) for tensor in (scores, labels, real))
         padding = ~real
         clean = labels.to(dtype).masked_fill(padding, 0)
-        if clean.device.type == "cpu" and bool((clean < 0).any()):
+        if on_host(clean) and bool((clean < 0).any()):
             raise ValueError("labels must be at least 0; padding is given by the mask, not by a label")
         scores = scores.to(dtype).masked_fill(padding.unsqueeze(2) if levels else padding, 0)
         return cls(scores, clean, real)
@@ -91,6 +91,11 @@ class Slates:
         """
         counted = self.relevant if counted is None else counted
         return Terms(values.masked_fill(~counted, 0), counted.to(values.dtype))
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether its values can be looked at without waiting for a device."""
+    return tensor.device.type == "cpu"
 
 
 def _check(scores: Tensor, labels: Tensor, mask: Tensor | None, axes: int) -> None:

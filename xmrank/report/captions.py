@@ -44,7 +44,7 @@ def read_captions(embeddings: Path, split: str) -> Captions:
 def read_album(inputs: Inputs, image_ids: Iterable[str]) -> Album:
     """Where the files of these images are."""
     wanted = sorted(set(image_ids))
-    root = inputs.embeddings.settings.get("images_root")
+    root = inputs.images_root
     if root is None or not wanted:
         return Album(None, {}, {})
     table = pq.read_table(
@@ -53,4 +53,4 @@ def read_album(inputs: Inputs, image_ids: Iterable[str]) -> Album:
         filters=[("image_id", "in", wanted)],
     )
     locations = dict(zip(table["image_id"].to_pylist(), table["location"].to_pylist(), strict=True))
-    return Album(Path(root), locations, {})
+    return Album(root, locations, {})

@@ -7,7 +7,6 @@ from xmrank.report.inputs import Inputs
 from xmrank.report.tables import ResultTable
 from xmrank.report.text import FIRST_STAGE, joined, plain, plural, protocol_name
 
-SHORT = 16
 LEFT_OUT_SHOWN = 8
 LIST_WORDS = {
     "random_candidates": "{} random candidates a query",
@@ -23,10 +22,11 @@ def protocol_card(inputs: Inputs, tables: Sequence[ResultTable]) -> list[tuple[s
     settings = inputs.evaluation.settings
     card = [
         ("Data set", _data_set(inputs)),
-        ("Split reported", _split(inputs, tables)),
+        ("Split reported", inputs.split),
+        ("Queries", _queries(tables)),
         ("Encoder", _encoder(inputs.encoder)),
         ("Candidate lists", _lists(settings.get("lists_config"))),
-        ("Candidates a list", plain(settings.get("candidates_per_list", ""))),
+        ("Candidates a list", _candidates(settings.get("candidates_per_list"))),
         ("Protocols", "; ".join(dict.fromkeys(protocol_name(t.protocol).lower() for t in tables))),
         ("Ranker", _ranker(inputs.rankers.config.get("ranker"))),
         ("Training", _training(inputs.rankers.config)),
@@ -83,21 +83,19 @@ def _flat(counts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _data_set(inputs: Inputs) -> str:
-    if inputs.embeddings.settings.get("images_root") is None:
+    if inputs.images_root is None:
         return "imported embeddings"
-    name = str(inputs.embeddings.config.get("dataset", "not named"))
-    return {"karpathy": "Karpathy format"}.get(name, name)
+    return str(inputs.embeddings.settings.get("dataset") or inputs.embeddings.config.get("dataset") or "not named")
 
 
-def _split(inputs: Inputs, tables: Sequence[ResultTable]) -> str:
-    counts: dict[str, int] = {}
+def _queries(tables: Sequence[ResultTable]) -> str:
+    """Queries asked on each protocol, counted ones and excluded ones."""
+    asked: dict[str, list[str]] = {}
     for table in tables:
-        first = table.first_stage or table.rows[0]
-        cell = next(iter(first.cells.values()), None)
-        if cell:
-            counts.setdefault(table.direction, cell.queries + cell.excluded)
-    queries = joined([f"{count:,} queries {direction}" for direction, count in counts.items()]) if counts else ""
-    return f"{inputs.split or 'not named'} ({queries})" if queries else inputs.split
+        cells = (table.first_stage or table.rows[0]).cells.values()
+        count = max((cell.queries + cell.excluded for cell in cells), default=0)
+        asked.setdefault(protocol_name(table.protocol).split(",")[0].lower(), []).append(f"{count:,} {table.direction}")
+    return "; ".join(f"{protocol}: {joined(list(dict.fromkeys(counts)))}" for protocol, counts in asked.items())
 
 
 def _encoder(encoder: dict[str, Any]) -> str:
@@ -110,6 +108,13 @@ def _encoder(encoder: dict[str, Any]) -> str:
 def _lists(config: dict[str, Any] | None) -> str:
     config = config or {}
     return ", ".join(words.format(plain(config[key])) for key, words in LIST_WORDS.items() if key in config)
+
+
+def _candidates(counts: Any) -> str:
+    """Candidates a list by direction; the counts of lists are named after direction and role."""
+    return plain(
+        {str(k).removesuffix("_report"): v for k, v in counts.items()} if isinstance(counts, dict) else counts or ""
+    )
 
 
 def _ranker(config: dict[str, Any] | None) -> str:

@@ -182,6 +182,8 @@ def _canvas(width: float, height: float) -> tuple[Any, Any]:
     axes.tick_params(length=0)
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
+    # Figures as they are: a difference to a number in the corner is easily read wrong.
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     return figure, axes
 
@@ -206,10 +208,9 @@ def _band(
 def _label_ends(axes: Any, ends: list[tuple[float, str, str]]) -> None:
     """Write each line's name right of it, moved apart where names would overlap."""
     low, high = axes.get_ylim()
-    step = (high - low) * 0.075
-    height = -math.inf
-    for value, label, colour in sorted((end for end in ends if not math.isnan(end[0])), key=lambda end: end[:2]):
-        height = max(value, height + step)
+    ends = sorted((end for end in ends if not math.isnan(end[0])), key=lambda end: end[:2])
+    heights = spread([value for value, *_ in ends], (high - low) * 0.075)
+    for height, (_, label, colour) in zip(heights, ends, strict=True):
         axes.annotate(
             label,
             (1, height),
@@ -220,6 +221,24 @@ def _label_ends(axes: Any, ends: list[tuple[float, str, str]]) -> None:
             color=colour,
             fontsize=10,
         )
+
+
+def spread(values: Sequence[float], step: float) -> list[float]:
+    """Ascending heights at least ``step`` apart: values too close together become a group around their mean."""
+    groups: list[list[float]] = []
+    for value in values:
+        groups.append([value])
+        while len(groups) > 1 and _overlap(groups[-2], groups[-1], step):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_middle(group) + step * (place - (len(group) - 1) / 2) for group in groups for place in range(len(group))]
+
+
+def _overlap(low: list[float], high: list[float], step: float) -> bool:
+    return _middle(high) - _middle(low) < step * (len(low) + len(high)) / 2
+
+
+def _middle(values: list[float]) -> float:
+    return statistics.fmean(values)
 
 
 def _svg(figure: Any, name: str, description: str) -> str:

@@ -77,11 +77,29 @@ class Choice:
 
 @dataclass(frozen=True)
 class Gallery:
-    """All examples, what they were drawn from, and the pictures that could not be shown."""
+    """All examples and what they were drawn from.
+
+    Attributes:
+        missing: image id → why its picture cannot be shown.
+        has_images: whether the embeddings know of images at all.
+    """
 
     examples: tuple[Example, ...]
     choices: tuple[Choice, ...]
     missing: dict[str, str]
+    has_images: bool
+
+    @property
+    def note(self) -> str:
+        """What stands in place of pictures, and why; empty when all are there."""
+        instead = "captions and ids stand in their place."
+        if not self.has_images:
+            return f"There are no pictures, because the embeddings were imported without images; {instead}"
+        reason = next(iter(self.missing.values()), "")
+        count = len(self.missing)
+        return (
+            f"{count} {'picture' if count == 1 else 'pictures'} cannot be shown ({reason}); {instead}" if count else ""
+        )
 
 
 def choose_examples(inputs: Inputs, tables: Sequence[ResultTable], count: int) -> Gallery:
@@ -94,7 +112,7 @@ def choose_examples(inputs: Inputs, tables: Sequence[ResultTable], count: int) -
     """
     choices = [choice for d in dict.fromkeys(t.direction for t in tables) if (choice := _choice(inputs, tables, d))]
     if not choices or not count:
-        return Gallery((), (), {})
+        return Gallery((), (), {}, has_images=inputs.images_root is not None)
     slots = Counter((choices[i // 2 % len(choices)], KINDS[i % 2]) for i in range(count))
     captions = read_captions(inputs.embeddings_directory, inputs.split)
     picked = {choice: _picked(inputs, choice, captions, slots) for choice in choices}
@@ -105,7 +123,9 @@ def choose_examples(inputs: Inputs, tables: Sequence[ResultTable], count: int) -
         for choice in choices
         for query, kind in picked[choice]
     ]
-    return Gallery(tuple(examples), tuple(choices), dict(sorted(album.missing.items())))
+    return Gallery(
+        tuple(examples), tuple(choices), dict(sorted(album.missing.items())), has_images=inputs.images_root is not None
+    )
 
 
 def _choice(inputs: Inputs, tables: Sequence[ResultTable], direction: str) -> Choice | None:

@@ -74,6 +74,12 @@ class Inputs:
         }
 
     @property
+    def images_root(self) -> Path | None:
+        """The folder of the images; None when the embeddings were imported and know of none."""
+        root = self.embeddings.settings.get("images_root")
+        return None if root is None else Path(root)
+
+    @property
     def metrics(self) -> Path:
         """The table of per-query values."""
         return self.evaluation_directory / "metrics.parquet"

@@ -81,6 +81,7 @@ def _examples(gallery: Gallery) -> list[str]:
         return []
     chosen = "; ".join(choice.words for choice in gallery.choices)
     lines = ["## Example queries", "", f"Before and after re-ranking; {escape(chosen)}.", ""]
+    lines += [escape(gallery.note), ""] if gallery.note else []
     return lines + [line for example in gallery.examples for line in (*_example(example), "")]
 
 

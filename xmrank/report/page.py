@@ -23,6 +23,7 @@ def render_page(content: Content) -> str:
         "percent": text.percent,
         "points": text.points,
         "capitalize_first": lambda words: words[:1].upper() + words[1:],
+        "thousands": lambda count: f"{count:,}",
         "metric_name": text.metric_name,
         "direction_name": lambda direction: text.DIRECTION_NAMES.get(direction, direction),
     }

@@ -26,7 +26,7 @@ class Album:
 
     Attributes:
         root: the folder of the images; None when the store was imported and knows of none.
-        missing: image id → why there is no picture of it, for all that were asked for.
+        missing: image id → why there is no picture of it, for those asked for of a store that has images.
     """
 
     root: Path | None
@@ -43,9 +43,11 @@ class Album:
         Returns:
             None when there is no such file or it is no picture; ``missing`` then says why.
         """
+        if self.root is None:
+            return None
         location = self.locations.get(image_id)
-        if self.root is None or not location:
-            self.missing[image_id] = "the embeddings were imported without images"
+        if not location:
+            self.missing[image_id] = "the embeddings do not say where its file is"
             return None
         try:
             return thumbnail(self.root / location, side)

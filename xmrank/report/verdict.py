@@ -35,10 +35,10 @@ def verdict(tables: Sequence[ResultTable]) -> Verdict:
     if not standings:
         return Verdict("No ranker was compared with the first stage in this run.")
     ahead, behind, unclear = (standings.count(sign) for sign in (1, -1, 0))
-    lead = f"Re-ranking beats the first stage’s {LEAD_METRIC} in {ahead} of {len(standings)} comparisons"
-    rest = f" and makes no clear difference in {unclear}" if unclear else ""
+    lead = f"Re-ranking beats the first stage’s {LEAD_METRIC} in {ahead or 'none'} of {len(standings)} comparisons"
+    rest = f", falls behind in {behind} and makes no clear difference in {unclear}."
     return Verdict(
-        f"{lead}, falls behind in {behind}{rest}.",
+        lead + (rest if unclear else f" and falls behind in {behind or 'none'}."),
         tuple((_place(table), _sentence(table)) for table in tables if _compared(table)),
         _caution(tables),
     )

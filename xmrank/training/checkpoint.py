@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,6 +16,8 @@ from xmrank.rankers import Ranker, build
 from xmrank.training.trials import RANKER, RANKER_JSON
 
 META = "meta"
+UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError)
+"""What torch, safetensors and JSON raise for a file that is damaged or of something else."""
 
 
 def save_ranker(directory: Path, ranker: Ranker, weights: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -38,16 +40,28 @@ def load_ranker(directory: Path, device: torch.device | str = "cpu") -> tuple[Ra
     Raises:
         DataError: no ranker there, or weights that do not fit its parameters.
     """
-    path = directory / RANKER_JSON
-    if not path.is_file():
-        raise DataError(f"{directory}: no trained ranker here (no {RANKER_JSON})")
-    about = json.loads(path.read_text())
+    about = read_about(directory)
     try:
         ranker = build(about["ranker"], **about["parameters"])
         ranker.load_state_dict(load_file(directory / RANKER, device="cpu"))
-    except (KeyError, ValueError, RuntimeError, OSError) as error:
-        raise DataError(f"{directory}: not a ranker of this version: {' '.join(str(error).split())}") from None
+    except (*UNREADABLE, OSError) as error:
+        raise DataError(f"{directory}: not a ranker of this version: {cause(error)}") from None
     return ranker.to(device).eval(), about
+
+
+def read_about(directory: Path) -> dict[str, Any]:
+    """What the JSON of a trained ranker says.
+
+    Raises:
+        DataError: no ranker there, or not its JSON.
+    """
+    path = directory / RANKER_JSON
+    if not path.is_file():
+        raise DataError(f"{directory}: no trained ranker here (no {RANKER_JSON})")
+    try:
+        return dict(json.loads(path.read_text()))
+    except UNREADABLE as error:
+        raise DataError(f"{path}: not the JSON of a ranker: {cause(error)}") from None
 
 
 def save_state(
@@ -64,21 +78,46 @@ def save_state(
 
 
 def load_state(path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Put a saved state into a model and an optimiser; returns the best epoch's weights and ``meta``."""
-    tensors = load_file(path)
-    model.load_state_dict(taken(tensors, "model."))
+    """Put a saved state into a model and an optimiser; returns the best epoch's weights and ``meta``.
+
+    Raises:
+        DataError: a damaged file, or the state of another model.
+    """
+    meta = read_meta(path)
+    try:
+        tensors = load_file(path)
+        model.load_state_dict(taken(tensors, "model."))
+    except UNREADABLE as error:
+        raise not_a_state(path, error) from None
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in taken(tensors, "optimizer.").items():
         number, _, key = name.partition(".")
         state.setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return taken(tensors, "best."), read_meta(path)
+    return taken(tensors, "best."), meta
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """The ``meta`` of a saved state, without its tensors."""
-    with safe_open(path, "pt") as file:
-        return dict(json.loads(file.metadata()[META]))
+    """The ``meta`` of a saved state, without its tensors.
+
+    Raises:
+        DataError: a damaged file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(json.loads(file.metadata()[META]))
+    except UNREADABLE as error:
+        raise not_a_state(path, error) from None
+
+
+def not_a_state(path: Path, error: Exception) -> DataError:
+    """The failure to continue from a file."""
+    return DataError(f"{path}: cannot continue from it: {cause(error)} (without the file, the trial starts anew)")
+
+
+def cause(error: Exception) -> str:
+    """An error's message in one line of bearable length."""
+    return " ".join(str(error).split())[:300]
 
 
 def taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -84,7 +84,7 @@ def train_trial(
     for epoch in range(len(progress.epochs) + 1, config.epochs + 1):
         started = time.perf_counter()
         entry = run_epoch(epoch, trial, config, model, optimizer, train, group)
-        entry |= evaluate(ranker, selection, trial.loss, group)
+        entry |= evaluate(ranker, selection, trial, group)
         if progress.add(entry):
             best = {name: tensor.clone() for name, tensor in ranker.state_dict().items()}
         if group.leads:
@@ -140,9 +140,7 @@ def run_epoch(
             nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         optimizer.step()
         scored.append((scores.detach(), batch.labels, batch.mask))
-    loss = float(total[0] / total[1].clamp(min=1))
-    if not np.isfinite(loss):
-        raise DataError(f"{trial.name}: the loss of epoch {epoch} is {loss}; try a smaller --learning-rate")
+    loss = mean_loss(total, f"{trial.name}: the loss of epoch {epoch}")
     return {"epoch": epoch, "train_loss": loss, **prefixed("train", metrics_of(scored, group))}
 
 
@@ -175,8 +173,16 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     return config.learning_rate * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
 
 
+def mean_loss(total: Tensor, name: str) -> float:
+    """The loss that a numerator and a denominator give; DataError where training has diverged."""
+    loss = float(total[0] / total[1].clamp(min=1))
+    if not np.isfinite(loss):
+        raise DataError(f"{name} is {loss}; try a smaller --learning-rate")
+    return loss
+
+
 @torch.inference_mode()
-def evaluate(ranker: Ranker, data: ListData, loss: str, group: Group) -> Epoch:
+def evaluate(ranker: Ranker, data: ListData, trial: Trial, group: Group) -> Epoch:
     """Loss and metrics on the selection lists, each list once, shared out over the group."""
     ranker.eval()
     rows = np.arange(len(data.lists))[group.rank :: group.size]
@@ -184,15 +190,14 @@ def evaluate(ranker: Ranker, data: ListData, loss: str, group: Group) -> Epoch:
     for start in range(0, len(rows), EVALUATION_BATCH):
         batch = data.batch(rows[start : start + EVALUATION_BATCH])
         scores = ranker(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
-        terms = LOSSES[loss].terms(scores, batch.labels, mask=batch.mask)
+        terms = LOSSES[trial.loss].terms(scores, batch.labels, mask=batch.mask)
         weight = terms.weight.sum() if terms.reduction != "sum" else torch.tensor(float(len(batch.labels)))
         total += torch.stack([terms.total.sum().double(), weight.double().to(data.device)])
         scored.append((scores, batch.labels, batch.mask))
-    total = group.sum(total)
+    loss = mean_loss(group.sum(total), f"{trial.name}: the loss on the selection lists")
     metrics = metrics_of(scored, group)
     mean = sum(metrics[name] for name in SELECTION_METRICS) / len(SELECTION_METRICS)
-    loss_value = float(total[0] / total[1].clamp(min=1))
-    return {**prefixed("selection", metrics), "selection_loss": loss_value, "selection_mean": mean}
+    return {**prefixed("selection", metrics), "selection_loss": loss, "selection_mean": mean}
 
 
 def metrics_of(scored: list[Scored], group: Group) -> dict[str, float]:
@@ -202,7 +207,8 @@ def metrics_of(scored: list[Scored], group: Group) -> dict[str, float]:
         values = list_metrics(scores.cpu().numpy(), labels.cpu().numpy(), mask=mask.cpu().numpy())
         for name in SELECTION_METRICS:
             parts[name].append(torch.from_numpy(values[name]))
-    mine = [torch.cat(parts[name]) for name in SELECTION_METRICS]
+    nothing = torch.empty(0, dtype=torch.float64)  # of a process that had no lists
+    mine = [torch.cat([nothing, *parts[name]]) for name in SELECTION_METRICS]
     everyone = group.gather(mine)
     columns = [torch.cat(column).numpy() for column in zip(*everyone, strict=True)]
     # Sorted, so that the mean's last digit does not depend on who scored which list.

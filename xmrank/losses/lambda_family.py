@@ -42,7 +42,7 @@ def _ndcg1(ranking: _Ranking) -> Tensor:
 
 def _ndcg2(ranking: _Ranking) -> Tensor:
     discounts = ranking.pairs.slates.discounts()
-    steps = F.pad((discounts[:-1] - discounts[1:]), (1, 1))  # by |i − j| = 0..n; 0 and n never occur in a pair
+    steps = F.pad(discounts[:-1] - discounts[1:], (1, 0))  # by |i − j|, of which 0 is no pair
     return steps[ranking.pairs.difference(ranking.ranks).abs()] * ranking.gain_difference()
 
 
@@ -115,8 +115,8 @@ def lambda_loss(
     Returns:
         A scalar in the scores' dtype (float32 for lower precisions); 0, with a gradient, where there is no pair.
 
-    Source: Wang et al., "The LambdaLoss framework for ranking metric optimization", CIKM 2018, sections 4.3
-    (LambdaRank) and 5 (NDCG-Loss1, NDCG-Loss2, NDCG-Loss2++).
+    Source: Wang et al., "The LambdaLoss framework for ranking metric optimization", CIKM 2018: NDCG-Loss1, NDCG-Loss2,
+    NDCG-Loss2++ and LambdaRank as a loss.
     """
     check_choice("weighting", weighting, tuple(WEIGHTINGS))
     check_choice("reduction", reduction, ("sum", "mean"))
@@ -127,14 +127,11 @@ def lambda_loss(
     ranks, gains = slates.ranks(), slates.gains()
     within = slates.mask if k is None else slates.mask & (ranks <= k)
     chosen = pairs.both(within) if weighting == "ndcg1" else pairs.both(within) & pairs.ordered()
-    weights = WEIGHTINGS[weighting](
-        _Ranking(pairs, gains / slates.ideal_dcg(gains, k).clamp(min=eps).unsqueeze(1), ranks, mu)
-    )
+    normalised = gains / slates.ideal_dcg(gains, k).clamp(min=eps).unsqueeze(1)
+    weights = WEIGHTINGS[weighting](_Ranking(pairs, normalised, ranks, mu))
     losses = -weights * F.logsigmoid(sigma * pairs.difference(slates.scores))
     total = losses.masked_fill(~chosen, 0).sum((1, 2)) / (math.log(2) if log_base == 2 else 1)
-    if (
-        weighting == "ndcg1"
-    ):  # an i without gain adds 0 to the total and was left out of it; its pairs count all the same
+    if weighting == "ndcg1":  # pairs of an i without gain are not among the chosen, since they add 0, but they count
         count = within.sum(1).square() * slates.relevant
     else:
         count = chosen.sum((1, 2))
@@ -171,7 +168,7 @@ def lambdarank(
         A scalar in the scores' dtype (float32 for lower precisions); 0, with a gradient, where no pair is ordered.
 
     Source: Burges et al., "Learning to rank with nonsmooth cost functions", NIPS 2006; as a loss: Wang et al., "The
-    LambdaLoss framework for ranking metric optimization", CIKM 2018, section 4.3.
+    LambdaLoss framework for ranking metric optimization", CIKM 2018.
     """
     return lambda_loss.terms(
         scores,

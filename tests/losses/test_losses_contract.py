@@ -1,0 +1,309 @@
+"""One contract over the whole registry: a new loss is covered by its line there."""
+
+import contextlib
+import inspect
+
+import pytest
+import torch
+from losses_checks import (
+    LEVELS,
+    POINTWISE,
+    VARIANTS,
+    Lists,
+    check_finite,
+    check_gradient,
+    check_padding,
+    check_permutation,
+    check_rows,
+    check_stored_values,
+    insert_padding,
+    random_lists,
+    value_and_gradient,
+    variant_id,
+)
+from torch.testing import assert_close
+
+import xmrank.losses
+from xmrank.losses import LOSSES, Terms
+
+variants = pytest.mark.parametrize(("name", "parameters"), VARIANTS, ids=variant_id)
+names = pytest.mark.parametrize("name", LOSSES)
+
+
+@variants
+def test_padding_anywhere_is_no_item(name, parameters):
+    check_padding(LOSSES[name], name, parameters)
+
+
+@variants
+def test_order_of_items_changes_nothing(name, parameters):
+    check_permutation(LOSSES[name], name, parameters)
+
+
+@variants
+def test_batch_is_made_of_its_lists(name, parameters):
+    check_rows(LOSSES[name], name, parameters)
+
+
+@variants
+def test_gradient_is_that_of_the_value(name, parameters):
+    check_gradient(LOSSES[name], name, parameters)
+
+
+@variants
+def test_value_and_gradient_are_finite_everywhere(name, parameters):
+    check_finite(LOSSES[name], name, parameters)
+
+
+@names
+def test_stored_reference_values(name):
+    check_stored_values(LOSSES[name], name)
+
+
+@variants
+def test_terms_of_parts_join_to_the_value_of_the_whole(name, parameters):
+    """What gradient accumulation and several processes rely on."""
+    lists = random_lists(name)
+    loss, together = LOSSES[name], name == "neural_ndcg" and not parameters.get("independent")
+    value, gradient = value_and_gradient(loss, lists, **parameters)
+    scores = lists.scores.clone().requires_grad_()
+    parts = [
+        loss.terms(scores[rows], lists.labels[rows], mask=lists.mask[rows], **parameters)
+        for rows in (slice(0, 1), slice(1, 4))
+    ]
+    joined = Terms(torch.cat([p.total for p in parts]), torch.cat([p.weight for p in parts]), parts[0].reduction)
+    tolerance = 1e-5 if together else 1e-12
+    assert_close(joined.value().detach(), value, rtol=tolerance, atol=1e-12)
+    (joined_gradient,) = torch.autograd.grad(joined.value(), scores)
+    assert_close(joined_gradient, gradient, rtol=tolerance, atol=1e-12 + tolerance * float(gradient.abs().max()))
+
+
+@variants
+def test_terms_are_per_list_and_only_totals_have_a_gradient(name, parameters):
+    lists = random_lists(name)
+    terms = LOSSES[name].terms(lists.scores.clone().requires_grad_(), lists.labels, mask=lists.mask, **parameters)
+    assert terms.total.shape == terms.weight.shape == (4,)
+    assert terms.total.requires_grad
+    assert not terms.weight.requires_grad
+    assert terms.reduction == ("sum" if "lambda" in name and parameters.get("reduction") != "mean" else "mean")
+
+
+@variants
+def test_precision(name, parameters):
+    lists = random_lists(name)
+    exact, exact_gradient = value_and_gradient(LOSSES[name], lists, **parameters)
+    single, gradient = value_and_gradient(LOSSES[name], lists._replace(scores=lists.scores.float()), **parameters)
+    assert exact.dtype == exact_gradient.dtype == torch.float64
+    assert single.dtype == gradient.dtype == torch.float32
+    assert_close(single.double(), exact, rtol=1e-5, atol=1e-6)
+    assert_close(gradient.double(), exact_gradient, rtol=1e-3, atol=1e-4 * float(exact_gradient.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@variants
+def test_low_precision_scores_are_computed_in_float32(name, parameters, dtype):
+    lists = random_lists(name)
+    low = lists.scores.to(dtype)
+    value, gradient = value_and_gradient(LOSSES[name], lists._replace(scores=low), **parameters)
+    expected, expected_gradient = value_and_gradient(LOSSES[name], lists._replace(scores=low.float()), **parameters)
+    assert value.dtype == torch.float32
+    assert value == expected
+    assert torch.equal(gradient, expected_gradient.to(dtype))
+
+
+@names
+def test_autocast_changes_nothing(name):
+    lists = random_lists(name, dtype=torch.float32)
+    expected, expected_gradient = value_and_gradient(LOSSES[name], lists)
+    with torch.autocast("cpu", torch.bfloat16):
+        value, gradient = value_and_gradient(LOSSES[name], lists)
+    assert value == expected
+    assert torch.equal(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (0, 0), (3, 0)])
+@variants
+def test_nothing_at_all_is_zero_with_a_gradient(name, parameters, shape):
+    scores = torch.zeros(*shape, *([LEVELS] if name == "ordinal" else []))
+    empty = Lists(scores, torch.zeros(shape), torch.ones(shape, dtype=torch.bool))
+    value, gradient = value_and_gradient(LOSSES[name], empty, **parameters)
+    assert value == 0
+    assert gradient.shape == scores.shape
+
+
+@variants
+def test_nothing_but_padding_is_zero_with_a_gradient(name, parameters):
+    lists = random_lists(name)
+    value, gradient = value_and_gradient(LOSSES[name], lists._replace(mask=~lists.mask), **parameters)
+    assert value == 0
+    assert not gradient.any()
+
+
+@variants
+def test_lists_without_a_relevant_item(name, parameters):
+    """They are signal for a pointwise loss only; the others neither learn from them nor count them."""
+    lists = random_lists(name)
+    value, gradient = value_and_gradient(LOSSES[name], lists, **parameters)
+    lists.labels[2] = 0
+    with_zeros, gradient = value_and_gradient(LOSSES[name], lists, **parameters)
+    kept = torch.tensor([0, 1, 3])
+    without, _ = value_and_gradient(LOSSES[name], Lists(*(part[kept] for part in lists)), **parameters)
+    if name in POINTWISE:
+        assert gradient[2].all()
+        assert with_zeros != without
+    else:
+        assert not gradient[2].any()
+        assert_close(with_zeros, without, rtol=1e-6, atol=1e-12)
+    lists.labels[:] = 0
+    value, gradient = value_and_gradient(LOSSES[name], lists, **parameters)
+    assert (value != 0) == bool(gradient.any()) == (name in POINTWISE)
+
+
+@variants
+def test_lists_with_only_relevant_items(name, parameters):
+    lists = random_lists(name)
+    value, gradient = value_and_gradient(LOSSES[name], lists._replace(labels=torch.ones(4, 6)), **parameters)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+    if name in ("ranknet", "triplet", "lambdarank"):  # nothing is above anything
+        assert value == 0
+
+
+@variants
+def test_arguments_are_left_alone_and_labels_may_be_integers(name, parameters):
+    lists = random_lists(name)
+    copies = Lists(*(part.clone() for part in lists))
+    value, _ = value_and_gradient(LOSSES[name], lists, **parameters)
+    assert all(torch.equal(part, copy) for part, copy in zip(lists, copies, strict=True))
+    integers, _ = value_and_gradient(LOSSES[name], lists._replace(labels=lists.labels.long()), **parameters)
+    assert integers == value
+    assert LOSSES[name](lists.scores, lists.labels, **parameters) == value  # no mask: all items are real
+
+
+@variants
+def test_the_way_taken_on_an_accelerator_gives_the_same(name, parameters, monkeypatch):
+    """There every item, not every relevant one, begins pairs, and Sinkhorn carries finished lists along."""
+    lists, _ = insert_padding(random_lists(name), (2,))
+    value, gradient = value_and_gradient(LOSSES[name], lists, **parameters)
+    for module in ("slates", "pairs", "sinkhorn"):
+        monkeypatch.setattr(f"xmrank.losses.{module}.on_host", lambda tensor: False)
+    full, full_gradient = value_and_gradient(LOSSES[name], lists, **parameters)
+    assert_close(full, value, rtol=1e-12, atol=0)
+    assert_close(full_gradient, gradient, rtol=1e-10, atol=1e-14)
+
+
+@variants
+def test_on_an_accelerator_no_value_is_waited_for(name, parameters, monkeypatch):
+    """The tensors of the meta device have none: whoever asks for one gets an error."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # it does not know the device
+    lists = Lists(*(part.to("meta") for part in random_lists(name, dtype=torch.float32)))
+    value, gradient = value_and_gradient(LOSSES[name], lists, **parameters)
+    assert value.shape == ()
+    assert gradient.shape == lists.scores.shape
+
+
+@names
+def test_refusals_are_one_clear_line(name):
+    loss, lists = LOSSES[name], random_lists(name)
+    scores, labels, mask = lists
+    for arguments, keywords, reason in [
+        ((scores[0], labels), {}, "scores must be"),
+        ((scores.long(), labels), {}, "scores must be floating"),
+        ((scores, labels[:, :3]), {}, "labels have shape"),
+        ((scores, labels), {"mask": mask[:2]}, "the mask has shape"),
+        ((scores, labels), {"mask": mask.float()}, "the mask must be bool"),
+        ((scores, labels - 5), {}, "labels must be at least 0"),
+    ]:
+        with pytest.raises(ValueError, match=reason) as caught:
+            loss(*arguments, **keywords)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("ranknet", {"weight": "squares"}),
+        ("lambda_loss", {"weighting": "ndcg3"}),
+        ("lambda_loss", {"reduction": "max"}),
+        ("lambda_loss", {"log_base": 10}),
+        ("lambda_loss", {"k": 0}),
+        ("lambda_loss", {"sigma": 0.0}),
+        ("softmax", {"multi_positive": "any"}),
+        ("neural_ndcg", {"k": 0}),
+        ("neural_ndcg", {"temperature": 0.0}),
+        ("neural_ndcg", {"noise": torch.zeros(4, 6)}),
+        ("approx_ndcg", {"alpha": -1.0}),
+        ("smooth_ndcg", {"temperature": 0.0}),
+        ("rmse", {"levels": 0}),
+    ],
+    ids=variant_id,
+)
+def test_parameters_that_make_no_sense_are_refused(name, parameters):
+    with pytest.raises(ValueError, match=next(iter(parameters))):
+        LOSSES[name](*random_lists(name)[:2], **parameters)
+
+
+@names
+def test_registry_names_documented_functions(name):
+    loss = LOSSES[name]
+    assert getattr(xmrank.losses, name) is loss
+    assert loss.__name__ == name
+    assert all(part in inspect.getdoc(loss) for part in ("Definition:", "Args:", "Returns:", "Source:"))
+    signature = inspect.signature(loss)
+    positional = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert [p.name for p in positional] == ["scores", "labels"]
+    assert signature.parameters["mask"].default is None
+    assert signature.return_annotation is torch.Tensor
+
+
+@pytest.mark.parametrize("log_scores", [True, False])
+def test_stochastic_samples(log_scores):
+    """With the same noise, padding changes nothing; with the same generator, nothing does."""
+    loss, lists = LOSSES["neural_ndcg"], random_lists("neural_ndcg")
+    settings = {"stochastic_samples": 3, "noise_scale": 0.5, "log_scores": log_scores}
+    first, second = (
+        loss(*lists[:2], generator=torch.Generator().manual_seed(seed), **settings).item() for seed in (1, 2)
+    )
+    assert first == loss(*lists[:2], generator=torch.Generator().manual_seed(1), **settings).item() != second
+    noise = torch.randn(3, 4, 6, dtype=torch.float64)
+    value, gradient = value_and_gradient(loss, lists, noise=noise, **settings)
+    padded, real = insert_padding(lists, (2,), garbage=-50.0)
+    wide = torch.cat([noise[..., :2], noise[..., :1] + 9, noise[..., 2:]], 2)
+    padded_value, padded_gradient = value_and_gradient(loss, padded, noise=wide, **settings)
+    assert_close(padded_value, value, rtol=1e-12, atol=0)
+    assert_close(padded_gradient[:, real], gradient, rtol=1e-6, atol=1e-6 * float(gradient.abs().max()))
+    alone = [
+        loss(*(p[i : i + 1] for p in lists[:2]), noise=noise[:, i : i + 1], independent=True, **settings)
+        for i in range(4)
+    ]
+    joint = loss(*lists[:2], noise=noise, independent=True, **settings)
+    assert_close(joint, sum(alone) / 4, rtol=1e-12, atol=0)
+
+
+def test_listmle_shuffles_only_tied_labels():
+    scores, labels = torch.randn(2, 5, dtype=torch.float64), torch.tensor([[2.0, 1.0, 1.0, 1.0, 0.0]]).expand(2, 5)
+    seen = {round(LOSSES["listmle"](scores, labels, generator=_seeded(seed)).item(), 9) for seed in range(20)}
+    assert len(seen) > 1
+    untied = torch.tensor([[4.0, 3.0, 2.0, 1.0, 0.0]]).expand(2, 5)
+    assert LOSSES["listmle"](scores, untied, generator=_seeded(0)) == LOSSES["listmle"](scores, untied)
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@variants
+def test_on_a_gpu(name, parameters):
+    """The same number as on the CPU, and the host never waits for the device."""
+    lists = random_lists(name)
+    value, gradient = value_and_gradient(LOSSES[name], lists, **parameters)
+    there = Lists(*(part.cuda() for part in lists))
+    value_and_gradient(LOSSES[name], there, **parameters)  # loads what is loaded once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        device_value, device_gradient = value_and_gradient(LOSSES[name], there, **parameters)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert_close(device_value.cpu(), value, rtol=1e-9, atol=1e-12)
+    assert_close(device_gradient.cpu(), gradient, rtol=1e-8, atol=1e-10)

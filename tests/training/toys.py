@@ -1,0 +1,75 @@
+"""Lists small enough to train on in a blink, and one call that trains on them."""
+
+import json
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from xmrank.candidates import Lists
+from xmrank.config import RankerConfig, TrainConfig
+from xmrank.training.data import ListData
+from xmrank.training.groups import Group
+from xmrank.training.loop import train_trial
+from xmrank.training.trials import Trial
+
+DIMENSIONS = 6
+TINY = RankerConfig(width=8, layers=1, heads=2, feed_forward=8)
+TRIAL = Trial("listnet", "i2t", 0)
+
+
+def toy_data(lists, *, seed=0, shortest=3, longest=7):
+    """Lists of unequal lengths whose relevant item is the candidate with the largest first coordinate."""
+    rng = np.random.default_rng(seed)
+    queries = rng.normal(size=(lists, DIMENSIONS)).astype(np.float32)
+    gallery = rng.normal(size=(20 * longest, DIMENSIONS)).astype(np.float32)
+    lengths = rng.integers(shortest, longest + 1, lists)
+    candidates = np.concatenate([rng.choice(len(gallery), n, replace=False) for n in lengths])
+    owner = np.repeat(np.arange(lists), lengths)
+    height = gallery[candidates, 0]
+    best = np.full(lists, -np.inf)
+    np.maximum.at(best, owner, height)
+    made = Lists(
+        queries=np.arange(lists, dtype=np.int32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        candidates=candidates.astype(np.int32),
+        labels=(height == best[owner]).astype(np.float32),
+        similarity=(queries[owner] * gallery[candidates]).sum(1).astype(np.float32),
+    )
+    return ListData(made, torch.from_numpy(queries), torch.from_numpy(gallery), torch.device("cpu"))
+
+
+def settings(**changes):
+    return TrainConfig(**{"ranker": TINY, "epochs": 3, "batch_size": 8, "learning_rate": 0.01, **changes})
+
+
+def run_toy(directory, config, trial=TRIAL, *, data=None, selection=None, group=None, on_epoch=None):
+    """Train one ranker on toy lists."""
+    train_trial(
+        trial,
+        config,
+        data or toy_data(30),
+        selection or toy_data(20, seed=1),
+        directory,
+        group=group or Group(),
+        about={},
+        on_epoch=on_epoch or (lambda epoch, seconds: None),
+    )
+
+
+def train_toy(directory, *arguments, **keywords):
+    """Train one ranker on toy lists; returns its weights and its history."""
+    run_toy(directory, *arguments, **keywords)
+    return result(directory)
+
+
+def result(directory):
+    """The weights and the history that a training left."""
+    return load_file(directory / "ranker.safetensors"), json.loads((directory / "history.json").read_text())
+
+
+def assert_equal_weights(one, other):
+    """Bit for bit."""
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
