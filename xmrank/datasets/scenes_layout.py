@@ -31,8 +31,7 @@ BACKGROUNDS: dict[str, Colour] = {
 DIAMETERS = {"small": (17, 19), "medium": (22, 25), "large": (28, 30)}
 """Size → smallest and largest diameter in pixels; a cell of the grid is 32 pixels wide."""
 
-SHAPE_TEXTURES = ("solid", "striped", "dotted", "checkered")
-DIGIT_TEXTURES = ("solid", "striped")
+TEXTURES = ("solid", "striped", "dotted", "checkered")
 PATTERNS = ("plain", "shaded", "striped", "checkered", "grainy")
 GRID = 3
 _DISTINCT = 110.0
@@ -95,14 +94,14 @@ def compose_scene(seed: int, split: str, number: int) -> Scene:
 def _draw_thing(rng: random.Random, colours: list[str], row: int, column: int) -> Thing:
     label = rng.randrange(len(LABEL_NAMES))
     size = rng.choice(list(DIAMETERS))
-    textures = ("solid",) if size == "small" else DIGIT_TEXTURES if label < 10 else SHAPE_TEXTURES
+    plain = label < 10 or size == "small"  # a texture would leave nothing legible of a digit's strokes
     diameter = rng.randint(*DIAMETERS[size])
     slack = (32 - diameter) // 2
     return Thing(
         label=label,
         colour=rng.choice(colours),
         size=size,
-        texture=rng.choice(textures),
+        texture="solid" if plain else rng.choice(TEXTURES),
         row=row,
         column=column,
         diameter=diameter,
