@@ -7,12 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+from hypothesis import settings
 
 from xmrank.cluster import connect
 from xmrank.config import EmbedConfig
 from xmrank.embedding import EmbeddingStore
 from xmrank.embedding.importing import import_embeddings
 from xmrank.paths import HOME_VARIABLE
+
+settings.register_profile("xmrank", deadline=None)  # machines that are shared have slow moments
+settings.load_profile("xmrank")
+
+pytest_plugins = ["pipeline"]
 
 SPLITS = {"train": 60, "val": 20, "test": 20}
 

@@ -318,7 +318,7 @@ class TrainEncoderConfig:
     """Directory of the trained weights."""
     model: str = "xmrank-tiny"
     """The model's configuration: xmrank-tiny or a name that open_clip knows."""
-    images: int = 30000
+    images: int = 24000
     """Scenes to train on, five captions each."""
     held_out: int = 400
     """Other scenes of the same seed, on which hit@1 is measured after every epoch."""
@@ -326,10 +326,10 @@ class TrainEncoderConfig:
     """Seed of these scenes; never that of a data set that the encoder will be measured on."""
     seed: int = 0
     """Seed of the initial weights, the data order and the augmentation."""
-    epochs: int = 20
-    """Passes over the scenes; an image meets one of its captions, drawn anew, in each."""
-    batch_size: int = 256
-    """Pairs of a step, over all workers; every other caption of the step is a negative."""
+    epochs: int = 5
+    """Passes over the scenes; an image meets all its captions in each."""
+    batch_size: int = 128
+    """Images of a step, over all workers; the captions of the others are negatives."""
     learning_rate: float = 1e-3
     """Highest step size of AdamW."""
     warmup: float = 0.05

@@ -102,9 +102,9 @@ class Parent:
             run = self.run if self.running and self.run else self.begin()
             assert self.uri
             tracking.log_artifacts(self.uri, run, *(folder / name for name in REPORT_FILES))
-            write_json(self.path, {**self.known, REPORTED: manifest.fingerprint})
         if self.running and self.uri and self.run:
             tracking.end(self.uri, self.run)
+            write_json(self.path, {**self.known, REPORTED: manifest.fingerprint})
 
     def fail(self) -> None:
         """End the run as failed, if it was begun."""

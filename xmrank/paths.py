@@ -15,17 +15,16 @@ def home() -> Path:
     """The folder that relative paths start from: XMRANK_HOME, else the current directory.
 
     Raises:
-        ConfigError: inside a submitted Ray job without XMRANK_HOME, where the current directory is a temporary copy.
+        ConfigError: inside a submitted Ray job, where the current directory is a temporary copy, without XMRANK_HOME
+            or with a relative one.
     """
-    configured = os.environ.get(HOME_VARIABLE)
-    if configured:
-        return Path(configured).absolute()
-    if in_ray_job():
+    folder = Path(os.environ.get(HOME_VARIABLE, "")).expanduser()
+    if in_ray_job() and not folder.is_absolute():
         raise ConfigError(
             f"a relative path inside a Ray job would end in the job's temporary copy of the code: set {HOME_VARIABLE} "
             "to a folder that all nodes share, or give absolute paths"
         )
-    return Path.cwd()
+    return folder.absolute()
 
 
 def in_ray_job() -> bool:

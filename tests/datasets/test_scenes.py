@@ -17,7 +17,7 @@ from xmrank.datasets import scenes
 from xmrank.datasets.scenes import IMAGE_SIZE, LABEL_NAMES, compose_scene, describe, draw_scene, generate
 from xmrank.datasets.scenes_captions import RELATIONS, Claim, Mention
 from xmrank.datasets.scenes_drawing import CELL, _glyphs
-from xmrank.datasets.scenes_layout import BACKGROUNDS, COLOURS, DIAMETERS, SHAPES, Scene, Thing
+from xmrank.datasets.scenes_layout import BACKGROUNDS, COLOURS, DIAMETERS, PATTERNS, SHAPES, Scene, Thing
 from xmrank.datasets.scenes_words import SYNONYMS
 from xmrank.datasets.tables import CAPTIONS, IMAGES
 from xmrank.errors import ConfigError
@@ -117,7 +117,7 @@ generate(Path(sys.argv[1]), train=300, val=0, test=300, progress=lambda images: 
 
 
 def test_second_run_draws_nothing(undisturbed, monkeypatch):
-    monkeypatch.setattr(scenes, "draw_scene", lambda scene: pytest.fail("drew an image that was there"))
+    monkeypatch.setattr(scenes, "write_scene", lambda scene, file: pytest.fail("drew an image that was there"))
     counted: list[int] = []
     generate(undisturbed, **SIZES, progress=counted.append)
     assert counted == [12]
@@ -150,6 +150,7 @@ def test_scenes_use_all_that_there_is():
     assert {thing.size for thing in things} == set(DIAMETERS)
     assert {thing.texture for thing in things} == {"solid", "striped", "dotted", "checkered"}
     assert {scene.background for scene in SCENES} == set(BACKGROUNDS)
+    assert {scene.pattern for scene in SCENES} == set(PATTERNS)
     assert {(thing.row, thing.column) for thing in things} == {(row, column) for row in range(3) for column in range(3)}
 
 
@@ -225,6 +226,8 @@ RED_SEVEN = Mention(is_digit=True, label=7, colour="red")
         (Claim((STAR,), count=2), True),
         (Claim((STAR,), count=3), False),
         (Claim((STAR,), background="cream"), False),
+        (Claim((STAR,), background="black", pattern="plain"), True),
+        (Claim((STAR,), background="black", pattern="tiled"), False),
         (Claim((Mention(False, None, size="large"),)), False),
     ],
 )
@@ -251,6 +254,7 @@ def words_for(names) -> dict[str, str]:
         (COLOURS, lambda scene: {thing.colour for thing in scene.things}),
         (SHAPES, lambda scene: {LABEL_NAMES[thing.label] for thing in scene.things}),
         (("small", "large"), lambda scene: {thing.size for thing in scene.things}),
+        (PATTERNS, lambda scene: {scene.pattern}),
         (("striped", "dotted", "checkered"), lambda scene: {thing.texture for thing in scene.things}),
     ],
 )

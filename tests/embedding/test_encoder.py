@@ -61,7 +61,7 @@ def test_bundled_is_the_default_of_tiny_only(tiny):
 
 
 def test_description(tiny):
-    assert (tiny.name, tiny.dimensions) == ("xmrank-tiny", 128)
+    assert (tiny.name, tiny.dimensions) == ("xmrank-tiny", 256)
     assert tiny.preprocessing["image"]["size"] == 64
     assert tiny.preprocessing["context_length"] == 28
     assert json.loads(json.dumps(tiny.preprocessing)) == tiny.preprocessing
@@ -70,7 +70,7 @@ def test_description(tiny):
 def test_embeddings_are_unit_vectors(tiny):
     images = torch.stack([tiny.preprocess(Image.new("RGB", (120, 80), colour)) for colour in ("red", "blue", "black")])
     for vectors in (tiny.encode_images(images), tiny.encode_texts(["a red star", "", "a dog chases a ball " * 40])):
-        assert vectors.shape == (3, 128)
+        assert vectors.shape == (3, 256)
         assert vectors.dtype == torch.float32
         assert vectors.norm(dim=1).tolist() == pytest.approx([1.0] * 3, abs=1e-6)
 

@@ -22,7 +22,7 @@ from xmrank.errors import ConfigError
 from xmrank.stage import read_manifest
 
 JOB = Path(__file__).parents[2] / "jobs/train_encoder.py"
-SMALL = {"images": 64, "held_out": 20, "epochs": 3, "batch_size": 16, "autocast": False}
+SMALL = {"images": 64, "held_out": 20, "epochs": 2, "batch_size": 16, "autocast": False}
 
 
 def untrained():
@@ -166,10 +166,10 @@ def test_job_killed_and_run_again_ends_like_an_undisturbed_one(tmp_path):
     assert killed.fingerprint == whole.fingerprint
     assert set(whole.outputs) == {"xmrank-tiny.safetensors", "history.json"}
     history = json.loads((tmp_path / "whole/history.json").read_text())
-    assert [entry["epoch"] for entry in history] == [1, 2, 3]
+    assert [entry["epoch"] for entry in history] == [1, 2]
     assert set(history[0]) == {"epoch", "loss", "i2t_hit_at_1", "t2i_hit_at_1"}
     before = (tmp_path / "whole/manifest.json").stat().st_mtime_ns
     train_encoder(TrainEncoderConfig(output=tmp_path / "whole", workers=2, **SMALL))
     assert (tmp_path / "whole/manifest.json").stat().st_mtime_ns == before
     encoder = load_encoder("xmrank-tiny", str(tmp_path / "whole/xmrank-tiny.safetensors"))
-    assert encoder.encode_texts(["a red star"]).shape == (1, 128)
+    assert encoder.encode_texts(["a red star"]).shape == (1, 256)

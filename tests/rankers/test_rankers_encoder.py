@@ -8,7 +8,7 @@ from torch import nn
 
 from xmrank.rankers import build
 from xmrank.rankers.encoder import RankEncoding, SelfAttention, UnbiasedLayerNorm, sinusoids
-from xmrank.rankers.layers import Dropout, linear
+from xmrank.rankers.layers import Dropout
 
 
 def test_attention_equals_torchs_own():
@@ -97,10 +97,10 @@ def test_the_rank_encoding_reads_the_similarity():
     assert scores.std() > 1e-4
 
 
-def test_stacked_matrices_start_as_if_each_stood_alone():
+def test_the_fused_projections_start_as_if_each_stood_alone():
     torch.manual_seed(0)
-    layer = linear(30, 90, stacked=3)
+    attention = SelfAttention(30, 2, 0.0)
     bound = math.sqrt(6 / (30 + 30))
-    for part in layer.weight.chunk(3):
+    for part in attention.qkv.weight.chunk(3):
         assert part.abs().max().item() == pytest.approx(bound, rel=0.02)
-    assert layer.bias.abs().max().item() <= 30**-0.5
+    assert attention.qkv.bias.abs().max().item() <= 30**-0.5

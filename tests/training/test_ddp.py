@@ -1,8 +1,8 @@
 """Several processes that train one ranker together end where one process with the same global batches ends.
 
-Weights are compared after plain gradient steps: sums in another order differ in float32's last digits only. Adam divides
-a gradient by its own size, and so blows up the rounding of weights that no score depends on (the bias of the attention's
-keys, a constant added to all scores); after its steps, what the rankers score is compared.
+Weights are compared after plain gradient steps: sums in another order differ in float32's last digits only. Adam
+divides a gradient by its own size, and so blows up the rounding of weights that no score depends on (the bias of the
+attention's keys, a constant added to all scores); after its steps, what the rankers score is compared.
 """
 
 from unittest import mock

@@ -12,7 +12,7 @@ DROPPING = RankerConfig(width=8, layers=1, heads=2, feed_forward=8, dropout=0.2,
 CONFIG = settings(ranker=DROPPING, epochs=4, schedule="one_cycle", weight_decay=0.01, gradient_clip=1.0)
 
 
-class Interrupted(Exception):
+class StoppedError(Exception):
     """Stands for whatever ends a process."""
 
 
@@ -21,7 +21,7 @@ def stop_after(last):
 
     def stop(epoch, seconds):
         if epoch["epoch"] == last:
-            raise Interrupted
+            raise StoppedError
 
     return stop
 
@@ -34,7 +34,7 @@ class Failing(ListData):
     def batch(self, rows):
         Failing.asked += 1
         if Failing.asked == 12:
-            raise Interrupted
+            raise StoppedError
         return super().batch(rows)
 
 
@@ -43,17 +43,17 @@ def test_an_interrupted_training_ends_in_the_same_weights_and_figures(tmp_path, 
     trial = Trial(name, "i2t", 0)
     weights, history = train_toy(tmp_path / "undisturbed", CONFIG, trial)
     for epoch in (1, 3):
-        with pytest.raises(Interrupted):
+        with pytest.raises(StoppedError):
             train_toy(tmp_path / "resumed", CONFIG, trial, on_epoch=stop_after(epoch))
     resumed, figures = train_toy(tmp_path / "resumed", CONFIG, trial)
     assert_equal_weights(resumed, weights)
     assert figures == history
 
 
-def test_an_interruption_within_an_epoch_repeats_that_epoch(tmp_path, monkeypatch):
+def test_an_interruption_within_an_epoch_repeats_that_epoch(tmp_path):
     data, config = toy_data(80), CONFIG
     weights, history = train_toy(tmp_path / "undisturbed", config, data=data)
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         train_toy(tmp_path / "resumed", config, data=Failing(**vars(data)))
     told = []
     resumed, figures = train_toy(tmp_path / "resumed", config, data=data, on_epoch=lambda e, s: told.append(e["epoch"]))
@@ -71,7 +71,7 @@ def test_the_best_epoch_before_an_interruption_is_still_the_best_after_it(tmp_pa
         return {"selection_mean": next(means)}
 
     monkeypatch.setattr("xmrank.training.loop.evaluate", evaluate)
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         train_toy(tmp_path, CONFIG, on_epoch=stop_after(3))
     weights, history = train_toy(tmp_path, CONFIG)
     assert history["best_epoch"] == 2
@@ -80,7 +80,7 @@ def test_the_best_epoch_before_an_interruption_is_still_the_best_after_it(tmp_pa
 
 def test_an_interruption_after_the_last_epoch_only_writes_the_ranker(tmp_path):
     weights, history = train_toy(tmp_path / "undisturbed", CONFIG)
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         train_toy(tmp_path / "resumed", CONFIG, on_epoch=stop_after(4))
     told = []
     resumed, figures = train_toy(tmp_path / "resumed", CONFIG, on_epoch=lambda e, s: told.append(e))

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmrank.datasets.scenes_captions import Caption, Claim, Mention, describe
-from xmrank.datasets.scenes_drawing import IMAGE_SIZE, draw_scene
+from xmrank.datasets.scenes_drawing import IMAGE_SIZE, draw_scene, write_scene
 from xmrank.datasets.scenes_layout import LABEL_NAMES, Scene, Thing, compose_scene
 from xmrank.datasets.tables import CAPTIONS, IMAGES
 from xmrank.errors import ConfigError
 
 __all__ = [
     "IMAGE_SIZE", "LABEL_NAMES", "Caption", "Claim", "Mention", "Scene", "Thing",
-    "compose_scene", "describe", "draw_scene", "generate", "scene_tables",
+    "compose_scene", "describe", "draw_scene", "generate", "scene_tables", "write_scene",
 ]  # fmt: skip
 
 VERSION = 1
@@ -123,7 +123,7 @@ def _draw_chunk(root: Path, seed: int, chunk: _Chunk) -> int:
     (root / _location(split, 0)).parent.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         path = root / _location(split, number)
-        draw_scene(compose_scene(seed, split, number)).save(_part(path), "JPEG", quality=90)
+        write_scene(compose_scene(seed, split, number), _part(path))
         _part(path).replace(path)
     return len(numbers)
 

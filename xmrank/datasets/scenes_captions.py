@@ -46,20 +46,26 @@ class Mention:
 class Claim:
     """What a caption says of its scene.
 
-    One or two mentions; between first and second, a relation; of the scene, its background and how many things are in
-    it. None where it says nothing.
+    One or two mentions; between first and second, a relation; of the scene, its background's colour and pattern and how
+    many things are in it. None where it says nothing.
     """
 
     mentions: tuple[Mention, ...]
     relation: str | None = None
     background: str | None = None
+    pattern: str | None = None
     count: int | None = None
 
     def holds(self, scene: Scene) -> bool:
         """True if the claim is true of the scene."""
-        if self.background not in (None, scene.background) or self.count not in (None, len(scene.things)):
-            return False
-        return any(self._holds_for(things) for things in permutations(scene.things, len(self.mentions)))
+        whole = [
+            (self.background, scene.background),
+            (self.pattern, scene.pattern),
+            (self.count, len(scene.things)),
+        ]
+        return all(said in (None, true) for said, true in whole) and any(
+            self._holds_for(things) for things in permutations(scene.things, len(self.mentions))
+        )
 
     def _holds_for(self, things: tuple[Thing, ...]) -> bool:
         return all(mention.fits(thing) for mention, thing in zip(self.mentions, things, strict=True)) and (
@@ -103,17 +109,19 @@ def describe(scene: Scene) -> tuple[Caption, ...]:
 def _choose_claim(scene: Scene, rng: random.Random) -> Claim:
     first, second = rng.sample(scene.things, 2)
     one, two = _mention(first, rng), _mention(second, rng)
-    topic = rng.choices(("one", "pair", "relation", "count"), (20, 36, 36, 8))[0]
+    topic = rng.choices(("one", "pair", "relation", "count"), (14, 40, 38, 8))[0]
     relation = None
     if topic == "relation":
         relation = rng.choice([name for name, stands in RELATIONS.items() if stands(first, second)])
-    extra = rng.choices(("place", "background", "nothing"), (60, 30, 10) if topic == "one" else (40, 25, 35))[0]
+    extra = rng.choices(("place", "background", "nothing"), (30, 60, 10))[0]
     if extra == "place":
         one = replace(one, place=(first.row, first.column))
+    background = extra == "background"
     return Claim(
         mentions=(one,) if topic in ("one", "count") else (one, two),
         relation=relation,
-        background=scene.background if extra == "background" else None,
+        background=scene.background if background else None,
+        pattern=scene.pattern if background and rng.random() < 0.6 else None,
         count=len(scene.things) if topic == "count" else None,
     )
 

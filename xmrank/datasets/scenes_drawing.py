@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,16 +33,21 @@ def draw_scene(scene: Scene) -> Image.Image:
     return image
 
 
+def write_scene(scene: Scene, file: Path | BinaryIO) -> None:
+    """Write the scene as the data set's JPEG files hold it."""
+    draw_scene(scene).save(file, "JPEG", quality=90)
+
+
 def _draw_background(scene: Scene) -> Image.Image:
     rng = random_numbers(f"{scene.key}/background")
     y, x = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE]
-    strength, period = rng.uniform(10, 22), rng.randint(8, 20)
+    strength, period = rng.uniform(16, 28), rng.randint(8, 20)
     if scene.pattern == "shaded":
         angle = rng.uniform(0, 2 * math.pi)
         relief = ((x / IMAGE_SIZE - 0.5) * math.cos(angle) + (y / IMAGE_SIZE - 0.5) * math.sin(angle)) * 2
-    elif scene.pattern == "striped":
+    elif scene.pattern == "banded":
         relief = np.where((x + y * rng.choice((-1, 0, 1))) // period % 2, 0.5, -0.5)
-    elif scene.pattern == "checkered":
+    elif scene.pattern == "tiled":
         relief = np.where((x // period + y // period) % 2, 0.5, -0.5)
     elif scene.pattern == "grainy":
         grain = np.frombuffer(rng.randbytes(IMAGE_SIZE * IMAGE_SIZE), np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE)

@@ -32,7 +32,7 @@ DIAMETERS = {"small": (17, 19), "medium": (22, 25), "large": (28, 30)}
 """Size → smallest and largest diameter in pixels; a cell of the grid is 32 pixels wide."""
 
 TEXTURES = ("solid", "striped", "dotted", "checkered")
-PATTERNS = ("plain", "shaded", "striped", "checkered", "grainy")
+PATTERNS = ("plain", "shaded", "banded", "tiled", "grainy")
 GRID = 3
 _DISTINCT = 110.0
 """Smallest RGB distance at which a colour still shows on a background."""

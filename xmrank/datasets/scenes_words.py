@@ -42,6 +42,11 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "navy": ("navy", "dark blue"),
     "brown": ("brown", "chocolate"),
     "turquoise": ("turquoise", "teal"),
+    "plain": ("flat", "even"),
+    "shaded": ("shaded", "fading"),
+    "banded": ("banded", "lined"),
+    "tiled": ("tiled", "chessboard"),
+    "grainy": ("grainy", "noisy"),
 }
 """Word of a scene → the words captions use for it; repeated where it is the usual one."""
 
@@ -86,8 +91,8 @@ _COUNT = (
     "{a} is one of {count} objects", "{a} in a picture of {count} things",
 )  # fmt: skip
 _BACKGROUND = (
-    "{sentence} on a {background} background", "{sentence}, against {background}", "on {background}, {sentence}",
-    "{sentence}; the background is {background}", "{background} background: {sentence}",
+    "{sentence} on {article} {background} background", "{sentence}, against {background}",
+    "on {background}, {sentence}", "{sentence}; the background is {background}", "{background} background: {sentence}",
 )  # fmt: skip
 
 
@@ -96,8 +101,10 @@ def word(claim: Claim, rng: random.Random) -> str:
     forms, parts = _forms(claim, rng)
     sentence = rng.choice(forms).format(**parts)
     if claim.background is not None:
-        background = rng.choice(SYNONYMS[claim.background])
-        sentence = rng.choice(_BACKGROUND).format(sentence=sentence, background=background)
+        background = " ".join(rng.choice(SYNONYMS[said]) for said in (claim.pattern, claim.background) if said)
+        sentence = rng.choice(_BACKGROUND).format(
+            sentence=sentence, background=background, article=_article(background)
+        )
     return sentence[0].upper() + sentence[1:] + rng.choice((".", ".", ""))
 
 
@@ -126,7 +133,7 @@ def _phrase(mention: Mention, rng: random.Random) -> str:
         else:
             before.append(rng.choice(SYNONYMS[mention.colour]))
     phrase = " ".join([*before, _noun(mention, rng)])
-    return f"{'an' if _begins_with_vowel(phrase) else 'a'} {phrase}{after}"
+    return f"{_article(phrase)} {phrase}{after}"
 
 
 def _noun(mention: Mention, rng: random.Random) -> str:
@@ -138,5 +145,5 @@ def _noun(mention: Mention, rng: random.Random) -> str:
     return rng.choice(("{}", "{}", "digit {}", "number {}", "handwritten {}", "figure {}")).format(figure)
 
 
-def _begins_with_vowel(phrase: str) -> bool:
-    return phrase[0] in "aeiou8" and not phrase.startswith("one")
+def _article(phrase: str) -> str:
+    return "an" if phrase[0] in "aeiou8" and not phrase.startswith("one") else "a"

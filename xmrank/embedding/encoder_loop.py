@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xmrank.config import TrainEncoderConfig
-from xmrank.datasets.scenes import compose_scene, describe, draw_scene
+from xmrank.datasets.scenes import compose_scene, describe, write_scene
 from xmrank.embedding.encoder import Encoder, load_encoder
 from xmrank.files import atomic
 
@@ -41,7 +41,7 @@ def draw_pairs(encoder: Encoder, seed: int, split: str, numbers: range) -> Pairs
     for number in numbers:
         scene = compose_scene(seed, split, number)
         file = io.BytesIO()
-        draw_scene(scene).save(file, "JPEG", quality=90)
+        write_scene(scene, file)
         normal = encoder.preprocess(Image.open(file).convert("RGB"))
         pixels.append(((normal * std + mean) * 255).round().to(torch.uint8))
         tokens.append(encoder.tokenizer([caption.text for caption in describe(scene)]))
@@ -127,11 +127,12 @@ class Towers(nn.Module):
         self.autocast = autocast
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised images [B, 3, H, W] and tokens [B, context] → float32 features [B, d] twice, and the scale."""
+        """Normalised images [B, 3, H, W] and tokens [B, C, context] → float32 [B, d] and [C, B, d], and the scale."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
             image = self.model.encode_image(images, normalize=True)
-        text = self.model.encode_text(tokens, normalize=True)  # in float32: bfloat16 is slower on so few channels
-        return image.float(), text.float(), self.model.logit_scale.exp()
+        # In float32: bfloat16 is slower on so few channels.
+        text = self.model.encode_text(tokens.transpose(0, 1).flatten(0, 1), normalize=True)
+        return image.float(), text.float().unflatten(0, (tokens.shape[1], -1)), self.model.logit_scale.exp()
 
 
 class Training:
@@ -172,9 +173,10 @@ class Training:
         self.model.train()
         for step in range(self.steps):
             rows = order[step * self.batch : (step + 1) * self.batch]
-            captions = torch.randint(self.tokens.shape[1], (len(rows),), generator=rng)
             self.set_learning_rate(epoch * self.steps + step)
-            loss = self.loss(*self.towers(self.images(rows, rng), self.tokens[rows, captions]))
+            image, texts, scale = self.towers(self.images(rows, rng), self.tokens[rows])
+            # An image's features serve all its captions: several times what one caption teaches, at little more cost.
+            loss = torch.stack([self.loss(image, text, scale) for text in texts]).mean()
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

@@ -1,5 +1,6 @@
 """The embedding stage's Ray part: shards through a pool of encoder actors."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -37,12 +38,20 @@ class ShardEncoder:
         return {"items": report.items, "broken": len(report.broken)}
 
 
+def quiet_console() -> None:
+    """Keep Ray Data's messages to its log file: progress is ours, and failures come back as exceptions."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
+
+
 def encode_shards(shards: list[Shard], settings: dict[str, Any], work: Path, workers: int) -> Iterator[dict[str, Any]]:
     """Encode shards on the cluster; yields the items and broken items of each as it is finished, in any order."""
     connect()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    quiet_console()
     workers, cpus, gpus = pool_size(workers)
     workers = min(workers, len(shards))
     rows = ray.data.from_items([asdict(shard) for shard in shards], override_num_blocks=len(shards))

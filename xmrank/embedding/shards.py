@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xmrank.embedding.encoder import Encoder
 from xmrank.errors import DataError
@@ -135,5 +135,7 @@ def decode(content: bytes) -> Image.Image:
         return ImageOps.exif_transpose(image).convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"more than {PIXEL_LIMIT} pixels") from None
+    except UnidentifiedImageError:
+        raise DataError("not an image of a known format") from None
     except Exception as error:  # Pillow's decoders raise many kinds
         raise DataError(f"not readable as an image: {' '.join(str(error).split()) or type(error).__name__}") from None

@@ -102,7 +102,8 @@ def check_embeddings(array: np.ndarray, name: str, *, block: int = 65536) -> Non
     if array.dtype.kind != "f":
         raise DataError(f"{name}: type {array.dtype}, expected floating-point numbers")
     for start in range(0, len(array), block):
-        part = np.asarray(array[start : start + block], np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused as such
+            part = np.asarray(array[start : start + block], np.float32)
         for fault, rows in (("NaN or infinity", ~np.isfinite(part).all(1)), ("only zeros", ~part.any(1))):
             if rows.any():
                 first, more = start + int(np.argmax(rows)), int(rows.sum()) - 1

@@ -16,7 +16,7 @@ from .layers import Dropout, linear_init_
 NORM_EPS = 1e-5
 """Added to the variance by the input normalisation, as `torch.nn.LayerNorm` does."""
 VARIANCE_FLOOR = 1e-8
-"""Added to the variance of a list's similarities: lists whose cosines differ by less than 1e-4 count as constant."""
+"""Added to the variance of a list's similarities: differences far below 1e-4 count as none."""
 
 
 class ItemFeatures(nn.Module):
@@ -139,7 +139,8 @@ def _total(parts: Sequence[Tensor]) -> Tensor:
 def cosine_columns(similarity: Tensor, mask: Tensor | None) -> Tensor:
     """The similarity, raw and standardised over the real items of its list (population variance), [lists, items, 2].
 
-    The values at padding are finite and mean nothing. A list whose similarities are all equal is all 0 in the second.
+    The values at padding are finite and mean nothing. Where a list's similarities are all equal,
+    the second is 0 but for rounding.
     """
     real = torch.ones_like(similarity) if mask is None else mask.to(similarity.dtype)
     count = real.sum(-1, keepdim=True).clamp(min=1)

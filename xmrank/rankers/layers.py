@@ -48,7 +48,7 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape and floating dtype → the same."""
-        if not self.training or self.probability == 0 or x.numel() == 0:
+        if not self.training or self.probability == 0:
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.probability)

@@ -29,7 +29,7 @@ class RankerParameters:
     input_norm: bool = False
     """Layer norm over the embedding features of an item together, before the first layer; cosine stays as it is."""
     input_dropout: float = 0.0
-    """Dropout on the embedding features; the query is dropped once a list, as it is projected once a list."""
+    """Dropout on the embedding features, each block on its own; on the query once a list, as it is projected."""
     output_activation: str | None = None
     """None, sigmoid or tanh on the output, before the residual is added."""
     levels: int = 1

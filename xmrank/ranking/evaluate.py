@@ -32,12 +32,13 @@ from xmrank.ranking.results import (
 )
 from xmrank.ranking.scoring import score_lists
 from xmrank.stage import Manifest, Stage, read_manifest
-from xmrank.training.checkpoint import load_ranker
+from xmrank.training.checkpoint import load_ranker, read_about
 from xmrank.training.train import STAGE as TRAIN
 from xmrank.training.train import TRACKING, connect_tracking
 
 STAGE = "evaluate"
 FIRST_STAGE = "cosine"
+PARTS = ("metrics", "rankings", "summary")
 TIE_RULE = "expectation over random orders of equal scores"
 
 
@@ -59,7 +60,7 @@ class Task:
     top_n: int
 
     def part(self, kind: str) -> Path:
-        """A part file: ``summary`` is written last."""
+        """A part file, of one of ``PARTS``."""
         return self.work / f"{self.name}.{kind}"
 
 
@@ -92,7 +93,7 @@ def check(store: EmbeddingStore, lists: Manifest, rankers: Manifest) -> None:
 def evaluate_all(stage: Stage, config: EvaluateConfig, store: EmbeddingStore, lists: Manifest) -> Manifest:
     """Evaluate what is missing, join the parts and finish the stage."""
     tasks = plan(stage, config, store)
-    left = [task for task in tasks if not task.part("summary").exists()]
+    left = [task for task in tasks if not all(task.part(kind).exists() for kind in PARTS)]
     with Progress("evaluate (methods)", len(tasks), len(tasks) - len(left)) as progress:
         for _ in run_tasks(evaluate_one, left) if left else ():
             progress.advance()
@@ -116,11 +117,9 @@ def plan(stage: Stage, config: EvaluateConfig, store: EmbeddingStore) -> list[Ta
     """The first stage in both directions, then every ranker."""
     lists, rankers = resolve(config.lists), resolve(config.rankers)
     common: dict[str, Any] = {"embeddings": store.directory, "lists": lists, "work": stage.work, "top_n": config.top_n}
-    tasks = [Task(f"{FIRST_STAGE}-{d}", d, ranker=None, **common) for d in DIRECTIONS]
-    for folder in sorted((rankers / "trials").iterdir()):
-        direction = json.loads((folder / "ranker.json").read_text())["direction"]
-        tasks.append(Task(folder.name, direction, ranker=folder, **common))
-    return tasks
+    first = [Task(f"{FIRST_STAGE}-{d}", d, ranker=None, **common) for d in DIRECTIONS]
+    trials = sorted((rankers / "trials").iterdir())
+    return first + [Task(trial.name, read_about(trial)["direction"], ranker=trial, **common) for trial in trials]
 
 
 def evaluate_one(task: Task) -> None:
@@ -199,11 +198,12 @@ def log_results(stage: Stage, config: EvaluateConfig, rows: list[dict[str, Any]]
     metrics: dict[str, dict[str, float]] = {}
     for row in rows:
         trial = f"{row['loss']}-{row['direction']}-seed{row['seed']}"
-        run = first if row["method"] == FIRST_STAGE else runs[trial]
+        run = first if row["method"] == FIRST_STAGE else runs.get(trial)
         place = "" if row["protocol"] == "lists" else f"{row['protocol']}/"
-        if row["mean"] is not None:
+        if run and row["mean"] is not None:
             name = f"{row['direction']}/{place}{mlflow_name(row['metric'])}"
             metrics.setdefault(run, {})[name] = row["mean"]
     for run, values in metrics.items():
-        tracking.log_metrics(uri, run, values)
+        if tracking.status(uri, run):  # rankers that were trained elsewhere have their runs there
+            tracking.log_metrics(uri, run, values)
     tracking.end(uri, first)

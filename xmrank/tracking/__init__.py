@@ -9,6 +9,17 @@ from xmrank.tracking.runs import (
     log_metrics,
     origin_tags,
     set_tags,
+    status,
 )
 
-__all__ = ["TrackingError", "begin", "connect", "end", "log_artifacts", "log_metrics", "origin_tags", "set_tags"]
+__all__ = [
+    "TrackingError",
+    "begin",
+    "connect",
+    "end",
+    "log_artifacts",
+    "log_metrics",
+    "origin_tags",
+    "set_tags",
+    "status",
+]

@@ -1,9 +1,10 @@
 """MLflow runs on two levels, sweep and trial: made by the driver, logged to by run id from any process."""
 
+import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ NAME_TAG = "mlflow.runName"
 EXPERIMENT = "xmrank"
 PARAM_LIMIT = 6000
 """MLflow refuses longer parameter values."""
+FIRST_CALL = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""MLflow retries for minutes: right in the middle of a run, wrong for an address at which nobody ever was."""
 
 
 class TrackingError(Exception):
@@ -32,10 +35,33 @@ def connect(home: Path) -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
     try:
-        experiment_id(MlflowClient(uri), home)
+        with defaults(FIRST_CALL):
+            experiment_id(MlflowClient(uri), home)
     except Exception as error:  # SQLAlchemy, requests and MLflow each raise their own
-        raise TrackingError(f"{uri}: cannot track runs there: {' '.join(str(error).split())[:300]}") from None
+        raise TrackingError(f"{uri}: cannot track runs there: {reason(error)}") from None
     return uri
+
+
+@contextlib.contextmanager
+def defaults(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the block, where the user has not set them."""
+    own = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name in own:
+            del os.environ[name]
+
+
+def reason(error: BaseException) -> str:
+    """What is wrong, in one line: the system's own words where they are found inside what libraries wrapped around."""
+    inner: BaseException | None = error
+    while inner:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return " ".join(str(error).split())[:300]
 
 
 def experiment_id(client: MlflowClient, home: Path) -> str:
@@ -78,7 +104,7 @@ def begin(
         The run id.
     """
     client = MlflowClient(uri)
-    if resume and exists(client, resume):
+    if resume and status(uri, resume):
         client.set_terminated(resume, RunStatus.to_string(RunStatus.RUNNING))
         return resume
     all_tags = {NAME_TAG: name, **({PARENT_TAG: parent} if parent else {}), **(tags or {})}
@@ -94,12 +120,13 @@ def begin(
     return run_id
 
 
-def exists(client: MlflowClient, run_id: str) -> bool:
-    """Whether a run is there and not deleted."""
+def status(uri: str, run_id: str) -> str | None:
+    """RUNNING, FINISHED or FAILED; None where there is no such run, or it was deleted."""
     try:
-        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+        info = MlflowClient(uri).get_run(run_id).info
     except MlflowException:
-        return False
+        return None
+    return str(info.status) if info.lifecycle_stage == "active" else None
 
 
 def log_metrics(uri: str, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from xmrank.candidates import Lists, Role, lists_path
 from xmrank.cluster import connect, pool_size
 from xmrank.config import Direction, TrainConfig
 from xmrank.embedding import EmbeddingStore
+from xmrank.errors import DataError
 from xmrank.evaluation import mlflow_name
+from xmrank.files import write_text
 from xmrank.progress import Progress
 from xmrank.training.checkpoint import read_meta
 from xmrank.training.data import ListData
@@ -38,6 +41,7 @@ class Work:
     Attributes:
         embeddings, lists, output: absolute paths.
         about: further fields of every ranker's JSON.
+        failures: folder that takes a file for each trial that failed.
         tracking_uri: of MLflow.
         runs: trial name → MLflow run id.
     """
@@ -48,6 +52,7 @@ class Work:
     output: Path
     trials: list[Trial]
     about: dict[str, Any]
+    failures: Path
     tracking_uri: str
     runs: dict[str, str]
 
@@ -58,13 +63,16 @@ def train_on_cluster(work: Work, scratch: Path) -> None:
     One Ray Train run serves all of them, because its start costs more than many a trial. Its workers form groups of
     ``workers_per_trial``; each group trains its share of the trials one after another, under DDP when it has several
     workers. Trials keep their own states, so restarted workers go on where they were.
+
+    Raises:
+        DataError: a trial failed; the others were trained.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # the default, 2 s, is felt in short runs
     connect()
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     size = work.config.workers_per_trial
-    workers, cpus, gpus = pool_size(work.config.workers)
-    workers = max(size, min(workers, len(work.trials) * size) // size * size)
+    workers, _, _ = pool_size(work.config.workers)
+    workers, cpus, gpus = pool_size(max(size, min(workers, len(work.trials) * size) // size * size))
     trainer = TorchTrainer(
         train_share,
         train_loop_config={"work": work},
@@ -74,8 +82,11 @@ def train_on_cluster(work: Work, scratch: Path) -> None:
             name="train", storage_path=str(scratch), failure_config=FailureConfig(max_failures=RESTARTS)
         ),
     )
+    shutil.rmtree(work.failures, ignore_errors=True)
     with watched(work):
         trainer.fit()
+    for failure in sorted(work.failures.glob("*")):
+        raise DataError(failure.read_text())
 
 
 def train_share(settings: dict[str, Any]) -> None:
@@ -87,9 +98,14 @@ def train_share(settings: dict[str, Any]) -> None:
         context.get_world_rank(), context.get_world_size(), work.config.workers_per_trial
     )
     store, device = EmbeddingStore.open(work.embeddings), get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where NCCL gathers objects; all workers of a node see all of its GPUs
     # The share is cut from all trials, done or not, so that a restarted worker takes up its own.
     for trial in pending(work.trials[number::count], work.output):
-        train_one(trial, work, store, device, group)
+        try:
+            train_one(trial, work, store, device, group)
+        except DataError as error:  # raised, it would restart all workers, and come again
+            write_text(work.failures / trial.name, str(error))
 
 
 def train_one(trial: Trial, work: Work, store: EmbeddingStore, device: torch.device, group: Group) -> None:
@@ -106,7 +122,7 @@ def train_one(trial: Trial, work: Work, store: EmbeddingStore, device: torch.dev
     directory = trial.directory(work.output)
     train_trial(trial, work.config, train, selection, directory, group=group, about=work.about, on_epoch=log)
     if group.leads:
-        tracking.log_artifacts(work.tracking_uri, run, *sorted(directory.iterdir()))
+        tracking.log_artifacts(work.tracking_uri, run, *trial.files(work.output))
         tracking.end(work.tracking_uri, run)
 
 

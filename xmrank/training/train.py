@@ -72,20 +72,20 @@ def train_all(
     stage: Stage, config: TrainConfig, store: EmbeddingStore, lists: Manifest, parent: Callable[[], str] | None
 ) -> Manifest:
     """Train the trials that are not done and finish the stage."""
-    trials = all_trials(config)
-    left = pending(trials, stage.directory)
-    if left:
-        uri = connect_tracking()
-        runs = Runs(uri, stage, config, store, lists, parent() if parent else None)
-        ids = {trial.name: runs.trial(trial) for trial in left}
-        about = {"lists": lists.fingerprint, "embeddings": store.fingerprint, "encoder": store.encoder}
-        work = Work(config, store.directory, resolve(config.lists), stage.directory, trials, about, uri, ids)
-        try:
+    trials, output = all_trials(config), stage.directory
+    runs = Runs(connect_tracking(), stage, config, store, lists, parent() if parent else None)
+    try:
+        left = pending(trials, output)
+        if left:
+            ids = {trial.name: runs.trial(trial) for trial in left}
+            about = {"lists": lists.fingerprint, "embeddings": store.fingerprint, "encoder": store.encoder}
+            places = store.directory, resolve(config.lists), output
+            work = Work(config, *places, trials, about, stage.work / "failures", runs.uri, ids)
             train_on_cluster(work, stage.work / "ray")
-        except BaseException:
-            runs.end(failed=pending(trials, stage.directory))
-            raise
-        runs.end()
+    finally:
+        runs.end(trials)
+    for trial in trials:
+        trial.tidy(output)
     return stage.finish(counts={"rankers": len(trials)}, settings={"threads": 1, "roles": list(ROLES)})
 
 
@@ -103,8 +103,8 @@ class Runs:
     def __init__(
         self, uri: str, stage: Stage, config: TrainConfig, store: EmbeddingStore, lists: Manifest, parent: str | None
     ) -> None:
-        self.uri, self.config = uri, config
-        self.path = stage.directory / TRACKING
+        self.uri, self.config, self.output = uri, config, stage.directory
+        self.path = self.output / TRACKING
         self.known: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
         self.inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint}
         self.tags = {
@@ -115,7 +115,7 @@ class Runs:
         } | tracking.origin_tags()
         self.own = parent is None
         self.parent = self.known["parent"] = parent or self._begin(
-            "parent", f"train {stage.directory.parent.name}", semantic(config), {}
+            "parent", f"train {self.output.parent.name}", semantic(config), {}
         )
 
     def trial(self, trial: Trial) -> str:
@@ -124,12 +124,16 @@ class Runs:
         del params["losses"], params["directions"], params["seeds"]
         return self._begin(trial.name, trial.name, params, {"loss": trial.loss, "direction": trial.direction})
 
-    def end(self, failed: list[Trial] | None = None) -> None:
-        """End the failed trials' runs (workers ended the others), and the parent when it is the stage's own."""
-        for trial in failed or []:
-            tracking.end(self.uri, self.known[trial.name], failed=True)
+    def end(self, trials: list[Trial]) -> None:
+        """End the runs that no worker ended: its process may have gone between the trial's end and the run's."""
+        for trial in trials:
+            run = self.known.get(trial.name)
+            if run and tracking.status(self.uri, run) == "RUNNING":
+                done = trial.is_done(self.output)
+                tracking.log_artifacts(self.uri, run, *(trial.files(self.output) if done else ()))
+                tracking.end(self.uri, run, failed=not done)
         if self.own:
-            tracking.end(self.uri, self.parent, failed=bool(failed))
+            tracking.end(self.uri, self.parent, failed=bool(pending(trials, self.output)))
 
     def _begin(self, key: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> str:
         run = tracking.begin(

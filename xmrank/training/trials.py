@@ -29,9 +29,19 @@ class Trial:
         """Its folder in the stage's output."""
         return output / "trials" / self.name
 
+    def files(self, output: Path) -> list[Path]:
+        """What it leaves when it is done; its history is written last."""
+        return [self.directory(output) / name for name in (RANKER, RANKER_JSON, HISTORY)]
+
     def is_done(self, output: Path) -> bool:
-        """Whether it was trained to the end: its history is written last."""
+        """Whether it was trained to the end."""
         return (self.directory(output) / HISTORY).exists()
+
+    def tidy(self, output: Path) -> None:
+        """Remove what a process that was killed within a write, or right after its last epoch, left beside them."""
+        for path in self.directory(output).iterdir():
+            if path not in self.files(output):
+                path.unlink()
 
 
 def all_trials(config: TrainConfig) -> list[Trial]:

@@ -1,0 +1,165 @@
+"""The reader of Karpathy's JSON."""
+
+import copy
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from xmrank.config import EmbedConfig
+from xmrank.datasets import read
+from xmrank.errors import DataError
+
+SAMPLE = {
+    "dataset": "coco",
+    "images": [
+        {
+            "filepath": "val2014",
+            "sentids": [770337, 771687],
+            "filename": "COCO_val2014_000000391895.jpg",
+            "imgid": 0,
+            "split": "test",
+            "cocoid": 391895,
+            "sentences": [
+                {"tokens": ["a", "man"], "raw": "A man with a red helmet. ", "imgid": 0, "sentid": 770337},
+                {"tokens": ["man", "riding"], "raw": "Man riding a motor bike.", "imgid": 0, "sentid": 771687},
+            ],
+        },
+        {
+            "filename": "1000092795.jpg",
+            "split": "restval",
+            "sentences": [{"raw": "Two young guys."}, {"raw": "Two men in green shirts."}, {"raw": "A man in blue."}],
+        },
+        {"filename": "10002456.jpg", "split": "val", "sentences": [], "fold": "align"},
+    ],
+}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The folder of the annotations and the pictures."""
+    (tmp_path / "pictures").mkdir()
+    return tmp_path
+
+
+def read_sample(files, content=SAMPLE, **parameters):
+    path = files / "dataset.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return read(EmbedConfig(dataset="karpathy", annotations=path, images=files / "pictures", **parameters))
+
+
+def changed(**values):
+    """The sample's entries, the middle one with other values (None: without the field)."""
+    content = copy.deepcopy(SAMPLE)
+    entry = content["images"][1]
+    entry.update(values)
+    for name in [name for name, value in values.items() if value is None]:
+        del entry[name]
+    return content
+
+
+def refusal(files, content, **parameters):
+    with pytest.raises(DataError) as caught:
+        read_sample(files, content, **parameters)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_sample_becomes_two_tables(files):
+    dataset = read_sample(files)
+    assert dataset.root == files / "pictures"
+    assert dataset.images.to_pylist() == [
+        {
+            "image_id": "COCO_val2014_000000391895.jpg",
+            "location": "val2014/COCO_val2014_000000391895.jpg",
+            "split": "test",
+            "labels": [],
+        },
+        {"image_id": "1000092795.jpg", "location": "1000092795.jpg", "split": "train", "labels": []},  # restval
+        {"image_id": "10002456.jpg", "location": "10002456.jpg", "split": "val", "labels": []},
+    ]
+    captions = dataset.captions
+    assert captions["caption_id"].to_pylist() == [
+        "770337",
+        "771687",
+        "1000092795.jpg#0",
+        "1000092795.jpg#1",
+        "1000092795.jpg#2",
+    ]
+    assert captions["text"].to_pylist()[:3] == [
+        "A man with a red helmet.",
+        "Man riding a motor bike.",
+        "Two young guys.",
+    ]
+    assert captions["split"].to_pylist() == ["test", "test", "train", "train", "train"]
+    assert captions["image_id"].to_pylist()[1:3] == ["COCO_val2014_000000391895.jpg", "1000092795.jpg"]
+
+
+def test_the_split_may_stand_in_another_field(files):
+    content = {"images": [{**entry, "fold": f"fold{number}"} for number, entry in enumerate(SAMPLE["images"])]}
+    assert read_sample(files, content, split_field="fold").images["split"].to_pylist() == ["fold0", "fold1", "fold2"]
+
+
+def test_relative_paths_lead_to_the_home(home):
+    (home / "pictures").mkdir()
+    (home / "dataset.json").write_text(json.dumps(SAMPLE))
+    config = EmbedConfig(dataset="karpathy", annotations=Path("dataset.json"), images=Path("pictures"))
+    assert len(read(config).images) == 3
+
+
+def test_files_that_are_not_there_are_named(files):
+    nowhere = EmbedConfig(dataset="karpathy", annotations=files / "x.json", images=files / "pictures")
+    with pytest.raises(DataError, match=r"x\.json: no such file \(--annotations\)"):
+        read(nowhere)
+    nowhere = EmbedConfig(dataset="karpathy", annotations=files / "x.json", images=files / "photos")
+    with pytest.raises(DataError, match=r"photos: no such folder; expected the images of x\.json \(--images\)"):
+        read(nowhere)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "dataset.json: not JSON: "),
+        ("\x00", "dataset.json: not JSON: "),
+        ("[]", "dataset.json: expected Karpathy's JSON, an object with a list under images"),
+        ({"images": {}}, "dataset.json: expected Karpathy's JSON, an object with a list under images"),
+        ({"images": []}, "dataset.json: no images in it"),
+        ({"images": [7]}, "dataset.json: entry 0 has no field filename"),
+        (changed(filename=None), "dataset.json: entry 1 has no field filename"),
+        (changed(sentences=None), "dataset.json: entry 1 has no field sentences"),
+        (changed(split=None), "dataset.json: entry 1 has no field split"),
+        (changed(sentences="A man."), "dataset.json: entry 1 (1000092795.jpg): expected a list under sentences"),
+        (changed(sentences=[{"raw": "A man."}, {}]), "entry 1 (1000092795.jpg), sentence 1 has no field raw"),
+        (changed(sentences=["A man."]), "entry 1 (1000092795.jpg), sentence 0 has no field raw"),
+        (changed(sentences=[{"raw": None}]), "entry 1 (1000092795.jpg), sentence 0 has no field raw"),
+        (changed(sentences=[{"raw": " "}]), "dataset.json: caption 1000092795.jpg#0 is empty"),
+        (changed(sentences=[{"raw": "A", "sentid": 770337}]), 'caption id "770337" stands more than once'),
+        (changed(filename="10002456.jpg"), 'image id "10002456.jpg" stands more than once'),
+        (changed(filename="../secret.jpg"), 'image "../secret.jpg" lies outside of the image folder'),
+        (changed(filepath=".."), 'image "../1000092795.jpg" lies outside of the image folder'),
+        (changed(filepath="/etc"), 'image "/etc/1000092795.jpg" lies outside of the image folder'),
+        (changed(filename="/etc/x.jpg"), 'image "/etc/x.jpg" lies outside of the image folder'),
+    ],
+)
+def test_bad_input_is_one_line_with_the_entry(files, content, message):
+    assert message in refusal(files, content)
+
+
+def test_a_split_field_that_is_not_there_is_named(files):
+    assert refusal(files, SAMPLE, split_field="fold") == "dataset.json: entry 0 has no field fold"
+
+
+def test_flickr8k_is_read():
+    folder = os.environ.get("XMRANK_TEST_DATA")
+    annotations = Path(folder or "", "flickr8k", "dataset_flickr8k.json")
+    if not folder or not annotations.is_file():
+        pytest.skip("needs Flickr8k: set XMRANK_TEST_DATA to a folder that holds flickr8k/dataset_flickr8k.json")
+    images = annotations.parent / "images"
+    dataset = read(EmbedConfig(dataset="karpathy", annotations=annotations, images=images, split_field="fold"))
+    assert (len(dataset.images), len(dataset.captions)) == (7000, 35000)
+    assert Counter(dataset.images["split"].to_pylist()) == {"align": 3000, "train": 3000, "val": 1000}
+    assert set(Counter(dataset.captions["image_id"].to_pylist()).values()) == {5}
+    present = [location for location in dataset.images["location"].to_pylist() if (dataset.root / location).is_file()]
+    assert len(present) == 2000

@@ -1,0 +1,90 @@
+"""One small run, mined, trained and tracked, for all tests that only read it or do a part of it again."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from xmrank.candidates import mine
+from xmrank.config import MineConfig, RankerConfig, TrainConfig
+from xmrank.embedding import EmbeddingStore
+from xmrank.paths import HOME_VARIABLE
+from xmrank.stage import Manifest
+from xmrank.training.train import train
+
+TRAINING = TrainConfig(
+    losses=("listnet", "lambdarank"),
+    seeds=(0, 1),
+    ranker=RankerConfig(width=8, layers=1, heads=2, feed_forward=8, dropout=0.1),
+    epochs=3,
+    batch_size=16,
+    workers=2,
+)
+"""Eight rankers: two losses, two directions, two seeds."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run and how it was made.
+
+    Attributes:
+        home: what XMRANK_HOME was; the tracking file is in it.
+        store: the embeddings.
+        config: of the training.
+        manifest: of the training.
+    """
+
+    home: Path
+    store: EmbeddingStore
+    config: TrainConfig
+    manifest: Manifest
+
+
+def mine_small(embeddings: Path, output: Path, **changes: object) -> MineConfig:
+    """Lists of seven items; returns how they were mined."""
+    config = MineConfig(embeddings=embeddings, output=output, random_candidates=12, hard_negatives=6)
+    config = replace(config, **changes)
+    mine(config)
+    return config
+
+
+@pytest.fixture(scope="session")
+def empty_tracking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tracking file without runs: making one takes MLflow seconds."""
+    path = tmp_path_factory.mktemp("tracking") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def track_at(monkeypatch: pytest.MonkeyPatch, empty_tracking: Path) -> Callable[[Path], None]:
+    """Makes a folder the home of this test, with a tracking file, whatever server the caller's environment names."""
+    return lambda home: make_home(monkeypatch, home, empty_tracking)
+
+
+def make_home(monkeypatch: pytest.MonkeyPatch, home: Path, empty_tracking: Path) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(home))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    if not (home / "mlflow.db").exists():
+        shutil.copy(empty_tracking, home)
+
+
+@pytest.fixture(scope="session")
+def trained(
+    ray_cluster: None,
+    tiny_store: Callable[..., EmbeddingStore],
+    tmp_path_factory: pytest.TempPathFactory,
+    empty_tracking: Path,
+) -> Run:
+    """Eight rankers trained by two workers on 300 lists a direction; for reading only."""
+    home = tmp_path_factory.mktemp("trained")
+    store = tiny_store(home / "store", splits={"train": 300, "val": 20, "test": 20})
+    lists = mine_small(store.directory, home / "lists")
+    config = replace(TRAINING, embeddings=store.directory, lists=lists.output, output=home / "rankers")
+    with pytest.MonkeyPatch.context() as environment:
+        make_home(environment, home, empty_tracking)
+        return Run(home, store, config, train(config))

@@ -1,0 +1,118 @@
+"""What is ranked: mined lists, the whole gallery, the first stage's top N of it, spelled out on four pictures."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from xmrank.candidates import Lists
+from xmrank.ranking.protocols import Protocol, gallery_pool, reported_lists, top_of_gallery, whole_gallery
+
+
+def at(*degrees):
+    """Unit vectors of the plane."""
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+# Images 0 to 3; 1 is of another split, 3 has no caption. Captions stand in no order of images.
+STORE = SimpleNamespace(
+    image=at(0, 90, 30, 60),
+    text=at(10, 91, 50, 40, 22),
+    image_of_caption=np.array([0, 1, 2, 0, 2]),
+    images=pa.table({"image_id": ["a", "b", "c", "d"]}),
+    captions=pa.table({"caption_id": ["a0", "b0", "c0", "a1", "c1"]}),
+)
+REPORTED = np.array([0, 2, 3])
+
+
+def lists_of(*lists):
+    """Lists of (query, candidates, labels)."""
+    lengths = [len(candidates) for _, candidates, _ in lists]
+    return Lists(
+        np.array([query for query, _, _ in lists], np.int32),
+        np.concatenate([[0], np.cumsum(lengths)]),
+        np.concatenate([candidates for _, candidates, _ in lists]).astype(np.int32),
+        np.concatenate([labels for _, _, labels in lists]).astype(np.float32),
+        np.zeros(sum(lengths), np.float32),
+    )
+
+
+def test_a_mined_query_has_the_positives_of_its_list():
+    protocol = reported_lists(lists_of((0, [3, 1], [0, 1]), (2, [0, 2, 4], [0, 1, 0.5]), (3, [1], [0])), "i2t")
+    assert protocol.name == "lists"
+    assert protocol.positives.tolist() == [1, 2, 0]
+
+
+def test_images_with_captions_ask_for_all_captions_of_the_reported_images():
+    pool = gallery_pool(STORE, REPORTED, "i2t")
+    assert pool.queries.tolist() == [0, 2]
+    assert pool.gallery.tolist() == [0, 3, 2, 4]  # image by image
+    assert list(zip(pool.first.tolist(), pool.last.tolist(), strict=True)) == [(0, 2), (2, 4)]
+
+
+def test_captions_of_the_reported_images_ask_for_all_of_them():
+    pool = gallery_pool(STORE, REPORTED, "t2i")
+    assert pool.queries.tolist() == [0, 3, 2, 4]
+    assert pool.gallery.tolist() == [0, 2, 3]
+    assert pool.first.tolist() == [0, 0, 1, 1]
+    assert (pool.last - pool.first).tolist() == [1, 1, 1, 1]
+
+
+def test_the_whole_gallery_by_hand_from_images():
+    # From image 0 (0°) captions lie at 10° (its own), 22°, 40° (its own), 50°: ranks 1 and 3.
+    # From image 2 (30°) they lie 20°, 10°, 20° (its own), 8° (its own) away; the others of 10° and 20° are image 0's.
+    found = whole_gallery(STORE, gallery_pool(STORE, REPORTED, "i2t"))
+    assert found["hit@1"].tolist() == [1, 1]
+    assert found["recall@1"].tolist() == [1 / 2, 1 / 2]
+    assert found["recall@5"].tolist() == [1, 1]
+    assert found["mrr"].tolist() == [1, 1]
+
+
+def test_the_whole_gallery_by_hand_from_captions():
+    # Images at 0° (0), 30° (2), 60° (3). Captions 10°: 0 first. 40°: 2, 3, then its own 0. 50°: 3, then its own 2.
+    # 22°: its own 2 first.
+    found = whole_gallery(STORE, gallery_pool(STORE, REPORTED, "t2i"))
+    assert found["hit@1"].tolist() == [1, 0, 0, 1]
+    assert found["mrr"] == pytest.approx([1, 1 / 3, 1 / 2, 1])
+
+
+def test_the_top_of_the_gallery_holds_labels_similarities_and_all_positives():
+    protocol = top_of_gallery(STORE, gallery_pool(STORE, REPORTED, "i2t"), 2)
+    assert protocol.name == "top-2"
+    # Of image 0 the two nearest captions are 0 (10°) and 4 (22°); of image 2 they are 4 (8°) and 3 (10°).
+    assert protocol.lists.queries.tolist() == [0, 2]
+    assert protocol.lists.candidates.tolist() == [0, 4, 3, 4]
+    assert protocol.lists.labels.tolist() == [1, 0, 0, 1]
+    assert protocol.lists.similarity == pytest.approx(np.cos(np.radians([10, 22, 10, 8])), abs=1e-6)
+    assert protocol.positives.tolist() == [2, 2]  # in the gallery, not only in the top
+
+
+def test_the_top_does_not_leak_its_order():
+    protocol = top_of_gallery(STORE, gallery_pool(STORE, REPORTED, "t2i"), 3)
+    assert protocol.lists.candidates.reshape(4, 3).tolist() == [[0, 2, 3]] * 4  # ascending rows, nearest or not
+
+
+def test_a_top_longer_than_the_gallery_is_the_gallery():
+    protocol = top_of_gallery(STORE, gallery_pool(STORE, REPORTED, "t2i"), 100)
+    assert protocol.name == "top-3"
+    assert protocol.lists.lengths.tolist() == [3, 3, 3, 3]
+
+
+def test_recall_in_the_top_counts_what_the_top_missed():
+    protocol = top_of_gallery(STORE, gallery_pool(STORE, REPORTED, "i2t"), 2)
+    found = protocol.metrics(protocol.lists.similarity)
+    assert found["hit@1"].tolist() == [1, 1]
+    assert found["recall@5"].tolist() == [1 / 2, 1 / 2]  # one of two captions; the other is not among the two nearest
+
+
+def test_scores_are_flat_as_the_lists_are():
+    lists = lists_of((0, [3, 1], [0, 1]), (2, [0, 2, 4], [0, 1, 0]))
+    protocol = Protocol("lists", "i2t", lists, np.array([1, 1]))
+    matrix, labels, mask = protocol.matrices(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert matrix.tolist() == [[1, 2, 0], [3, 4, 5]]
+    assert labels.tolist() == [[0, 1, 0], [0, 1, 0]]
+    assert mask.tolist() == [[True, True, False], [True, True, True]]
+    # The positives are first of [2, 1] and second of [5, 4, 3].
+    assert protocol.metrics(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))["mrr"].tolist() == [1, 1 / 2]
