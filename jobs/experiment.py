@@ -1,6 +1,6 @@
 """Run a whole experiment: embed, mine, train, evaluate, report.
 
-    python jobs/experiment.py --preset demo
+python jobs/experiment.py --preset demo
 """
 
 from xmrank.commandline import run

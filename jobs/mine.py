@@ -1,6 +1,6 @@
 """Mine candidate lists from an embedding store.
 
-    python jobs/mine.py --embeddings runs/demo/embeddings --preset paper --output runs/demo/lists
+python jobs/mine.py --embeddings runs/demo/embeddings --preset paper --output runs/demo/lists
 """
 
 from xmrank.candidates import mine

@@ -1,6 +1,6 @@
 """Train a ranker for every loss, direction and seed.
 
-    python jobs/train.py --embeddings runs/demo/embeddings --lists runs/demo/lists --output runs/demo/rankers
+python jobs/train.py --embeddings runs/demo/embeddings --lists runs/demo/lists --output runs/demo/rankers
 """
 
 from xmrank.commandline import run

@@ -1,7 +1,7 @@
 """Train the bundled encoder xmrank-tiny on generated scenes; under an hour on 2 cores.
 
-    python jobs/train_encoder.py --output runs/encoder
-    cp runs/encoder/xmrank-tiny.safetensors xmrank/embedding/bundled/
+python jobs/train_encoder.py --output runs/encoder
+cp runs/encoder/xmrank-tiny.safetensors xmrank/embedding/bundled/
 """
 
 from xmrank.commandline import run

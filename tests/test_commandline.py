@@ -241,33 +241,34 @@ def test_interrupting_ends_quietly(monkeypatch, capsys):
 def test_the_cause_is_found_inside_what_wraps_it():
     cause = DataError("row 3 holds NaN")
 
-    class Wrapper(Exception):
-        """As Ray's: the cause is an attribute."""
-
-        def __init__(self, cause):
-            super().__init__(str(cause))
-            self.cause = cause
-
-    class TrainingFailed(Exception):
-        worker_failures = {0: Wrapper(cause)}
+    def wrapped(cause, **attributes):
+        """As Ray's errors are: what happened is an attribute."""
+        error = RuntimeError("something failed")
+        vars(error).update(cause=cause, **attributes)
+        return error
 
     assert find_cause(cause) is cause
-    assert find_cause(Wrapper(Wrapper(cause))) is cause
-    assert find_cause(TrainingFailed()) is cause
-    try:
-        raise RuntimeError("the run failed") from Wrapper(cause)
-    except RuntimeError as error:
-        assert find_cause(error) is cause
+    assert find_cause(wrapped(wrapped(cause))) is cause
+    assert find_cause(wrapped(None, worker_failures={0: wrapped(cause)})) is cause
+    assert find_cause(chained(RuntimeError("the run failed"), wrapped(cause))) is cause
+
+
+def chained(error, cause):
+    """The error as it is after ``raise error from cause``."""
+    error.__cause__ = cause
+    return error
 
 
 def test_an_error_that_was_dealt_with_is_no_cause():
-    try:
+    def look_up():
         try:
             raise FileNotFoundError(2, "No such file or directory", "cache")
         except FileNotFoundError:
             raise KeyError("width") from None
-    except KeyError as error:
-        assert find_cause(error) is error
+
+    with pytest.raises(KeyError) as caught:
+        look_up()
+    assert find_cause(caught.value) is caught.value
 
 
 def test_every_job_explains_itself_when_run_as_a_script():

@@ -113,9 +113,10 @@ def test_a_stage_that_is_killed_while_it_finishes_keeps_its_work(folder, monkeyp
     def killed(path, value):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(stages, "write_json", killed)
-        stage.finish(counts={})
+        with pytest.raises(KeyboardInterrupt):
+            stage.finish(counts={})
     assert (opened(folder).work / "part").read_text() == "costly"
 
 
@@ -199,9 +200,10 @@ def test_overwrite_that_is_interrupted_can_be_repeated(folder, monkeypatch):
     def killed(path):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(stages.shutil, "rmtree", killed)
-        opened(folder, overwrite=True)
+        with pytest.raises(KeyboardInterrupt):
+            opened(folder, overwrite=True)
     assert {"plan.json", "sub/b.txt"} <= set(names(folder))  # still a stage's, and not a finished one's
     assert not (folder / "manifest.json").exists()
     assert opened(folder, overwrite=True).done is None

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pytest import approx
 
 from xmrank.config import EmbedConfig
 from xmrank.embedding import EmbeddingStore
@@ -102,8 +101,8 @@ def test_embeddings_get_unit_length(folder):
     image, text = arrays()
     imported(folder, 7 * image, text)
     store = EmbeddingStore.open(folder / "store")
-    assert store.image == approx(image / np.linalg.norm(image, axis=1, keepdims=True), abs=1e-6)
-    assert np.linalg.norm(store.text, axis=1) == approx(np.ones(10), abs=1e-6)
+    assert store.image == pytest.approx(image / np.linalg.norm(image, axis=1, keepdims=True), abs=1e-6)
+    assert np.linalg.norm(store.text, axis=1) == pytest.approx(np.ones(10), abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest import approx
 
 from xmrank.embedding import EmbeddingStore
 from xmrank.embedding.store import check_embeddings, normalised
@@ -64,18 +63,20 @@ def test_a_row_that_cannot_be_used_is_named(array, message, block):
 def test_normalising_by_hand():
     rows = normalised(np.array([[3.0, 4.0], [0.0, -2.0]]), np.dtype(np.float32))
     assert rows.dtype == np.float32
-    assert rows.tolist() == [[approx(0.6), approx(0.8)], [0.0, -1.0]]
+    assert rows.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, -1.0]]
 
 
 def test_rows_of_unit_length_stay_as_they_are():
     row = np.array([[0.6, 0.8], [0.6003, 0.8004]], np.float16)  # the second is of length 1.0005
     assert normalised(row, np.dtype(np.float16)).tolist() == row.tolist()
-    assert normalised(np.array([[0.6012, 0.8016]]), np.dtype(np.float32)).tolist() == [[approx(0.6), approx(0.8)]]
+    assert normalised(np.array([[0.6012, 0.8016]]), np.dtype(np.float32)).tolist() == [
+        [pytest.approx(0.6), pytest.approx(0.8)]
+    ]
 
 
 @given(st.floats(-30, 30), st.lists(st.floats(-1, 1), min_size=2, max_size=6))
 def test_rows_of_any_size_get_unit_length(exponent, values):
     row = np.array([[*values, 1.0]]) * 10.0**exponent
     unit = normalised(row, np.dtype(np.float32)).astype(np.float64)
-    assert np.linalg.norm(unit) == approx(1, abs=1.1e-3)
-    assert unit / np.linalg.norm(unit) == approx(row / np.linalg.norm(row), abs=1e-4)
+    assert np.linalg.norm(unit) == pytest.approx(1, abs=1.1e-3)
+    assert unit / np.linalg.norm(unit) == pytest.approx(row / np.linalg.norm(row), abs=1e-4)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import ray
 import torch
 
 from xmrank.cluster import connect, pool_size
-from xmrank.embedding.encoder import load_encoder
+from xmrank.embedding.encoder import Encoder, load_encoder
 from xmrank.embedding.shards import Shard, encode_shard
+from xmrank.errors import DataError, XmrankError
 
 
 class ShardEncoder:
@@ -20,22 +22,33 @@ class ShardEncoder:
     def __init__(self, settings: dict[str, Any], work: Path) -> None:
         torch.set_num_threads(settings["threads"])
         self.settings, self.work = settings, work
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.encoder = load_encoder(
-            settings["model"],
-            settings["pretrained"],
-            init_seed=settings["init_seed"],
-            precision=settings["precision"],
-            device=device,
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The model, on this worker's device."""
+        return load_encoder(
+            self.settings["model"],
+            self.settings["pretrained"],
+            init_seed=self.settings["init_seed"],
+            precision=self.settings["precision"],
+            device="cuda" if torch.cuda.is_available() else "cpu",
         )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Encode the shard in a row; returns how many items it held and how many were broken."""
-        shard = Shard(**row)
-        report = encode_shard(
-            shard, self.encoder, self.work, batch_size=self.settings["batch_size"], dtype=self.settings["dtype"]
-        )
-        return {"items": report.items, "broken": len(report.broken)}
+        """Encode the shard in a row; returns how many items it held, how many were broken, and what failed.
+
+        What the user can mend comes back as a value: Ray Data wraps exceptions, and loses on the way what it wrapped.
+        """
+        shard, settings = Shard(**row), self.settings
+        try:
+            report = encode_shard(
+                shard, self.encoder, self.work, batch_size=settings["batch_size"], dtype=settings["dtype"]
+            )
+        except XmrankError as error:
+            return {"items": 0, "broken": 0, "failure": str(error)}
+        except OSError as error:
+            return {"items": 0, "broken": 0, "failure": f"{error.filename or self.work}: {error.strerror or error}"}
+        return {"items": report.items, "broken": len(report.broken), "failure": ""}
 
 
 def quiet_console() -> None:
@@ -46,7 +59,11 @@ def quiet_console() -> None:
 
 
 def encode_shards(shards: list[Shard], settings: dict[str, Any], work: Path, workers: int) -> Iterator[dict[str, Any]]:
-    """Encode shards on the cluster; yields the items and broken items of each as it is finished, in any order."""
+    """Encode shards on the cluster; yields the items and broken items of each as it is finished, in any order.
+
+    Raises:
+        DataError: what failed on a worker and can be mended: a full disk, say.
+    """
     connect()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -62,4 +79,7 @@ def encode_shards(shards: list[Shard], settings: dict[str, Any], work: Path, wor
         num_cpus=cpus,
         num_gpus=gpus,
     )
-    yield from done.iter_rows()
+    for result in done.iter_rows():
+        if result["failure"]:
+            raise DataError(result["failure"])
+        yield result
