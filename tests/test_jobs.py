@@ -77,13 +77,14 @@ def head(tmp_path_factory, code):
     """A head of two CPUs on free ports; it and all it started are ended by their process group."""
     token = tmp_path_factory.mktemp("secret") / "token"
     token.write_text(secrets.token_hex(32))
-    port, dashboard = free_port(), free_port()
+    dashboard = free_port()
     # The paths of Ray's sockets may have 107 characters.
     session = tempfile.mkdtemp(dir="/tmp", prefix="ray-")
     log = tmp_path_factory.mktemp("head") / "log"
     flags = {
-        "port": port, "dashboard-host": "127.0.0.1", "dashboard-port": dashboard, "temp-dir": session,
-        "num-cpus": 2, "object-store-memory": 200_000_000, "node-ip-address": "127.0.0.1", "ray-client-server-port": 0,
+        "port": free_port(), "dashboard-host": "127.0.0.1", "dashboard-port": dashboard,
+        "dashboard-agent-listen-port": free_port(), "ray-client-server-port": free_port(),
+        "temp-dir": session, "num-cpus": 2, "object-store-memory": 200_000_000, "node-ip-address": "127.0.0.1",
     }  # fmt: skip
     process = subprocess.Popen(
         [RAY, "start", "--head", "--block", "--disable-usage-stats", *(f"--{k}={v}" for k, v in flags.items())],

@@ -1,5 +1,6 @@
 """The mining stage."""
 
+import itertools
 import json
 import os
 import sys
@@ -7,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from xmrank.candidates import ROLES, Lists, lists_path, mine
-from xmrank.candidates.chunks import CHUNK, Task, mine_chunk
+from xmrank.candidates import ROLES, Lists, chunks, lists_path, mine
+from xmrank.candidates.chunks import CHUNK, Task, mine_chunk, planned_pool, stream
+from xmrank.candidates.splits import Part
 from xmrank.commandline import run
 from xmrank.config import DIRECTIONS, MineConfig
 from xmrank.errors import ConfigError, DataError
@@ -148,11 +150,17 @@ def test_seeds_and_parameters_decide_the_lists(store, tmp_path):
         assert all(other.outputs[name] != first.outputs[name] for name in FILES)
 
 
-def test_roles_and_directions_have_random_numbers_of_their_own(tiny_store, tmp_path):
-    store = tiny_store(splits={"train": 40, "val": 40, "test": 40}, captions=1, signal=0.0)
-    _, lists = mined(store, tmp_path / "lists", hard_negatives=12)
-    orders = {tuple(np.flatnonzero(part.labels) % 13) for part in lists.values()}  # where the positives stand
-    assert len(orders) == len(lists)
+def test_every_chunk_has_random_numbers_of_its_own():
+    names = [(*name, chunk) for name in itertools.product((0, 1), DIRECTIONS, ROLES) for chunk in (-1, 0, 1)]
+    assert len({stream(*name).random() for name in names}) == len(names)
+    assert stream(*names[0]).random() == stream(*names[0]).random()
+
+
+def test_the_caption_that_asks_is_not_chosen_by_the_numbers_of_a_chunk(store, monkeypatch):
+    seen = []
+    monkeypatch.setattr(chunks, "stream", lambda *name, chunk: seen.append(chunk) or np.random.default_rng(0))
+    planned_pool(store, Part("train", "train", store.image_rows("train")), "t2i", MineConfig())
+    assert seen == [-1]
 
 
 @pytest.fixture(scope="module")
@@ -190,12 +198,12 @@ def test_a_chunk_is_the_same_whatever_ran_before_it(large, alone, tmp_path):
     tasks = [
         Task(large.directory, config, direction, "train", chunk) for chunk in (2, 0, 1) for direction in DIRECTIONS
     ]
-    chunks = {(task.direction, task.chunk): mine_chunk(task) for task in tasks}
+    mined_chunks = {(task.direction, task.chunk): mine_chunk(task) for task in tasks}
     for direction in DIRECTIONS:
-        joined = Lists.join([chunks[direction, chunk] for chunk in range(3)])
+        joined = Lists.join([mined_chunks[direction, chunk] for chunk in range(3)])
         joined.write(tmp_path / "joined.parquet")
         assert sha256_file(tmp_path / "joined.parquet") == alone.outputs[f"{direction}-train.parquet"]["sha256"]
-        assert [len(chunks[direction, chunk]) for chunk in range(3)] == [CHUNK, CHUNK, 50]
+        assert [len(mined_chunks[direction, chunk]) for chunk in range(3)] == [CHUNK, CHUNK, 50]
 
 
 def test_a_second_call_is_skipped(store, tmp_path, monkeypatch):

@@ -132,6 +132,19 @@ def test_a_run_that_was_deleted_is_begun_anew(home, uri):
     assert tracking.status(uri, again) == "RUNNING"
 
 
+def test_a_child_whose_id_was_lost_gives_way_to_the_one_begun_in_its_place(home, uri):
+    parent, other = (tracking.begin(uri, home, "sweep") for _ in range(2))
+    lost = tracking.begin(uri, home, "trial", parent=parent, params={"epochs": 1})
+    kept = [tracking.begin(uri, home, name, parent=p) for name, p in (("trial 2", parent), ("trial", other))]
+    done = tracking.begin(uri, home, "trial 3", parent=parent)
+    tracking.end(uri, done)
+    again = tracking.begin(uri, home, "trial", parent=parent, params={"epochs": 2})
+    tracking.begin(uri, home, "trial 3", parent=parent)
+    assert tracking.status(uri, lost) is None
+    assert {tracking.status(uri, run) for run in (again, parent, *kept)} == {"RUNNING"}
+    assert tracking.status(uri, done) == "FINISHED"
+
+
 def test_tags_and_artefacts_are_added(home, uri, tmp_path):
     run = tracking.begin(uri, home, "trial")
     (tmp_path / "history.json").write_text("{}")

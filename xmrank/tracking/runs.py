@@ -91,6 +91,8 @@ def begin(
 ) -> str:
     """Begin a run, or continue one.
 
+    A child that an interrupted call began, but whose id was never returned, gives way to the new one.
+
     Args:
         uri: what ``connect`` returned.
         home: as for ``connect``.
@@ -107,8 +109,11 @@ def begin(
     if resume and status(uri, resume):
         client.set_terminated(resume, RunStatus.to_string(RunStatus.RUNNING))
         return resume
+    experiment = experiment_id(client, home)
+    if parent:
+        remove_unclaimed(client, experiment, parent, name)
     all_tags = {NAME_TAG: name, **({PARENT_TAG: parent} if parent else {}), **(tags or {})}
-    run_id = str(client.create_run(experiment_id(client, home), tags=all_tags, run_name=name).info.run_id)
+    run_id = str(client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
     values = [Param(k, str(v)[:PARAM_LIMIT]) for k, v in flat(params or {}).items()]
     client.log_batch(run_id, params=values)
     data = [
@@ -118,6 +123,13 @@ def begin(
     if data:
         client.log_inputs(run_id, datasets=data)
     return run_id
+
+
+def remove_unclaimed(client: MlflowClient, experiment: str, parent: str, name: str) -> None:
+    """Delete the running children of a name: whoever began them was killed before it could note their ids."""
+    for run in client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{parent}' AND attributes.status = 'RUNNING'"):
+        if run.info.run_name == name:
+            client.delete_run(run.info.run_id)
 
 
 def status(uri: str, run_id: str) -> str | None:
