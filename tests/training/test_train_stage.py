@@ -91,7 +91,8 @@ def test_a_child_has_its_parameters_tags_inputs_metrics_and_files(trained):
     assert run.data.tags["candidates"] == trained.manifest.inputs["lists"]
     inputs = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
     assert inputs == {name: fingerprint[:36] for name, fingerprint in trained.manifest.inputs.items()}
-    assert set(run.data.metrics) == {
+    while_training = {name for name in run.data.metrics if name.startswith(("train/", "selection/", "cost/"))}
+    assert while_training == {  # the evaluation of the same rankers may have logged its own by now
         "train/loss", "train/hit_at_1", "train/hit_at_5", "train/hit_at_10",
         "selection/loss", "selection/hit_at_1", "selection/hit_at_5", "selection/hit_at_10", "selection/mean",
         "cost/epoch_seconds", "cost/lists_per_second",
