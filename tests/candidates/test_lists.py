@@ -63,11 +63,11 @@ def test_padding_by_hand():
     assert (candidates.dtype, labels.dtype, similarity.dtype, mask.dtype) == (np.int64, np.float32, np.float32, bool)
 
 
-def test_padding_is_as_wide_as_the_longest_of_the_chosen():
+def test_padding_is_as_wide_as_the_longest_of_all():
     lists = make([4, 2, 0, 1])
-    assert lists.padded(np.array([1, 3]))[0].shape == (2, 2)
-    assert lists.padded(np.array([2]))[0].shape == (1, 0)
-    assert lists.padded(np.array([], int))[3].shape == (0, 0)
+    assert lists.padded(np.array([1, 3]))[0].shape == (2, 4)
+    assert lists.padded(np.array([2]))[0].shape == (1, 4)
+    assert lists.padded(np.array([], int))[3].shape == (0, 4)
 
 
 ragged = st.lists(st.integers(0, 6), max_size=12)

@@ -5,9 +5,12 @@ import json
 import pytest
 import torch
 
+from xmrank.config import TrainConfig
 from xmrank.errors import DataError
 from xmrank.rankers import build
 from xmrank.training.checkpoint import load_ranker, load_state, read_meta, save_ranker, save_state
+from xmrank.training.groups import Group
+from xmrank.training.learner import Learner
 
 PARAMETERS = {"dimensions": 4, "width": 8, "layers": 1, "heads": 2, "feed_forward": 8}
 
@@ -17,17 +20,17 @@ def make(seed=0):
     return build("context_aware", **PARAMETERS)
 
 
-def optimizer_of(ranker):
-    return torch.optim.AdamW(ranker.parameters(), lr=0.01, fused=True)
+def learner_of(ranker):
+    return Learner([ranker], ["listnet"], TrainConfig(learning_rate=0.01), Group())
 
 
-def step(ranker, optimizer, seed):
+def step(learner, seed):
     """One step towards scores of 1."""
     torch.manual_seed(seed)
-    scores = ranker(torch.randn(2, 4), torch.randn(2, 3, 4), torch.randn(2, 3))
-    optimizer.zero_grad()
+    scores = learner.module(torch.randn(2, 4), torch.randn(2, 3, 4), torch.randn(2, 3))
+    learner.optimizer.zero_grad()
     (scores - 1).square().sum().backward()
-    optimizer.step()
+    learner.optimizer.step()
 
 
 @pytest.fixture
@@ -41,12 +44,12 @@ def saved(tmp_path):
 @pytest.fixture
 def state(tmp_path):
     """The state of a training after two steps."""
-    ranker = make()
-    optimizer = optimizer_of(ranker)
+    learner = learner_of(make())
     for number in range(2):
-        step(ranker, optimizer, number)
+        step(learner, number)
     path = tmp_path / "state.safetensors"
-    save_state(path, ranker, make(9).state_dict(), optimizer, {"epochs": [{"train_loss": 0.1 + 0.2}]})
+    meta = {"epochs": [{"train_loss": 0.1 + 0.2}]}
+    save_state(path, learner.weights(0), make(9).state_dict(), learner.moments(0), meta)
     return path
 
 
@@ -113,21 +116,20 @@ def test_an_empty_folder_holds_no_ranker(tmp_path):
 
 
 def test_a_state_continues_exactly_where_it_was(state):
-    undisturbed = make()
-    optimizer = optimizer_of(undisturbed)
+    undisturbed = learner_of(make())
     for number in range(3):
-        step(undisturbed, optimizer, number)
+        step(undisturbed, number)
 
-    resumed = make(7)
-    optimizer = optimizer_of(resumed)
-    load_state(state, resumed, optimizer)
-    step(resumed, optimizer, 2)
-    assert all(torch.equal(value, undisturbed.state_dict()[name]) for name, value in resumed.state_dict().items())
+    ranker = make(7)
+    _, moments, _ = load_state(state, ranker)
+    resumed = learner_of(ranker)
+    resumed.resume([moments])
+    step(resumed, 2)
+    assert all(torch.equal(value, undisturbed.weights(0)[name]) for name, value in resumed.weights(0).items())
 
 
 def test_a_state_keeps_the_best_weights_and_the_figures_to_the_last_bit(state):
-    ranker = make()
-    best, meta = load_state(state, ranker, optimizer_of(ranker))
+    best, _, meta = load_state(state, make())
     assert all(torch.equal(value, make(9).state_dict()[name]) for name, value in best.items())
     assert meta == {"epochs": [{"train_loss": 0.30000000000000004}]}
     assert read_meta(state) == meta
@@ -136,9 +138,8 @@ def test_a_state_keeps_the_best_weights_and_the_figures_to_the_last_bit(state):
 @pytest.mark.parametrize("cut", [0, 100, -8])
 def test_a_damaged_state_is_refused_in_one_line(state, cut):
     state.write_bytes(state.read_bytes()[:cut])
-    ranker = make()
     with pytest.raises(DataError, match=f"{state}: cannot continue from it"):
-        load_state(state, ranker, optimizer_of(ranker))
+        load_state(state, make())
     with pytest.raises(DataError, match="the trial starts anew"):
         read_meta(state)
 
@@ -146,7 +147,7 @@ def test_a_damaged_state_is_refused_in_one_line(state, cut):
 def test_the_state_of_another_model_is_refused(state):
     other = build("linear", dimensions=4)
     with pytest.raises(DataError, match="cannot continue from it"):
-        load_state(state, other, optimizer_of(other))
+        load_state(state, other)
 
 
 def test_a_write_that_fails_leaves_the_old_state(state, monkeypatch):
@@ -156,8 +157,7 @@ def test_a_write_that_fails_leaves_the_old_state(state, monkeypatch):
 
     before = state.read_bytes()
     monkeypatch.setattr("xmrank.training.checkpoint.save_file", fill_the_disk)
-    ranker = make()
     with pytest.raises(OSError, match="disk full"):
-        save_state(state, ranker, {}, optimizer_of(ranker), {})
+        save_state(state, make().state_dict(), {}, {}, {})
     assert state.read_bytes() == before
     assert [path.name for path in state.parent.iterdir()] == ["state.safetensors"]

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from xmrank.training import loop
+from xmrank.training import learner
 from xmrank.training.checkpoint import load_ranker
 from xmrank.training.groups import Group
 from xmrank.training.trials import Trial
@@ -35,7 +35,7 @@ def train_all(folder, group):
     """Train every loss by plain gradient steps, and with Adam."""
     torch.set_num_threads(1)
     for name in LOSSES:
-        with mock.patch.object(loop, "make_optimizer", plain_steps):
+        with mock.patch.object(learner, "make_optimizer", plain_steps):
             train_one(folder, name, "plain", group)
         train_one(folder, name, "adam", group)
 
@@ -45,8 +45,8 @@ def train_one(folder, name, case, group):
     run_toy(folder / f"{name}-{case}", CONFIG, Trial(name, "i2t", 0), data=data, selection=selection, group=group)
 
 
-def plain_steps(config, ranker):
-    return torch.optim.SGD(ranker.parameters(), lr=config.learning_rate, momentum=0.9)
+def plain_steps(config, parameters, decayed):
+    return torch.optim.SGD(parameters.values(), lr=config.learning_rate, momentum=0.9)
 
 
 def one_of_two(rank, folder):

@@ -11,11 +11,13 @@ from xmrank.config import RankerConfig
 from xmrank.errors import DataError
 from xmrank.evaluation import list_metrics
 from xmrank.losses import LOSSES
-from xmrank.training import loop
+from xmrank.training import learner, loop
 from xmrank.training.checkpoint import load_ranker
 from xmrank.training.data import ListData
 from xmrank.training.groups import Group
-from xmrank.training.loop import learning_rate, make_optimizer, make_ranker
+from xmrank.training.history import Plan
+from xmrank.training.learner import Learner, make_optimizer
+from xmrank.training.loop import make_ranker
 from xmrank.training.trials import Trial
 
 from .toys import TRIAL, assert_equal_weights, settings, toy_data, train_toy
@@ -39,9 +41,9 @@ def test_a_training_leaves_its_ranker_and_history_and_no_state(tmp_path):
     _, history = train_toy(tmp_path, settings())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "ranker.json", "ranker.safetensors"]
     assert {key: history[key] for key in ("loss", "direction", "seed")} == vars(TRIAL)
-    assert [epoch["epoch"] for epoch in history["epochs"]] == [1, 2, 3]
+    assert [(epoch["epoch"], epoch["step"]) for epoch in history["epochs"]] == [(1, 4), (2, 8), (3, 12)]
     assert set(history["epochs"][0]) == {
-        "epoch", "train_loss", "train_hit@1", "train_hit@5", "train_hit@10",
+        "epoch", "step", "train_loss", "train_hit@1", "train_hit@5", "train_hit@10",
         "selection_loss", "selection_hit@1", "selection_hit@5", "selection_hit@10", "selection_mean",
     }  # fmt: skip
 
@@ -50,9 +52,9 @@ def test_a_training_leaves_its_ranker_and_history_and_no_state(tmp_path):
 def test_the_best_epoch_is_kept_and_the_earliest_on_ties(tmp_path, monkeypatch, means, best):
     seen = []
 
-    def evaluate(ranker, *rest):
-        seen.append({name: tensor.clone() for name, tensor in ranker.state_dict().items()})
-        return {"selection_mean": means[len(seen) - 1]}
+    def evaluate(learner, *rest):
+        seen.append(learner.weights(0))
+        return [{"selection_mean": means[len(seen) - 1]}]
 
     monkeypatch.setattr(loop, "evaluate", evaluate)
     weights, history = train_toy(tmp_path, settings())
@@ -112,12 +114,12 @@ def test_every_epoch_is_told_once_with_its_seconds(tmp_path):
 
 
 def test_one_cycle_rises_over_a_tenth_and_falls_as_a_cosine():
-    config = settings(schedule="one_cycle", learning_rate=1.0)
-    rates = [learning_rate(config, step, 20) for step in range(20)]
+    plan = Plan(settings(schedule="one_cycle", learning_rate=1.0, epochs=4), lists=40)  # 4 epochs of 5 steps of 8
+    rates = [plan.rate(step) for step in range(20)]
     assert rates[:3] == pytest.approx([1 / 2, 2 / 2, 0.5 * (1 + math.cos(0))])  # 2 of 20 steps rise
     assert rates[11] == pytest.approx(0.5 * (1 + math.cos(math.pi * 9 / 18)))  # half way down
     assert rates[19] == pytest.approx(0.5 * (1 + math.cos(math.pi * 17 / 18)))
-    assert learning_rate(settings(learning_rate=0.3), 17, 20) == 0.3
+    assert Plan(settings(learning_rate=0.3), 40).rate(9) == 0.3
 
 
 @pytest.fixture
@@ -125,12 +127,12 @@ def watch_steps(monkeypatch):
     """Calls a function with the optimiser before each of its steps."""
 
     def watch(look):
-        def make(config, ranker):
-            optimizer = make_optimizer(config, ranker)
+        def make(*arguments):
+            optimizer = make_optimizer(*arguments)
             optimizer.register_step_pre_hook(lambda made, *rest: look(made))
             return optimizer
 
-        monkeypatch.setattr(loop, "make_optimizer", make)
+        monkeypatch.setattr(learner, "make_optimizer", make)
 
     return watch
 
@@ -140,7 +142,7 @@ def test_the_schedule_spans_all_steps_of_all_epochs(tmp_path, watch_steps):
     watch_steps(lambda optimizer: rates.append(optimizer.param_groups[0]["lr"]))
     config = settings(epochs=2, batch_size=8, schedule="one_cycle", learning_rate=0.01)
     train_toy(tmp_path, config, data=toy_data(30))  # 30 lists are 4 steps of 8, 8, 8, 6
-    assert rates == [learning_rate(config, step, 8) for step in range(8)]
+    assert rates == [Plan(config, 30).rate(step) for step in range(8)]
 
 
 @pytest.mark.parametrize(("clip", "longest"), [(0.01, 0.01), (None, math.inf)])
@@ -148,7 +150,7 @@ def test_gradients_are_clipped_to_the_norm(tmp_path, watch_steps, clip, longest)
     norms = []
 
     def measure(optimizer):
-        gradients = [p.grad for p in optimizer.param_groups[0]["params"]]
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
         norms.append(math.sqrt(sum(float(g.square().sum()) for g in gradients)))
 
     watch_steps(measure)
@@ -157,13 +159,17 @@ def test_gradients_are_clipped_to_the_norm(tmp_path, watch_steps, clip, longest)
     assert max(norms) == pytest.approx(clip, rel=1e-3) if clip else max(norms) > 0.02
 
 
-def test_weight_decay_is_decoupled():
+def test_weight_decay_is_decoupled_and_spares_biases_and_norms():
     config = settings(weight_decay=0.1, learning_rate=0.5)
-    ranker = make_ranker(config, 6)
-    before = ranker.output.weight.detach().clone()
-    ranker.output.weight.grad = torch.zeros_like(before)
-    make_optimizer(config, ranker).step()
-    assert torch.allclose(ranker.output.weight, before * (1 - 0.5 * 0.1))
+    ranker = make_ranker(config, 6, "listnet")
+    before = {name: tensor.clone() for name, tensor in ranker.state_dict().items()}
+    made = Learner([ranker], ["listnet"], config, Group())
+    for parameter in ranker.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    made.optimizer.step()
+    for name, after in ranker.state_dict().items():
+        shrunk = before[name] * (1 - 0.5 * 0.1) if before[name].dim() == 2 else before[name]
+        assert torch.allclose(after, shrunk), name
 
 
 @pytest.mark.parametrize("name", PAPER_LOSSES)
@@ -175,7 +181,7 @@ def test_a_training_that_diverges_is_one_line_with_the_trials_name(tmp_path, nam
 
 
 def test_settings_that_a_ranker_does_not_have_are_not_passed_on():
-    ranker = make_ranker(settings(ranker=RankerConfig(name="linear", heads=4, width=64)), 6)
+    ranker = make_ranker(settings(ranker=RankerConfig(name="linear", heads=4, width=64)), 6, "listnet")
     assert ranker.name == "linear"
     assert "width" not in ranker.parameters_
 
@@ -192,9 +198,9 @@ def test_no_batch_of_embeddings_outlives_its_step(tmp_path, monkeypatch):
             alive.append(sum(ref() is not None for ref in born))
             return made
 
-    def measure(scored, group):
-        kept.extend(tensor for parts in scored for tensor in parts)
-        return metrics_of(scored, group)
+    def measure(scored, *rest):
+        kept.extend(tensor for parts in scored for tensor in vars(parts).values())
+        return metrics_of(scored, *rest)
 
     metrics_of = loop.metrics_of
     monkeypatch.setattr(loop, "metrics_of", measure)

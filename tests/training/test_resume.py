@@ -66,9 +66,9 @@ def test_the_best_epoch_before_an_interruption_is_still_the_best_after_it(tmp_pa
     means = iter((0.1, 0.9, 0.5, 0.2))
     kept = []
 
-    def evaluate(ranker, *rest):
-        kept.append({name: tensor.clone() for name, tensor in ranker.state_dict().items()})
-        return {"selection_mean": next(means)}
+    def evaluate(learner, *rest):
+        kept.append(learner.weights(0))
+        return [{"selection_mean": next(means)}]
 
     monkeypatch.setattr("xmrank.training.loop.evaluate", evaluate)
     with pytest.raises(StoppedError):

@@ -189,15 +189,15 @@ def test_a_tracking_server_that_is_not_there_is_told_before_anything_starts(inpu
 
 @pytest.mark.usefixtures("in_process")
 def test_a_trial_that_fails_does_not_take_the_others_with_it(inputs, tmp_path, monkeypatch):
-    train_trial = ray_stage.train_trial
+    train_trials = ray_stage.train_trials
 
-    def diverge(trial, *arguments, **keywords):
-        if trial.loss == "listnet":
-            raise DataError(f"{trial.name}: the loss of epoch 2 is nan")
-        train_trial(trial, *arguments, **keywords)
+    def diverge(trials, *arguments, **keywords):
+        if trials[0].loss == "listnet":
+            return {trials[0]: f"{trials[0].name}: the loss of epoch 2 is nan"}
+        return train_trials(trials, *arguments, **keywords)
 
     with monkeypatch.context() as broken:
-        broken.setattr(ray_stage, "train_trial", diverge)
+        broken.setattr(ray_stage, "train_trials", diverge)
         with pytest.raises(DataError, match="listnet-i2t-seed0: the loss of epoch 2 is nan"):
             train(inputs)
     status = {name: run.info.status for name, run in runs_of(inputs.output, tmp_path).items()}

@@ -54,15 +54,15 @@ def test_short_lists_are_padded_behind_a_mask():
     assert batch.candidates[1].tolist() == CAPTIONS[[3, 2, 1]].tolist()
 
 
-def test_a_batch_is_as_wide_as_its_own_longest_list():
+def test_every_batch_is_as_wide_as_the_longest_of_all_lists():  # so that dropout draws alike whatever the batch
     data = ListData.of(lists_of([0, 1], [1, 2], [3, 2, 1]), Store, "i2t", CPU)
-    assert data.batch(np.array([0])).labels.shape == (1, 2)
+    assert data.batch(np.array([0])).labels.shape == (1, 3)
 
 
 def test_a_batch_of_no_lists_has_the_shapes_of_one():
     batch = ListData.of(lists_of([0], [1]), Store, "i2t", CPU).batch(np.array([], np.int64))
-    assert (batch.query.shape, batch.candidates.shape) == ((0, 2), (0, 0, 2))
-    assert batch.mask.shape == batch.labels.shape == batch.similarity.shape == (0, 0)
+    assert (batch.query.shape, batch.candidates.shape) == ((0, 2), (0, 1, 2))
+    assert batch.mask.shape == batch.labels.shape == batch.similarity.shape == (0, 1)
 
 
 def test_embeddings_keep_the_number_format_of_the_store_until_the_ranker_reads_them():

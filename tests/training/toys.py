@@ -1,6 +1,7 @@
 """Lists small enough to train on in a blink, and one call that trains on them."""
 
 import json
+from unittest import mock
 
 import numpy as np
 import torch
@@ -8,9 +9,10 @@ from safetensors.torch import load_file
 
 from xmrank.candidates import Lists
 from xmrank.config import RankerConfig, TrainConfig
+from xmrank.errors import DataError
 from xmrank.training.data import ListData
 from xmrank.training.groups import Group
-from xmrank.training.loop import train_trial
+from xmrank.training.loop import Material, train_trials
 from xmrank.training.trials import Trial
 
 DIMENSIONS = 6
@@ -43,18 +45,29 @@ def settings(**changes):
     return TrainConfig(**{"ranker": TINY, "epochs": 3, "batch_size": 8, "learning_rate": 0.01, **changes})
 
 
-def run_toy(directory, config, trial=TRIAL, *, data=None, selection=None, group=None, on_epoch=None):
-    """Train one ranker on toy lists."""
-    train_trial(
-        trial,
+def run_toy(directory, config, trial=TRIAL, *, on_epoch=None, **material):
+    """Train one ranker on toy lists, to the files in the directory."""
+    told = on_epoch or (lambda epoch, seconds: None)
+    failures = run_toys(
+        directory.parent, config, [trial], on_epoch=lambda _, *rest: told(*rest), at=directory, **material
+    )
+    if failures:
+        raise DataError(failures[trial])
+
+
+def run_toys(output, config, trials, *, stacked=False, data=None, selection=None, group=None, on_epoch=None, at=None):
+    """Train rankers on toy lists; returns the failures."""
+    material = Material(
         config,
         data or toy_data(30),
         selection or toy_data(20, seed=1),
-        directory,
-        group=group or Group(),
-        about={},
-        on_epoch=on_epoch or (lambda epoch, seconds: None),
+        output,
+        group or Group(),
+        {},
+        on_epoch or (lambda trial, epoch, seconds: None),
     )
+    with mock.patch.object(Trial, "directory", lambda trial, output: at or output / trial.name):
+        return train_trials(trials, material, stacked=stacked)
 
 
 def train_toy(directory, *arguments, **keywords):

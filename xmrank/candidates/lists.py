@@ -1,6 +1,7 @@
 """Candidate lists: row numbers, labels and similarities, kept flat; their parquet file."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import pyarrow.parquet as pq
 
 from xmrank.errors import DataError
 from xmrank.files import write_table
+
+COLUMNS = {"candidates": np.int32, "labels": np.float32, "similarity": np.float32}
+"""Columns with a value for every item."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,19 @@ class Lists:
     def join(cls, parts: "list[Lists]") -> "Lists":
         """All lists of the parts, in order."""
         lengths = np.concatenate([part.lengths for part in parts])
-        fields = (np.concatenate([getattr(p, f) for p in parts]) for f in ("candidates", "labels", "similarity"))
+        fields = (np.concatenate([getattr(p, f) for p in parts]) for f in COLUMNS)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return cls(np.concatenate([p.queries for p in parts]), offsets, *fields)
 
+    @cached_property
+    def longest(self) -> int:
+        """Items of the longest list."""
+        return int(self.lengths.max(initial=0))
+
     def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Some lists as matrices as wide as the longest of them.
+        """Some lists as matrices as wide as the longest of all lists.
+
+        Not of these: what is drawn over a batch in training, its dropout, must not depend on the batch's company.
 
         Args:
             rows: which lists, int64 [B].
@@ -70,7 +81,7 @@ class Lists:
             padded), mask bool [B, n] (True where real).
         """
         lengths = self.lengths[rows]
-        places = np.arange(int(lengths.max(initial=0)))
+        places = np.arange(self.longest)
         mask = places < lengths[:, None]
         at = np.where(mask, self.offsets[rows][:, None] + places, 0)
         zero = np.where(mask, 1, 0)
@@ -81,7 +92,7 @@ class Lists:
         """Write as parquet: list_id, query, candidates, labels, similarity."""
         offsets = pa.array(self.offsets, pa.int32())
         columns = {"list_id": pa.array(range(len(self)), pa.int64()), "query": pa.array(self.queries, pa.int32())}
-        for name in ("candidates", "labels", "similarity"):
+        for name in COLUMNS:
             columns[name] = pa.ListArray.from_arrays(offsets, pa.array(getattr(self, name)))
         write_table(path, pa.table(columns))
 
@@ -95,9 +106,9 @@ class Lists:
         if not path.is_file():
             raise DataError(f"{path}: no such candidate lists")
         table = pq.read_table(path).combine_chunks()
-        columns = {name: combined(table[name]) for name in ("candidates", "labels", "similarity")}
+        columns = {name: combined(table[name]) for name in COLUMNS}
         offsets = columns["candidates"].offsets.to_numpy().astype(np.int64)
-        flat = (columns[n].flatten().to_numpy(zero_copy_only=False) for n in ("candidates", "labels", "similarity"))
+        flat = (columns[n].flatten().to_numpy(zero_copy_only=False) for n in COLUMNS)
         return cls(table["query"].to_numpy(), offsets, *flat)
 
 

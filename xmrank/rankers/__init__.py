@@ -7,10 +7,10 @@ and one line in `RANKERS`.
 from dataclasses import fields
 from typing import Any
 
-from .base import Ranker
-from .context_aware import ContextAwareRanker
-from .linear import LinearRanker
-from .pointwise import PointwiseRanker
+from xmrank.rankers.base import Ranker
+from xmrank.rankers.context_aware import ContextAwareRanker
+from xmrank.rankers.linear import LinearRanker
+from xmrank.rankers.pointwise import PointwiseRanker
 
 __all__ = ["RANKERS", "Ranker", "build"]
 

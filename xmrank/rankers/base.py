@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .features import ItemFeatures
-from .layers import ACTIVATION_FUNCTIONS
-from .parameters import RankerParameters
+from xmrank.rankers.features import ItemFeatures
+from xmrank.rankers.layers import ACTIVATION_FUNCTIONS
+from xmrank.rankers.parameters import RankerParameters
 
 
 class Ranker(nn.Module):

@@ -4,11 +4,18 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .base import Ranker, zero_
-from .encoder import LAYER_NORMS, EncoderLayer, RankEncoding
-from .features import first_stage_rank
-from .layers import FullyConnected, linear
-from .parameters import ACTIVATIONS, RankerParameters, layer_sizes, require_choice, require_count, require_rate
+from xmrank.rankers.base import Ranker, zero_
+from xmrank.rankers.encoder import LAYER_NORMS, EncoderLayer, RankEncoding
+from xmrank.rankers.features import first_stage_rank
+from xmrank.rankers.layers import FullyConnected, linear
+from xmrank.rankers.parameters import (
+    ACTIVATIONS,
+    RankerParameters,
+    layer_sizes,
+    require_choice,
+    require_count,
+    require_rate,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import Dropout, linear_init_
+from xmrank.rankers.layers import Dropout, linear_init_
 
 NORM_EPS = 1e-5
 """Added to the variance by the input normalisation, as `torch.nn.LayerNorm` does."""

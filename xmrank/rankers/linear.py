@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .base import Ranker, zero_
-from .parameters import RankerParameters
+from xmrank.rankers.base import Ranker, zero_
+from xmrank.rankers.parameters import RankerParameters
 
 
 @dataclass(frozen=True, kw_only=True)

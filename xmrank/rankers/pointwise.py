@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .base import Ranker, zero_
-from .layers import FullyConnected, linear
-from .parameters import ACTIVATIONS, RankerParameters, layer_sizes, require_choice, require_rate
+from xmrank.rankers.base import Ranker, zero_
+from xmrank.rankers.layers import FullyConnected, linear
+from xmrank.rankers.parameters import ACTIVATIONS, RankerParameters, layer_sizes, require_choice, require_rate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ class BestEpochs:
     """Which epochs of a loss were kept, a seed."""
 
     label: str
-    epochs: tuple[int, ...]
+    epochs: tuple[int | float, ...]
     hits: tuple[float, ...]
 
 

@@ -23,7 +23,7 @@ class Trial:
     loss: str
     direction: str
     seed: int
-    best_epoch: int
+    best_epoch: int | float
     epochs: list[dict[str, float | None]]
 
     def curve(self, key: str) -> list[float]:
@@ -39,9 +39,14 @@ class Trial:
         return math.nan
 
     @property
-    def numbers(self) -> list[int]:
-        """The epochs' numbers, from 1 where the history does not say."""
-        return [int(epoch.get("epoch") or place) for place, epoch in enumerate(self.epochs, start=1)]
+    def numbers(self) -> list[int | float]:
+        """The epochs' numbers, from 1 where the history does not say; fractions where validations came within them."""
+        return [epoch_number(epoch.get("epoch") or place) for place, epoch in enumerate(self.epochs, start=1)]
+
+
+def epoch_number(value: float) -> int | float:
+    """The number of an epoch as it is shown."""
+    return int(value) if value == int(value) else round(value, 2)
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def _read_trials(folder: Path, losses: list[str]) -> list[Trial]:
                     loss=str(history["loss"]),
                     direction=str(history["direction"]),
                     seed=int(history["seed"]),
-                    best_epoch=int(history["best_epoch"]),
+                    best_epoch=epoch_number(history["best_epoch"]),
                     epochs=list(history["epochs"]),
                 )
             )

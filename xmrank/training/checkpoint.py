@@ -8,7 +8,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from xmrank.errors import DataError
 from xmrank.files import atomic, write_json
@@ -65,36 +64,41 @@ def read_about(directory: Path) -> dict[str, Any]:
 
 
 def save_state(
-    path: Path, model: nn.Module, best: dict[str, Tensor], optimizer: Optimizer, meta: dict[str, Any]
+    path: Path,
+    weights: dict[str, Tensor],
+    best: dict[str, Tensor],
+    moments: dict[str, Tensor],
+    meta: dict[str, Any],
 ) -> None:
-    """Write all that a resumed training needs: weights, the best epoch's weights, the optimiser, ``meta`` as JSON."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    for number, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
+    """Write all that a resumed training needs.
+
+    Args:
+        path: the file.
+        weights, best: the model's state dict, now and at its best validation.
+        moments: what the optimiser has gathered, by name.
+        meta: the rest, JSON-able.
+    """
+    parts = {"model": weights, "best": best, "optimizer": moments}
+    tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
     with atomic(path) as temporary:
         # A copy each: safetensors refuses tensors that share memory.
         save_file({k: t.detach().cpu().clone() for k, t in tensors.items()}, temporary, {META: json.dumps(meta)})
 
 
-def load_state(path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Put a saved state into a model and an optimiser; returns the best epoch's weights and ``meta``.
+def load_state(path: Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """Put a saved state's weights into a model; returns the best weights, the optimiser's moments, and ``meta``.
 
     Raises:
         DataError: a damaged file, or the state of another model.
     """
     meta = read_meta(path)
+    device = next(model.parameters()).device
     try:
-        tensors = load_file(path)
+        tensors = load_file(path, device=str(device))
         model.load_state_dict(taken(tensors, "model."))
     except UNREADABLE as error:
         raise not_a_state(path, error) from None
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in taken(tensors, "optimizer.").items():
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return taken(tensors, "best."), meta
+    return taken(tensors, "best."), taken(tensors, "optimizer."), meta
 
 
 def read_meta(path: Path) -> dict[str, Any]:

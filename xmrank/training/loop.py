@@ -1,218 +1,276 @@
-"""The training of one ranker: plain torch, resumable at every epoch, the same alone and under DDP."""
+"""The training of rankers: plain torch, resumable at every validation, the same alone, stacked and under DDP."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xmrank.config import TrainConfig
 from xmrank.errors import DataError
 from xmrank.evaluation import list_metrics, mean_over_queries
 from xmrank.files import write_json
-from xmrank.losses import LOSSES, Terms
 from xmrank.rankers import RANKERS, Ranker, build
-from xmrank.training.checkpoint import load_state, save_ranker, save_state
-from xmrank.training.data import ListData, epoch_order
+from xmrank.training.checkpoint import load_state, read_meta, save_ranker, save_state
+from xmrank.training.data import ListData
 from xmrank.training.groups import Group
+from xmrank.training.history import Epoch, Plan, Progress
+from xmrank.training.learner import ORDINAL, Learner, Scored, figures
 from xmrank.training.trials import HISTORY, STATE, Trial
 
 SELECTION_METRICS = ("hit@1", "hit@5", "hit@10")
 EVALUATION_BATCH = 256
 DROPOUT_STREAM = 0xD50
+STACK_LIMIT = 64
+"""Models of one stack at most."""
 
-Epoch = dict[str, float]
-Scored = tuple[Tensor, Tensor, Tensor]
-"""Scores, labels and mask of a batch, without the embeddings."""
+OnEpoch = Callable[[Trial, Epoch, float], object]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What rankers of one direction are trained with.
+
+    Attributes:
+        config: everything but loss, direction and seed.
+        train, selection: lists to learn from, and lists that choose the epoch.
+        output: the stage's directory; each trial has its own in it.
+        group: this process's place among those that train a ranker.
+        about: further fields of every ranker's JSON.
+        on_epoch: called by the leading process with each trial, its new validation, and the seconds that an epoch
+            takes; in a stack, its share of them.
+    """
+
+    config: TrainConfig
+    train: ListData
+    selection: ListData
+    output: Path
+    group: Group
+    about: dict[str, Any]
+    on_epoch: OnEpoch
+
+    @property
+    def plan(self) -> Plan:
+        """The steps."""
+        return Plan(self.config, len(self.train.lists))
+
+
+def train_trials(trials: Sequence[Trial], material: Material, *, stacked: bool) -> dict[Trial, str]:
+    """Train rankers of one direction, one after another or stacked, and keep the best epoch of each.
+
+    Initial weights follow from the seed, the order of the lists from seed and epoch, dropout from seed, step and rank:
+    an interrupted run ends in the same weights as one that was not, and a stacked one, up to the order of sums in
+    floating point, as one alone.
+
+    Returns:
+        Why, for each trial that failed; the others are done.
+    """
+
+    def alike(trial: Trial) -> tuple[bool, int]:  # a stack needs one shape, and one place to go on from
+        return trial.loss == ORDINAL, position(trial, material.output)
+
+    failures: dict[Trial, str] = {}
+    for _, group in groupby(sorted(trials, key=alike), key=alike):
+        company = sorted(group, key=lambda trial: (trial.loss, trial.seed))
+        size = STACK_LIMIT if stacked else 1
+        for start in range(0, len(company), size):
+            failures |= train_together(company[start : start + size], material)
+    return failures
+
+
+def position(trial: Trial, output: Path) -> int:
+    """Steps that an earlier run took."""
+    state = trial.directory(output) / STATE
+    try:
+        return Progress(**read_meta(state)).step if state.exists() else 0
+    except DataError:  # said by whoever is to continue from it, of this trial alone
+        return -1
 
 
 @dataclass
-class Progress:
-    """How far a training is: one entry an epoch, and the best epoch so far (the earliest on ties)."""
+class Pupil:
+    """A trial in training: how far it is, and its best weights so far."""
 
-    epochs: list[Epoch] = field(default_factory=list)
-    best_epoch: int = 0
-    best_value: float = -1.0
-
-    def add(self, epoch: Epoch) -> bool:
-        """Add an epoch; returns whether it is the best so far."""
-        self.epochs.append(epoch)
-        if epoch["selection_mean"] <= self.best_value:
-            return False
-        self.best_epoch, self.best_value = int(epoch["epoch"]), epoch["selection_mean"]
-        return True
+    trial: Trial
+    ranker: Ranker
+    progress: Progress
+    best: dict[str, Tensor]
+    moments: dict[str, Tensor]
 
 
-def train_trial(
-    trial: Trial,
-    config: TrainConfig,
-    train: ListData,
-    selection: ListData,
-    directory: Path,
-    *,
-    group: Group,
-    about: dict[str, Any],
-    on_epoch: Callable[[Epoch, float], object],
-) -> None:
-    """Train one ranker and keep its best epoch; continues from the last finished epoch of an earlier run.
+def train_together(trials: Sequence[Trial], material: Material) -> dict[Trial, str]:
+    """Train trials that stand at the same step, as one learner; those that end early leave it."""
+    failures: dict[Trial, str] = {}
+    pupils = []
+    for trial in trials:
+        try:
+            pupils.append(enrol(trial, material))
+        except DataError as error:
+            failures[trial] = str(error)
+    while pupils:
+        failures |= until_one_leaves(pupils, material)
+        pupils = [p for p in pupils if p.trial not in failures and not p.progress.is_over(material.plan)]
+    return failures
 
-    Initial weights follow from the seed, the order of the lists from seed and epoch, dropout from seed, epoch and rank:
-    an interrupted run ends in the same weights as one that was not.
 
-    Args:
-        trial: loss, direction and seed.
-        config: the rest.
-        train, selection: lists to learn from, and lists that choose the epoch.
-        directory: where the state, the ranker and, last, the history go.
-        group: this process's place among those that train the ranker.
-        about: further fields of the ranker's JSON.
-        on_epoch: called by the leading process with each new epoch and its seconds.
-    """
+def enrol(trial: Trial, material: Material) -> Pupil:
+    """A trial at its start, or where an earlier run left it."""
     torch.manual_seed(trial.seed)
-    ranker = make_ranker(config, train.queries.shape[1]).to(train.device)
-    model = group.wrap(ranker)
-    optimizer = make_optimizer(config, ranker)
-    state = directory / STATE
-    best, progress = {k: t.clone() for k, t in ranker.state_dict().items()}, Progress()
+    ranker = make_ranker(material.config, material.train.queries.shape[1], trial.loss).to(material.train.device)
+    pupil = Pupil(trial, ranker, Progress(), {}, {})
+    state = trial.directory(material.output) / STATE
     if state.exists():
-        best, meta = load_state(state, ranker, optimizer)
-        progress = Progress(**meta)
-    for epoch in range(len(progress.epochs) + 1, config.epochs + 1):
-        started = time.perf_counter()
-        entry = run_epoch(epoch, trial, config, model, optimizer, train, group)
-        entry |= evaluate(ranker, selection, trial, group)
-        if progress.add(entry):
-            best = {name: tensor.clone() for name, tensor in ranker.state_dict().items()}
-        if group.leads:
-            save_state(state, ranker, best, optimizer, vars(progress))
-            on_epoch(entry, time.perf_counter() - started)
-    if group.leads:
-        about = {**about, "loss": trial.loss, "direction": trial.direction, "seed": trial.seed}
-        save_ranker(directory, ranker, best, {**about, "best_epoch": progress.best_epoch})
-        write_json(directory / HISTORY, {**vars(trial), "best_epoch": progress.best_epoch, "epochs": progress.epochs})
-        state.unlink(missing_ok=True)
+        pupil.best, pupil.moments, meta = load_state(state, ranker)
+        pupil.progress = Progress(**meta)
+    return pupil
 
 
-def make_ranker(config: TrainConfig, dimensions: int) -> Ranker:
-    """The configured ranker; settings that its kind does not have are not passed on."""
-    known = RANKERS[config.ranker.name].parameters_type.__dataclass_fields__
-    return build(
-        config.ranker.name, dimensions=dimensions, **{k: v for k, v in vars(config.ranker).items() if k in known}
-    )
+def until_one_leaves(pupils: list[Pupil], material: Material) -> dict[Trial, str]:
+    """Train until at least one trial is over or has failed; returns why, for those that failed."""
+    plan, leads = material.plan, material.group.leads
+    learner = Learner([p.ranker for p in pupils], [p.trial.loss for p in pupils], material.config, material.group)
+    failures: dict[Trial, str] = {}
+    over = [p.progress.is_over(plan) for p in pupils]  # a run that was killed after the last validation
+    if pupils[0].moments:
+        learner.resume([p.moments for p in pupils])
+    while not any(over) and not failures:
+        started, step = time.perf_counter(), pupils[0].progress.step
+        entries = next_validation(learner, pupils, material, failures)
+        epochs = (plan.next_validation(step) - step) / plan.steps_per_epoch
+        seconds = (time.perf_counter() - started) / len(pupils) / epochs
+        for number, (pupil, entry) in enumerate(zip(pupils, entries, strict=True)):
+            if pupil.trial in failures:
+                continue
+            if pupil.progress.add(entry):
+                pupil.best = learner.weights(number)
+            if leads:
+                keep(pupil, learner.weights(number), learner.moments(number), material.output)
+                material.on_epoch(pupil.trial, entry, seconds)
+        over = [p.trial not in failures and p.progress.is_over(plan) for p in pupils]
+    for number, pupil in enumerate(pupils):
+        pupil.ranker.load_state_dict(learner.weights(number))
+        pupil.moments = learner.moments(number)
+        if over[number] and leads:
+            graduate(pupil, material)
+    return failures
 
 
-def make_optimizer(config: TrainConfig, ranker: Ranker) -> torch.optim.AdamW:
-    """Adam; weight decay, when there is any, is decoupled."""
-    return torch.optim.AdamW(ranker.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+def keep(pupil: Pupil, weights: dict[str, Tensor], moments: dict[str, Tensor], output: Path) -> None:
+    """Write what a resumed run needs."""
+    save_state(pupil.trial.directory(output) / STATE, weights, pupil.best, moments, vars(pupil.progress))
 
 
-def run_epoch(
-    epoch: int,
-    trial: Trial,
-    config: TrainConfig,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    data: ListData,
-    group: Group,
-) -> Epoch:
-    """One pass over the training lists; its metrics come from the scores of the training steps themselves."""
-    torch.manual_seed(int(np.random.SeedSequence([trial.seed, DROPOUT_STREAM, epoch, group.rank]).generate_state(1)[0]))
-    model.train()
-    order = epoch_order(len(data.lists), trial.seed, epoch)
-    steps = -(-len(order) // config.batch_size)
-    total = torch.zeros(2, dtype=torch.float64, device=data.device)
-    scored: list[Scored] = []
-    for step in range(steps):
-        rate = learning_rate(config, (epoch - 1) * steps + step, config.epochs * steps)
-        for parameters in optimizer.param_groups:
-            parameters["lr"] = rate
-        rows = order[step * config.batch_size : (step + 1) * config.batch_size]
-        batch = data.batch(rows[group.rank :: group.size])
-        scores = model(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
-        terms = LOSSES[trial.loss].terms(scores, batch.labels, mask=batch.mask)
-        optimizer.zero_grad(set_to_none=True)
-        total += backward(terms, group, len(rows))
-        if config.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-        optimizer.step()
-        scored.append((scores.detach(), batch.labels, batch.mask))
-    loss = mean_loss(total, f"{trial.name}: the loss of epoch {epoch}")
-    return {"epoch": epoch, "train_loss": loss, **prefixed("train", metrics_of(scored, group))}
+def graduate(pupil: Pupil, material: Material) -> None:
+    """Write the ranker and, last, the history of a trial that is over."""
+    trial, progress, directory = pupil.trial, pupil.progress, pupil.trial.directory(material.output)
+    about = {**material.about, "loss": trial.loss, "direction": trial.direction, "seed": trial.seed}
+    save_ranker(directory, pupil.ranker, pupil.best, {**about, "best_epoch": progress.best_epoch})
+    write_json(directory / HISTORY, {**vars(trial), "best_epoch": progress.best_epoch, "epochs": progress.epochs})
+    (directory / STATE).unlink(missing_ok=True)
 
 
-def backward(terms: Terms, group: Group, lists: int) -> Tensor:
-    """The gradient of the global batch's loss, whatever share of its ``lists`` this process holds.
+def make_ranker(config: TrainConfig, dimensions: int, loss: str) -> Ranker:
+    """The configured ranker; settings that its kind does not have are not passed on, levels only with an ordinal loss.
 
-    DDP averages gradients over the processes, so each one's share is scaled by their number over the global
-    denominator.
-
-    Returns:
-        the loss's numerator and denominator over the group, float64 [2]; a sum over the batch is reported a list.
+    Raises:
+        ValueError: a setting that the ranker refuses.
     """
-    share = terms.total.sum()
-    if terms.reduction == "sum":
-        (share * group.size).backward()
-        weight = torch.tensor(float(lists), device=share.device)
-    else:
-        weight = group.sum(terms.weight.sum())
-        (share * group.size / torch.where(weight > 0, weight, 1)).backward()
-    return torch.stack([group.sum(share.double()), weight.double()])
+    known = RANKERS[config.ranker.name].parameters_type.__dataclass_fields__
+    settings = {k: v for k, v in vars(config.ranker).items() if k in known}
+    if loss != ORDINAL:
+        settings["levels"] = 1
+    return build(config.ranker.name, dimensions=dimensions, **settings)
 
 
-def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """The step size: constant, or one cycle (a linear rise over the first tenth, then a cosine to zero)."""
-    if config.schedule == "constant":
-        return config.learning_rate
-    warm = max(1, steps // 10)
-    if step < warm:
-        return config.learning_rate * (step + 1) / warm
-    return config.learning_rate * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
+def next_validation(
+    learner: Learner, pupils: Sequence[Pupil], material: Material, failures: dict[Trial, str]
+) -> list[Epoch]:
+    """Train up to the next validation; one entry a model. Train metrics come from the scores of the steps themselves.
+
+    Models whose loss is no number are added to ``failures``.
+    """
+    plan, group, trials = material.plan, material.group, [p.trial for p in pupils]
+    start = pupils[0].progress.step
+    end = plan.next_validation(start)
+    totals = torch.zeros(learner.size, 2, dtype=torch.float64, device=learner.device)
+    scored: list[Scored] = []
+    batches = zip(*(plan.batches(trial.seed, start, end) for trial in trials), strict=True)
+    for step, rows in enumerate(batches, start):
+        seeds = [dropout_seed(trial, step, group.rank) for trial in trials]
+        taken = learner.step(material.train, rows, plan.rate(step), seeds)
+        totals += taken.totals
+        scored += taken.scored
+    place = f"epoch {plan.epochs(end):.4g}"
+    losses = mean_losses(totals, trials, f"the loss of {place}", failures)
+    trained = metrics_of(scored, learner.size, group)
+    selected = evaluate(learner, material.selection, trials, group, failures)
+    return [
+        {"epoch": plan.epochs(end), "step": end, "train_loss": loss, **prefixed("train", train), **selection}
+        for loss, train, selection in zip(losses, trained, selected, strict=True)
+    ]
 
 
-def mean_loss(total: Tensor, name: str) -> float:
-    """The loss that a numerator and a denominator give; DataError where training has diverged."""
-    loss = float(total[0] / total[1].clamp(min=1))
-    if not np.isfinite(loss):
-        raise DataError(f"{name} is {loss}; try a smaller --learning-rate")
-    return loss
+def dropout_seed(trial: Trial, step: int, rank: int) -> int:
+    """The seed of a trial's dropout in one step of one process."""
+    return int(np.random.SeedSequence([trial.seed, DROPOUT_STREAM, step, rank]).generate_state(1, np.uint32)[0])
 
 
-@torch.inference_mode()
-def evaluate(ranker: Ranker, data: ListData, trial: Trial, group: Group) -> Epoch:
-    """Loss and metrics on the selection lists, each list once, shared out over the group."""
-    ranker.eval()
+def mean_losses(totals: Tensor, trials: Sequence[Trial], what: str, failures: dict[Trial, str]) -> list[float]:
+    """The losses that numerators and denominators give, [models, 2]; where training has diverged, a failure."""
+    losses = (totals[:, 0] / totals[:, 1].clamp(min=1)).tolist()
+    for trial, loss in zip(trials, losses, strict=True):
+        if not np.isfinite(loss):
+            failures.setdefault(trial, f"{trial.name}: {what} is {loss}; try a smaller --learning-rate")
+    return losses
+
+
+@torch.no_grad()
+def evaluate(
+    learner: Learner, data: ListData, trials: Sequence[Trial], group: Group, failures: dict[Trial, str]
+) -> list[Epoch]:
+    """Loss and metrics of every model on the selection lists, each list once, shared out over the group."""
+    learner.module.eval()
     rows = np.arange(len(data.lists))[group.rank :: group.size]
-    scored, total = [], torch.zeros(2, dtype=torch.float64, device=data.device)
-    for start in range(0, len(rows), EVALUATION_BATCH):
-        batch = data.batch(rows[start : start + EVALUATION_BATCH])
-        scores = ranker(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
-        terms = LOSSES[trial.loss].terms(scores, batch.labels, mask=batch.mask)
-        weight = terms.weight.sum() if terms.reduction != "sum" else torch.tensor(float(len(batch.labels)))
-        total += torch.stack([terms.total.sum().double(), weight.double().to(data.device)])
-        scored.append((scores, batch.labels, batch.mask))
-    loss = mean_loss(group.sum(total), f"{trial.name}: the loss on the selection lists")
-    metrics = metrics_of(scored, group)
-    mean = sum(metrics[name] for name in SELECTION_METRICS) / len(SELECTION_METRICS)
-    return {**prefixed("selection", metrics), "selection_loss": loss, "selection_mean": mean}
+    totals = torch.zeros(learner.size, 2, dtype=torch.float64, device=learner.device)
+    scored: list[Scored] = []
+    at_once = max(1, EVALUATION_BATCH // learner.size)
+    for start in range(0, len(rows), at_once):
+        part = rows[start : start + at_once]
+        batch = data.batch(np.tile(part, learner.size))
+        with learner.autocast():
+            scores = learner.scores(batch)
+        terms = learner.terms(scores, batch)
+        weight = torch.where(terms.summed, float(len(part)), terms.weight.double())
+        totals += torch.stack([terms.total.double(), weight], 1)
+        scored.append(Scored(figures(scores), batch.labels, batch.mask))
+    losses = mean_losses(group.sum(totals), trials, "the loss on the selection lists", failures)
+    entries = []
+    for loss, metrics in zip(losses, metrics_of(scored, learner.size, group), strict=True):
+        mean = sum(metrics[name] for name in SELECTION_METRICS) / len(SELECTION_METRICS)
+        entries.append({**prefixed("selection", metrics), "selection_loss": loss, "selection_mean": mean})
+    return entries
 
 
-def metrics_of(scored: list[Scored], group: Group) -> dict[str, float]:
-    """Mean metrics over the lists that the whole group scored."""
-    parts: dict[str, list[Tensor]] = {name: [] for name in SELECTION_METRICS}
-    for scores, labels, mask in scored:
-        values = list_metrics(scores.cpu().numpy(), labels.cpu().numpy(), mask=mask.cpu().numpy())
+def metrics_of(scored: Sequence[Scored], models: int, group: Group) -> list[dict[str, float]]:
+    """Each model's mean metrics over the lists that the whole group scored with it."""
+    parts: dict[str, list[np.ndarray]] = {name: [np.empty((models, 0))] for name in SELECTION_METRICS}
+    for part in scored:
+        scores = part.scores.float().nan_to_num()  # NaN is of a trial that has failed: its loss said so
+        values = list_metrics(scores.cpu().numpy(), part.labels.cpu().numpy(), mask=part.mask.cpu().numpy())
         for name in SELECTION_METRICS:
-            parts[name].append(torch.from_numpy(values[name]))
-    nothing = torch.empty(0, dtype=torch.float64)  # of a process that had no lists
-    mine = [torch.cat([nothing, *parts[name]]) for name in SELECTION_METRICS]
-    everyone = group.gather(mine)
-    columns = [torch.cat(column).numpy() for column in zip(*everyone, strict=True)]
+            parts[name].append(values[name].reshape(models, -1))
+    everyone = group.gather([torch.from_numpy(np.concatenate(parts[name], 1)) for name in SELECTION_METRICS])
+    columns = [torch.cat(column, 1).numpy() for column in zip(*everyone, strict=True)]
     # Sorted, so that the mean's last digit does not depend on who scored which list.
-    return {n: mean_over_queries(np.sort(c)).mean for n, c in zip(SELECTION_METRICS, columns, strict=True)}
+    return [
+        {n: mean_over_queries(np.sort(c[model])).mean for n, c in zip(SELECTION_METRICS, columns, strict=True)}
+        for model in range(models)
+    ]
 
 
 def prefixed(prefix: str, metrics: dict[str, float]) -> Epoch:

@@ -15,7 +15,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from xmrank import tracking
-from xmrank.candidates import Lists, Role, lists_path
+from xmrank.candidates import ROLES, Role, lists_path, open_lists
 from xmrank.cluster import connect, pool_size
 from xmrank.config import Direction, TrainConfig
 from xmrank.embedding import EmbeddingStore
@@ -26,7 +26,8 @@ from xmrank.progress import Progress
 from xmrank.training.checkpoint import read_meta
 from xmrank.training.data import ListData
 from xmrank.training.groups import Group, split_into_groups
-from xmrank.training.loop import Epoch, train_trial
+from xmrank.training.history import Epoch
+from xmrank.training.loop import Material, train_trials
 from xmrank.training.trials import STATE, Trial, pending
 
 RESTARTS = 3
@@ -42,6 +43,7 @@ class Work:
         embeddings, lists, output: absolute paths.
         about: further fields of every ranker's JSON.
         failures: folder that takes a file for each trial that failed.
+        cache: folder for lists that are too large for memory.
         tracking_uri: of MLflow.
         runs: trial name → MLflow run id.
     """
@@ -53,6 +55,7 @@ class Work:
     trials: list[Trial]
     about: dict[str, Any]
     failures: Path
+    cache: Path
     tracking_uri: str
     runs: dict[str, str]
 
@@ -83,6 +86,9 @@ def train_on_cluster(work: Work, scratch: Path) -> None:
         ),
     )
     shutil.rmtree(work.failures, ignore_errors=True)
+    for direction in work.config.directions:
+        for role in ROLES:
+            open_lists(lists_path(work.lists, direction, role), work.cache)  # unpacked here, so that workers need not
     with watched(work):
         trainer.fit()
     for failure in sorted(work.failures.glob("*")):
@@ -100,35 +106,53 @@ def train_share(settings: dict[str, Any]) -> None:
     store, device = EmbeddingStore.open(work.embeddings), get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)  # where NCCL gathers objects; all workers of a node see all of its GPUs
+    stacked = work.config.stack == "on" or (work.config.stack == "auto" and device.type == "cuda" and group.size == 1)
     # The share is cut from all trials, done or not, so that a restarted worker takes up its own.
-    for trial in pending(work.trials[number::count], work.output):
-        try:
-            train_one(trial, work, store, device, group)
-        except DataError as error:  # raised, it would restart all workers, and come again
-            write_text(work.failures / trial.name, str(error))
+    mine = pending(work.trials[number::count], work.output)
+    for direction in dict.fromkeys(trial.direction for trial in mine):
+        trials = [trial for trial in mine if trial.direction == direction]
+        train_direction(direction, trials, work, store, device, group, stacked=stacked)
 
 
-def train_one(trial: Trial, work: Work, store: EmbeddingStore, device: torch.device, group: Group) -> None:
-    """Train one trial; its leading process logs every epoch to the trial's MLflow run and ends it."""
+def train_direction(
+    direction: Direction,
+    trials: list[Trial],
+    work: Work,
+    store: EmbeddingStore,
+    device: torch.device,
+    group: Group,
+    *,
+    stacked: bool,
+) -> None:
+    """Train trials of one direction; their leading process logs every validation and ends their runs."""
+    train, selection = (list_data(work, store, direction, role, device) for role in ("train", "selection"))
+
+    def log(trial: Trial, epoch: Epoch, seconds: float) -> None:
+        metrics = {mlflow_name(n).replace("_", "/", 1): v for n, v in epoch.items() if n not in ("epoch", "step")}
+        metrics |= {"cost/epoch_seconds": seconds, "cost/lists_per_second": len(train.lists) / seconds}
+        place = epoch["step"] if work.config.validate_every_steps else epoch["epoch"]
+        tracking.log_metrics(work.tracking_uri, work.runs[trial.name], metrics, step=int(place))
+
+    material = Material(work.config, train, selection, work.output, group, work.about, log)
+    for chunk in [trials] if stacked else [[trial] for trial in trials]:
+        failures = train_trials(chunk, material, stacked=stacked)
+        for trial in chunk if group.leads else ():
+            finish(trial, failures.get(trial), work)
+
+
+def finish(trial: Trial, failure: str | None, work: Work) -> None:
+    """End a trial's run, or leave word why it failed: raised, that would restart all workers, and come again."""
+    if failure:
+        write_text(work.failures / trial.name, failure)
+        return
     run = work.runs[trial.name]
-
-    def log(epoch: Epoch, seconds: float) -> None:
-        metrics = {mlflow_name(name).replace("_", "/", 1): value for name, value in epoch.items() if name != "epoch"}
-        lists = len(train.lists) / seconds
-        metrics |= {"cost/epoch_seconds": seconds, "cost/lists_per_second": lists}
-        tracking.log_metrics(work.tracking_uri, run, metrics, step=int(epoch["epoch"]))
-
-    train, selection = (list_data(work.lists, store, trial.direction, role, device) for role in ("train", "selection"))
-    directory = trial.directory(work.output)
-    train_trial(trial, work.config, train, selection, directory, group=group, about=work.about, on_epoch=log)
-    if group.leads:
-        tracking.log_artifacts(work.tracking_uri, run, *trial.files(work.output))
-        tracking.end(work.tracking_uri, run)
+    tracking.log_artifacts(work.tracking_uri, run, *trial.files(work.output))
+    tracking.end(work.tracking_uri, run)
 
 
-def list_data(lists: Path, store: EmbeddingStore, direction: Direction, role: Role, device: torch.device) -> ListData:
+def list_data(work: Work, store: EmbeddingStore, direction: Direction, role: Role, device: torch.device) -> ListData:
     """The lists of a direction and role, ready for batches."""
-    return ListData.of(Lists.read(lists_path(lists, direction, role)), store, direction, device)
+    return ListData.of(open_lists(lists_path(work.lists, direction, role), work.cache), store, direction, device)
 
 
 @contextlib.contextmanager

@@ -63,7 +63,8 @@ def check(config: TrainConfig, store: EmbeddingStore, lists: Manifest) -> None:
     if lists.inputs["embeddings"] != store.fingerprint:
         raise DataError(f"{resolve(config.lists)}: these lists were mined from other embeddings than {store.directory}")
     try:
-        make_ranker(config, store.dimensions)
+        for loss in config.losses:
+            make_ranker(config, store.dimensions, loss)
     except ValueError as error:
         raise ConfigError(f"--ranker: {error}") from None
 
@@ -80,7 +81,7 @@ def train_all(
             ids = {trial.name: runs.trial(trial) for trial in left}
             about = {"lists": lists.fingerprint, "embeddings": store.fingerprint, "encoder": store.encoder}
             places = store.directory, resolve(config.lists), output
-            work = Work(config, *places, trials, about, stage.work / "failures", runs.uri, ids)
+            work = Work(config, *places, trials, about, stage.work / "failures", stage.work / "lists", runs.uri, ids)
             train_on_cluster(work, stage.work / "ray")
     finally:
         runs.end(trials)
