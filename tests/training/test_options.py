@@ -1,10 +1,12 @@
 """What can be set about a training: when it validates and stops, its parts of a batch, its arithmetic."""
 
+import numpy as np
 import pytest
 import torch
 
 from xmrank.config import RankerConfig, TrainConfig
 from xmrank.errors import ConfigError
+from xmrank.losses import LOSSES
 from xmrank.training import learner, loop
 from xmrank.training.history import Plan, Progress
 from xmrank.training.learner import Learner
@@ -78,6 +80,19 @@ def test_a_training_that_had_stopped_early_is_not_taken_up_again():
 
 
 @pytest.mark.parametrize("name", ["lambdarank", "neural_ndcg", "listnet", "ranknet"])
+def test_the_gradient_of_a_step_is_that_of_the_loss_of_its_batch(name):
+    data, rows, config = toy_data(30, shortest=1, longest=9), np.arange(20), settings(batch_size=20)
+    ranker = loop.make_ranker(config, 6, name)
+    batch = data.batch(rows)
+    scores = ranker(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
+    value = LOSSES[name](scores, batch.labels, mask=batch.mask, **learner.INDEPENDENT.get(name, {}))
+    expected = torch.autograd.grad(value, list(ranker.parameters()))
+    Learner([ranker], [name], config, loop.Group()).step(data, [rows], 0.0, [0])
+    for parameter, gradient in zip(ranker.parameters(), expected, strict=True):
+        assert torch.allclose(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lambdarank", "neural_ndcg", "listnet", "ranknet"])
 def test_parts_of_a_batch_add_up_to_its_gradient(name):
     data, gradients = toy_data(30, shortest=2, longest=9), []
     for micro_batch in (0, 3, 7):
@@ -85,7 +100,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient(name):
         config = settings(batch_size=20, micro_batch=micro_batch)
         ranker = loop.make_ranker(config, 6, name)
         made = Learner([ranker], [name], config, loop.Group())
-        made.step(data, [torch.arange(20).numpy()], 0.0, [0])
+        made.step(data, [np.arange(20)], 0.0, [0])
         gradients.append({key: parameter.grad for key, parameter in ranker.named_parameters()})
     whole, *in_parts = gradients
     for other in in_parts:
