@@ -184,10 +184,9 @@ def test_the_lists_do_not_depend_on_the_workers(large, alone, ray_cluster, tmp_p
 
 def test_the_cluster_is_used_when_it_pays_or_is_asked_for(monkeypatch):
     monkeypatch.setattr(stage, "run_tasks", lambda function, tasks, workers: iter([f"{workers} workers"]))
-    monkeypatch.setattr(stage, "mine_chunk", lambda task: "here")
 
     def place(queries, workers):
-        return next(iter(stage.run_chunks([None], queries, workers)))
+        return next(iter(stage.run_chunks(lambda task: "here", [None], queries, workers)))
 
     assert [place(49_999, 0), place(49_999, 1), place(10, 2)] == ["here", "here", "2 workers"]
     assert [place(50_000, 0), place(50_000, 1)] == ["0 workers", "1 workers"]
@@ -196,7 +195,9 @@ def test_the_cluster_is_used_when_it_pays_or_is_asked_for(monkeypatch):
 def test_a_chunk_is_the_same_whatever_ran_before_it(large, alone, tmp_path):
     config = configured(large, tmp_path / "unused")
     tasks = [
-        Task(large.directory, config, direction, "train", chunk) for chunk in (2, 0, 1) for direction in DIRECTIONS
+        Task(large.directory, config, direction, "train", chunk, tmp_path)
+        for chunk in (2, 0, 1)
+        for direction in DIRECTIONS
     ]
     mined_chunks = {(task.direction, task.chunk): mine_chunk(task) for task in tasks}
     for direction in DIRECTIONS:

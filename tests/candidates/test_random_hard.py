@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xmrank.candidates.assemble import assemble
 from xmrank.candidates.draw import draw_distinct
 from xmrank.candidates.pool import Pool
 from xmrank.candidates.random_hard import random_hard
@@ -24,8 +25,10 @@ def world(counts, seed=0, dimensions=6):
     return pool, queries, items, index
 
 
-def lists_of(pool, queries, index, seed=0, **parameters):
-    return random_hard(pool, queries, index, np.random.default_rng(seed), **parameters)
+def lists_of(pool, queries, index, seed=0, *, hard_negatives, **parameters):
+    generator = np.random.default_rng(seed)
+    negatives, positives = random_hard(pool, queries, index, generator, **parameters)
+    return assemble(pool, negatives.first(hard_negatives).beside(positives), generator)
 
 
 def contents(lists, row):

@@ -1,17 +1,20 @@
 """A chunk of queries as a task: the same lists wherever and in whatever order it runs."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import faiss
 import numpy as np
 
+from xmrank.candidates.assemble import assemble
 from xmrank.candidates.lists import Lists
+from xmrank.candidates.nearest import Search, nearest, search_shard
 from xmrank.candidates.pool import Pool, make_pool, one_per_image
-from xmrank.candidates.random_hard import random_hard
+from xmrank.candidates.relevance import RELEVANCE
 from xmrank.candidates.splits import Part, Role, choose_parts
+from xmrank.candidates.strategies import STRATEGIES, Chunk
 from xmrank.config import Direction, MineConfig
 from xmrank.embedding import EmbeddingStore
 
@@ -21,13 +24,18 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class Task:
-    """One chunk of queries of one direction and role."""
+    """One chunk of queries of one direction and role.
+
+    Attributes:
+        searches: folder of the results of the searches in the whole gallery.
+    """
 
     store: Path
     config: MineConfig
     direction: Direction
     role: Role
     chunk: int
+    searches: Path
 
 
 def planned_pool(store: EmbeddingStore, part: Part, direction: Direction, config: MineConfig) -> Pool:
@@ -45,30 +53,59 @@ def stream(seed: int, direction: Direction, role: Role, chunk: int) -> np.random
 
 def mine_chunk(task: Task) -> Lists:
     """The lists of one chunk of queries."""
-    store, pool, index = prepared(task.store, task.config, task.direction, task.role)
-    part = pool[task.chunk * CHUNK : (task.chunk + 1) * CHUNK]
-    queries = (store.image if task.direction == "i2t" else store.text)[part.queries].astype(np.float32)
-    return random_hard(
-        part,
-        queries,
-        index,
-        stream(task.config.seed, task.direction, task.role, task.chunk),
-        random_candidates=task.config.random_candidates,
-        hard_negatives=task.config.hard_negatives,
-        positives=task.config.positives,
+    store, whole = opened(task.store, task.config, task.direction, task.role)
+    start, stop = task.chunk * CHUNK, min((task.chunk + 1) * CHUNK, len(whole.queries))
+    pool, (queries, side) = whole[start:stop], sides(store, task.direction)
+    generator = stream(task.config.seed, task.direction, task.role, task.chunk)
+    chunk = Chunk(
+        pool,
+        queries[pool.queries].astype(np.float32),
+        side,
+        generator,
+        task.config,
+        index=lambda: flat_index(task.store, task.config, task.direction, task.role),
+        nearest=lambda: nearest(task.searches, whole, start, stop, task.config),
     )
+    lists = assemble(pool, STRATEGIES[task.config.strategy](chunk), generator)
+    return replace(lists, labels=RELEVANCE[task.config.relevance](lists, store, task.direction))
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """One search of one direction and role."""
+
+    store: Path
+    config: MineConfig
+    direction: Direction
+    role: Role
+    search: Search
+
+
+def run_search(task: SearchTask) -> int:
+    """Search; returns the number of queries."""
+    store, pool = opened(task.store, task.config, task.direction, task.role)
+    return search_shard(task.search, pool, *sides(store, task.direction), task.config)
+
+
+def sides(store: EmbeddingStore, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
+    """The embeddings of the query side and of the gallery's side."""
+    return (store.image, store.text) if direction == "i2t" else (store.text, store.image)
+
+
+@lru_cache(maxsize=2)
+def opened(directory: Path, config: MineConfig, direction: Direction, role: Role) -> tuple[EmbeddingStore, Pool]:
+    """A process's store and pool of one direction and role, made once for all its tasks."""
+    store = EmbeddingStore.open(directory)
+    return store, planned_pool(store, choose_parts(store, config)[role], direction, config)
 
 
 @lru_cache(maxsize=1)  # one index in memory at a time
-def prepared(
-    directory: Path, config: MineConfig, direction: Direction, role: Role
-) -> tuple[EmbeddingStore, Pool, faiss.Index]:
-    """A process's store, pool and index of one direction and role, made once for all its chunks."""
+def flat_index(directory: Path, config: MineConfig, direction: Direction, role: Role) -> faiss.Index:
+    """A process's flat index of the whole gallery, made once for all its chunks."""
     faiss.omp_set_num_threads(1)  # searches of one query: threads only cost
-    store = EmbeddingStore.open(directory)
-    pool = planned_pool(store, choose_parts(store, config)[role], direction, config)
+    store, pool = opened(directory, config, direction, role)
     index = faiss.IndexFlatIP(store.dimensions)
-    side = store.text if direction == "i2t" else store.image
+    side = sides(store, direction)[1]
     for start in range(0, len(pool.gallery), 65536):
         index.add(side[pool.gallery[start : start + 65536]].astype(np.float32))
-    return store, pool, index
+    return index

@@ -1,13 +1,16 @@
 """The mining stage: candidate lists for both directions and every role."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from xmrank.candidates.chunks import CHUNK, Task, mine_chunk, planned_pool
+from xmrank.candidates.chunks import CHUNK, SearchTask, Task, mine_chunk, planned_pool, run_search
 from xmrank.candidates.lists import Lists
+from xmrank.candidates.nearest import planned_searches, shards_of
 from xmrank.candidates.pool import Pool
 from xmrank.candidates.splits import ROLES, Part, Role, choose_parts
+from xmrank.candidates.strategies import drawn_negatives, searched_width
 from xmrank.cluster import run_tasks
 from xmrank.config import DIRECTIONS, Direction, MineConfig, semantic
 from xmrank.embedding import EmbeddingStore
@@ -16,6 +19,9 @@ from xmrank.files import write_json
 from xmrank.paths import resolve
 from xmrank.progress import Progress
 from xmrank.stage import Manifest, Stage
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 STAGE = "mine"
 RAY_PAYS_FROM = 50_000
@@ -55,13 +61,11 @@ def mine_all(
     for (direction, role), pool in pools.items():
         path = lists_path(stage.directory, direction, role)
         if not path.exists():
-            tasks = [Task(store.directory, config, direction, role, c) for c in range(-(-len(pool.queries) // CHUNK))]
-            with Progress(f"mine {direction} {role}", len(pool.queries)) as progress:
-                mined = []
-                for lists in run_chunks(tasks, len(pool.queries), config.workers):
-                    mined.append(lists)
-                    progress.advance(len(lists))
-            Lists.join(mined).write(path)
+            searches = stage.work / f"{direction}-{role}"
+            search_gallery(store, pool, config, direction, role, searches)
+            mined = mine_part(store, pool, config, direction, role, searches)
+            mined.write(path)
+            shutil.rmtree(searches, ignore_errors=True)
         lists = Lists.read(path)
         counts[f"{direction}_{role}"] = describe(lists, len(pool.gallery))
         counts["lists"] += len(lists)
@@ -70,6 +74,35 @@ def mine_all(
     splits = {role: {"split": part.split, "images": part.images.tolist()} for role, part in parts.items()}
     write_json(stage.directory / "splits.json", splits)
     return stage.finish(counts=counts)
+
+
+def search_gallery(
+    store: EmbeddingStore, pool: Pool, config: MineConfig, direction: Direction, role: Role, folder: Path
+) -> None:
+    """Search the whole gallery, where the strategy asks for it; searches that an interrupted run finished are kept."""
+    width = searched_width(config, pool)
+    if not width:
+        return
+    left = list(planned_searches(pool, config, width, folder))
+    tasks = [SearchTask(store.directory, config, direction, role, search) for search in left]
+    with Progress(f"search {direction} {role}", shards_of(pool) * len(pool.queries)) as progress:
+        progress.advance(shards_of(pool) * len(pool.queries) - sum(s.stop - s.start for s in left))
+        for queries in run_chunks(run_search, tasks, len(pool.queries), config.workers):
+            progress.advance(queries)
+
+
+def mine_part(
+    store: EmbeddingStore, pool: Pool, config: MineConfig, direction: Direction, role: Role, searches: Path
+) -> Lists:
+    """The lists of one direction and role."""
+    chunks = range(-(-len(pool.queries) // CHUNK))
+    tasks = [Task(store.directory, config, direction, role, chunk, searches) for chunk in chunks]
+    mined = []
+    with Progress(f"mine {direction} {role}", len(pool.queries)) as progress:
+        for lists in run_chunks(mine_chunk, tasks, len(pool.queries), config.workers):
+            mined.append(lists)
+            progress.advance(len(lists))
+    return Lists.join(mined)
 
 
 def lists_path(directory: Path, direction: Direction, role: Role) -> Path:
@@ -97,16 +130,16 @@ def refuse_short_gallery(pool: Pool, part: Part, direction: Direction, config: M
     """Refuse a draw of more candidates than the part has."""
     if not len(pool.queries):
         raise ConfigError(f"--{part.role}-split {part.split}: has no {direction} query with anything to find")
+    flag, needed = drawn_negatives(config)
     available = len(pool.gallery) - int((pool.last - pool.first).max())
-    if available < config.random_candidates:
+    if available < needed:
         raise ConfigError(
-            f"--random-candidates {config.random_candidates}: the {direction} gallery of {part.split} has only "
-            f"{available} items of other images"
+            f"{flag} {needed}: the {direction} gallery of {part.split} has only {available} items of other images"
         )
 
 
-def run_chunks(tasks: list[Task], queries: int, workers: int) -> Iterator[Lists]:
-    """The lists of all tasks, in order: here, or on the cluster when it pays."""
+def run_chunks(function: Callable[[Item], Result], tasks: list[Item], queries: int, workers: int) -> Iterator[Result]:
+    """The results of all tasks, in order: computed here, or on the cluster when it pays."""
     if queries < RAY_PAYS_FROM and workers in (0, 1):
-        return map(mine_chunk, tasks)
-    return run_tasks(mine_chunk, tasks, workers)
+        return map(function, tasks)
+    return run_tasks(function, tasks, workers)

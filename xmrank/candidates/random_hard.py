@@ -1,10 +1,10 @@
-"""The paper's lists: candidates drawn at random, the most similar of them kept, the positives added."""
+"""The paper's candidates: drawn at random, in the order of their similarity."""
 
 import faiss
 import numpy as np
 
+from xmrank.candidates.assemble import Ranked, all_own, own_items, pick_own
 from xmrank.candidates.draw import draw_distinct
-from xmrank.candidates.lists import Lists
 from xmrank.candidates.pool import Pool
 
 
@@ -15,10 +15,9 @@ def random_hard(
     generator: np.random.Generator,
     *,
     random_candidates: int,
-    hard_negatives: int,
     positives: str,
-) -> Lists:
-    """Lists for the queries of a pool.
+) -> tuple[Ranked, Ranked]:
+    """Negatives drawn for the queries of a pool, and positives.
 
     Args:
         pool: the queries.
@@ -26,44 +25,29 @@ def random_hard(
         index: inner-product index whose id i is ``pool.gallery[i]``.
         generator: source of all draws.
         random_candidates: drawn for each query from the items of other images, without replacement.
-        hard_negatives: how many of them are kept, the most similar.
         positives: "one" of the query's own items, drawn at random, or "all".
 
     Returns:
-        Lists in random order within each list.
+        negatives and positives, each the most similar first; one search gives both.
     """
+    drawn = draw_others(pool, generator, random_candidates)
+    right = pick_own(pool, generator)
+    if positives == "all":
+        right = all_own(pool)
+    width = random_candidates + right.shape[1]
+    items, similarity = np.full((len(queries), width), -1), np.zeros((len(queries), width), np.float32)
+    for row, query in enumerate(queries):
+        ids = np.concatenate([drawn[row], right[row][right[row] >= 0]])
+        selector = faiss.IDSelectorArray(ids)
+        values, found = index.search(query[None], len(ids), params=faiss.SearchParameters(sel=selector))  # type: ignore[call-arg]
+        items[row, : len(ids)], similarity[row, : len(ids)] = found[0], values[0]
+    ranked = Ranked(items, similarity)
+    own = own_items(pool, items)
+    return ranked.without(own), ranked.without(~own).first(right.shape[1])
+
+
+def draw_others(pool: Pool, generator: np.random.Generator, count: int) -> np.ndarray:
+    """For every query, ``count`` different items of other images, int64 [queries, count]."""
     own = pool.last - pool.first
-    drawn = draw_distinct(generator, len(pool.gallery) - own, random_candidates)
-    drawn += np.where(drawn >= pool.first[:, None], own[:, None], 0)  # step over the query's own items
-    picked = pool.first + (generator.random(len(own)) * own).astype(np.int64)
-    width = hard_negatives + (1 if positives == "one" else int(own.max(initial=0)))
-    items = np.zeros((len(own), width), np.int64)
-    similarity = np.zeros((len(own), width), np.float32)
-    lengths = np.zeros(len(own), np.int64)
-    for row, (query, negatives) in enumerate(zip(queries, drawn, strict=True)):
-        right = picked[row : row + 1] if positives == "one" else np.arange(pool.first[row], pool.last[row])
-        kept, values = hardest(index, query, negatives, right, hard_negatives)
-        items[row, : len(kept)], similarity[row, : len(kept)], lengths[row] = kept, values, len(kept)
-    order = shuffle(generator, lengths, width)
-    items, similarity = np.take_along_axis(items, order, 1), np.take_along_axis(similarity, order, 1)
-    labels = (items >= pool.first[:, None]) & (items < pool.last[:, None])
-    return Lists.of(pool.queries, pool.gallery[items], labels.astype(np.float32), similarity, lengths)
-
-
-def hardest(
-    index: faiss.Index, query: np.ndarray, negatives: np.ndarray, right: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The ``count`` most similar negatives and all positives, with their similarities; one search gives both."""
-    ids = np.concatenate([negatives, right])
-    selector = faiss.IDSelectorArray(ids)
-    values, found = index.search(query[None], len(ids), params=faiss.SearchParameters(sel=selector))  # type: ignore[call-arg]
-    wanted = np.isin(found[0], right, assume_unique=True)
-    wanted[np.flatnonzero(~wanted)[:count]] = True
-    return found[0][wanted], values[0][wanted]
-
-
-def shuffle(generator: np.random.Generator, lengths: np.ndarray, width: int) -> np.ndarray:
-    """A random order of each row's first ``lengths`` places, the rest behind them; int64 [rows, width]."""
-    keys = generator.random((len(lengths), width))
-    keys[np.arange(width) >= lengths[:, None]] = 2.0
-    return np.argsort(keys, axis=1, kind="stable")
+    drawn = draw_distinct(generator, len(pool.gallery) - own, count)
+    return drawn + np.where(drawn >= pool.first[:, None], own[:, None], 0)  # step over the query's own items
