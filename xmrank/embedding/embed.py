@@ -10,6 +10,7 @@ import pyarrow as pa
 from xmrank.config import EmbedConfig, semantic
 from xmrank.datasets import Dataset, read
 from xmrank.datasets.locations import absent, changed
+from xmrank.embedding.clip_retrieval import import_clip_retrieval
 from xmrank.embedding.encoder import BUNDLED, CHECKPOINT_SUFFIXES, TINY, Encoder, load_encoder
 from xmrank.embedding.importing import import_embeddings
 from xmrank.embedding.ray_stage import encode_shards
@@ -36,7 +37,9 @@ def embed(config: EmbedConfig) -> Manifest:
         DataError: bad data, or a finished store whose images have changed since.
     """
     output = resolve(config.output)
-    if config.imports:
+    if config.import_clip_retrieval:
+        manifest = import_clip_retrieval(config)
+    elif config.imports:
         manifest = import_embeddings(config)
     else:
         manifest = embed_dataset(config, read(config), output)

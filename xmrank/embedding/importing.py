@@ -51,11 +51,15 @@ def write_store(stage: Stage, image: np.ndarray, text: np.ndarray, ids: dict[str
     write_array(stage.directory / "text.npy", normalised(text, dtype))
     write_table(stage.directory / "image.parquet", image_table(ids))
     write_table(stage.directory / "text.parquet", caption_table(ids))
-    encoder = {"name": "imported", "pretrained": None, "dimensions": int(image.shape[1]), "weights_hash": None}
-    write_json(stage.directory / "encoder.json", encoder)
+    write_json(stage.directory / "encoder.json", describe_imported(image.shape[1]))
     return stage.finish(
         counts={"images": len(image), "captions": len(text)}, settings={"images_root": None, "dtype": dtype.name}
     )
+
+
+def describe_imported(dimensions: int) -> dict[str, Any]:
+    """What a store records of an encoder that it knows nothing of."""
+    return {"name": "imported", "pretrained": None, "dimensions": int(dimensions), "weights_hash": None}
 
 
 def load_array(path: Path, flag: str) -> np.ndarray:
@@ -153,6 +157,6 @@ def caption_table(ids: dict[str, list[Any]]) -> pa.Table:
             "image_id": [ids["image_ids"][r] for r in rows],
             "image_row": pa.array(rows, pa.int32()),
             "split": [ids["splits"][r] for r in rows],
-            "text": pa.nulls(len(rows), pa.string()),
+            "text": pa.array(ids.get("texts", [None] * len(rows)), pa.string()),
         }
     )
