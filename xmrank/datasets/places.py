@@ -51,7 +51,9 @@ def located(address: Place) -> tuple[pafs.FileSystem, str]:
 @lru_cache(maxsize=64)
 def native_system(uri: str) -> tuple[pafs.FileSystem, str]:
     """pyarrow's file system and the path of a URI's bucket or host in it."""
-    return pafs.FileSystem.from_uri(uri)
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    # Without it, pyarrow asks Amazon for the bucket's region, even when AWS_ENDPOINT_URL names another store.
+    return pafs.FileSystem.from_uri(f"{uri}?region={region}" if region and uri.startswith("s3:") else uri)
 
 
 @lru_cache(maxsize=64)
