@@ -44,8 +44,8 @@ def test_delimiters_and_usual_names_are_found(tmp_path, name, content):
 
 
 def test_numbered_columns_are_captions_of_one_image(tmp_path):
-    dataset = read(configured(tmp_path, "path,caption_0,caption_1,split\na.jpg,A dog.,One dog.,train\n"))
-    assert dataset.captions["text"].to_pylist() == ["A dog.", "One dog."]
+    dataset = read(configured(tmp_path, "path,caption_0,caption_1\na.jpg,A dog.,One dog.\nb.jpg,,Two.\n"))
+    assert dataset.captions["text"].to_pylist() == ["A dog.", "One dog.", "Two."]
 
 
 def test_flags_name_the_columns(tmp_path):

@@ -37,6 +37,7 @@ def contents(dataset):
 
 def test_rows_of_parquet_are_images_with_their_captions(tmp_path):
     captions = {f"caption_{i}": [f"{word} {i}." for word in "ABC"] for i in range(5)}
+    captions["caption_5"] = [None, None, "C 5."]  # not every image has as many
     write(tmp_path / "data" / "train-00000-of-00002.parquet", image=stored(1, 2, 3), label=[4, 5, 6], **captions)
     captions = {f"caption_{i}": [f"D {i}."] for i in range(5)}
     write(tmp_path / "data" / "validation-00000-of-00001.parquet", image=stored(4), label=[7], **captions)
@@ -55,7 +56,9 @@ def test_rows_of_parquet_are_images_with_their_captions(tmp_path):
             "labels": [7],
         },
     ]
-    assert dataset.captions["text"].to_pylist() == [f"{word} {i}." for word in "ABCD" for i in range(5)]
+    assert dataset.captions["text"].to_pylist() == [
+        *(f"{word} {i}." for word in "ABC" for i in range(5)), "C 5.", *(f"D {i}." for i in range(5))
+    ]  # fmt: skip
     assert contents(dataset) == [picture(grey) for grey in (1, 2, 3, 4)]
     backwards = dataset.images["location"].to_pylist()[::-1]
     assert [read_bytes(below(tmp_path, location)) for location in backwards] == [picture(g) for g in (4, 3, 2, 1)]
@@ -99,7 +102,7 @@ def test_images_may_be_paths(tmp_path):
 def test_broken_captions_are_listed_and_images_that_are_null_are_none(tmp_path):
     write(tmp_path / "a.parquet", image=stored(1, None, 3), text=["A.", "B.", None])
     dataset = read(configured(tmp_path, max_broken=0.5))
-    assert dataset.left_out == [{"image_id": "a/2", "reason": "caption 0 is empty", "captions": 1}]
+    assert dataset.left_out == [{"image_id": "a/2", "reason": "has no caption", "captions": 0}]
     assert contents(dataset) == [picture(1), b""]  # the second is found broken when it is read
     assert read_bytes(below(tmp_path, "a.parquet::image/3")) == b""
 
@@ -234,3 +237,12 @@ def test_a_download_that_fails_is_one_line(home, monkeypatch):
         "owner/name: no such folder, and the hub's data set of that name cannot be downloaded: 404 Client Error. "
         "Repository Not Found (--images)"
     )
+
+
+def test_an_image_folders_metadata_may_be_parquet(tmp_path):
+    image_folder(tmp_path)
+    write(tmp_path / "train" / "metadata.parquet", file_name=["a.png", "b.png"], text=["A.", "B."])
+    dataset = read(configured(tmp_path))
+    assert dataset.images["location"].to_pylist() == ["train/a.png", "train/b.png"]
+    assert dataset.images["split"].to_pylist() == ["train", "train"]
+    assert contents(dataset) == [picture(1)] * 2

@@ -144,6 +144,8 @@ def test_files_that_are_not_there_are_named(files):
         (changed(sentences=[{"raw": None}]), "entry 1 (1000092795.jpg), sentence 0 has no field raw"),
         (changed(sentences=[{"raw": " "}]), "dataset.json: caption 1000092795.jpg#0 is empty"),
         (changed(sentences=[{"raw": "A", "sentid": 770337}]), 'caption id "770337" stands more than once'),
+        (changed(sentences=[{"raw": "A \ud83d man."}]), r"dataset.json: not text, near '\ud83d man.'"),
+        (changed(filename="\0.jpg"), "lies outside of the image folder"),
         (changed(filename="10002456.jpg"), 'image id "10002456.jpg" stands more than once'),
         (changed(filename="../secret.jpg"), 'image "../secret.jpg" lies outside of the image folder'),
         (changed(filepath=".."), 'image "../1000092795.jpg" lies outside of the image folder'),

@@ -111,7 +111,7 @@ def test_broken_samples_are_left_out_and_listed(tmp_path):
         "5": ("has no image", 1),
         "6": ("its json is not JSON", 1),
         "7": ("its json is not an object", 1),
-        "8": ("caption 1 is no text but int (the image stays)", 2),
+        "8": ("caption 1 is no text but int (the image stays)", 1),
         "9": ("its txt is too long", 1),
     }
     message = refusal(configured(tmp_path))

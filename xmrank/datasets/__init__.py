@@ -13,7 +13,7 @@ from xmrank.datasets.scenes_reader import read_scenes
 from xmrank.datasets.tables import Dataset as Dataset
 from xmrank.datasets.tables import checked
 from xmrank.datasets.webdataset import read_webdataset
-from xmrank.errors import ConfigError
+from xmrank.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -51,4 +51,8 @@ def read(config: EmbedConfig) -> Dataset:
         flags = " and ".join(f"--{name} {what}" for name, what in needed.items() if what)
         raise ConfigError(f"--dataset {config.dataset} needs {flags}")
     source = (config.annotations if reader.annotations else config.images) if reader.images else None
-    return checked(reader.read(config), source.name if source else config.dataset)
+    name = source.name if source else config.dataset
+    try:
+        return checked(reader.read(config), name)
+    except UnicodeEncodeError as error:  # JSON can say half of a character that needs two
+        raise DataError(f"{name}: not text, near {error.object[error.start :][:20]!r}: half a character") from None

@@ -100,7 +100,9 @@ def add_row(
     elif (image.location, image.split) != (location, split):
         other = f"{image.location} of the split {image.split}"
         raise DataError(f'{where}: image "{image_id}" is {location} of the split {split}, and {other} above')
-    for name in columns.captions:
+    # One of several columns may be empty: not every image has as many captions.
+    names = [name for name in columns.captions if row[name]] or columns.captions[:1]
+    for name in names:
         texts = cell_texts(row[name])
         for text in texts:
             if fault := text_fault(text):

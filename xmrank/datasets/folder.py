@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.pairs import IMAGE_SUFFIXES, Pairs, lines
+from xmrank.datasets.pairs import IMAGE_SUFFIXES, TEXT_LIMIT, Pairs, lines
 from xmrank.datasets.places import list_files, read_file, suffix, threaded
 from xmrank.datasets.splits import split_of_folder
 from xmrank.datasets.tables import Dataset
@@ -44,14 +44,18 @@ def stem(name: str) -> str:
 def add_images(pairs: Pairs, root: Place, images: Sequence[str], texts: set[str]) -> None:
     """Take in some of the images, with the lines of their texts."""
     known = [name for name in images if stem(name) in texts]
-    contents = threaded(lambda name: read_file(below(root, f"{stem(name)}.txt"), "--images"), known)
+    contents = threaded(lambda name: read_file(below(root, f"{stem(name)}.txt"), "--images", TEXT_LIMIT + 1), known)
     content_of = dict(zip(known, contents, strict=True))
     for name in images:
-        content = content_of.get(name)
-        captions = None if content is None else lines(content)
-        if captions:
+        try:
+            captions = lines(content_of[name])
+            fault = "" if captions else "is empty"
+        except KeyError:
+            fault = "is not there"
+        except DataError as error:
+            fault = str(error)
+        if fault:
+            pairs.leave_out(name, f"its text {stem(name)}.txt {fault}")
+        else:
             pairs.image(name, name, split_of_folder(name))
             pairs.captions(name, captions)
-        else:
-            said = "is not there" if content is None else "is not UTF-8" if captions is None else "is empty"
-            pairs.leave_out(name, f"its text {stem(name)}.txt {said}")

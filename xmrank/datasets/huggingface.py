@@ -20,6 +20,8 @@ from xmrank.datasets.webdataset import read_tars
 from xmrank.errors import DataError
 from xmrank.paths import Place, below, place
 
+FOLDER_TABLE = "metadata.parquet"
+"""An image folder's table: the paths in it start at its own folder."""
 ROWS = 8192
 """Rows of captions in memory at a time."""
 
@@ -117,6 +119,8 @@ def add_row(pairs: Pairs, source: str, row: int, values: dict[str, Any], columns
     """Take in one row: an image, or further captions of one that has the same id."""
     path = values.get(str(columns.image))
     location = in_parquet(source, str(columns.image), row) if path is None else str(path)
+    if PurePosixPath(source).name == FOLDER_TABLE:
+        location = str(PurePosixPath(source).parent / location)
     image_id = values.get(columns.id) if columns.id else None
     image_id = f"{PurePosixPath(source).with_suffix('')}/{row}" if image_id is None else str(image_id)
     if str(columns.image) in values and not path:

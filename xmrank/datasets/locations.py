@@ -107,9 +107,9 @@ def sizes_of_files(addresses: Sequence[str]) -> dict[str, int | None]:
 
 
 def leads_outside(location: str) -> bool:
-    """Whether a relative location climbs out of its folder, or is absolute."""
+    """Whether a relative location climbs out of its folder, is absolute, or is no path at all."""
     path = PurePosixPath(location)
-    return path.is_absolute() or ".." in path.parts
+    return path.is_absolute() or ".." in path.parts or "\0" in location
 
 
 def stamp(file: str) -> tuple[int, int]:

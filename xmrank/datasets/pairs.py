@@ -135,7 +135,7 @@ class Pairs:
 def text_fault(text: object) -> str:
     """What keeps a value from being a caption; empty when nothing does."""
     if not isinstance(text, str):
-        return f"is no text but {type(text).__name__}" if text is not None else "is empty"
+        return f"is no text but {type(text).__name__}"
     if not text.strip():
         return "is empty"
     if len(text) > TEXT_LIMIT:
@@ -145,12 +145,18 @@ def text_fault(text: object) -> str:
     return ""
 
 
-def lines(content: bytes) -> Sequence[str] | None:
-    """The lines of a text that say something; None when it is not UTF-8."""
+def lines(content: bytes) -> Sequence[str]:
+    """The lines of a text that say something.
+
+    Raises:
+        DataError: it is not UTF-8, or longer than ``TEXT_LIMIT``.
+    """
+    if len(content) > TEXT_LIMIT:
+        raise DataError("is too long")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return None
+        raise DataError("is not UTF-8") from None
     return [line for line in text.splitlines() if line.strip()]
 
 
@@ -165,9 +171,9 @@ def labels_of(value: object) -> list[int | str]:
 
 
 def texts_of(value: object) -> list[object]:
-    """The captions in a field: a text, a list of them, or objects with the text under raw, text or caption."""
+    """The captions in a field: a text, a list of them, objects with the text under raw, text or caption, or none."""
     if isinstance(value, list | tuple):
         return [text for each in value for text in texts_of(each)]
     if isinstance(value, dict):
         return texts_of(next((value[name] for name in ("raw", "text", "caption") if name in value), None))
-    return [value]
+    return [] if value is None else [value]

@@ -82,15 +82,20 @@ def open_file(address: Place) -> BinaryIO:
     return cast(BinaryIO, system.open_input_file(path))
 
 
-def read_file(address: Place, flag: str) -> bytes:
+def read_file(address: Place, flag: str, limit: int | None = None) -> bytes:
     """A small file's content.
+
+    Args:
+        address: where it is.
+        flag: which led here.
+        limit: read so many bytes at most; None: all.
 
     Raises:
         DataError: it is not there, or not to be read; names the flag that led here.
     """
     try:
         with open_file(address) as file:
-            return bytes(file.read())
+            return bytes(file.read() if limit is None else file.read(limit))
     except FileNotFoundError:
         raise DataError(f"{address}: no such file ({flag})") from None
     except OSError as error:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -27,19 +27,24 @@ AT_ONCE = 16
 
 
 @dataclass
-class Sample:
-    """What the tars hold under one key.
+class Parts:
+    """The members of one key: its first image, and the texts by extension; None: longer than ``TEXT_LIMIT``."""
 
-    Attributes:
-        tar: location of its tar.
-        image: its first image, if it has one.
-        texts: extension → content of the members that were read; None: longer than ``TEXT_LIMIT``.
-    """
+    image: Member | None = None
+    texts: dict[str, bytes | None] = field(default_factory=dict)
+
+
+@dataclass
+class Sample:
+    """What a tar holds under one key; ``fault`` says why it is no pair."""
 
     tar: str
     key: str
-    image: Member | None = None
-    texts: dict[str, bytes | None] = field(default_factory=dict)
+    location: str = ""
+    captions: Sequence[object] = ()
+    split: str | None = None
+    labels: list[int | str] = field(default_factory=list)
+    fault: str = ""
 
 
 def read_webdataset(config: EmbedConfig) -> Dataset:
@@ -80,32 +85,42 @@ def read_tars(root: Place, tars: Sequence[str], name: str, config: EmbedConfig) 
     with Progress(f"{name}: tars", len(tars)) as progress:
         for start in range(0, len(tars), AT_ONCE):
             part = tars[start : start + AT_ONCE]
-            for found in threaded(lambda tar: list(samples_of(tar, below(root, tar))), part):
+            for found in threaded(lambda tar: samples_of(tar, below(root, tar), config.split_field), part):
                 samples += found
             progress.advance(len(part))
     pairs = Pairs(PurePosixPath(str(root)).name)
-    identify = naming(samples)
-    for sample in samples:
-        add_sample(pairs, sample, identify(sample), config.split_field)
     if not samples:
         raise DataError(f"{pairs.source}: no samples in its tars; expected members like 0001.jpg and 0001.txt")
+    identify = naming(samples)
+    for sample in samples:
+        image_id = identify(sample)
+        if sample.fault:
+            pairs.leave_out(image_id, sample.fault, len(sample.captions))
+        else:
+            pairs.image(image_id, sample.location, sample.split, sample.labels)
+            pairs.captions(image_id, sample.captions)
     return pairs.dataset(name, root, config)
 
 
-def samples_of(tar: str, address: str) -> Iterator[Sample]:
+def naming(samples: Sequence[Sample]) -> Callable[[Sample], str]:
+    """Where an image's id comes from: its key, or its tar and key where several tars use the same keys."""
+    if max(Counter(sample.key for sample in samples).values()) > 1:
+        return lambda sample: f"{PurePosixPath(sample.tar).with_suffix('')}/{sample.key}"
+    return lambda sample: sample.key
+
+
+def samples_of(tar: str, address: str, split_field: str) -> list[Sample]:
     """The samples of one tar, in its order."""
-    samples: dict[str, Sample] = {}
+    found: dict[str, Parts] = {}
     for member in read_members(address, tar, is_wanted):
         key, extension = split_name(member.name)
-        if not key or not extension:
-            continue
-        sample = samples.setdefault(key, Sample(tar, key))
+        # Anything else (a checksum, an audio track) makes no pair of its own.
         if f".{extension}" in IMAGE_SUFFIXES:
-            sample.image = sample.image or member
+            parts = found.setdefault(key, Parts())
+            parts.image = parts.image or member
         elif extension in READ:
-            sample.texts[extension] = member.content
-    # Anything else (a checksum, an audio track) makes no pair of its own.
-    return (sample for sample in samples.values() if sample.image or sample.texts)
+            found.setdefault(key, Parts()).texts[extension] = member.content
+    return [sample_of(tar, key, parts, split_field) for key, parts in found.items() if key]
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -120,43 +135,36 @@ def is_wanted(name: str, size: int) -> bool:
     return split_name(name)[1] in READ and size <= TEXT_LIMIT
 
 
-def naming(samples: Sequence[Sample]) -> Callable[[Sample], str]:
-    """Where an image's id comes from: its key, or its tar and key where several tars use the same keys."""
-    if max(Counter(sample.key for sample in samples).values(), default=0) > 1:
-        return lambda sample: f"{PurePosixPath(sample.tar).with_suffix('')}/{sample.key}"
-    return lambda sample: sample.key
-
-
-def add_sample(pairs: Pairs, sample: Sample, image_id: str, split_field: str) -> None:
-    """Take in one sample, or list why not."""
-    image = sample.image
+def sample_of(tar: str, key: str, parts: Parts, split_field: str) -> Sample:
+    """A sample, or why it is none."""
+    sample, image = Sample(tar, key), parts.image
     try:
-        about = described(sample)
-        captions = captions_of(sample, about)
+        about = described(parts.texts)
+        sample.captions = captions_of(parts.texts, about)
     except DataError as error:
-        pairs.leave_out(image_id, str(error), 1)
-        return
+        sample.fault, sample.captions = str(error), [None]
+        return sample
     if image is None or not image.size:
-        pairs.leave_out(image_id, "its image is empty" if image else "has no image", len(captions))
-        return
-    split = about.get(split_field) or split_of_file(sample.tar)
-    labels = labels_of(about.get("labels", about.get("label")))
-    labels += labels_of((sample.texts.get(CLASS) or b"").decode("utf-8", "replace").strip())
-    location = in_tar(sample.tar, image.name, image.offset, image.size)
-    pairs.image(image_id, location, str(split) if split else None, labels)
-    pairs.captions(image_id, captions)
+        sample.fault = "its image is empty" if image else "has no image"
+        return sample
+    sample.location = in_tar(tar, image.name, image.offset, image.size)
+    split = about.get(split_field) or split_of_file(tar)
+    sample.split = str(split) if split else None
+    sample.labels = labels_of(about.get("labels", about.get("label")))
+    sample.labels += labels_of((parts.texts.get(CLASS) or b"").decode("utf-8", "replace").strip())
+    return sample
 
 
-def described(sample: Sample) -> dict[str, Any]:
+def described(texts: dict[str, bytes | None]) -> dict[str, Any]:
     """What the sample's json says; nothing without one.
 
     Raises:
         DataError: it is not JSON, or not an object.
     """
-    if JSON not in sample.texts:
+    if JSON not in texts:
         return {}
     try:
-        about = json.loads((sample.texts[JSON] or b"").decode("utf-8"))
+        about = json.loads((texts[JSON] or b"").decode("utf-8"))
     except (ValueError, RecursionError):
         raise DataError("its json is not JSON") from None
     if not isinstance(about, dict):
@@ -164,18 +172,20 @@ def described(sample: Sample) -> dict[str, Any]:
     return about
 
 
-def captions_of(sample: Sample, about: dict[str, Any]) -> Sequence[object]:
+def captions_of(texts: dict[str, bytes | None], about: dict[str, Any]) -> Sequence[object]:
     """A sample's captions: from its text, else from its json.
 
     Raises:
         DataError: its text is not UTF-8 or too long.
     """
-    name = next((name for name in TEXTS if name in sample.texts), None)
+    name = next((name for name in TEXTS if name in texts), None)
     if name is None:
         names = [key for key in about if NUMBERED.fullmatch(key)] or [key for key in CAPTION if key in about][:1]
         return [text for key in names for text in texts_of(about[key])]
-    content = sample.texts[name]
-    found = None if content is None else lines(content)
-    if found is None:
-        raise DataError(f"its {name} is not UTF-8" if content is not None else f"its {name} is too long")
-    return found
+    content = texts[name]
+    if content is None:
+        raise DataError(f"its {name} is too long")
+    try:
+        return lines(content)
+    except DataError as error:
+        raise DataError(f"its {name} {error}") from None
