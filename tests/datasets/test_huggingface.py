@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pyarrow as pa
@@ -207,6 +208,13 @@ def test_names_of_the_hub_are_told_from_paths(images, meant):
     assert hub.is_hub_name(images) == meant
 
 
+def on_the_hub(monkeypatch, download):
+    """A hub with one data set, at the commit c0ffee."""
+    commit = SimpleNamespace(sha="c0ffee")
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, **parameters: commit)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+
+
 def test_a_name_of_the_hub_is_downloaded_below_the_home(home, monkeypatch):
     asked = {}
 
@@ -214,12 +222,25 @@ def test_a_name_of_the_hub_is_downloaded_below_the_home(home, monkeypatch):
         asked.update(parameters, name=name)
         write(parameters["local_dir"] / "data" / "test-00000-of-00001.parquet", image=stored(1), text=["A."])
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    on_the_hub(monkeypatch, download)
     dataset = read(configured(Path("owner/name@v1")))
-    assert (asked["name"], asked["revision"], asked["repo_type"]) == ("owner/name", "v1", "dataset")
+    assert (asked["name"], asked["revision"], asked["repo_type"]) == ("owner/name", "c0ffee", "dataset")
     assert dataset.root == home / "data" / "hub" / "owner--name@v1"
     assert contents(dataset) == [picture(1)]
     assert not any(pattern.endswith((".py", "*")) for pattern in asked["allow_patterns"])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    assert read(configured(Path("owner/name@v1"))).fingerprint == dataset.fingerprint  # without asking again
+
+
+def test_a_download_that_was_cut_short_is_continued(home, monkeypatch):
+    def cut_short(name, **parameters):
+        write(parameters["local_dir"] / "a.parquet", image=stored(1), text=["A."])
+        raise OSError("No space left on device")
+
+    on_the_hub(monkeypatch, cut_short)
+    assert "No space left on device" in refusal(configured(Path("owner/name")))
+    on_the_hub(monkeypatch, lambda name, **p: write(p["local_dir"] / "b.parquet", image=stored(1), text=["A."]))
+    assert len(read(configured(Path("owner/name"))).images) == 2
 
 
 def test_a_folder_that_is_there_is_never_looked_for_on_the_hub(home, monkeypatch):
@@ -232,7 +253,7 @@ def test_a_download_that_fails_is_one_line(home, monkeypatch):
     def fail(*arguments, **parameters):
         raise OSError("404 Client Error.\n\nRepository Not Found")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    on_the_hub(monkeypatch, fail)
     assert refusal(configured(Path("owner/name"))) == (
         "owner/name: no such folder, and the hub's data set of that name cannot be downloaded: 404 Client Error. "
         "Repository Not Found (--images)"

@@ -121,7 +121,7 @@ def the_folder(images: Path | str | None, annotations: str) -> Place:
         DataError: there is none; names the annotations whose images it was to hold.
     """
     root = place(images or "")
-    if not is_folder(root):
+    if not is_folder(root) and not is_web(root):
         raise DataError(f"{root}: no such folder; expected the images of {annotations} (--images)")
     return root
 
@@ -132,11 +132,16 @@ def is_folder(address: Place) -> bool:
     return bool(system.get_file_info(path.rstrip("/") or "/").type == pafs.FileType.Directory)
 
 
+def is_web(address: Place) -> bool:
+    """Whether an address is on a web server: there are files, but folders cannot be listed."""
+    return str(address).startswith(("http://", "https://"))
+
+
 def sizes(addresses: Sequence[str]) -> list[int | None]:
     """The sizes of files; None where there is none."""
     if not addresses or not URI.match(addresses[0]):
         return [local_size(address) for address in addresses]
-    if len(addresses) < LIST_FROM:
+    if len(addresses) < LIST_FROM or is_web(addresses[0]):
         return threaded(remote_size, addresses)
     folders: dict[str, list[str]] = defaultdict(list)
     for address in addresses:
