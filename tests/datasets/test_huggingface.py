@@ -13,7 +13,7 @@ from readers_samples import picture, refusal
 from xmrank.config import ColumnsConfig, EmbedConfig
 from xmrank.datasets import hub, read
 from xmrank.datasets.locations import absent, changed, read_bytes
-from xmrank.errors import ConfigError
+from xmrank.errors import ConfigError, DataError
 from xmrank.paths import below
 
 
@@ -267,3 +267,15 @@ def test_an_image_folders_metadata_may_be_parquet(tmp_path):
     assert dataset.images["location"].to_pylist() == ["train/a.png", "train/b.png"]
     assert dataset.images["split"].to_pylist() == ["train", "train"]
     assert contents(dataset) == [picture(1)] * 2
+
+
+def test_a_row_group_that_is_broken_gives_its_images_a_reason(tmp_path):
+    write(tmp_path / "a.parquet", image=stored(1, 2, 3), text=["A.", "B.", "C."])
+    dataset = read(configured(tmp_path))
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    content[4:30] = bytes(26)  # the first page's header
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=r"^its file a\.parquet is not readable as parquet: ") as caught:
+        read_bytes(below(tmp_path, dataset.images["location"][0].as_py()))
+    assert "\n" not in str(caught.value)
+    assert read_bytes(below(tmp_path, dataset.images["location"][2].as_py())) == picture(3)

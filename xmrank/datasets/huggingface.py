@@ -13,7 +13,7 @@ from xmrank.datasets.hub import download, is_hub_name
 from xmrank.datasets.image_folder import METADATA, read_image_folder
 from xmrank.datasets.locations import in_parquet
 from xmrank.datasets.pairs import Pairs, labels_of, texts_of
-from xmrank.datasets.places import is_folder, list_files, located, one_line, sizes, suffix
+from xmrank.datasets.places import FAULTS, is_folder, list_files, located, one_line, sizes, suffix
 from xmrank.datasets.splits import split_of_file
 from xmrank.datasets.tables import Dataset
 from xmrank.datasets.webdataset import read_tars
@@ -77,7 +77,7 @@ def open_parquet(address: str, source: str) -> pq.ParquetFile:
     system, path = located(address)
     try:
         return pq.ParquetFile(system.open_input_file(path))
-    except (pa.ArrowException, OSError) as error:
+    except FAULTS as error:
         raise DataError(f"{source}: not readable as parquet: {one_line(error)}") from None
 
 
@@ -111,7 +111,7 @@ def rows(file: pq.ParquetFile, columns: Columns, source: str) -> Iterator[tuple[
         for batch in file.iter_batches(ROWS, columns=names):
             yield from enumerate(batch.to_pylist(), start)
             start += len(batch)
-    except (pa.ArrowException, OSError) as error:
+    except FAULTS as error:
         raise DataError(f"{source}: broken after row {start}: {one_line(error)}") from None
 
 

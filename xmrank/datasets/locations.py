@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from xmrank.datasets.places import located, one_line, open_file, sizes
+from xmrank.errors import DataError
 from xmrank.paths import URI
 
 MEMBER = re.compile(r"(?P<file>.+?\.(?P<kind>tar|parquet))::(?P<member>.+)", re.IGNORECASE | re.DOTALL)
@@ -47,22 +49,37 @@ def read_bytes(address: str) -> bytes:
     """An image's bytes; none where there is no such file, member or row.
 
     Raises:
-        OSError: the store does not answer.
+        DataError: its parquet file is broken there.
+        OSError: the store does not answer; names the address.
     """
-    match = MEMBER.fullmatch(address)
     try:
-        if match is None:
-            with open_file(address) as file:
-                return bytes(file.read())
-        if match["kind"].lower() == "parquet":
-            column, _, row = match["member"].rpartition("/")
-            return parquet_rows(match["file"], column, stamp(match["file"])).read(int(row))
-        offset, size = span(match["member"])
-        with open_file(match["file"]) as file:
-            file.seek(offset)
-            return bytes(file.read(size))
+        return read_there(address)
     except (FileNotFoundError, IsADirectoryError):
         return b""
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, one_line(error), address) from None
+
+
+def read_there(address: str) -> bytes:
+    """An image's bytes, wherever they are.
+
+    Raises:
+        DataError: its parquet file is broken there.
+        OSError: FileNotFoundError, and what else the store answers.
+    """
+    match = MEMBER.fullmatch(address)
+    if match is None:
+        with open_file(address) as file:
+            return bytes(file.read())
+    if match["kind"].lower() == "parquet":
+        column, _, row = match["member"].rpartition("/")
+        return parquet_rows(match["file"], column, stamp(match["file"])).read(int(row))
+    offset, size = span(match["member"])
+    with open_file(match["file"]) as file:
+        file.seek(offset)
+        return bytes(file.read(size))
 
 
 def span(member: str) -> tuple[int, int]:
@@ -128,16 +145,17 @@ class ParquetRows:
         column: of binary values, or of structs with ``bytes``, as Hugging Face writes images.
 
     Raises:
-        OSError: no such file, or not one that can be read.
+        DataError: it is no parquet file.
+        OSError: FileNotFoundError, and what else the store answers.
     """
 
     def __init__(self, file: str, column: str) -> None:
         system, path = located(file)
+        self.name, self.column = file, column
         try:
             self.file = pq.ParquetFile(system.open_input_file(path))
-        except pa.ArrowInvalid as error:
-            raise OSError(None, one_line(error), file) from None
-        self.column = column
+        except (pa.ArrowException, ValueError) as error:
+            raise self.broken(error) from None
         groups = self.file.metadata.num_row_groups
         self.ends = np.cumsum([self.file.metadata.row_group(g).num_rows for g in range(groups)], dtype=np.int64)
         self.group: int | None = None
@@ -156,11 +174,20 @@ class ParquetRows:
     def load(self, group: int) -> Any:
         """The binary values of a row group."""
         kind = self.file.schema_arrow.field(self.column).type
-        if not pa.types.is_struct(kind):
-            return self.file.read_row_group(group, columns=[self.column])[self.column]
-        return pa.compute.struct_field(
-            self.file.read_row_group(group, columns=[f"{self.column}.bytes"])[self.column], "bytes"
-        )
+        is_struct = pa.types.is_struct(kind)
+        try:
+            table = self.file.read_row_group(group, columns=[f"{self.column}.bytes" if is_struct else self.column])
+        except (pa.ArrowException, ValueError) as error:
+            raise self.broken(error) from None
+        except OSError as error:
+            if URI.match(self.name):  # the store may just not answer: no reason to give the images up
+                raise
+            raise self.broken(error) from None
+        return pc.struct_field(table[self.column], "bytes") if is_struct else table[self.column]
+
+    def broken(self, error: Exception) -> DataError:
+        """The error of a file that is there and not as it should be."""
+        return DataError(f"its file {Path(self.name).name} is not readable as parquet: {one_line(error)}")
 
 
 @lru_cache(maxsize=2)

@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from xmrank.errors import DataError
@@ -23,6 +24,8 @@ THREADS = 16
 LIST_FROM = 1000
 """From so many files on, the sizes of remote ones come from listings, not from one request each."""
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
+FAULTS = (pa.ArrowException, ValueError, OSError)
+"""What pyarrow raises for a file that is not to be read, or not what it should be."""
 A = TypeVar("A")
 B = TypeVar("B")
 

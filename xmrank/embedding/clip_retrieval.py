@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.places import one_line
+from xmrank.datasets.places import FAULTS, one_line
 from xmrank.datasets.splits import drawn_splits
 from xmrank.datasets.tables import refuse
 from xmrank.embedding.importing import caption_table, describe_imported, image_table, load_array
@@ -142,8 +142,8 @@ def read_metadata(parts: list[Part], images: list[np.ndarray], texts: list[np.nd
         try:
             columns = pq.read_schema(part.metadata).names
             wanted = [column for column in (IMAGE, CAPTION, split_field) if column in columns]
-            table = pq.read_table(part.metadata, columns=wanted)
-        except (pa.ArrowException, OSError) as error:
+            table = pq.read_table(part.metadata, columns=wanted).cast(pa.schema([(c, pa.string()) for c in wanted]))
+        except FAULTS as error:
             raise DataError(f"{name}: not readable as parquet: {one_line(error)}") from None
         refuse([column for column in (IMAGE, CAPTION) if column not in columns], name, "no column {}")
         if split_field not in columns and split_field != "split":
@@ -153,7 +153,7 @@ def read_metadata(parts: list[Part], images: list[np.ndarray], texts: list[np.nd
         for file, rows in ((part.images, len(image)), (part.texts, len(text))):
             if rows != len(table):
                 raise DataError(f"{file.name}: {rows} rows, but {name} has {len(table)}")
-        tables.append(table.cast(pa.schema([(column, pa.string()) for column in wanted])))
+        tables.append(table)
     if len({tuple(table.column_names) for table in tables}) > 1:
         raise DataError(f"{parts[0].metadata.parent.name}: only some of the files have the column {split_field}")
     return pa.concat_tables(tables)

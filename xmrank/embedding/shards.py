@@ -104,14 +104,15 @@ def encode_files(addresses: list[str], encoder: Encoder, report: ShardReport, *,
     result = np.zeros((len(addresses), encoder.dimensions), np.float32)
     pixels, rows = [], []
     for place, address in enumerate(addresses):
-        content = read_bytes(address)
-        report.bytes.append(len(content))
-        report.sha256.append(hashlib.sha256(content).hexdigest())
+        content = b""
         try:
+            content = read_bytes(address)
             pixels.append(encoder.preprocess(decode(content)))
             rows.append(place)
         except DataError as error:
             report.broken[row + place] = str(error)
+        report.bytes.append(len(content))
+        report.sha256.append(hashlib.sha256(content).hexdigest())
     if pixels:
         result[rows] = encoder.encode_images(torch.stack(pixels)).cpu().numpy()
     return result
