@@ -69,12 +69,12 @@ class EmbedConfig:
     output: Path = RUN / "embeddings"
     """Directory of the embedding store."""
     dataset: str = "scenes"
-    """Reader of the data set: scenes (generated on the spot), karpathy, coco (JSON and images), csv (a table and
-    images), folder (images with .txt files beside them), huggingface (parquet files or an image folder, on disk or
-    from the hub), webdataset (tars)."""
+    """Reader of the data set: scenes (generated on the spot), karpathy or coco (JSON and images), csv (a table and
+    images), folder (images with .txt files beside them), huggingface (parquet or an image folder), webdataset (tars).
+    """
     annotations: Path | None = None
-    """karpathy, coco: the JSON file with the captions; csv: the table, separated by commas or tabs. coco, csv: several
-    by a pattern (captions_*2017.json). A local path or a URI (s3://…), as for --images."""
+    """karpathy, coco: the JSON file with the captions; csv: the table, separated by commas or tabs; coco, csv: or a
+    pattern (captions_*2017.json). A local path or a URI (s3://…), as for --images."""
     images: Path | None = None
     """The folder of the images; huggingface: a folder, or a name on the hub (owner/name); webdataset: a tar, a folder
     of tars, or a pattern (pairs-{000..099}.tar)."""
@@ -104,7 +104,8 @@ class EmbedConfig:
     threads: int = 1
     """CPU threads of one worker."""
     max_broken: float = 0.01
-    """Share of the images that may be missing or unreadable; they are left out and listed in the manifest."""
+    """Share of the images, and of the captions, that may be missing, empty or unreadable; they are left out and listed
+    in the manifest."""
     import_images: Path | None = None
     """Image embeddings to import: .npy, [images, d]."""
     import_texts: Path | None = None

@@ -1,6 +1,7 @@
 """Import of embeddings that exist: two arrays and their ids become a store, without a model."""
 
 import json
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from xmrank.config import EmbedConfig
+from xmrank.datasets.places import one_line
 from xmrank.datasets.tables import refuse, refuse_duplicates
 from xmrank.embedding.store import STAGE, check_embeddings, normalised
 from xmrank.errors import ConfigError, DataError
@@ -68,8 +70,8 @@ def load_array(path: Path, flag: str) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file ({flag})") from None
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not an array in .npy form: {error} ({flag})") from None
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # numpy parses the header as Python
+        raise DataError(f"{path}: not an array in .npy form: {one_line(error)} ({flag})") from None
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: an archive of arrays, expected one array in .npy form ({flag})")
     return array
