@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from xmrank.config import EmbedConfig
 from xmrank.datasets.columns import Columns, find_columns, refuse_without
@@ -112,9 +111,7 @@ def add_row(
 
 def relative(path: str, root: Place) -> str:
     """A path as it is written, or, when it is absolute and below the root, what follows the root."""
-    if isinstance(root, Path):
-        return str(Path(path).relative_to(root)) if path and Path(path).is_relative_to(root) else path
-    return path.removeprefix(f"{root.rstrip('/')}/")
+    return path.removeprefix(f"{str(root).rstrip('/')}/")
 
 
 def cell_texts(cell: str) -> list[object]:

@@ -1,5 +1,6 @@
 """What readers collect images and captions in: broken items are listed, splits and labels completed, tables made."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ TEXT_LIMIT = 1 << 20
 """Bytes of a caption, or of a file of captions, above which it is taken for something else."""
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 LABEL_LIMIT = 2**31
+HALVES = re.compile("[\ud800-\udfff]")
+"""What JSON can say, and UTF-8 cannot: halves of characters that need two."""
 
 
 @dataclass
@@ -140,7 +143,7 @@ def text_fault(text: object) -> str:
         return "is empty"
     if len(text) > TEXT_LIMIT:
         return f"is longer than {TEXT_LIMIT} characters"
-    if any("\ud800" <= sign <= "\udfff" for sign in text):
+    if HALVES.search(text):
         return "holds half a character"
     return ""
 

@@ -184,7 +184,7 @@ def list_files(root: Place) -> list[str]:
     found = walk_local(root) if isinstance(root, Path) else walk_remote(root)
     names = sorted(name for name in found if not any(part.startswith((".", "__MACOSX")) for part in name.split("/")))
     for name in names:
-        if not name.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in name):
+        if not name.isprintable() and any("\udc80" <= sign <= "\udcff" for sign in name):
             raise DataError(f"{root}: the file name {name!r} is not UTF-8")
     return names
 

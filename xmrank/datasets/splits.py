@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 USUAL = {
@@ -17,10 +18,11 @@ SHARDED = re.compile(r"(.+?)-\d+-of-\d+")
 
 def split_of_folder(location: str) -> str | None:
     """The split that the outermost folder of a location is named after (``train``, ``val2017``); None without one."""
-    first, *rest = PurePosixPath(location).parts
-    return USUAL.get(re.sub(r"[\W\d_]+$", "", first.lower())) if rest else None
+    folder, slash, _ = location.removeprefix("./").partition("/")
+    return USUAL.get(re.sub(r"[\W\d_]+$", "", folder.lower())) if slash else None
 
 
+@lru_cache(maxsize=4096)
 def split_of_file(location: str) -> str | None:
     """The split of all that is in a file, by its folders and name (``data/train-00000-of-00002.parquet``), or None."""
     path = PurePosixPath(location)
