@@ -47,22 +47,43 @@ class ScenesConfig:
 
 
 @dataclass(frozen=True)
+class ColumnsConfig:
+    """csv, huggingface: names of the table's columns where they are not the usual (caption, caption_0, …)."""
+
+    image: str | None = None
+    """Column of the images: paths, or the images themselves."""
+    caption: tuple[str, ...] = ()
+    """Columns of the captions, one or more."""
+    id: str | None = None
+    """Column of the images' ids; rows with the same one are captions of one image."""
+
+
+@dataclass(frozen=True)
 class EmbedConfig:
     """Embed the images and captions of a data set, or import embeddings that exist."""
 
     PLACES: ClassVar[frozenset[str]] = frozenset(
-        {"output", "annotations", "images", "import_images", "import_texts", "import_ids", "workers", "overwrite"}
+        {"output", "annotations", "images", "workers", "overwrite"}
+        | {"import_images", "import_texts", "import_ids", "import_clip_retrieval"}
     )
     output: Path = RUN / "embeddings"
     """Directory of the embedding store."""
     dataset: str = "scenes"
-    """Reader of the data set: scenes (generated on the spot) or karpathy (JSON and a folder of images)."""
+    """Reader of the data set: scenes (generated on the spot), karpathy or coco (JSON and images), csv (a table and
+    images), folder (images with .txt files beside them), huggingface (parquet or an image folder), webdataset (tars).
+    """
     annotations: Path | None = None
-    """karpathy: the JSON file with the captions."""
+    """karpathy, coco: the JSON file with the captions; csv: the table, separated by commas or tabs; coco, csv: or a
+    pattern (captions_*2017.json). A local path or a URI (s3://…), as for --images."""
     images: Path | None = None
-    """karpathy: the folder of the images."""
+    """The folder of the images; huggingface: a folder, or a name on the hub (owner/name); webdataset: a tar, a folder
+    of tars, or a pattern (pairs-{000..099}.tar)."""
     split_field: str = "split"
-    """Field of the annotations (or of --import-ids) that names an item's split."""
+    """Field or column of the annotations (or of --import-ids) that names an item's split."""
+    held_out: float = 0.1
+    """Data that names no splits: share of the images that become val, and as many test, by the hash of their ids."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    """csv, huggingface: names of columns."""
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
     """scenes: sizes and seed."""
     model: str = "xmrank-tiny"
@@ -83,7 +104,8 @@ class EmbedConfig:
     threads: int = 1
     """CPU threads of one worker."""
     max_broken: float = 0.01
-    """Share of the images that may be missing or unreadable; they are left out and listed in the manifest."""
+    """Share of the images, and of the captions, that may be missing, empty or unreadable; they are left out and listed
+    in the manifest."""
     import_images: Path | None = None
     """Image embeddings to import: .npy, [images, d]."""
     import_texts: Path | None = None
@@ -91,6 +113,8 @@ class EmbedConfig:
     import_ids: Path | None = None
     """JSON with image_ids and caption_ids in row order, the split field, and caption_image (the image row of every
     caption; without it, captions stand image by image, five each)."""
+    import_clip_retrieval: Path | None = None
+    """Folder that clip-retrieval wrote: img_emb, text_emb and metadata."""
     workers: int = 0
     """Encoder processes; 0: one a GPU, or one a core."""
     overwrite: bool = False
@@ -107,13 +131,15 @@ class EmbedConfig:
         missing = [flag for flag, value in imports.items() if value is None]
         if 0 < len(missing) < len(imports):
             raise ConfigError(f"{', '.join(missing)}: an import needs --import-images, --import-texts and --import-ids")
-        if self.dataset == "karpathy" and len(missing) == len(imports) and not (self.annotations and self.images):
-            raise ConfigError("--dataset karpathy needs --annotations FILE.json and --images FOLDER")
+        if self.import_clip_retrieval and not missing:
+            raise ConfigError("--import-clip-retrieval and --import-images: expected one of them")
+        if not 0 <= self.held_out < 0.5:
+            raise ConfigError(f"--held-out {self.held_out}: expected a share of at least 0, below 0.5")
 
     @property
     def imports(self) -> bool:
         """Whether existing embeddings are imported instead of made."""
-        return self.import_images is not None
+        return self.import_images is not None or self.import_clip_retrieval is not None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from xmrank.errors import ConfigError
 HOME_VARIABLE = "XMRANK_HOME"
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """s3://bucket, or s3:/bucket: Path() folds the second slash."""
+Place = Path | str
+"""A local path, absolute, or a URI as text."""
 
 
 def home() -> Path:
@@ -43,3 +45,22 @@ def resolve(path: Path | str) -> Path:
         raise ConfigError(f"{text}: expected a local path (a folder that all nodes of the cluster share)")
     path = Path(path).expanduser()
     return path if path.is_absolute() else home() / path
+
+
+def place(path: Path | str) -> Place:
+    """The absolute local path, or the URI with the slashes that Path() folded.
+
+    Raises:
+        ConfigError: a relative path that ``home`` refuses.
+    """
+    text = str(path)
+    if not (uri := URI.match(text)):
+        return resolve(path)
+    scheme = uri.group().rstrip(":/")
+    rest = text[uri.end() :].lstrip("/")
+    return f"{scheme}://{'/' if scheme == 'file' else ''}{rest}"
+
+
+def below(root: Place, location: str) -> str:
+    """The address of what lies at a relative location: a local path or a URI, as text."""
+    return str(root / location) if isinstance(root, Path) else f"{root.rstrip('/')}/{location}"

@@ -97,6 +97,13 @@ def test_a_sample_becomes_two_tables(files):
     assert captions["image_id"].to_pylist()[1:3] == ["COCO_val2014_000000391895.jpg", "1000092795.jpg"]
 
 
+def test_a_plain_list_with_plain_sentences_is_read_too(files):
+    content = [{"filename": "a.jpg", "split": "val", "sentences": ["Two young guys.", {"raw": "Two men."}]}]
+    dataset = read_sample(files, json.dumps(content))
+    assert dataset.captions["text"].to_pylist() == ["Two young guys.", "Two men."]
+    assert dataset.captions["caption_id"].to_pylist() == ["a.jpg#0", "a.jpg#1"]
+
+
 def test_the_split_may_stand_in_another_field(files):
     content = {"images": [{**entry, "fold": f"fold{number}"} for number, entry in enumerate(SAMPLE["images"])]}
     assert read_sample(files, content, split_field="fold").images["split"].to_pylist() == ["fold0", "fold1", "fold2"]
@@ -123,7 +130,8 @@ def test_files_that_are_not_there_are_named(files):
     [
         ("{", "dataset.json: not JSON: "),
         ("\x00", "dataset.json: not JSON: "),
-        ("[]", "dataset.json: expected Karpathy's JSON, an object with a list under images"),
+        ("[]", "dataset.json: no images in it"),
+        ('"images"', "dataset.json: expected Karpathy's JSON, an object with a list under images"),
         ({"images": {}}, "dataset.json: expected Karpathy's JSON, an object with a list under images"),
         ({"images": []}, "dataset.json: no images in it"),
         ({"images": [7]}, "dataset.json: entry 0 has no field filename"),
@@ -132,10 +140,12 @@ def test_files_that_are_not_there_are_named(files):
         (changed(split=None), "dataset.json: entry 1 has no field split"),
         (changed(sentences="A man."), "dataset.json: entry 1 (1000092795.jpg): expected a list under sentences"),
         (changed(sentences=[{"raw": "A man."}, {}]), "entry 1 (1000092795.jpg), sentence 1 has no field raw"),
-        (changed(sentences=["A man."]), "entry 1 (1000092795.jpg), sentence 0 has no field raw"),
+        (changed(sentences=["A man.", 7]), "entry 1 (1000092795.jpg), sentence 1 has no field raw"),
         (changed(sentences=[{"raw": None}]), "entry 1 (1000092795.jpg), sentence 0 has no field raw"),
         (changed(sentences=[{"raw": " "}]), "dataset.json: caption 1000092795.jpg#0 is empty"),
         (changed(sentences=[{"raw": "A", "sentid": 770337}]), 'caption id "770337" stands more than once'),
+        (changed(sentences=[{"raw": "A \ud83d man."}]), r"dataset.json: not text, near '\ud83d man.'"),
+        (changed(filename="\0.jpg"), "lies outside of the image folder"),
         (changed(filename="10002456.jpg"), 'image id "10002456.jpg" stands more than once'),
         (changed(filename="../secret.jpg"), 'image "../secret.jpg" lies outside of the image folder'),
         (changed(filepath=".."), 'image "../1000092795.jpg" lies outside of the image folder'),
@@ -163,3 +173,14 @@ def test_flickr8k_is_read():
     assert set(Counter(dataset.captions["image_id"].to_pylist()).values()) == {5}
     present = [location for location in dataset.images["location"].to_pylist() if (dataset.root / location).is_file()]
     assert len(present) == 2000
+
+
+def test_flickr30k_is_read(files):
+    folder = os.environ.get("XMRANK_TEST_DATA")
+    annotations = Path(folder or "", "flickr30k", "flickr30k_captions_from_multi30k.json")
+    if not folder or not annotations.is_file():
+        pytest.skip(f"needs Flickr30k: set XMRANK_TEST_DATA to a folder that holds flickr30k/{annotations.name}")
+    dataset = read(EmbedConfig(dataset="karpathy", annotations=annotations, images=files / "pictures"))
+    assert (len(dataset.images), len(dataset.captions)) == (31014, 155070)
+    assert Counter(dataset.images["split"].to_pylist()) == {"train": 29000, "val": 1014, "test": 1000}
+    assert dataset.captions["text"][0].as_py().startswith("Two young guys with shaggy hair look at their hands")

@@ -1,5 +1,6 @@
 """The checks that every data set passes, whatever its reader."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -82,5 +83,26 @@ def test_the_fingerprint_knows_every_column_but_not_the_folder():
 
 
 def test_an_unknown_data_set_lists_the_known():
-    with pytest.raises(ConfigError, match=r"--dataset coco: expected one of .*karpathy, .*scenes"):
-        read(EmbedConfig(dataset="coco"))
+    with pytest.raises(ConfigError, match=r"--dataset cocoa: expected one of scenes, karpathy, coco, csv, folder, "):
+        read(EmbedConfig(dataset="cocoa"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"dataset": "karpathy"}, "--dataset karpathy needs --annotations FILE.json and --images FOLDER"),
+        ({"dataset": "coco", "images": Path("a")}, "--dataset coco needs --annotations FILE.json and --images FOLDER"),
+        ({"dataset": "folder"}, "--dataset folder needs --images FOLDER"),
+        ({"dataset": "huggingface"}, "--dataset huggingface needs --images FOLDER (or OWNER/NAME on the hub)"),
+    ],
+)
+def test_a_reader_names_the_flags_that_it_needs(flags, message):
+    with pytest.raises(ConfigError) as caught:
+        read(EmbedConfig(**flags))
+    assert str(caught.value) == message
+
+
+def test_the_fingerprint_knows_the_sizes_of_containers():
+    plain = dataset(["a"], [("c", "a", "x")])
+    held = replace(plain, containers={"a.parquet": 7})
+    assert plain.fingerprint != held.fingerprint != replace(plain, containers={"a.parquet": 8}).fingerprint

@@ -14,7 +14,7 @@ from xmrank.errors import DataError
 from xmrank.report import print_table, report
 from xmrank.report.curves import learning_curves, spread
 from xmrank.report.inputs import Trial
-from xmrank.report.pictures import MAX_PIXELS, thumbnail
+from xmrank.report.pictures import MAX_PIXELS, Album, thumbnail
 from xmrank.report.tables import Cell, ResultTable, Row
 from xmrank.report.text import METRICS
 from xmrank.stage import read_manifest
@@ -243,9 +243,21 @@ def test_pictures_are_small_upright_and_limited(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     tall.save(tmp_path / "tall.jpg", exif=exif)
-    made = thumbnail(tmp_path / "tall.jpg", 100)
+    made = thumbnail((tmp_path / "tall.jpg").read_bytes(), 100)
     assert (made.width, made.height) == (100, 50)
     side = int(MAX_PIXELS**0.5) + 1
     Image.new("1", (side, side)).save(tmp_path / "huge.png")
     with pytest.raises(ValueError, match="pixels"):
-        thumbnail(tmp_path / "huge.png", 100)
+        thumbnail((tmp_path / "huge.png").read_bytes(), 100)
+
+
+def test_pictures_are_found_inside_archives(tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 20), "red").save(file, "PNG")
+    content = file.getvalue()
+    (tmp_path / "a.tar").write_bytes(bytes(512) + content)  # a header, then the member
+    locations = {"there": f"a.tar::x.png@512+{len(content)}", "gone": "b.tar::x.png@512+9"}
+    album = Album(tmp_path, locations, {})
+    assert album.picture("there", 10).width == 10
+    assert album.picture("gone", 10) is None
+    assert album.missing == {"gone": "b.tar::x.png@512+9: the file is gone"}

@@ -2,15 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from xmrank.errors import DataError
-from xmrank.files import sha256_table
+from xmrank.files import sha256_json, sha256_table
+from xmrank.paths import Place
 
 IMAGES = pa.schema(
     {"image_id": pa.string(), "location": pa.string(), "split": pa.string(), "labels": pa.list_(pa.int32())}
@@ -24,22 +24,25 @@ class Dataset:
 
     Attributes:
         name: the reader's name.
-        root: folder that the images' locations are relative to.
+        root: folder that the images' locations are relative to, local or a URI.
         images: image_id, location, split, labels (empty where there are none).
         captions: caption_id, image_id, text, split; captions of one image stand together, in the images' order.
         left_out: one entry an item that was skipped, with the reason.
+        containers: location → size of the files whose rows are images, and whose rows' sizes only reading would tell.
     """
 
     name: str
-    root: Path
+    root: Place
     images: pa.Table
     captions: pa.Table
     left_out: list[dict[str, Any]] = field(default_factory=list)
+    containers: dict[str, int] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over both tables."""
-        return sha256_table(self.images) + sha256_table(self.captions)
+        """sha256 over both tables, and over the containers' sizes where there are any."""
+        tables = sha256_table(self.images) + sha256_table(self.captions)
+        return tables + (sha256_json(self.containers) if self.containers else "")
 
 
 def checked(dataset: Dataset, source: str) -> Dataset:
@@ -67,7 +70,7 @@ def checked(dataset: Dataset, source: str) -> Dataset:
     refuse(pairs, source, "caption {}, which is not among the images")
     ordered = captions.append_column("position", position).append_column("at", pa.array(range(len(captions))))
     ordered = ordered.sort_by([("position", "ascending"), ("at", "ascending")]).select(CAPTIONS.names)
-    return Dataset(dataset.name, dataset.root, images, ordered.combine_chunks(), dataset.left_out)
+    return replace(dataset, captions=ordered.combine_chunks())
 
 
 def refuse(items: Sequence[object], source: str, message: str) -> None:

@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from xmrank.config import EmbedConfig, semantic
 from xmrank.datasets import Dataset, read
+from xmrank.datasets.locations import absent, changed
+from xmrank.embedding.clip_retrieval import import_clip_retrieval
 from xmrank.embedding.encoder import BUNDLED, CHECKPOINT_SUFFIXES, TINY, Encoder, load_encoder
 from xmrank.embedding.importing import import_embeddings
 from xmrank.embedding.ray_stage import encode_shards
@@ -16,11 +18,11 @@ from xmrank.embedding.shards import Shard, ShardReport, forget_changed, read_rep
 from xmrank.embedding.store import STAGE, EmbeddingStore
 from xmrank.errors import DataError
 from xmrank.files import sha256_file, write_json, write_rows, write_table
-from xmrank.paths import resolve
+from xmrank.paths import below, resolve
 from xmrank.progress import Progress
 from xmrank.stage import Manifest, Stage
 
-DATASET_FIELDS = ("dataset", "split_field", "scenes", "max_broken")
+DATASET_FIELDS = ("dataset", "split_field", "held_out", "columns", "scenes", "max_broken")
 """Fields that only choose or check the data; what they chose is in the data set's fingerprint."""
 
 
@@ -35,7 +37,9 @@ def embed(config: EmbedConfig) -> Manifest:
         DataError: bad data, or a finished store whose images have changed since.
     """
     output = resolve(config.output)
-    if config.imports:
+    if config.import_clip_retrieval:
+        manifest = import_clip_retrieval(config)
+    elif config.imports:
         manifest = import_embeddings(config)
     else:
         manifest = embed_dataset(config, read(config), output)
@@ -92,7 +96,8 @@ def uses_bundled(config: EmbedConfig) -> bool:
 
 def refuse_missing(dataset: Dataset, max_broken: float) -> None:
     """Refuse a data set of which too many image files are missing, before anything is encoded."""
-    missing = [i for i in dataset.images["location"].to_pylist() if not (dataset.root / i).is_file()]
+    locations = dataset.images["location"].to_pylist()
+    missing = [locations[i] for i in absent([below(dataset.root, location) for location in locations])]
     if len(missing) > max_broken * len(dataset.images):
         more = f" ({len(missing) - 1} more like it; --max-broken {max_broken})" if len(missing) > 1 else ""
         raise DataError(f'{dataset.name}: image "{missing[0]}" is not in {dataset.root}{more}')
@@ -100,17 +105,18 @@ def refuse_missing(dataset: Dataset, max_broken: float) -> None:
 
 def refuse_changed(store: EmbeddingStore, dataset: Dataset) -> None:
     """Refuse to pass a finished store off as that of images whose files have another size by now."""
-    for location, size in zip(store.images["location"].to_pylist(), store.images["bytes"].to_pylist(), strict=True):
-        path = dataset.root / location
-        if not path.is_file() or path.stat().st_size != size:
-            raise DataError(f"{path}: has changed since it was embedded in {store.directory} (--overwrite to redo it)")
+    addresses = [below(dataset.root, location) for location in store.images["location"].to_pylist()]
+    if others := changed(addresses, store.images["bytes"].to_pylist()):
+        raise DataError(
+            f"{addresses[others[0]]}: has changed since it was embedded in {store.directory} (--overwrite to redo it)"
+        )
 
 
 def plan_shards(dataset: Dataset, size: int) -> list[Shard]:
     """All shards of a data set, images first: they are the slow ones."""
-    paths = [str(dataset.root / location) for location in dataset.images["location"].to_pylist()]
+    addresses = [below(dataset.root, location) for location in dataset.images["location"].to_pylist()]
     texts = dataset.captions["text"].to_pylist()
-    images = [Shard("image", i // size, i, paths[i : i + size]) for i in range(0, len(paths), size)]
+    images = [Shard("image", i // size, i, addresses[i : i + size]) for i in range(0, len(addresses), size)]
     return images + [Shard("text", i // size, i, texts[i : i + size]) for i in range(0, len(texts), size)]
 
 

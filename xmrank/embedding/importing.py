@@ -1,6 +1,7 @@
 """Import of embeddings that exist: two arrays and their ids become a store, without a model."""
 
 import json
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from xmrank.config import EmbedConfig
+from xmrank.datasets.places import one_line
 from xmrank.datasets.tables import refuse, refuse_duplicates
 from xmrank.embedding.store import STAGE, check_embeddings, normalised
 from xmrank.errors import ConfigError, DataError
@@ -51,11 +53,15 @@ def write_store(stage: Stage, image: np.ndarray, text: np.ndarray, ids: dict[str
     write_array(stage.directory / "text.npy", normalised(text, dtype))
     write_table(stage.directory / "image.parquet", image_table(ids))
     write_table(stage.directory / "text.parquet", caption_table(ids))
-    encoder = {"name": "imported", "pretrained": None, "dimensions": int(image.shape[1]), "weights_hash": None}
-    write_json(stage.directory / "encoder.json", encoder)
+    write_json(stage.directory / "encoder.json", describe_imported(image.shape[1]))
     return stage.finish(
         counts={"images": len(image), "captions": len(text)}, settings={"images_root": None, "dtype": dtype.name}
     )
+
+
+def describe_imported(dimensions: int) -> dict[str, Any]:
+    """What a store records of an encoder that it knows nothing of."""
+    return {"name": "imported", "pretrained": None, "dimensions": int(dimensions), "weights_hash": None}
 
 
 def load_array(path: Path, flag: str) -> np.ndarray:
@@ -64,8 +70,8 @@ def load_array(path: Path, flag: str) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file ({flag})") from None
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not an array in .npy form: {error} ({flag})") from None
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # numpy parses the header as Python
+        raise DataError(f"{path}: not an array in .npy form: {one_line(error)} ({flag})") from None
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: an archive of arrays, expected one array in .npy form ({flag})")
     return array
@@ -153,6 +159,6 @@ def caption_table(ids: dict[str, list[Any]]) -> pa.Table:
             "image_id": [ids["image_ids"][r] for r in rows],
             "image_row": pa.array(rows, pa.int32()),
             "split": [ids["splits"][r] for r in rows],
-            "text": pa.nulls(len(rows), pa.string()),
+            "text": pa.array(ids.get("texts", [None] * len(rows)), pa.string()),
         }
     )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from xmrank.datasets.locations import changed, read_bytes
 from xmrank.embedding.encoder import Encoder
 from xmrank.errors import DataError
 from xmrank.files import write_array, write_json
@@ -25,7 +26,7 @@ class Shard:
     """Rows ``start`` … ``start + len(items)`` of one table.
 
     Attributes:
-        items: images: absolute paths; captions: texts.
+        items: images: addresses (``datasets.locations``); captions: texts.
     """
 
     kind: Literal["image", "text"]
@@ -94,25 +95,24 @@ def read_report(shard: Shard, work: Path) -> ShardReport | None:
 def forget_changed(shard: Shard, work: Path) -> None:
     """Remove a shard's report when an image file has another size by now, a repaired one say: it is encoded again."""
     report = read_report(shard, work)
-    if report and shard.kind == "image":
-        sizes = [path.stat().st_size if path.is_file() else 0 for path in map(Path, shard.items)]
-        if sizes != report.bytes:
-            shard.report_path(work).unlink()
+    if report and shard.kind == "image" and changed(shard.items, report.bytes):
+        shard.report_path(work).unlink()
 
 
-def encode_files(paths: list[str], encoder: Encoder, report: ShardReport, *, row: int) -> np.ndarray:
-    """The embeddings of image files [files, d]; a file that cannot be read gives zeros and a reason in the report."""
-    result = np.zeros((len(paths), encoder.dimensions), np.float32)
+def encode_files(addresses: list[str], encoder: Encoder, report: ShardReport, *, row: int) -> np.ndarray:
+    """The embeddings of images [images, d]; one that cannot be read gives zeros and a reason in the report."""
+    result = np.zeros((len(addresses), encoder.dimensions), np.float32)
     pixels, rows = [], []
-    for place, path in enumerate(paths):
-        content = Path(path).read_bytes() if Path(path).is_file() else b""
-        report.bytes.append(len(content))
-        report.sha256.append(hashlib.sha256(content).hexdigest())
+    for place, address in enumerate(addresses):
+        content = b""
         try:
+            content = read_bytes(address)
             pixels.append(encoder.preprocess(decode(content)))
             rows.append(place)
         except DataError as error:
             report.broken[row + place] = str(error)
+        report.bytes.append(len(content))
+        report.sha256.append(hashlib.sha256(content).hexdigest())
     if pixels:
         result[rows] = encoder.encode_images(torch.stack(pixels)).cpu().numpy()
     return result

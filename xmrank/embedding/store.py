@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmrank.errors import DataError
+from xmrank.paths import Place, place
 from xmrank.stage import Manifest, read_manifest
 
 STAGE = "embed"
@@ -81,10 +82,10 @@ class EmbeddingStore:
         return np.flatnonzero(self.images["split"].to_numpy() == split)
 
     @property
-    def images_root(self) -> Path | None:
-        """The folder of the pictures at the time of embedding; None for imported embeddings."""
+    def images_root(self) -> Place | None:
+        """The folder of the pictures, or its URI, at the time of embedding; None for imported embeddings."""
         root = self.manifest.settings.get("images_root")
-        return Path(root) if root else None
+        return place(root) if root else None
 
 
 def check_embeddings(array: np.ndarray, name: str, *, block: int = 65536) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from xmrank.config import ReportConfig
 from xmrank.errors import DataError
-from xmrank.paths import resolve
+from xmrank.paths import Place, place, resolve
 from xmrank.stage import Manifest, read_manifest
 
 
@@ -79,10 +79,10 @@ class Inputs:
         }
 
     @property
-    def images_root(self) -> Path | None:
-        """The folder of the images; None when the embeddings were imported and know of none."""
+    def images_root(self) -> Place | None:
+        """The folder of the images, or its URI; None when the embeddings were imported and know of none."""
         root = self.embeddings.settings.get("images_root")
-        return None if root is None else Path(root)
+        return None if root is None else place(root)
 
     @property
     def metrics(self) -> Path:

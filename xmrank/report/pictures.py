@@ -3,9 +3,12 @@
 import base64
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, ImageOps
+
+from xmrank.datasets.locations import read_bytes
+from xmrank.errors import XmrankError
+from xmrank.paths import Place, below
 
 MAX_PIXELS = 80_000_000
 QUALITY = 80
@@ -29,7 +32,7 @@ class Album:
         missing: image id → why there is no picture of it, for those asked for of a store that has images.
     """
 
-    root: Path | None
+    root: Place | None
     locations: dict[str, str]
     missing: dict[str, str]
 
@@ -50,20 +53,26 @@ class Album:
             self.missing[image_id] = "the embeddings do not say where its file is"
             return None
         try:
-            return thumbnail(self.root / location, side)
+            return thumbnail(read_bytes(below(self.root, location)), side)
         # Pillow answers broken files with any of these.
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (XmrankError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             self.missing[image_id] = f"{location}: {_reason(error)}"
             return None
 
 
-def thumbnail(path: Path, side: int) -> Picture:
-    """A file's picture, upright, as a small JPEG.
+def thumbnail(content: bytes, side: int) -> Picture:
+    """An image's picture, upright, as a small JPEG.
+
+    Args:
+        content: of its file; none where there is no such file.
+        side: pixels of the longer side at most.
 
     Raises:
-        OSError, ValueError, SyntaxError: the file is missing, broken, or has more than ``MAX_PIXELS``.
+        OSError, ValueError, SyntaxError: there is none, it is broken, or has more than ``MAX_PIXELS``.
     """
-    with Image.open(path) as image:
+    if not content:
+        raise FileNotFoundError
+    with Image.open(io.BytesIO(content)) as image:
         # The header is enough to refuse a picture whose pixels would not fit into memory.
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} × {image.height} pixels")

@@ -1,0 +1,124 @@
+"""Reader of tables in text form, one image and caption a row, and a folder of images."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+
+from xmrank.config import EmbedConfig
+from xmrank.datasets.columns import Columns, find_columns, refuse_without
+from xmrank.datasets.pairs import Pairs, labels_of, text_fault
+from xmrank.datasets.places import expand, read_file, the_folder
+from xmrank.datasets.splits import split_of_file
+from xmrank.datasets.tables import Dataset
+from xmrank.errors import DataError
+from xmrank.paths import Place, below
+
+DELIMITERS = (",", "\t", "|", ";")
+Row = tuple[int, dict[str, str]]
+"""The number of a row's line, and its cells by column."""
+
+
+def read_csv(config: EmbedConfig) -> Dataset:
+    """The rows of ``--annotations`` (one file, or a pattern) with the images below ``--images``.
+
+    The first line names the columns: the image's path and its caption or captions, and perhaps its split, id and
+    labels. Rows with the same path are captions of one image. Values are separated by commas, tabs, | or ;.
+
+    Raises:
+        ConfigError: a column that a flag names and the table has not.
+        DataError: no such file or folder, or a row that does not fit, by its line.
+    """
+    assert config.annotations is not None
+    folder, names = expand(config.annotations, "--annotations")
+    root = the_folder(config.images, config.annotations.name)
+    pairs = Pairs(config.annotations.name)
+    for name in names:
+        header, delimiter, content = read_table(below(folder, name), name)
+        columns = find_columns(header, config, name)
+        refuse_without(columns, header, name)
+        for line, row in table_rows(content, delimiter, header, name):
+            add_row(pairs, row, columns, f"{name}, line {line}", root, split_of_file(name))
+    return pairs.dataset("csv", root, config)
+
+
+def read_table(address: str, source: str) -> tuple[list[str], str, str]:
+    """A file's columns, delimiter and text; the delimiter is the one that parts the first line most often."""
+    content = read_file(address, "--annotations")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(f"{source}, line {line}: not UTF-8") from None
+    first = text.partition("\n")[0]
+    delimiter = max(DELIMITERS, key=first.count)
+    return [name.strip() for _, row in parsed(first, delimiter, source) for name in row], delimiter, text
+
+
+def parsed(text: str, delimiter: str, source: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, with the numbers of the lines that they end on."""
+    # Tab-separated captions hold quotation marks that mean nothing.
+    quotes = None if delimiter == "\t" else '"'
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        quotechar=quotes,
+        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
+        strict=True,
+        skipinitialspace=delimiter == "|",
+    )
+    try:
+        yield from ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
+    except csv.Error as error:
+        raise DataError(f"{source}, line {reader.line_num}: not a table separated by {delimiter!r}: {error}") from None
+
+
+def table_rows(text: str, delimiter: str, header: list[str], source: str) -> Iterator[Row]:
+    """The rows below the header."""
+    rows = parsed(text, delimiter, source)
+    next(rows, None)
+    for line, row in rows:
+        if len(row) != len(header):
+            raise DataError(f"{source}, line {line}: {len(row)} values, expected {len(header)}: {', '.join(header)}")
+        yield line, dict(zip(header, (cell.strip() for cell in row), strict=True))
+
+
+def add_row(
+    pairs: Pairs, row: dict[str, str], columns: Columns, where: str, root: Place, file_split: str | None
+) -> None:
+    """Take in one row: an image that is new, and its captions."""
+    location = relative(row[str(columns.image)], root)
+    image_id = row[columns.id] if columns.id else location
+    split = row[columns.split] if columns.split else file_split
+    for value, what in ((location, columns.image), (image_id, columns.id), (split, columns.split)):
+        if value == "":
+            raise DataError(f"{where}: nothing under {what}")
+    image = pairs.images.get(image_id)
+    if image is None:
+        pairs.image(image_id, location, split, labels_of(row[columns.labels]) if columns.labels else ())
+    elif (image.location, image.split) != (location, split):
+        other = f"{image.location} of the split {image.split}"
+        raise DataError(f'{where}: image "{image_id}" is {location} of the split {split}, and {other} above')
+    # One of several columns may be empty: not every image has as many captions.
+    names = [name for name in columns.captions if row[name]] or columns.captions[:1]
+    for name in names:
+        texts = cell_texts(row[name])
+        for text in texts:
+            if fault := text_fault(text):
+                raise DataError(f"{where}: the caption under {name} {fault}")
+        pairs.captions(image_id, texts)
+
+
+def relative(path: str, root: Place) -> str:
+    """A path as it is written, or, when it is absolute and below the root, what follows the root."""
+    return path.removeprefix(f"{str(root).rstrip('/')}/")
+
+
+def cell_texts(cell: str) -> list[object]:
+    """The captions in a cell: one, or a JSON list of several."""
+    if cell.startswith('["'):
+        try:
+            return list(json.loads(cell))
+        except ValueError:
+            pass
+    return [cell]

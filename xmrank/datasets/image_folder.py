@@ -1,0 +1,81 @@
+"""Hugging Face's image folders: images, and metadata files that name them and say their captions."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from xmrank.config import EmbedConfig
+from xmrank.datasets.columns import Columns, find_columns, refuse_without
+from xmrank.datasets.csv_table import read_table, table_rows
+from xmrank.datasets.pairs import Pairs, labels_of, texts_of
+from xmrank.datasets.places import read_file
+from xmrank.datasets.splits import split_of_folder
+from xmrank.datasets.tables import Dataset
+from xmrank.errors import DataError
+from xmrank.paths import Place, below
+
+METADATA = ("metadata.csv", "metadata.jsonl")
+FILE_NAME = "file_name"
+
+
+def read_image_folder(root: Place, files: Sequence[str], config: EmbedConfig) -> Dataset:
+    """The images that the metadata files among ``files`` name, each below the folder of its metadata.
+
+    Raises:
+        ConfigError: a column that a flag names and a file has not.
+        DataError: a metadata file without file_name or captions, or a row that does not fit, by its line.
+    """
+    pairs = Pairs(str(PurePosixPath(str(root)).name))
+    for name in files:
+        if PurePosixPath(name).name in METADATA:
+            read = csv_rows if name.endswith(".csv") else json_rows
+            header, found = read(below(root, name), name)
+            columns = metadata_columns(header, config, name)
+            for line, row in found:
+                add_row(pairs, name, line, row, columns)
+    return pairs.dataset("huggingface", root, config)
+
+
+def csv_rows(address: str, source: str) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
+    """Header and rows of a metadata.csv."""
+    header, delimiter, text = read_table(address, source)
+    return header, table_rows(text, delimiter, header, source)
+
+
+def json_rows(address: str, source: str) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
+    """The fields of the first line, and the rows of a metadata.jsonl."""
+    content = read_file(address, "--images")
+    rows = []
+    for line, text in enumerate(content.splitlines(), 1):
+        if text.strip():
+            try:
+                row = json.loads(text.decode("utf-8-sig"))
+            except (ValueError, RecursionError):
+                raise DataError(f"{source}, line {line}: not JSON") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{source}, line {line}: expected an object with {FILE_NAME} and a caption")
+            rows.append((line, row))
+    return list(rows[0][1]) if rows else [], iter(rows)
+
+
+def metadata_columns(header: list[str], config: EmbedConfig, source: str) -> Columns:
+    """The columns of a metadata file; the images are under file_name unless ``--columns.image`` says otherwise."""
+    columns = find_columns(header, config, source)
+    if FILE_NAME in header and not config.columns.image:
+        columns = Columns(FILE_NAME, columns.captions, columns.split, columns.id, columns.labels)
+    refuse_without(columns, header, source)
+    return columns
+
+
+def add_row(pairs: Pairs, source: str, line: int, row: dict[str, Any], columns: Columns) -> None:
+    """Take in one row; rows with the same image are captions of one."""
+    file = row.get(str(columns.image))
+    if not file or not isinstance(file, str):
+        raise DataError(f"{source}, line {line}: nothing under {columns.image}")
+    location = str(PurePosixPath(source).parent / file)
+    image_id = str(row[columns.id]) if columns.id and row.get(columns.id) is not None else location
+    if image_id not in pairs.images:
+        split = row.get(columns.split) if columns.split else split_of_folder(location)
+        pairs.image(image_id, location, str(split) if split else None, labels_of(row.get(columns.labels or "")))
+    pairs.captions(image_id, [text for name in columns.captions for text in texts_of(row.get(name))])

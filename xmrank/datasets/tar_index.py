@@ -1,0 +1,77 @@
+"""What is in a tar, and where: its headers are read once, members never unpacked to disk."""
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from xmrank.datasets.locations import leads_outside
+from xmrank.datasets.places import one_line, open_file, sizes
+from xmrank.errors import DataError
+
+BUFFER = 1 << 18
+"""Bytes that one request to a remote store brings: several headers and texts."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar.
+
+    Attributes:
+        offset: where its bytes begin in the tar.
+        content: those bytes, when they were asked for.
+    """
+
+    name: str
+    offset: int
+    size: int
+    content: bytes | None = None
+
+
+def read_members(address: str, source: str, wanted: Callable[[str, int], bool]) -> list[Member]:
+    """The files in a tar, in its order.
+
+    Args:
+        address: of an uncompressed tar.
+        source: what messages call it.
+        wanted: by name and size, whether a member's content is read too.
+
+    Raises:
+        DataError: no such file, not a tar, compressed, cut short, or a member whose name leads out of it.
+    """
+    try:
+        with open_file(address) as file, io.BufferedReader(cast(io.FileIO, file), BUFFER) as buffered:
+            members = list(walk(cast(BinaryIO, buffered), source, wanted))
+    except FileNotFoundError:
+        raise DataError(f"{address}: no such file (--images)") from None
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise DataError(
+            f"{source}: not readable as an uncompressed tar: {one_line(error)} (members are read by their place in it)"
+        ) from None
+    length = sizes([address])[0] or 0
+    for member in members:
+        if member.offset + member.size > length:
+            raise DataError(f"{source}: cut short in its member {member.name}, at {length} bytes")
+    return members
+
+
+def walk(file: BinaryIO, source: str, wanted: Callable[[str, int], bool]) -> Iterator[Member]:
+    """The members of an open tar that are plain files."""
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        while (entry := tar.next()) is not None:
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header for as long as it is open
+            if leads_outside(entry.name):
+                raise DataError(f'{source}: its member "{entry.name}" leads out of the archive')
+            if not entry.isreg() or entry.issparse():
+                continue  # folders, links, devices: no bytes of their own
+            content = None
+            if wanted(entry.name, entry.size):
+                file.seek(entry.offset_data)
+                content = file.read(entry.size)
+            yield Member(entry.name, entry.offset_data, entry.size, content)
+        # A header that makes no sense ends a tar for tarfile, as the mark of the end does: zeros.
+        start = tar.offset  # type: ignore[attr-defined]
+        file.seek(start)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise DataError(f"{source}: broken at byte {start}: expected the header of a member")
