@@ -1,0 +1,27 @@
+"""The configuration of every stage: frozen dataclasses whose attribute docstrings are the ``--help`` texts."""
+
+from xmrank.config.base import DIRECTIONS, RUN, Direction, at_least, semantic
+from xmrank.config.embed import ColumnsConfig, EmbedConfig, ScenesConfig
+from xmrank.config.encoder import TrainEncoderConfig
+from xmrank.config.experiment import ExperimentConfig
+from xmrank.config.mine import MineConfig
+from xmrank.config.results import EvaluateConfig, ReportConfig
+from xmrank.config.train import RankerConfig, TrainConfig
+
+__all__ = [
+    "DIRECTIONS",
+    "RUN",
+    "ColumnsConfig",
+    "Direction",
+    "EmbedConfig",
+    "EvaluateConfig",
+    "ExperimentConfig",
+    "MineConfig",
+    "RankerConfig",
+    "ReportConfig",
+    "ScenesConfig",
+    "TrainConfig",
+    "TrainEncoderConfig",
+    "at_least",
+    "semantic",
+]

@@ -1,0 +1,30 @@
+"""Configuration of a whole run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xmrank.config.base import RUN
+from xmrank.config.embed import EmbedConfig
+from xmrank.config.mine import MineConfig
+from xmrank.config.results import EvaluateConfig, ReportConfig
+from xmrank.config.train import TrainConfig
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """All stages, one after another: embed, mine, train, evaluate, report."""
+
+    output: Path = RUN
+    """Directory of the whole run; each stage gets a directory in it."""
+    overwrite: bool = False
+    """Empty the directories of all stages first."""
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    """The first stage."""
+    mine: MineConfig = field(default_factory=MineConfig)
+    """Candidate lists."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Rankers."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """Results."""
+    report: ReportConfig = field(default_factory=ReportConfig)
+    """Table and page."""

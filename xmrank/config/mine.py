@@ -1,0 +1,78 @@
+"""Configuration of the candidate lists."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from xmrank.config.base import RUN, at_least
+from xmrank.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class MineConfig:
+    """Mine a list of hard candidates for every query."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset({"embeddings", "output", "workers", "overwrite"})
+    embeddings: Path = RUN / "embeddings"
+    """Embedding store to mine from."""
+    output: Path = RUN / "lists"
+    """Directory of the candidate lists."""
+    strategy: Literal["random-hard", "top-k", "mixed"] = "random-hard"
+    """Where negatives come from: random-hard (the paper's: the hardest of a number of random candidates), top-k (the
+    hardest of the whole gallery), mixed (the hardest of the whole gallery, and others at random)."""
+    random_candidates: int = 200
+    """random-hard: candidates drawn at random for each query, before the hardest are kept."""
+    hard_negatives: int = 50
+    """How many negatives, the most similar to the query, enter the list."""
+    random_negatives: int = 25
+    """mixed: further negatives, drawn at random."""
+    positives: Literal["one", "all", "found"] = "one"
+    """i2t: one caption of the image, drawn by seed, or all of them; found (top-k only): the list is the first stage's
+    top --hard-negatives as it is, with the positives that are among them."""
+    captions: Literal["one", "all"] = "one"
+    """t2i: one caption an image asks, drawn by seed, or all of them do."""
+    positive_margin: float | None = None
+    """Leave out negatives less than this below the most similar positive: they are likely positives."""
+    duplicate_cosine: float | None = None
+    """Leave out negatives whose cosine with one of the query's own items is at least this."""
+    index: Literal["flat", "ivf", "hnsw"] = "flat"
+    """top-k, mixed: exact search, or an approximate index of FAISS; on a GPU where FAISS has one (not hnsw)."""
+    probes: int = 32
+    """ivf: inverted lists that are searched."""
+    ef_search: int = 128
+    """hnsw: breadth of the search."""
+    relevance: Literal["binary", "labels"] = "binary"
+    """Labels of the candidates: binary, or graded by the class labels that two images share."""
+    train_split: str = "train"
+    """Split that rankers train on."""
+    selection_split: str = "auto"
+    """Split that chooses the best epoch; auto: val when a test split is there, else a tenth of the training images."""
+    report_split: str = "auto"
+    """Split that the results are reported on; auto: test when it is there, else val."""
+    seed: int = 0
+    """Seed of all draws."""
+    workers: int = 0
+    """Parallel tasks; 0: one a core. The lists do not depend on it."""
+    overwrite: bool = False
+    """Empty the output directory first."""
+
+    def __post_init__(self) -> None:
+        at_least("--hard-negatives", self.hard_negatives, 1)
+        at_least("--seed", self.seed, 0)
+        at_least("--workers", self.workers, 0)
+        for name in ("random_negatives", "probes", "ef_search"):
+            at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
+        if self.strategy == "random-hard" and self.hard_negatives > self.random_candidates:
+            raise ConfigError(
+                f"--hard-negatives {self.hard_negatives} exceeds --random-candidates {self.random_candidates}"
+            )
+        if self.positives == "found" and (self.strategy != "top-k" or self.leaves_out):
+            raise ConfigError(
+                "--positives found: the list is the first stage's own; expected --strategy top-k, and neither "
+                "--positive-margin nor --duplicate-cosine"
+            )
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether negatives that may be positives are left out."""
+        return self.positive_margin is not None or self.duplicate_cosine is not None

@@ -1,0 +1,125 @@
+"""Configuration of rankers and their training."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from xmrank.config.base import DIRECTIONS, RUN, Direction, at_least
+from xmrank.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RankerConfig:
+    """The ranker."""
+
+    name: str = "context_aware"
+    """Which ranker: context_aware (the paper's transformer over a list), pointwise (an MLP), linear."""
+    features: tuple[str, ...] = ("concat",)
+    """What the ranker sees of a query and a candidate: concat (the paper's), product, difference, cosine."""
+    input_norm: bool = False
+    """Layer norm over the embeddings that the ranker sees, ahead of the first layer."""
+    hidden: tuple[int, ...] = ()
+    """Sizes of further linear layers in front of the encoder; of the pointwise ranker, of all its layers."""
+    activation: str | None = None
+    """Activation of the linear layers: relu, gelu, silu or tanh."""
+    width: int = 64
+    """Width of the encoder."""
+    layers: int = 2
+    """Encoder layers."""
+    heads: int = 4
+    """Attention heads."""
+    feed_forward: int = 128
+    """Width of the feed-forward block."""
+    dropout: float = 0.0
+    """Share of the activations dropped in training."""
+    input_dropout: float = 0.0
+    """Share of the item features dropped in training."""
+    positional: Literal["fixed", "learned"] | None = None
+    """Encoding of the first-stage rank."""
+    output_activation: Literal["sigmoid", "tanh"] | None = None
+    """What the score goes through."""
+    levels: int = 1
+    """Levels of relevance, for the loss ordinal only: one output each."""
+    residual: float | None = None
+    """Add this many times the first stage's cosine to the score; None: the score stands alone, as in the paper."""
+    residual_learnable: bool = True
+    """Whether that number is trained."""
+    zero_init_output: bool = False
+    """Start the output layer at zero: with --residual, training starts from the first stage's ranking."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads", "feed_forward", "levels"):
+            at_least(f"--ranker.{name.replace('_', '-')}", getattr(self, name), 1)
+        if self.width % self.heads:
+            raise ConfigError(f"--ranker.width {self.width}: expected a multiple of --ranker.heads {self.heads}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a ranker for every loss, direction and seed."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset({"embeddings", "lists", "output", "workers", "stack", "overwrite"})
+    embeddings: Path = RUN / "embeddings"
+    """Embedding store that the lists were mined from."""
+    lists: Path = RUN / "lists"
+    """Candidate lists."""
+    output: Path = RUN / "rankers"
+    """Directory of the trained rankers."""
+    losses: tuple[str, ...] = ("lambdarank", "neural_ndcg", "listnet", "ranknet")
+    """Ranking losses, one ranker each."""
+    directions: tuple[Direction, ...] = DIRECTIONS
+    """i2t (an image asks for captions), t2i (a caption asks for images)."""
+    seeds: tuple[int, ...] = (0, 1)
+    """One ranker a seed: initial weights, data order and dropout follow from it."""
+    ranker: RankerConfig = field(default_factory=RankerConfig)
+    """The model."""
+    epochs: int = 10
+    """Passes over the training lists."""
+    batch_size: int = 32
+    """Lists a step, over all workers of a trial."""
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    schedule: Literal["constant", "one_cycle"] = "constant"
+    """Learning-rate schedule."""
+    gradient_clip: float | None = None
+    """Largest norm of a step's gradient; None: not clipped."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the ranker; weights, losses and the optimiser are fp32 either way."""
+    micro_batch: int = 0
+    """Lists that go through the ranker at once; a step adds up the gradients of several. 0: all of the step's."""
+    validate_every: int = 1
+    """Epochs between validations, after each of which the state is saved."""
+    validate_every_steps: int | None = None
+    """Steps between validations, instead of epochs."""
+    patience: int | None = None
+    """Stop after this many validations without a better one; None: train all epochs."""
+    workers: int = 0
+    """Training processes; 0: one a GPU, or one a core."""
+    workers_per_trial: int = 1
+    """How many of them train one ranker together (DDP); the rest train other rankers meanwhile."""
+    stack: Literal["auto", "on", "off"] = "auto"
+    """Train the losses and seeds of a direction as one stacked model in each process; auto: on a GPU."""
+    overwrite: bool = False
+    """Empty the output directory first."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "workers_per_trial", "validate_every", "validate_every_steps", "patience"):
+            if getattr(self, name) is not None:
+                at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
+        for name in ("workers", "micro_batch", "weight_decay"):
+            at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
+        if self.stack == "on" and self.workers_per_trial > 1:
+            raise ConfigError(f"--stack on: trains in one process; --workers-per-trial is {self.workers_per_trial}")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"--learning-rate {self.learning_rate}: expected more than 0")
+        for name in ("losses", "directions", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ConfigError(f"--{name} {' '.join(map(str, values))}: expected one or more, each once")
+        at_least("--seeds", min(self.seeds), 0)
+        if self.workers and self.workers % self.workers_per_trial:
+            raise ConfigError(
+                f"--workers {self.workers}: expected a multiple of --workers-per-trial {self.workers_per_trial}"
+            )
