@@ -9,11 +9,14 @@ interpreter with everything imported.
 
 import argparse
 import json
+import multiprocessing
 import resource
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -25,30 +28,47 @@ from xmrank.config import DIRECTIONS, Direction, EmbedConfig, MineConfig
 from xmrank.embedding.importing import import_embeddings
 
 IMAGES, CAPTIONS, DIMENSIONS = 29_000, 5, 512
-SAMPLE = 1_000
-"""Queries of the peers, whose time is then scaled up."""
+SAMPLE, SEARCHED = 1_000, 10_000
+"""Queries of the naive loop, whose time is then scaled up, and of the searches in the whole gallery."""
+LARGE = 1_000_000
+PEERS = ("i2t peers", "t2i peers")
 
 
 def main() -> None:
-    """Run everything and print the line."""
+    """Run everything, each part in a process of its own for its memory, and print the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--large", action="store_true")
     arguments = parser.parse_args()
-    faiss.omp_set_num_threads(1)
     result: dict[str, object] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        directory = make_store(Path(folder) / "store", arguments.images, CAPTIONS)
-        before = peak_mib()
-        for direction in DIRECTIONS:
-            result[direction] = measure(directory, direction, Path(folder))
-        result["peak_mib_above_start"] = round(peak_mib() - before)
-        if arguments.large:
-            big = make_store(Path(folder) / "big", 1_000_000, 1, val=10_000)
-            before = peak_mib()
-            result["million"] = {"seconds": round(million(big, Path(folder)), 1)}
-            result["million"] |= {"peak_mib_above_start": round(peak_mib() - before)}  # type: ignore[operator]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parts = [(part, "store", arguments.images, CAPTIONS) for part in (*DIRECTIONS, *PEERS)]
+        parts += [("million", "million", LARGE, 1)] * arguments.large
+        for part, store, images, captions in parts:
+            if not (folder / store).exists():
+                in_process(make_store, folder / store, images, captions)
+            result[part] = in_process(measure, part, folder / store / "embeddings", folder)
+    for direction in DIRECTIONS:
+        ours, peers = result[direction], result[f"{direction} peers"]
+        peers["times_naive"] = round(peers["naive_seconds_scaled"] / ours["random_hard_seconds"], 1)
+        peers["times_faiss_flat"] = round(peers["faiss_flat_seconds"] / ours["top_50_seconds"], 2)
     print(json.dumps(result))
+
+
+def in_process(function: Callable[..., Any], *arguments: object) -> Any:
+    """Call a function in a new process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def measure(part: str, directory: Path, folder: Path) -> dict[str, float]:
+    """One part's figures, with the growth of the process's memory while it ran."""
+    faiss.omp_set_num_threads(1)
+    before = peak_mib()
+    direction: Direction = "i2t" if part.startswith("i2t") else "t2i"
+    figures = (peers if part in PEERS else ours)(directory, direction, folder)
+    return {**figures, "peak_mib_above_start": round(peak_mib() - before)}
 
 
 def make_store(directory: Path, images: int, captions: int, val: int = 300) -> Path:
@@ -79,40 +99,36 @@ def make_store(directory: Path, images: int, captions: int, val: int = 300) -> P
     return directory / "embeddings"
 
 
-def measure(directory: Path, direction: Direction, folder: Path) -> dict[str, object]:
-    """random-hard and top-k of one direction, and their peers on a sample."""
+def ours(directory: Path, direction: Direction, folder: Path) -> dict[str, float]:
+    """Seconds of random-hard for all queries (not in the large gallery), and of top-k for some."""
+    config = MineConfig(embeddings=directory, captions="all")
+    _, pool = opened(directory, config, direction, "train")
+    count, figures = len(pool.queries), {"gallery": len(pool.gallery)}
+    if count < LARGE:
+        tasks = [Task(directory, config, direction, "train", chunk, folder) for chunk in range(-(-count // CHUNK))]
+        figures |= {"queries": count, "random_hard_seconds": timed(lambda: [mine_chunk(task) for task in tasks])}
+    top = MineConfig(embeddings=directory, captions="all", strategy="top-k", hard_negatives=50)
+    part = pool[slice(0, SEARCHED)]
+    searches = planned_searches(part, top, searched_width(top, pool), folder / f"search-{direction}-{count}")
+    tasks_ = [SearchTask(directory, top, direction, "train", search) for search in searches]
+    return figures | {"searched": SEARCHED, "top_50_seconds": timed(lambda: [run_search(task) for task in tasks_])}
+
+
+def peers(directory: Path, direction: Direction, folder: Path) -> dict[str, float]:
+    """Seconds of the naive loop, scaled to all queries, and of FAISS's flat index."""
     config = MineConfig(embeddings=directory, captions="all")
     store, pool = opened(directory, config, direction, "train")
     queries, side = (store.image, store.text) if direction == "i2t" else (store.text, store.image)
-    count = len(pool.queries)
-    tasks = [Task(directory, config, direction, "train", chunk, folder) for chunk in range(-(-count // CHUNK))]
-    ours = timed(lambda: [mine_chunk(task) for task in tasks])
+    asked = queries[pool.queries[:SEARCHED]].astype(np.float32)
     gallery = side[pool.gallery].astype(np.float32)
-    asked = queries[pool.queries[:SAMPLE]].astype(np.float32)
-    naive = timed(lambda: naive_loop(asked, gallery)) * count / len(asked)
-
-    top = MineConfig(embeddings=directory, captions="all", strategy="top-k", hard_negatives=50)
-    sample = folder / f"search-{direction}"
-    searches = list(planned_searches(pool[slice(0, SAMPLE)], top, searched_width(top, pool), sample))
-    top_k = timed(lambda: [run_search(SearchTask(directory, top, direction, "train", s)) for s in searches])
-    width = searches[0].width
+    naive = timed(lambda: naive_loop(asked[:SAMPLE], gallery)) * len(pool.queries) / SAMPLE
 
     def flat() -> None:
         index = faiss.IndexFlatIP(DIMENSIONS)
-        index.add(gallery)
-        index.search(asked, width)  # type: ignore[call-arg]
+        index.add(side[pool.gallery].astype(np.float32))
+        index.search(asked, 50 + (CAPTIONS if direction == "i2t" else 1))  # type: ignore[call-arg]
 
-    peer = timed(flat)
-    return {
-        "queries": count,
-        "gallery": len(gallery),
-        "random_hard_seconds": round(ours, 2),
-        "naive_seconds_scaled": round(naive, 2),
-        "times_naive": round(naive / ours, 1),
-        f"top_{width}_of_{SAMPLE}_seconds": round(top_k, 2),
-        "faiss_flat_seconds": round(peer, 2),
-        "times_faiss_flat": round(peer / top_k, 2),
-    }
+    return {"naive_seconds_scaled": round(naive, 2), "faiss_flat_seconds": timed(flat)}
 
 
 def naive_loop(queries: np.ndarray, gallery: np.ndarray) -> None:
@@ -124,26 +140,15 @@ def naive_loop(queries: np.ndarray, gallery: np.ndarray) -> None:
         drawn[np.argsort(-cosine)[:50]]
 
 
-def million(directory: Path, folder: Path) -> float:
-    """Seconds of top-k for 10,000 queries in the large gallery: the validation captions ask the training images."""
-    config = MineConfig(embeddings=directory, strategy="top-k")
-    _, pool = opened(directory, config, "t2i", "train")
-    part = pool[slice(0, 10_000)]
-    started = time.perf_counter()
-    for search in planned_searches(part, config, searched_width(config, pool), folder / "search-million"):
-        run_search(SearchTask(directory, config, "t2i", "train", search))
-    return time.perf_counter() - started
-
-
 def timed(function: Callable[[], object]) -> float:
     """Seconds of CPU time."""
     started = time.process_time()
     function()
-    return time.process_time() - started
+    return round(time.process_time() - started, 2)
 
 
 def peak_mib() -> float:
-    """The largest resident size so far, with what is mapped from files."""
+    """The largest resident size of the process so far, with what is mapped from files."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

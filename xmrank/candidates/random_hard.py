@@ -3,7 +3,7 @@
 import faiss
 import numpy as np
 
-from xmrank.candidates.assemble import Ranked, all_own, own_items, pick_own
+from xmrank.candidates.assemble import Ranked, all_own, pick_own
 from xmrank.candidates.draw import draw_distinct
 from xmrank.candidates.pool import Pool
 
@@ -11,7 +11,7 @@ from xmrank.candidates.pool import Pool
 def random_hard(
     pool: Pool,
     queries: np.ndarray,
-    index: faiss.Index,
+    index: faiss.IndexFlat,
     generator: np.random.Generator,
     *,
     random_candidates: int,
@@ -28,22 +28,29 @@ def random_hard(
         positives: "one" of the query's own items, drawn at random, or "all".
 
     Returns:
-        negatives and positives, each the most similar first; one search gives both.
+        negatives and positives, each the most similar first.
     """
     drawn = draw_others(pool, generator, random_candidates)
     right = pick_own(pool, generator)
     if positives == "all":
         right = all_own(pool)
-    width = random_candidates + right.shape[1]
-    items, similarity = np.full((len(queries), width), -1), np.zeros((len(queries), width), np.float32)
-    for row, query in enumerate(queries):
-        ids = np.concatenate([drawn[row], right[row][right[row] >= 0]])
-        selector = faiss.IDSelectorArray(ids)
-        values, found = index.search(query[None], len(ids), params=faiss.SearchParameters(sel=selector))  # type: ignore[call-arg]
-        items[row, : len(ids)], similarity[row, : len(ids)] = found[0], values[0]
-    ranked = Ranked(items, similarity)
-    own = own_items(pool, items)
-    return ranked.without(own), ranked.without(~own).first(right.shape[1])
+    return ranked(index, queries, drawn), ranked(index, queries, right)
+
+
+def ranked(index: faiss.IndexFlat, queries: np.ndarray, items: np.ndarray) -> Ranked:
+    """Items, [queries, width] with -1 for none, in the order of their similarity."""
+    similarity = similarities(index, queries, items)
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    return Ranked(np.take_along_axis(items, order, 1), np.take_along_axis(similarity, order, 1))
+
+
+def similarities(index: faiss.IndexFlat, queries: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Inner products of queries [queries, d] and chosen items of the index, float32 [queries, width]; -inf at -1."""
+    result = np.full(items.shape, -np.inf, np.float32)
+    asked, chosen = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(items, np.int64)
+    pointers = (faiss.swig_ptr(array) for array in (result, chosen))
+    index.compute_distance_subset(len(asked), faiss.swig_ptr(asked), items.shape[1], *pointers)
+    return np.where(items >= 0, result, -np.inf)
 
 
 def draw_others(pool: Pool, generator: np.random.Generator, count: int) -> np.ndarray:
