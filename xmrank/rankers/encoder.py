@@ -5,12 +5,17 @@ to rank with self-attention", SIGIR eCom 2020.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers import Dropout, linear
+
+
+SHORT = 128
+"""Items up to which a CPU attends faster by plain matrix products than by torch's fused kernel."""
 
 
 class UnbiasedLayerNorm(nn.Module):
@@ -29,9 +34,43 @@ class UnbiasedLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension."""
-        variance, mean = torch.var_mean(x, -1, correction=1, keepdim=True)
-        deviation = variance.clamp(min=1e-24).sqrt()  # a root's slope is infinite at 0, where a constant vector stands
-        return self.weight * ((x - mean) / (deviation + self.eps)) + self.bias
+        normalised, *_ = _UnbiasedNorm.apply(x, self.eps)
+        return torch.addcmul(self.bias, self.weight, normalised)
+
+
+class _UnbiasedNorm(torch.autograd.Function):
+    """(x − mean)/(deviation + eps) out of torch's own layer norm, which reads its input once.
+
+    That gives p = (x − mean)/b, where b² is the biased variance, and 1/b. The deviation is c·b with c = √(n/(n − 1)),
+    so the result is p·f with f = 1/(c + eps/b).
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        # The root's slope would be infinite at 0, where a constant vector stands.
+        plain, _, inverse = torch.native_layer_norm(x, x.shape[-1:], None, None, 1e-24)
+        factor = 1 / (_correction(x) + eps * inverse)
+        return plain * factor, plain, inverse, factor
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: None) -> tuple[Tensor, None]:
+        plain, inverse, factor = ctx.saved_tensors
+        pull = (gradient * plain).mean(-1, keepdim=True) * factor * _correction(plain)
+        centred = gradient - gradient.mean(-1, keepdim=True)
+        return torch.addcmul(centred, plain, pull, value=-1) * (inverse * factor), None
+
+
+def _correction(x: Tensor) -> float:
+    """Unbiased by biased deviation of the last dimension."""
+    return math.sqrt(x.shape[-1] / max(1, x.shape[-1] - 1))
 
 
 LAYER_NORMS: dict[str, type[nn.Module]] = {"standard": nn.LayerNorm, "unbiased": UnbiasedLayerNorm}
@@ -58,10 +97,15 @@ class SelfAttention(nn.Module):
         return output
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, attend: Tensor | None) -> Tensor:
-        """Attention by torch's fused kernel, except on a CPU with dropout, where its own dropout is slow."""
+        """Attention by torch's fused kernel, except where a CPU has something faster.
+
+        That is so for short lists, above all in bfloat16, and with dropout, since the kernel's own is slow there. Long
+        lists need the kernel, which never holds all pairs of items.
+        """
         rate = self.dropout.probability if self.training else 0.0
-        if rate == 0 or query.device.type != "cpu":
+        if query.device.type != "cpu" or (rate == 0 and query.shape[2] > SHORT):
             return F.scaled_dot_product_attention(query, key, value, attn_mask=attend, dropout_p=rate)
+        query, key, value = (part.contiguous() for part in (query, key, value))  # once, not in every product
         logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
         if attend is not None:
             logits = logits.masked_fill(~attend, -torch.inf)
