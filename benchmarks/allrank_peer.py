@@ -147,7 +147,9 @@ class Fit:
         items = self.labels.shape[1]
         rows = self.features[:lists].reshape(lists * items, -1)
         queries = torch.arange(lists).repeat_interleave(items).numpy()
-        made = LibSVMDataset(Matrix(rows), self.labels[:lists].ravel(), queries, Compose([FixLength(items), ToTensor()]))
+        made = LibSVMDataset(
+            Matrix(rows), self.labels[:lists].ravel(), queries, Compose([FixLength(items), ToTensor()])
+        )
         return torch.utils.data.DataLoader(made, batch_size=self.batch, shuffle=True)
 
     def __call__(self, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], optimizer: Any) -> None:

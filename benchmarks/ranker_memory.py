@@ -1,4 +1,4 @@
-"""Peak memory of an epoch's gathering: 29,000 queries × 51 candidates × (512 + 512) numbers, from a memory-mapped store.
+"""Peak memory of an epoch's gathering: 29,000 queries × 51 candidates × (512 + 512) numbers of a memory-mapped store.
 
 Run by ranker_step.py in a process of its own; prints bytes above what the interpreter takes with torch loaded.
 """
@@ -19,7 +19,8 @@ ROWS, DIMENSIONS, QUERIES, ITEMS, BATCH = 174_000, 512, 29_000, 51, 32
 
 
 def peak() -> int:
-    """The largest resident size of this process so far, bytes; getrusage would give its parent's where that is larger."""
+    """The largest resident size of this process so far, bytes."""
+    # Not getrusage where it can be helped: it gives a parent's size where that was larger.
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024

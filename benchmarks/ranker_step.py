@@ -6,12 +6,15 @@ Per loss it times, in lists a second of CPU time, medians over repeats:
     allrank        its training step (loss_batch) on batches that lie in memory
     allrank_fit    an epoch of its fit, which reads the lists and scores them again for the metrics
     xmrank         our step: gather by row number, forward, loss terms, backward, fused AdamW; the scores are kept
+    xmrank_equal   the same with allRank's layer norm, so that scores and losses equal allRank's
     xmrank_epoch   the same, and the metrics of the kept scores
     xmrank_bf16    xmrank_epoch under bfloat16 autocast
 Lists of 51 items, 512 + 512 numbers an item, width 64, 2 layers, 4 heads, feed-forward 128, batches of 32, no dropout.
-It also prints how far scores and losses are from allRank's on the same weights, the peak memory of gathering an epoch
-of 29,000 lists, and which share of the machine's fp32 matrix multiplication rate our step reaches. The table goes to
-stderr, one line of JSON to stdout. allRank is installed into a folder of its own; allrank_peer.py says what is patched.
+Our usual layer norm is not quite allRank's (root of variance + 1e-5 instead of deviation + 1e-6), hence the two. Also
+printed: how far scores, losses and gradients are from allRank's on the same weights, the peak memory of gathering an
+epoch of 29,000 lists, and the share of the machine's fp32 matrix multiplication rate that our step reaches. The table
+goes to stderr, one line of JSON to stdout. allRank is installed into a folder of its own; allrank_peer.py says what is
+patched.
 """
 
 import argparse
@@ -102,7 +105,9 @@ def differences(material: Material, loss: str, layer_norm: str) -> dict[str, flo
     our_scores = ours(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
     our_value = LOSSES[loss](our_scores, batch.labels, mask=batch.mask, **PARAMETERS.get(loss, {}))
     our_value.backward()
-    gradient, our_gradient = theirs.input_layer.layers[0].weight.grad, ours.input.weight.grad
+    gradient = theirs.get_parameter("input_layer.layers.0.weight").grad
+    our_gradient = ours.input.weight.grad
+    assert gradient is not None and our_gradient is not None
     return {
         "scores": (scores - our_scores).abs().max().item(),
         "loss": abs(value.item() - our_value.item()) / abs(value.item()),
@@ -110,9 +115,11 @@ def differences(material: Material, loss: str, layer_norm: str) -> dict[str, flo
     }
 
 
-def our_epoch(material: Material, loss: str, *, metrics: bool, bf16: bool) -> Callable[[], None]:
+def our_epoch(
+    material: Material, loss: str, *, layer_norm: str = "standard", metrics: bool = False, bf16: bool = False
+) -> Callable[[], None]:
     """An epoch of our training steps, with the metrics of its scores or without."""
-    ranker = make_ours(make_theirs().state_dict())
+    ranker = make_ours(make_theirs().state_dict(), layer_norm)
     optimizer = torch.optim.AdamW(ranker.parameters(), lr=RATE, weight_decay=0.0, fused=True)
 
     def run() -> None:
@@ -153,8 +160,9 @@ def their_epochs(material: Material, loss: str, folder: Path) -> dict[str, Calla
 def measure(material: Material, loss: str, repeats: int, folder: Path) -> dict[str, Any]:
     """Everything about one loss."""
     contenders = their_epochs(material, loss, folder) | {
-        "xmrank": our_epoch(material, loss, metrics=False, bf16=False),
-        "xmrank_epoch": our_epoch(material, loss, metrics=True, bf16=False),
+        "xmrank": our_epoch(material, loss),
+        "xmrank_equal": our_epoch(material, loss, layer_norm="unbiased"),
+        "xmrank_epoch": our_epoch(material, loss, metrics=True),
         "xmrank_bf16": our_epoch(material, loss, metrics=True, bf16=True),
     }
     with FlopCounterMode(display=False) as counter:
@@ -164,11 +172,12 @@ def measure(material: Material, loss: str, repeats: int, folder: Path) -> dict[s
     return {
         "lists_per_second": rates,
         "step_ratio": ratio(seconds["allrank"], seconds["xmrank"]),
+        "equal_step_ratio": ratio(seconds["allrank"], seconds["xmrank_equal"]),
         "fit_ratio": ratio(seconds["allrank_fit"], seconds["xmrank_epoch"]),
         "bf16_fit_ratio": ratio(seconds["allrank_fit"], seconds["xmrank_bf16"]),
         "gflops": counter.get_total_flops() / (STEPS * BATCH) * rates["xmrank"] / 1e9,
         "difference": differences(material, loss, "standard"),
-        "difference_unbiased": differences(material, loss, "unbiased"),
+        "difference_equal": differences(material, loss, "unbiased"),
     }
 
 
@@ -183,12 +192,17 @@ def gathering_memory(folder: Path) -> int:
 
 def table(result: dict[str, Any]) -> str:
     """What was measured, for people."""
-    lines = [f"{'loss':<12}{'allRank':>9}{'its fit':>9}{'ours':>8}{'epoch':>8}{'bf16':>8}   step×   fit×  bf16×  GEMM %"]
+    first = next(iter(result["losses"].values()))
+    ratios = [key for key in first if key.endswith("_ratio")]
+    headings = [*first["lists_per_second"], *(key.removesuffix("_ratio") + " ×" for key in ratios), "GEMM %"]
+    lines = ["".join(f"{heading:>14}" for heading in ["lists/s", *headings])]
     for name, row in result["losses"].items():
-        rates = "".join(f"{rate:>{9 if i < 2 else 8}.0f}" for i, rate in enumerate(row["lists_per_second"].values()))
-        ratios = f"{row['step_ratio']:>8.2f}{row['fit_ratio']:>7.2f}{row['bf16_fit_ratio']:>7.2f}"
-        share = 100 * row["gflops"] / result["gemm_gflops"]
-        lines.append(f"{name:<12}{rates}{ratios}{share:>8.0f}   scores differ by {row['difference']['scores']:.1e}")
+        cells = [f"{rate:.0f}" for rate in row["lists_per_second"].values()] + [f"{row[key]:.2f}" for key in ratios]
+        cells.append(f"{100 * row['gflops'] / result['gemm_gflops']:.0f}")
+        lines.append("".join(f"{cell:>14}" for cell in [name, *cells]))
+    for name, row in result["losses"].items():
+        far = ", ".join(f"{what} {value:.1e}" for what, value in row["difference_equal"].items())
+        lines.append(f"{name}: xmrank_equal differs from allRank in {far}")
     lines.append(f"fp32 GEMM {result['gemm_gflops']:.0f} GFLOP/s, peak memory {result['peak_bytes'] / 1e6:.0f} MB")
     return "\n".join(lines)
 

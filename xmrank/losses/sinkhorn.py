@@ -99,19 +99,20 @@ def _unroll(
         are to be subtracted from the gradient with respect to K. They are 0 after a list's last iteration.
     """
     u_parts, v_parts = torch.empty_like(us[1:]), torch.empty_like(vs[1:])
-    u_slopes, v_slopes = -us.square(), -vs.square()
+    u_slopes, v_slopes = (-us.square()).unbind(), (-vs.square()).unbind()
     u_start, v_start = through.sum(2, keepdim=True).mT, through.sum(1, keepdim=True)
     enters = ends.view(1, -1, 1, 1) == torch.arange(len(us), device=ends.device).view(-1, 1, 1, 1)
     anyone = enters.flatten(1).any(1).tolist() if on_host(matrix) else [True] * len(us)
-    u_part = torch.zeros_like(u_start)
-    for t in range(len(us) - 1, 0, -1):
+    back = torch.zeros_like(u_start)
+    steps = list(zip(range(1, len(us)), u_parts.unbind(), v_parts.unbind(), strict=True))
+    for t, u_part, v_part in reversed(steps):
+        torch.mul(back, u_slopes[t], out=u_part)
         if anyone[t]:
-            u_part = u_part + u_start * us[t] * enters[t]
-        v_part = torch.bmm(u_part, matrix) * v_slopes[t]
+            u_part += u_start * us[t] * enters[t]
+        torch.mul(torch.bmm(u_part, matrix), v_slopes[t], out=v_part)
         if anyone[t]:
             v_part += v_start * vs[t] * enters[t]
-        u_parts[t - 1], v_parts[t - 1] = u_part, v_part
-        u_part = torch.bmm(v_part, transpose) * u_slopes[t - 1]
+        back = torch.bmm(v_part, transpose)
     return u_parts, v_parts
 
 

@@ -145,7 +145,7 @@ def zero_(layer: nn.Linear | ItemFeatures) -> None:
 
 
 def _nothing_padded(mask: Tensor) -> bool:
-    """Whether all items are known to be real: False where looking would wait for a device, or is not allowed in vmap."""
+    """Whether all items are known to be real; False where looking would wait for a device, or is refused by vmap."""
     if mask.device.type != "cpu":
         return False
     try:

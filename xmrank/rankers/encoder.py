@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from .layers import Dropout, linear
 
-
 SHORT = 128
 """Items up to which a CPU attends faster by plain matrix products than by torch's fused kernel."""
 
@@ -55,7 +54,7 @@ class _UnbiasedNorm(torch.autograd.Function):
         return plain * factor, plain, inverse, factor
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, _inputs: tuple[Tensor, float], output: tuple[Tensor, ...]) -> None:
         ctx.save_for_backward(*output[1:])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
