@@ -33,43 +33,45 @@ class UnbiasedLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension."""
-        normalised, *_ = _UnbiasedNorm.apply(x, self.eps)
-        return torch.addcmul(self.bias, self.weight, normalised)
+        output: Tensor = _UnbiasedNorm.apply(x, self.weight, self.bias, self.eps)[0]
+        return output
 
 
 class _UnbiasedNorm(torch.autograd.Function):
-    """(x − mean)/(deviation + eps) out of torch's own layer norm, which reads its input once.
+    """weight·(x − mean)/(deviation + eps) + bias out of torch's own layer norm, which takes a third of the time.
 
-    That gives p = (x − mean)/b, where b² is the biased variance, and 1/b. The deviation is c·b with c = √(n/(n − 1)),
-    so the result is p·f with f = 1/(c + eps/b).
+    That gives p = weight·(x − mean)/b, where b² is the biased variance, and 1/b. The deviation is c·b with
+    c = √(n/(n − 1)), so the result is p·f + bias with f = 1/(c + eps/b), and f's own slope adds a term to the gradient.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        # The root's slope would be infinite at 0, where a constant vector stands.
-        plain, _, inverse = torch.native_layer_norm(x, x.shape[-1:], None, None, 1e-24)
-        factor = 1 / (_correction(x) + eps * inverse)
-        return plain * factor, plain, inverse, factor
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
+        # 1e-24: the root's slope would be infinite at 0, where a constant vector stands.
+        scaled, mean, inverse = torch.native_layer_norm(x, weight.shape, weight, None, 1e-24)
+        factor = 1 / (math.sqrt(len(weight) / max(1, len(weight) - 1)) + eps * inverse)
+        return torch.addcmul(bias, scaled, factor), scaled, mean, inverse, factor
 
     @staticmethod
-    def setup_context(ctx: Any, _inputs: tuple[Tensor, float], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*output[1:])
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, weight, _, eps = inputs
+        ctx.eps = eps
+        ctx.save_for_backward(x, weight, *output[1:])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: None) -> tuple[Tensor, None]:
-        plain, inverse, factor = ctx.saved_tensors
-        pull = (gradient * plain).mean(-1, keepdim=True) * factor * _correction(plain)
-        centred = gradient - gradient.mean(-1, keepdim=True)
-        return torch.addcmul(centred, plain, pull, value=-1) * (inverse * factor), None
-
-
-def _correction(x: Tensor) -> float:
-    """Unbiased by biased deviation of the last dimension."""
-    return math.sqrt(x.shape[-1] / max(1, x.shape[-1] - 1))
+    def backward(ctx: Any, gradient: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return None, None, None, None
+        x, weight, scaled, mean, inverse, factor = ctx.saved_tensors
+        of_x, of_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            gradient * factor, x, weight.shape, mean, inverse, weight, None, [True, True, False]
+        )
+        through_factor = (gradient * scaled).mean(-1, keepdim=True) * (ctx.eps * factor.square() * inverse.pow(3))
+        of_x = torch.addcmul(of_x, x - mean, through_factor)
+        return of_x, of_weight, gradient.flatten(0, -2).sum(0), None
 
 
 LAYER_NORMS: dict[str, type[nn.Module]] = {"standard": nn.LayerNorm, "unbiased": UnbiasedLayerNorm}
