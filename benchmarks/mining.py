@@ -67,7 +67,7 @@ def measure(part: str, directory: Path, folder: Path) -> dict[str, float]:
     faiss.omp_set_num_threads(1)
     before = peak_mib()
     direction: Direction = "i2t" if part.startswith("i2t") else "t2i"
-    figures = (peers if part in PEERS else ours)(directory, direction, folder)
+    figures = peers(directory, direction) if part in PEERS else ours(directory, direction, folder)
     return {**figures, "peak_mib_above_start": round(peak_mib() - before)}
 
 
@@ -114,7 +114,7 @@ def ours(directory: Path, direction: Direction, folder: Path) -> dict[str, float
     return figures | {"searched": SEARCHED, "top_50_seconds": timed(lambda: [run_search(task) for task in tasks_])}
 
 
-def peers(directory: Path, direction: Direction, folder: Path) -> dict[str, float]:
+def peers(directory: Path, direction: Direction) -> dict[str, float]:
     """Seconds of the naive loop, scaled to all queries, and of FAISS's flat index."""
     config = MineConfig(embeddings=directory, captions="all")
     store, pool = opened(directory, config, direction, "train")

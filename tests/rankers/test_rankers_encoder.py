@@ -104,3 +104,25 @@ def test_the_fused_projections_start_as_if_each_stood_alone():
     for part in attention.qkv.weight.chunk(3):
         assert part.abs().max().item() == pytest.approx(bound, rel=0.02)
     assert attention.qkv.bias.abs().max().item() <= 30**-0.5
+
+
+@pytest.mark.parametrize("eps", [1e-6, 0.3])
+def test_unbiased_layer_norm_and_its_gradient(eps):
+    norm = UnbiasedLayerNorm(8, eps).double()
+    x, weight, bias = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 8), (8,), (8,)))
+
+    def applied(x, weight, bias):
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (x,))
+
+    expected = weight * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + eps) + bias
+    torch.testing.assert_close(applied(x, weight, bias), expected)
+    assert torch.autograd.gradcheck(applied, (x, weight, bias))
+
+
+def test_long_lists_attend_as_short_ones(make_lists, monkeypatch):
+    ranker = build("context_aware", dimensions=6, width=8, heads=2).double()
+    query, candidates, similarity = make_lists(count=3, items=5)
+    mask = torch.tensor([[True] * 5, [True, False, True, True, False], [False] * 5])
+    short = ranker(query, candidates, similarity, mask=mask)
+    monkeypatch.setattr("xmrank.rankers.encoder.SHORT", 2)
+    torch.testing.assert_close(ranker(query, candidates, similarity, mask=mask), short)

@@ -100,7 +100,7 @@ def opened(directory: Path, config: MineConfig, direction: Direction, role: Role
 
 
 @lru_cache(maxsize=1)  # one index in memory at a time
-def flat_index(directory: Path, config: MineConfig, direction: Direction, role: Role) -> faiss.Index:
+def flat_index(directory: Path, config: MineConfig, direction: Direction, role: Role) -> faiss.IndexFlat:
     """A process's flat index of the whole gallery, made once for all its chunks."""
     faiss.omp_set_num_threads(1)  # searches of one query: threads only cost
     store, pool = opened(directory, config, direction, role)

@@ -49,7 +49,7 @@ def similarities(index: faiss.IndexFlat, queries: np.ndarray, items: np.ndarray)
     result = np.full(items.shape, -np.inf, np.float32)
     asked, chosen = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(items, np.int64)
     pointers = (faiss.swig_ptr(array) for array in (result, chosen))
-    index.compute_distance_subset(len(asked), faiss.swig_ptr(asked), items.shape[1], *pointers)
+    index.compute_distance_subset(len(asked), faiss.swig_ptr(asked), items.shape[1], *pointers)  # type: ignore[attr-defined]
     return np.where(items >= 0, result, -np.inf)
 
 

@@ -38,7 +38,7 @@ class Chunk:
     side: np.ndarray
     generator: np.random.Generator
     config: MineConfig
-    index: Callable[[], faiss.Index]
+    index: Callable[[], faiss.IndexFlat]
     nearest: Callable[[], Ranked]
 
     def hardest(self, negatives: Ranked, positives: Ranked) -> Ranked:

@@ -34,86 +34,88 @@ class _Sinkhorn(torch.autograd.Function):
     An iteration is then two products of a vector and a matrix, not two divisions of the matrix, and its gradient two
     more; the vectors are rows, which a CPU multiplies several times faster than columns. The gradient with respect to K
     is a sum of outer products of vectors that the iterations leave behind, so one product of an [n, 2·iterations] and a
-    [2·iterations, n] matrix. What the iterations hand back to each other is the gradient with respect to log u and
-    log v, which stays small whatever the scale of u and v.
+    [2·iterations, n] matrix. What the iterations hand back to each other is u and v times the gradients with respect to
+    their logarithms, which stay small whatever the scale of u and v.
     """
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, max_iterations: int, tolerance: float, together: bool) -> Tensor:
         with torch.autocast(matrix.device.type, enabled=False):
             transpose = matrix.mT.contiguous()
-            us, vs, runs = _iterate(matrix, transpose, max_iterations, tolerance, together)
-        ctx.save_for_backward(matrix, transpose, *us, *vs, *runs)
-        return us[-1].mT * matrix * vs[-1]
+            us, vs, ends = _iterate(matrix, transpose, max_iterations, tolerance, together)
+        ctx.save_for_backward(matrix, transpose, us, vs, ends)
+        u, v = _at(us, ends), _at(vs, ends)
+        return u.mT * matrix * v
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        matrix, transpose, *steps = ctx.saved_tensors
-        count = len(steps) // 3
-        us, vs, runs = steps[:count], steps[count : 2 * count], steps[2 * count :]
+        matrix, transpose, us, vs, ends = ctx.saved_tensors
         with torch.autocast(matrix.device.type, enabled=False):
-            direct = us[-1].mT * gradient * vs[-1]
+            direct = _at(us, ends).mT * gradient * _at(vs, ends)
             through = direct * matrix
-            lefts, rights = _unroll(
-                matrix, transpose, us, vs, runs, through.sum(2, keepdim=True).mT, through.sum(1, keepdim=True)
-            )
-            return torch.baddbmm(direct, torch.cat(lefts, 1).mT, torch.cat(rights, 1), alpha=-1), None, None, None
+            u_parts, v_parts = _unroll(matrix, transpose, us, vs, ends, through)
+            lefts = torch.cat([u_parts, us[:-1]]).squeeze(2).permute(1, 2, 0)
+            rights = torch.cat([vs[1:], v_parts]).squeeze(2).transpose(0, 1)
+            return torch.baddbmm(direct, lefts, rights, alpha=-1), None, None, None
 
 
 def _iterate(
     matrix: Tensor, transpose: Tensor, max_iterations: int, tolerance: float, together: bool
-) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
-    """u and v before the first and after each iteration, as rows [lists, 1, n], and which lists took part in it.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """u and v before the first and after each iteration, [iterations + 1, lists, 1, n], and each list's last, [lists].
 
-    None: all did. That is so wherever the host may look at the sums. On an accelerator it would have to wait for them,
-    and lists that are done are carried along unchanged.
+    A list that is done is carried along, which is cheaper than leaving it out. On an accelerator all iterations are
+    made: the host would have to wait for the sums to see that no list needs more.
     """
     floor = torch.finfo(matrix.dtype).tiny ** 0.4  # no sum of a matrix as described is near it; 1 / floor² is finite
-    looks = on_host(matrix)
-    running: Tensor | None = None if looks and together else matrix.new_ones((), dtype=torch.bool)
-    ones = matrix.new_ones(len(matrix), 1, matrix.shape[2])
-    us, vs, runs = [ones], [ones], [running]
+    ones, minus_one = matrix.new_ones(len(matrix), 1, matrix.shape[2]), -matrix.new_ones(())
+    us, vs = [ones], [ones]
+    running = matrix.new_ones(len(matrix), 1, 1, dtype=torch.bool)
+    ends = torch.zeros_like(running, dtype=torch.int64)
     for iteration in range(max_iterations):
         sums = torch.bmm(us[-1], matrix)
         if iteration > 0:
-            far = (vs[-1] * sums - 1).abs().amax(2, keepdim=True) >= tolerance
-            far = far.any() if together else far
-            running = None if running is None else running & far
-            if looks and not bool(far.any() if running is None else running.any()):
+            far = torch.addcmul(minus_one, vs[-1], sums).abs_().amax(2, keepdim=True) >= tolerance
+            running = running & (far.any() if together else far)
+            if on_host(matrix) and not bool(running.any()):
                 break
-        vs.append(_where(running, sums.clamp(min=floor).reciprocal(), vs[-1]))
-        us.append(_where(running, torch.bmm(vs[-1], transpose).clamp(min=floor).reciprocal(), us[-1]))
-        runs.append(running)
-    return us, vs, runs
+        ends += running
+        vs.append(sums.clamp_(min=floor).reciprocal_())
+        us.append(torch.bmm(vs[-1], transpose).clamp_(min=floor).reciprocal_())
+    return torch.stack(us), torch.stack(vs), ends.flatten()
 
 
 def _unroll(
-    matrix: Tensor,
-    transpose: Tensor,
-    us: list[Tensor],
-    vs: list[Tensor],
-    runs: list[Tensor | None],
-    u_gradient: Tensor,
-    v_gradient: Tensor,
-) -> tuple[list[Tensor], list[Tensor]]:
+    matrix: Tensor, transpose: Tensor, us: Tensor, vs: Tensor, ends: Tensor, through: Tensor
+) -> tuple[Tensor, Tensor]:
     """Takes the gradients with respect to log u and log v back through the iterations.
 
+    Args:
+        through: the gradient with respect to log of the result.
+
     Returns:
-        The vectors, [lists, 1, n], whose outer products are to be subtracted from the gradient with respect to K.
+        For each iteration the vectors, [iterations, lists, 1, n], whose outer products with v and with the u before it
+        are to be subtracted from the gradient with respect to K. They are 0 after a list's last iteration.
     """
-    nothing = torch.zeros_like(u_gradient)
-    lefts, rights = [nothing], [nothing]
-    for t in range(len(us) - 1, 0, -1):
-        u_part = _where(runs[t], u_gradient * us[t], nothing)
-        v_gradient = v_gradient - vs[t] * torch.bmm(u_part, matrix)
-        v_part = _where(runs[t], v_gradient * vs[t], nothing)
-        u_gradient = _where(runs[t], nothing, u_gradient) - us[t - 1] * torch.bmm(v_part, transpose)
-        v_gradient = _where(runs[t], nothing, v_gradient)
-        lefts += [u_part, us[t - 1]]
-        rights += [vs[t], v_part]
-    return lefts, rights
+    u_parts, v_parts = torch.empty_like(us[1:]), torch.empty_like(vs[1:])
+    u_slopes, v_slopes = (-us.square()).unbind(), (-vs.square()).unbind()
+    u_start, v_start = through.sum(2, keepdim=True).mT, through.sum(1, keepdim=True)
+    enters = ends.view(1, -1, 1, 1) == torch.arange(len(us), device=ends.device).view(-1, 1, 1, 1)
+    anyone = enters.flatten(1).any(1).tolist() if on_host(matrix) else [True] * len(us)
+    back = torch.zeros_like(u_start)
+    steps = list(zip(range(1, len(us)), u_parts.unbind(), v_parts.unbind(), strict=True))
+    for t, u_part, v_part in reversed(steps):
+        torch.mul(back, u_slopes[t], out=u_part)
+        if anyone[t]:
+            u_part += u_start * us[t] * enters[t]
+        torch.mul(torch.bmm(u_part, matrix), v_slopes[t], out=v_part)
+        if anyone[t]:
+            v_part += v_start * vs[t] * enters[t]
+        back = torch.bmm(v_part, transpose)
+    return u_parts, v_parts
 
 
-def _where(running: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
-    return new if running is None else torch.where(running, new, old)
+def _at(steps: Tensor, ends: Tensor) -> Tensor:
+    """Each list's row of [iterations + 1, lists, 1, n] after its last iteration, [lists, 1, n]."""
+    return steps[ends, torch.arange(len(ends), device=ends.device)]

@@ -79,6 +79,8 @@ class Ranker(nn.Module):
         _check_inputs(query, candidates, similarity, mask, self.dimensions, columns)
         dtype = self.input.weight.dtype
         query, candidates, similarity = query.to(dtype), candidates.to(dtype), similarity.to(dtype)
+        if mask is not None and _nothing_padded(mask):
+            mask = None
         if mask is not None:  # even NaN at padding must not reach a gradient, where 0 · NaN is NaN
             query = query.masked_fill(~mask.any(-1, keepdim=True), 0)
             candidates = candidates.masked_fill(~mask[..., None], 0)
@@ -140,6 +142,16 @@ def zero_(layer: nn.Linear | ItemFeatures) -> None:
     """Set a layer's weight and bias to 0, so that whatever its inputs, it starts with an output of 0."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
+
+
+def _nothing_padded(mask: Tensor) -> bool:
+    """Whether all items are known to be real; False where looking would wait for a device, or is refused by vmap."""
+    if mask.device.type != "cpu":
+        return False
+    try:
+        return bool(mask.all())
+    except RuntimeError:
+        return False
 
 
 def _check_inputs(

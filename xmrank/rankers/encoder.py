@@ -5,12 +5,16 @@ to rank with self-attention", SIGIR eCom 2020.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xmrank.rankers.layers import Dropout, linear
+
+SHORT = 128
+"""Items up to which a CPU attends faster by plain matrix products than by torch's fused kernel."""
 
 
 class UnbiasedLayerNorm(nn.Module):
@@ -29,9 +33,45 @@ class UnbiasedLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension."""
-        variance, mean = torch.var_mean(x, -1, correction=1, keepdim=True)
-        deviation = variance.clamp(min=1e-24).sqrt()  # a root's slope is infinite at 0, where a constant vector stands
-        return self.weight * ((x - mean) / (deviation + self.eps)) + self.bias
+        output: Tensor = _UnbiasedNorm.apply(x, self.weight, self.bias, self.eps)[0]
+        return output
+
+
+class _UnbiasedNorm(torch.autograd.Function):
+    """weight·(x − mean)/(deviation + eps) + bias out of torch's own layer norm, which takes a third of the time.
+
+    That gives p = weight·(x − mean)/b, where b² is the biased variance, and 1/b. The deviation is c·b with
+    c = √(n/(n − 1)), so the result is p·f + bias with f = 1/(c + eps/b), and f's own slope adds a term to the gradient.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
+        # 1e-24: the root's slope would be infinite at 0, where a constant vector stands.
+        scaled, mean, inverse = torch.native_layer_norm(x, weight.shape, weight, None, 1e-24)
+        factor = 1 / (math.sqrt(len(weight) / max(1, len(weight) - 1)) + eps * inverse)
+        return torch.addcmul(bias, scaled, factor), scaled, mean, inverse, factor
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, weight, _, eps = inputs
+        ctx.eps = eps
+        ctx.save_for_backward(x, weight, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return None, None, None, None
+        x, weight, scaled, mean, inverse, factor = ctx.saved_tensors
+        of_x, of_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            gradient * factor, x, weight.shape, mean, inverse, weight, None, [True, True, False]
+        )
+        through_factor = (gradient * scaled).mean(-1, keepdim=True) * (ctx.eps * factor.square() * inverse.pow(3))
+        of_x = torch.addcmul(of_x, x - mean, through_factor)
+        return of_x, of_weight, gradient.flatten(0, -2).sum(0), None
 
 
 LAYER_NORMS: dict[str, type[nn.Module]] = {"standard": nn.LayerNorm, "unbiased": UnbiasedLayerNorm}
@@ -58,9 +98,15 @@ class SelfAttention(nn.Module):
         return output
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, attend: Tensor | None) -> Tensor:
-        """Attention by torch's fused kernel, except with dropout, which in there would not be ours to draw."""
-        if self.dropout.probability == 0 or not self.training:
+        """Attention by torch's fused kernel, except with dropout and for short lists on a CPU.
+
+        Dropout in the kernel would not be ours to draw. On a CPU short lists are faster without it, above all in
+        bfloat16. Long lists need the kernel, which never holds all pairs of items.
+        """
+        drops = self.training and self.dropout.probability > 0
+        if not drops and (query.device.type != "cpu" or query.shape[2] > SHORT):
             return F.scaled_dot_product_attention(query, key, value, attn_mask=attend)
+        query, key, value = (part.contiguous() for part in (query, key, value))  # once, not in every product
         logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
         if attend is not None:
             logits = logits.masked_fill(~attend, -torch.inf)

@@ -63,11 +63,11 @@ class ItemFeatures(nn.Module):
         hidden = bias
         if projected:
             self.require_projectable()
-            hidden = self._combine([self._project(query[:, None], weights[0]), candidates], weights) + bias
+            hidden = self._combine([self._project(query[:, None], weights[0]), candidates], weights, bias)
         elif self.blocks:
             blocks = self._blocks(query[:, None], candidates)
             parts = [self._project(block, weight) for block, weight in zip(blocks, weights, strict=False)]
-            hidden = self._combine(parts, weights) + bias
+            hidden = self._combine(parts, weights, bias)
         if "cosine" in self.features:
             hidden = hidden + F.linear(cosine_columns(similarity, mask), weights[-1])
         return hidden
@@ -115,20 +115,20 @@ class ItemFeatures(nn.Module):
         variance, mean = torch.var_mean(block, -1, correction=0, keepdim=True)
         return torch.cat([part, mean, variance], -1)
 
-    def _combine(self, parts: list[Tensor], weights: tuple[Tensor, ...]) -> Tensor:
+    def _combine(self, parts: list[Tensor], weights: tuple[Tensor, ...], bias: Tensor) -> Tensor:
         """The parts' sum, and with normalisation W·(x − mean)/deviation out of the parts W_k·x_k and their moments.
 
         The blocks have one length, so the mean of all columns is that of the blocks' means, and their variance is the
         mean of the blocks' variances plus the variance of the blocks' means.
         """
         if self.norm_weight is None:
-            return _total(parts)
+            return _total([bias, *parts])  # the bias first: to the query's part it is added once a list
         products, means, variances = zip(*(part.split([self.outputs, 1, 1], -1) for part in parts), strict=True)
         mean = _total(means) / self.blocks
         spread = _total(variances) + _total([(block_mean - mean).square() for block_mean in means])
         deviation = (spread / self.blocks + NORM_EPS).sqrt()
         weight_sum = _total([weight.sum(1) for weight in weights[: self.blocks]])
-        return (_total(products) - mean * weight_sum) / deviation
+        return (_total(products) - mean * weight_sum) / deviation + bias
 
 
 def _total(parts: Sequence[Tensor]) -> Tensor:

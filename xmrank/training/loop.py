@@ -26,6 +26,8 @@ from xmrank.training.trials import HISTORY, STATE, Trial
 SELECTION_METRICS = ("hit@1", "hit@5", "hit@10")
 EVALUATION_BATCH = 256
 DROPOUT_STREAM = 0xD50
+TOGETHER = 64
+"""Batches whose metrics are computed in one go."""
 STACK_LIMIT = 64
 """Models of one stack at most."""
 
@@ -259,9 +261,9 @@ def evaluate(
 def metrics_of(scored: Sequence[Scored], models: int, group: Group) -> list[dict[str, float]]:
     """Each model's mean metrics over the lists that the whole group scored with it."""
     parts: dict[str, list[np.ndarray]] = {name: [np.empty((models, 0))] for name in SELECTION_METRICS}
-    for part in scored:
-        scores = part.scores.float().nan_to_num()  # NaN is of a trial that has failed: its loss said so
-        values = list_metrics(scores.cpu().numpy(), part.labels.cpu().numpy(), mask=part.mask.cpu().numpy())
+    for start in range(0, len(scored), TOGETHER):
+        scores, labels, mask = joined(scored[start : start + TOGETHER], models)
+        values = list_metrics(scores.cpu().numpy(), labels.cpu().numpy(), mask=mask.cpu().numpy())
         for name in SELECTION_METRICS:
             parts[name].append(values[name].reshape(models, -1))
     everyone = group.gather([torch.from_numpy(np.concatenate(parts[name], 1)) for name in SELECTION_METRICS])
@@ -271,6 +273,15 @@ def metrics_of(scored: Sequence[Scored], models: int, group: Group) -> list[dict
         {n: mean_over_queries(np.sort(c[model])).mean for n, c in zip(SELECTION_METRICS, columns, strict=True)}
         for model in range(models)
     ]
+
+
+def joined(scored: Sequence[Scored], models: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, labels and mask of several batches, still one model after another."""
+    columns = zip(*(vars(part).values() for part in scored), strict=True)
+    scores, labels, mask = (
+        torch.cat([tensor.unflatten(0, (models, -1)) for tensor in column], 1).flatten(0, 1) for column in columns
+    )
+    return scores.float().nan_to_num(), labels, mask  # NaN is of a trial that has failed: its loss said so
 
 
 def prefixed(prefix: str, metrics: dict[str, float]) -> Epoch:
