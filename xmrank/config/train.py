@@ -58,7 +58,9 @@ class RankerConfig:
 class TrainConfig:
     """Train a ranker for every loss, direction and seed."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset({"embeddings", "lists", "output", "workers", "stack", "overwrite"})
+    PLACES: ClassVar[frozenset[str]] = frozenset(
+        {"embeddings", "lists", "output", "best", "workers", "stack", "overwrite"}
+    )
     embeddings: Path = RUN / "embeddings"
     """Embedding store that the lists were mined from."""
     lists: Path = RUN / "lists"
@@ -69,6 +71,10 @@ class TrainConfig:
     """Ranking losses, one ranker each."""
     directions: tuple[Direction, ...] = DIRECTIONS
     """i2t (an image asks for captions), t2i (a caption asks for images)."""
+    loss_parameters: tuple[str, ...] = ()
+    """Parameters of losses, each as LOSS.PARAMETER=VALUE: neural_ndcg.temperature=0.5 lambda_loss.k=10."""
+    best: Path | None = None
+    """Settings for each direction and loss, as jobs/tune.py found them (best.json); they go before the flags."""
     seeds: tuple[int, ...] = (0, 1)
     """One ranker a seed: initial weights, data order and dropout follow from it."""
     ranker: RankerConfig = field(default_factory=RankerConfig)

@@ -18,6 +18,7 @@ from xmrank.rankers import Ranker
 from xmrank.rankers.layers import dropout_draws
 from xmrank.training.data import Batch, ListData
 from xmrank.training.groups import Group
+from xmrank.training.settings import loss_parameters
 
 INDEPENDENT = {"neural_ndcg": {"independent": True}}
 """Parameters with which a list's loss depends on that list alone, so not on the batch, process or stack it is in."""
@@ -56,6 +57,7 @@ class Learner:
 
     def __init__(self, rankers: Sequence[Ranker], losses: Sequence[str], config: TrainConfig, group: Group) -> None:
         self.losses, self.config, self.group, self.size = list(losses), config, group, len(rankers)
+        self.loss_parameters = {n: {**INDEPENDENT.get(n, {}), **loss_parameters(config, n)} for n in set(losses)}
         self.module: nn.Module = rankers[0]
         self.parameters: dict[str, Tensor] = dict(rankers[0].named_parameters())
         self.buffers: dict[str, Tensor] = dict(rankers[0].named_buffers())
@@ -119,7 +121,7 @@ class Learner:
             models = len(list(run))
             rows = slice(len(summed) * lists, (len(summed) + models) * lists)
             its = scores[rows].unsqueeze(-1) if name == ORDINAL and scores.dim() == 2 else scores[rows]
-            terms = LOSSES[name].terms(its, batch.labels[rows], mask=batch.mask[rows], **INDEPENDENT.get(name, {}))
+            terms = LOSSES[name].terms(its, batch.labels[rows], mask=batch.mask[rows], **self.loss_parameters[name])
             totals.append(terms.total.unflatten(0, (models, lists)).sum(1))
             weights.append(terms.weight.unflatten(0, (models, lists)).sum(1))
             summed += [terms.reduction == "sum"] * models

@@ -28,6 +28,7 @@ from xmrank.training.data import ListData
 from xmrank.training.groups import Group, split_into_groups
 from xmrank.training.history import Epoch
 from xmrank.training.loop import Material, train_trials
+from xmrank.training.settings import Best, config_of
 from xmrank.training.trials import STATE, Trial, pending
 
 RESTARTS = 3
@@ -40,6 +41,7 @@ class Work:
     """All that a worker needs to know.
 
     Attributes:
+        best: settings that go before the configuration's, for a direction and loss.
         embeddings, lists, output: absolute paths.
         about: further fields of every ranker's JSON.
         failures: folder that takes a file for each trial that failed.
@@ -49,6 +51,7 @@ class Work:
     """
 
     config: TrainConfig
+    best: Best
     embeddings: Path
     lists: Path
     output: Path
@@ -58,6 +61,10 @@ class Work:
     cache: Path
     tracking_uri: str
     runs: dict[str, str]
+
+    def config_of(self, trial: Trial) -> TrainConfig:
+        """A trial's configuration."""
+        return config_of(trial, self.config, self.best)
 
 
 def train_on_cluster(work: Work, scratch: Path) -> None:
@@ -130,11 +137,16 @@ def train_direction(
     def log(trial: Trial, epoch: Epoch, seconds: float) -> None:
         metrics = {mlflow_name(n).replace("_", "/", 1): v for n, v in epoch.items() if n not in ("epoch", "step")}
         metrics |= {"cost/epoch_seconds": seconds, "cost/lists_per_second": len(train.lists) / seconds}
-        place = epoch["step"] if work.config.validate_every_steps else epoch["epoch"]
+        place = epoch["step"] if work.config_of(trial).validate_every_steps else epoch["epoch"]
         tracking.log_metrics(work.tracking_uri, work.runs[trial.name], metrics, step=int(place))
 
-    material = Material(work.config, train, selection, work.output, group, work.about, log)
-    for chunk in [trials] if stacked else [[trial] for trial in trials]:
+    # Trials of one configuration can be stacked; alone, they keep their order.
+    chunks: dict[object, list[Trial]] = {}
+    for trial in trials:
+        chunks.setdefault(work.config_of(trial) if stacked else trial, []).append(trial)
+    for chunk in chunks.values():
+        config = work.config_of(chunk[0])
+        material = Material(config, train, selection, work.output, group, work.about, log)
         failures = train_trials(chunk, material, stacked=stacked)
         for trial in chunk if group.leads else ():
             finish(trial, failures.get(trial), work)
@@ -160,7 +172,8 @@ def watched(work: Work) -> Iterator[None]:
     """Show the epochs done over all trials while the block runs; they are read off the trials' own files."""
     stop = threading.Event()
     done = finished_epochs(work)
-    with Progress("train (epochs)", len(work.trials) * work.config.epochs, sum(done.values())) as progress:
+    total = sum(work.config_of(trial).epochs for trial in work.trials)
+    with Progress("train (epochs)", total, sum(done.values())) as progress:
 
         def watch() -> None:
             while not stop.wait(POLL_S):
@@ -185,9 +198,10 @@ def finished_epochs(work: Work) -> dict[str, int]:
     for trial in work.trials:
         state = trial.directory(work.output) / STATE
         if trial.is_done(work.output):
-            epochs[trial.name] = work.config.epochs
+            epochs[trial.name] = work.config_of(trial).epochs
         else:
             with contextlib.suppress(OSError):  # it may be finished, and gone, by now
-                epochs[trial.name] = len(read_meta(state)["epochs"]) if state.exists() else 0
+                done = read_meta(state)["epochs"] if state.exists() else []
+                epochs[trial.name] = int(done[-1]["epoch"]) if done else 0
         epochs.setdefault(trial.name, 0)
     return epochs

@@ -17,6 +17,7 @@ from xmrank.rankers import RANKERS
 from xmrank.stage import Manifest, Stage, read_manifest
 from xmrank.training.loop import make_ranker
 from xmrank.training.ray_stage import Work, train_on_cluster
+from xmrank.training.settings import Best, check_loss, config_of, read_best, semantic_with
 from xmrank.training.trials import Trial, all_trials, pending
 
 STAGE = "train"
@@ -36,21 +37,22 @@ def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manif
         DataError: inputs that are not finished, or lists that were mined from another store.
     """
     store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_manifest(resolve(config.lists), MINE)
-    check(config, store, lists)
+    best = read_best(config)
+    check(config, best, store, lists)
     output = resolve(config.output)
     stage = Stage.open(
         output,
         STAGE,
-        config=semantic(config),
+        config=semantic_with(config, best),
         inputs={"embeddings": store.fingerprint, "lists": lists.fingerprint},
         overwrite=config.overwrite,
     )
-    manifest = stage.done or train_all(stage, config, store, lists, parent)
+    manifest = stage.done or train_all(stage, config, best, store, lists, parent)
     print(f"train: {manifest.counts['rankers']} rankers in {output}")
     return manifest
 
 
-def check(config: TrainConfig, store: EmbeddingStore, lists: Manifest) -> None:
+def check(config: TrainConfig, best: Best, store: EmbeddingStore, lists: Manifest) -> None:
     """Refuse what cannot work before anything is started."""
     for flag, values, known in (
         ("--losses", config.losses, LOSSES),
@@ -62,26 +64,35 @@ def check(config: TrainConfig, store: EmbeddingStore, lists: Manifest) -> None:
             raise ConfigError(f"{flag} {unknown[0]}: expected one of {', '.join(known)}")
     if lists.inputs["embeddings"] != store.fingerprint:
         raise DataError(f"{resolve(config.lists)}: these lists were mined from other embeddings than {store.directory}")
-    try:
-        for loss in config.losses:
-            make_ranker(config, store.dimensions, loss)
-    except ValueError as error:
-        raise ConfigError(f"--ranker: {error}") from None
+    for trial in all_trials(config):
+        settings = config_of(trial, config, best)
+        check_loss(settings, trial.loss)
+        try:
+            make_ranker(settings, store.dimensions, trial.loss)
+        except ValueError as error:
+            raise ConfigError(f"--ranker: {error}") from None
 
 
 def train_all(
-    stage: Stage, config: TrainConfig, store: EmbeddingStore, lists: Manifest, parent: Callable[[], str] | None
+    stage: Stage,
+    config: TrainConfig,
+    best: Best,
+    store: EmbeddingStore,
+    lists: Manifest,
+    parent: Callable[[], str] | None,
 ) -> Manifest:
     """Train the trials that are not done and finish the stage."""
     trials, output = all_trials(config), stage.directory
-    runs = Runs(connect_tracking(), stage, config, store, lists, parent() if parent else None)
+    runs = Runs(connect_tracking(), stage, config, best, store, lists, parent() if parent else None)
     try:
         left = pending(trials, output)
         if left:
             ids = {trial.name: runs.trial(trial) for trial in left}
             about = {"lists": lists.fingerprint, "embeddings": store.fingerprint, "encoder": store.encoder}
             places = store.directory, resolve(config.lists), output
-            work = Work(config, *places, trials, about, stage.work / "failures", stage.work / "lists", runs.uri, ids)
+            work = Work(
+                config, best, *places, trials, about, stage.work / "failures", stage.work / "lists", runs.uri, ids
+            )
             train_on_cluster(work, stage.work / "ray")
     finally:
         runs.end(trials)
@@ -102,9 +113,16 @@ class Runs:
     """The MLflow runs of one stage directory; their ids are kept beside its output, so that a rerun continues them."""
 
     def __init__(
-        self, uri: str, stage: Stage, config: TrainConfig, store: EmbeddingStore, lists: Manifest, parent: str | None
+        self,
+        uri: str,
+        stage: Stage,
+        config: TrainConfig,
+        best: Best,
+        store: EmbeddingStore,
+        lists: Manifest,
+        parent: str | None,
     ) -> None:
-        self.uri, self.config, self.output = uri, config, stage.directory
+        self.uri, self.config, self.best, self.output = uri, config, best, stage.directory
         self.path = self.output / TRACKING
         self.known: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
         self.inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint}
@@ -121,7 +139,7 @@ class Runs:
 
     def trial(self, trial: Trial) -> str:
         """The run of a trial."""
-        params = {**semantic(self.config), **vars(trial)}
+        params = {**semantic(config_of(trial, self.config, self.best)), **vars(trial)}
         del params["losses"], params["directions"], params["seeds"]
         return self._begin(trial.name, trial.name, params, {"loss": trial.loss, "direction": trial.direction})
 
