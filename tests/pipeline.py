@@ -4,8 +4,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 
 from xmrank.candidates import mine
@@ -13,6 +15,7 @@ from xmrank.config import MineConfig, RankerConfig, TrainConfig
 from xmrank.embedding import EmbeddingStore
 from xmrank.paths import HOME_VARIABLE
 from xmrank.stage import Manifest
+from xmrank.training import ray_stage
 from xmrank.training.train import train
 
 TRAINING = TrainConfig(
@@ -88,3 +91,19 @@ def trained(
     with pytest.MonkeyPatch.context() as environment:
         make_home(environment, home, empty_tracking)
         return Run(home, store, config, train(config))
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Replaces Ray Train by one worker in this process."""
+
+    class Trainer:
+        def __init__(self, loop, *, train_loop_config, **settings):
+            self.fit = lambda: loop(train_loop_config)
+
+    worker = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    monkeypatch.setattr(ray_stage, "TorchTrainer", Trainer)
+    monkeypatch.setattr(ray_stage, "get_context", lambda: worker)
+    monkeypatch.setattr(ray_stage, "get_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(ray_stage, "connect", lambda: None)
+    monkeypatch.setattr(ray_stage, "pool_size", lambda workers: (1, 1.0, 0))

@@ -15,6 +15,7 @@ from .toys import assert_equal_weights, settings, train_toy
 def test_parameters_are_those_of_the_loss_with_their_types():
     config = TrainConfig(loss_parameters=("neural_ndcg.temperature=0.5", "neural_ndcg.k=10", "listnet.eps=1e-8"))
     assert loss_parameters(config, "neural_ndcg") == {"temperature": 0.5, "k": 10}
+    assert loss_parameters(config, "listnet") == {"eps": 1e-8}
     assert loss_parameters(config, "lambdarank") == {}
 
 

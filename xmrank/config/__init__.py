@@ -7,6 +7,7 @@ from xmrank.config.experiment import ExperimentConfig
 from xmrank.config.mine import MineConfig
 from xmrank.config.results import EvaluateConfig, ReportConfig
 from xmrank.config.train import RankerConfig, TrainConfig
+from xmrank.config.tune import TuneConfig
 
 __all__ = [
     "DIRECTIONS",
@@ -22,6 +23,7 @@ __all__ = [
     "ScenesConfig",
     "TrainConfig",
     "TrainEncoderConfig",
+    "TuneConfig",
     "at_least",
     "semantic",
 ]

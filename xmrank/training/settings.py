@@ -38,8 +38,16 @@ def loss_parameters(config: TrainConfig, loss: str) -> dict[str, Any]:
         if not found or not dot or owner not in LOSSES:
             raise ConfigError(f"--loss-parameters {entry}: expected LOSS.PARAMETER=VALUE, as in neural_ndcg.k=10")
         if owner == loss:
-            result[parameter] = yaml.safe_load(value)
+            result[parameter] = number(yaml.safe_load(value))
     return result
+
+
+def number(value: Any) -> Any:
+    """YAML takes 1e-3 for a text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def check_loss(config: TrainConfig, loss: str) -> None:

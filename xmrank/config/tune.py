@@ -1,0 +1,54 @@
+"""Configuration of a search over settings."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from xmrank.config.base import RUN, at_least
+from xmrank.config.train import TrainConfig
+from xmrank.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """Search the settings of every loss and direction, and train the best ones again with several seeds."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset({"embeddings", "lists", "output", "workers", "overwrite"})
+    embeddings: Path = RUN / "embeddings"
+    """Embedding store that the lists were mined from."""
+    lists: Path = RUN / "lists"
+    """Candidate lists; those of the role selection decide, and nothing else."""
+    output: Path = RUN / "tuned"
+    """Directory of the search (search) and of the rankers of the best settings (rankers)."""
+    space: tuple[str, ...] = ()
+    """What is searched, each as NAME=VALUES: learning_rate=[0.001,0.0003] ranker.width=[64,128]
+    neural_ndcg.temperature=[0.5,1] (a loss's parameter); for random and optuna also uniform(a,b) and log(a,b)."""
+    search: Literal["grid", "random", "optuna"] = "grid"
+    """grid: all combinations; random: --samples points drawn by --seed; optuna: --samples points proposed by TPE."""
+    samples: int = 20
+    """random, optuna: points for each loss and direction."""
+    scheduler: Literal["none", "asha"] = "none"
+    """asha: stop points early that are behind; which ones depends on when they run, so on the machine."""
+    grace: int = 2
+    """asha: validations that every point gets."""
+    seed: int = 0
+    """Seed of the draws, and of every training of the search."""
+    repeats: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds of the rankers that are trained with the best settings."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Everything that is not searched; its losses and directions are."""
+    workers: int = 0
+    """Points that are trained at a time; 0: one a GPU, or one a core. More than GPUs: they share them."""
+    overwrite: bool = False
+    """Empty the output directories first."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "grace"):
+            at_least(f"--{name}", getattr(self, name), 1)
+        for name in ("seed", "workers"):
+            at_least(f"--{name}", getattr(self, name), 0)
+        if not self.repeats or len(set(self.repeats)) < len(self.repeats):
+            raise ConfigError(f"--repeats {' '.join(map(str, self.repeats))}: expected one or more seeds, each once")
+        for name in ("embeddings", "lists", "output", "best", "seeds"):
+            if getattr(self.train, name) != getattr(TrainConfig(), name):
+                raise ConfigError(f"--train.{name}: a search sets it; leave it out")
