@@ -1,19 +1,26 @@
-"""Evaluation: metrics of every query, over lists and over a whole gallery."""
+"""Evaluation: metrics of every query, over lists and over a whole gallery, and tests between methods."""
 
 from .gallery import gallery_metrics, similarities, top_n
 from .metrics import Gain, list_metrics
+from .significance import PairedTests, SeedSpread, holm, paired_differences, paired_tests, seed_spread
 from .summary import KS, METRICS, QueryMean, mean_over_queries, metric_names, mlflow_name
 
 __all__ = [
     "KS",
     "METRICS",
     "Gain",
+    "PairedTests",
     "QueryMean",
+    "SeedSpread",
     "gallery_metrics",
+    "holm",
     "list_metrics",
     "mean_over_queries",
     "metric_names",
     "mlflow_name",
+    "paired_differences",
+    "paired_tests",
+    "seed_spread",
     "similarities",
     "top_n",
 ]
