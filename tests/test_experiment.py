@@ -64,7 +64,7 @@ SMALL = {
         "batch_size": 16,
         "ranker": {"width": 8, "layers": 1, "heads": 2, "feed_forward": 8},
     },
-    "evaluate": {"top_n": 20},
+    "evaluate": {"top_n": [20]},
     "report": {"examples": 3, "title": "A small experiment"},
 }
 """A preset: 80/40/40 scenes, an untrained encoder, four rankers."""
@@ -75,6 +75,7 @@ def small():
     """What the preset is read as."""
     parts = {name: dict(SMALL[name]) for name in JOBS if name != "experiment"}
     parts["embed"]["scenes"] = ScenesConfig(**parts["embed"]["scenes"])
+    parts["evaluate"]["top_n"] = tuple(parts["evaluate"]["top_n"])
     train = parts["train"]
     train |= {name: tuple(train[name]) for name in ("losses", "seeds")} | {"ranker": RankerConfig(**train["ranker"])}
     made = {name: JOBS[name](**values) for name, values in parts.items()}

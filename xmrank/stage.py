@@ -15,7 +15,7 @@ SCHEMA = 1
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
 WORK = "work"
-NOT_HASHED = {PLAN, MANIFEST, "tracking.json"}
+NOT_HASHED = {PLAN, MANIFEST, "tracking.json", "timing.json"}
 
 
 @dataclass(frozen=True)

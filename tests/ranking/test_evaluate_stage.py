@@ -31,7 +31,7 @@ RANKER = "lambdarank-t2i-seed1"
 
 def settings(trained, output, **changes):
     places = {"embeddings": trained.config.embeddings, "lists": trained.config.lists, "rankers": trained.config.output}
-    return EvaluateConfig(**{**places, "output": output, "top_n": TOP, **changes})
+    return EvaluateConfig(**{**places, "output": output, "top_n": (TOP,), **changes})
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +79,11 @@ def ranks_of(similarity, relevant):
 
 
 def test_the_files_of_an_evaluation(evaluated):
-    assert set(evaluated.manifest.outputs) == {"metrics.parquet", "rankings.parquet", "summary.json"}
+    outputs = {name for name in evaluated.manifest.outputs if not name.startswith("trec/")}
+    assert outputs == {"metrics.parquet", "rankings.parquet", "summary.json"}
     assert sorted(path.name for path in evaluated.output.iterdir()) == [
-        "manifest.json", "metrics.parquet", "plan.json", "rankings.parquet", "summary.json", "tracking.json",
+        "manifest.json", "metrics.parquet", "plan.json", "rankings.parquet", "summary.json", "timing.json",
+        "tracking.json", "trec",
     ]  # fmt: skip
     assert evaluated.manifest.counts == {
         "methods": 10,  # eight rankers, and the first stage in two directions
@@ -94,10 +96,12 @@ def test_every_method_has_every_metric_on_its_protocols(evaluated):
     rows = evaluated.metrics.groupby(["method", "direction", "protocol"], observed=True)["metric"].unique()
     expected = {("cosine", d, p) for d in ("i2t", "t2i") for p in ("lists", "gallery")}
     expected |= {(m, d, p) for m in ("listnet", "lambdarank") for d in ("i2t", "t2i") for p in ("lists", f"top-{TOP}")}
+    expected |= {("oracle", d, f"top-{TOP}") for d in ("i2t", "t2i")}
     assert set(rows.index) == expected
     assert all(tuple(names) == METRICS for names in rows)
     assert set(evaluated.metrics["split"]) == {"test"}
-    assert set(evaluated.metrics.loc[evaluated.metrics["method"] != "cosine", "seed"]) == {0, 1}
+    trained_ones = ~evaluated.metrics["method"].isin(["cosine", "oracle"])
+    assert set(evaluated.metrics.loc[trained_ones, "seed"]) == {0, 1}
 
 
 def test_the_summary_holds_the_means_of_the_queries(evaluated):
@@ -283,5 +287,5 @@ def test_the_manifest_says_how_ties_and_lists_were_treated(evaluated):
 
 
 def test_a_top_of_another_depth_is_another_evaluation(trained, evaluated):
-    with pytest.raises(DataError, match="top_n is 15 there, 5 here"):
-        evaluate(replace(settings(trained, evaluated.output), top_n=5))
+    with pytest.raises(DataError, match=r"top_n is \[15\] there, \[5\] here"):
+        evaluate(replace(settings(trained, evaluated.output), top_n=(5,)))

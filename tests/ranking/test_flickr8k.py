@@ -11,7 +11,7 @@ from xmrank.candidates import Lists
 from xmrank.config import EmbedConfig
 from xmrank.embedding import EmbeddingStore
 from xmrank.embedding.embed import embed
-from xmrank.ranking.protocols import gallery_pool, reported_lists, whole_gallery
+from xmrank.ranking.protocols import galleries_of, reported_lists, whole_gallery
 
 DATA = Path(os.environ.get("XMRANK_TEST_DATA", "")) / "flickr8k"
 pytestmark = pytest.mark.skipif(
@@ -54,7 +54,7 @@ def test_the_folds_are_the_splits(store):
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_cosine_on_the_whole_gallery(store, direction):
-    found = whole_gallery(store, gallery_pool(store, store.image_rows("val"), direction))
+    found = whole_gallery(store, galleries_of(store, store.image_rows("val"), direction)[0])
     for name, expected in GALLERY[direction].items():
         assert percent(found[name]) == pytest.approx(expected, abs=0.1), name
 

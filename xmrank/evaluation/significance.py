@@ -189,21 +189,21 @@ def _sign_flip(sums: Floats, draws: int, seed: int) -> Floats:
     for signs in _all_signs(len(sums)) if exact else _random_signs(len(sums), draws, seed):
         reached += (np.abs(signs @ sums) >= least).sum(axis=0)
     if exact:
-        return reached / 2.0 ** len(sums)
-    return (1.0 + reached) / (1.0 + draws)
+        return (reached / 2.0 ** len(sums)).astype(np.float64)
+    return ((1.0 + reached) / (1.0 + draws)).astype(np.float64)
 
 
 def _all_signs(clusters: int) -> Iterator[Floats]:
     """Every assignment of signs, [assignments, clusters]."""
     for numbers in _blocks(2**clusters, clusters):
         bits = numbers[:, None] >> np.arange(clusters) & 1
-        yield 1.0 - 2.0 * bits
+        yield (1 - 2 * bits).astype(np.float64)
 
 
 def _random_signs(clusters: int, draws: int, seed: int) -> Iterator[Floats]:
     generator = np.random.default_rng([seed, 0])
     for numbers in _blocks(draws, clusters):
-        yield 1.0 - 2.0 * generator.integers(0, 2, (len(numbers), clusters), dtype=np.int8)
+        yield (1 - 2 * generator.integers(0, 2, (len(numbers), clusters), dtype=np.int8)).astype(np.float64)
 
 
 def _intervals(sums: Floats, sizes: Floats, draws: int, seed: int) -> tuple[Floats, Floats]:

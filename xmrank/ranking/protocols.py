@@ -1,5 +1,6 @@
-"""What is ranked and measured: the reported lists, the full gallery, the first stage's top N of it."""
+"""What is ranked and measured: the reported lists, galleries, the first stage's top N of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,9 @@ from xmrank.candidates import Lists
 from xmrank.candidates.pool import Pool, make_pool
 from xmrank.candidates.splits import Part
 from xmrank.config import Direction
+from xmrank.config.results import folds_of
 from xmrank.embedding import EmbeddingStore
+from xmrank.errors import ConfigError
 from xmrank.evaluation import gallery_metrics, list_metrics, top_n
 
 
@@ -17,7 +20,7 @@ class Protocol:
     """Lists of one direction that every method ranks.
 
     Attributes:
-        name: "lists", or "top-N" (the first stage's top N of the full gallery).
+        name: "lists", "top-N" (the first stage's top N of the full gallery), or "top-N-of-5x1000" (of that gallery).
         positives: all relevant items a query has in what the protocol searches, int64 [lists].
     """
 
@@ -46,6 +49,39 @@ def reported_lists(lists: Lists, direction: Direction) -> Protocol:
     return Protocol("lists", direction, lists, positives)
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """What is searched whole: one gallery, or several of one size that are averaged.
+
+    Attributes:
+        name: "gallery" (all reported images), "gallery-1000", "gallery-5x1000".
+        pools: each gallery with those who search it.
+    """
+
+    name: str
+    pools: tuple[Pool, ...]
+
+    @property
+    def positives(self) -> np.ndarray:
+        """How many items are relevant to each query, int64 [queries]."""
+        return np.concatenate([pool.last - pool.first for pool in self.pools])
+
+    @property
+    def queries(self) -> np.ndarray:
+        """Query rows of all pools, int64 [queries]."""
+        return np.concatenate([pool.queries for pool in self.pools])
+
+    def top(self, n: int) -> str:
+        """The name of the protocol that re-ranks the first n of it."""
+        return f"top-{n}" + ("-of" + self.name.removeprefix("gallery") if self.name != "gallery" else "")
+
+    def relevant(self) -> tuple[np.ndarray, np.ndarray]:
+        """All pairs of a query (its number) and an item relevant to it (its row), int64 [pairs] each."""
+        counts = self.positives
+        rows = [pool.gallery[own_items(pool)[1]] for pool in self.pools]
+        return np.repeat(np.arange(len(counts)), counts), np.concatenate(rows)
+
+
 def gallery_pool(store: EmbeddingStore, images: np.ndarray, direction: Direction) -> Pool:
     """Every query of the reported images, and the gallery of all of them."""
     return make_pool(store, Part("report", "", images), direction)
@@ -57,23 +93,70 @@ def sides(store: EmbeddingStore, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
     return asking[pool.queries], found[pool.gallery]
 
 
-def whole_gallery(store: EmbeddingStore, pool: Pool) -> dict[str, np.ndarray]:
-    """Per-query metrics, float64 [queries], of the first stage's ranking of the full gallery."""
-    queries, gallery = sides(store, pool)
+def own_items(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
+    """(offsets, places): the gallery places relevant to query q are ``places[offsets[q]:offsets[q + 1]]``."""
     counts = pool.last - pool.first
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts) + np.repeat(pool.first, counts)
-    return gallery_metrics(queries, gallery, (offsets, rows))
+    return offsets, np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts) + np.repeat(pool.first, counts)
 
 
-def top_of_gallery(store: EmbeddingStore, pool: Pool, n: int) -> Protocol:
-    """The protocol of the first stage's top N (at most the gallery), in ascending order of rows: no rank leaks."""
-    queries, gallery = sides(store, pool)
-    n = min(n, len(gallery))
-    found, similarity = top_n(queries, gallery, n)
+def whole_gallery(store: EmbeddingStore, gallery: Gallery) -> dict[str, np.ndarray]:
+    """Per-query metrics, float64 [queries], of the first stage's ranking of the gallery."""
+    parts = [gallery_metrics(*sides(store, pool), own_items(pool)) for pool in gallery.pools]
+    return {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
+
+
+def tops_of(store: EmbeddingStore, gallery: Gallery, depths: Sequence[int]) -> list[Protocol]:
+    """The protocols of the first stage's top N of a gallery, in ascending order of N.
+
+    Items stand in ascending order of rows, so that no rank leaks. An N beyond the gallery is the gallery.
+    """
+    least = min(len(pool.gallery) for pool in gallery.pools)
+    kept = sorted({min(n, least) for n in depths})
+    found = [top_n(*sides(store, pool), kept[-1]) for pool in gallery.pools]
+    protocols = []
+    for n in kept:
+        parts = [
+            first_places(pool, rows[:, :n], cosine[:, :n])
+            for pool, (rows, cosine) in zip(gallery.pools, found, strict=True)
+        ]
+        protocols.append(Protocol(gallery.top(n), gallery.pools[0].direction, Lists.join(parts), gallery.positives))
+    return protocols
+
+
+def first_places(pool: Pool, found: np.ndarray, similarity: np.ndarray) -> Lists:
+    """The lists of what was found: places in the gallery, best first, and their similarities, [queries, n]."""
     order = np.argsort(found, axis=1)
     found, similarity = np.take_along_axis(found, order, 1), np.take_along_axis(similarity, order, 1)
     labels = (found >= pool.first[:, None]) & (found < pool.last[:, None])
-    lengths = np.full(len(found), n)
-    lists = Lists.of(pool.queries, pool.gallery[found], labels, similarity, lengths)
-    return Protocol(f"top-{n}", pool.direction, lists, pool.last - pool.first)
+    return Lists.of(pool.queries, pool.gallery[found], labels, similarity, np.full(len(found), found.shape[1]))
+
+
+def galleries_of(
+    store: EmbeddingStore, images: np.ndarray, direction: Direction, more: Sequence[str] = ()
+) -> list[Gallery]:
+    """The gallery of all reported images, then those that ``--galleries`` names.
+
+    Args:
+        images: rows of the reported images, in the order of the data set: folds are taken from its beginning.
+    """
+    galleries = [Gallery("gallery", (gallery_pool(store, images, direction),))]
+    for text in more:
+        folds, size = folds_of(text)
+        parts = images[: folds * size].reshape(folds, size)
+        galleries.append(Gallery(f"gallery-{text}", tuple(gallery_pool(store, part, direction) for part in parts)))
+    return galleries
+
+
+def check_galleries(galleries: Sequence[str], images: int, split: str) -> None:
+    """Refuse a gallery of more images than are reported.
+
+    Raises:
+        ConfigError: names the gallery, and what the split has.
+    """
+    for text in galleries:
+        folds, size = folds_of(text)
+        if folds * size > images:
+            raise ConfigError(
+                f"--galleries {text}: needs {folds * size:,} images, the reported split {split} has {images:,}"
+            )
