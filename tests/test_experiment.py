@@ -139,7 +139,7 @@ class TestParent:
     def output(self, tmp_path, track_at):
         track_at(tmp_path)
         (tmp_path / "report").mkdir()
-        for name in ("report.html", "report.md", "table.csv"):
+        for name in ("report.html", "report.md", "table.csv", "table.tex"):
             (tmp_path / "report" / name).write_text(name)
         return tmp_path
 
@@ -156,7 +156,7 @@ class TestParent:
         self.finish(parent, output)
         client = MlflowClient(parent.uri)
         assert client.get_run(run).info.status == "FINISHED"
-        assert {file.path for file in client.list_artifacts(run)} == {"report.html", "report.md", "table.csv"}
+        assert {file.path for file in client.list_artifacts(run)} == {"report.html", "report.md", "table.csv", "table.tex"}
 
     def test_is_left_alone_when_nothing_is_new(self, output, monkeypatch):
         self.finish(Parent(output, small()), output)
@@ -213,7 +213,7 @@ def test_the_files_of_an_experiment(home):
     ranker = ("ranker.safetensors", "ranker.json", "history.json")
     expected |= {f"rankers/trials/{trial}/{name}" for trial in TRIALS for name in ranker}
     expected |= {f"evaluation/{name}" for name in ("metrics.parquet", "rankings.parquet", "summary.json")}
-    expected |= {f"report/{name}" for name in ("report.html", "report.md", "table.csv")}
+    expected |= {f"report/{name}" for name in ("report.html", "report.md", "table.csv", "table.tex")}
     assert found == expected | {"tracking.json", "rankers/tracking.json", "evaluation/tracking.json"}
 
 
@@ -238,7 +238,7 @@ def test_one_parent_has_a_child_a_trial_and_one_for_the_first_stage(home):
     assert sorted(run.info.run_name for run in children) == sorted([*TRIALS, "cosine"])
     assert len(runs) == 1 + len(children)
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
-    assert files == {"report.html", "report.md", "table.csv"}
+    assert files == {"report.html", "report.md", "table.csv", "table.tex"}
     (trial,) = [run for run in children if run.info.run_name == "ranknet-t2i-seed0"]
     assert {"selection/mean", "t2i/recall_at_1", "t2i/top-20/hit_at_1"} <= set(trial.data.metrics)
 

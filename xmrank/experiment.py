@@ -19,7 +19,7 @@ from xmrank.training.train import TRACKING, connect_tracking, train
 
 PARENT = "parent"
 REPORTED = "reported"
-REPORT_FILES = ("report.html", "report.md", "table.csv")
+REPORT_FILES = ("report.html", "report.md", "table.csv", "table.tex")
 
 
 def experiment(config: ExperimentConfig) -> Manifest:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from xmrank.errors import DataError
 from xmrank.report import print_table, report
-from xmrank.report.curves import learning_curves, spread
+from xmrank.report.charts import spread
+from xmrank.report.curves import learning_curves
 from xmrank.report.inputs import Trial
 from xmrank.report.pictures import MAX_PIXELS, Album, thumbnail
 from xmrank.report.tables import Cell, ResultTable, Row
@@ -25,7 +26,7 @@ SMALL = World(images=24, seeds=(0,), losses=("ranknet",), epochs=3)
 
 
 def test_files_and_manifest(made):
-    assert set(made.manifest.outputs) == {"report.html", "report.md", "table.csv"}
+    assert set(made.manifest.outputs) == {"report.html", "report.md", "table.csv", "table.tex"}
     assert made.manifest.counts["tables"] == 4
     assert made.manifest.counts["examples"] == 12
     assert made.manifest.counts["pictures_missing"] == 0
@@ -59,7 +60,7 @@ def test_page_has_all_parts(made):
     assert "40 random candidates a query, the 20 most similar kept" in made.page
     assert made.page.count("<article") == 12
     assert "✓ relevant" in made.page
-    assert made.page.count('role="img"') == 2 * (1 + 4)
+    assert made.page.count('<svg role="img"') == 2 * (1 + 4)
     assert 'lang="en"' in made.page
     assert "scene900" in made.page
 
@@ -93,9 +94,9 @@ def test_markdown_has_the_verdict_and_the_reading(made):
 
 def test_terminal_output_is_whole_and_ends_with_the_files(made):
     lines = made.printed.splitlines()
-    assert [line.split(":")[0] for line in lines[-3:]] == ["page", "Markdown", "CSV"]
+    assert [line.split(":")[0] for line in lines[-4:]] == ["page", "Markdown", "CSV", "LaTeX"]
     assert "…" not in made.printed
-    assert max(len(line) for line in lines[:-3]) <= 100
+    assert max(len(line) for line in lines[:-4]) <= 100
     assert sum(line.startswith("NeuralNDCG") for line in lines) >= 4
 
 

@@ -5,9 +5,10 @@ import math
 import pytest
 
 from xmrank.report.markdown import escape
+from xmrank.report.protocols import protocol_name
 from xmrank.report.published import READING, TABLE_2, comparisons
 from xmrank.report.tables import Cell, ResultTable, Row
-from xmrank.report.text import joined, percent, plain, plural, points, protocol_name
+from xmrank.report.text import joined, percent, plain, plural, points
 from xmrank.report.verdict import verdict
 
 

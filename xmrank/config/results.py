@@ -75,8 +75,14 @@ class ReportConfig:
     """Heading of the page."""
     examples: int = 12
     """Example queries shown with their pictures."""
+    draws: int = 10_000
+    """Of the significance tests and of their intervals."""
+    seed: int = 0
+    """Of these draws."""
     overwrite: bool = False
     """Empty the output directory first."""
 
     def __post_init__(self) -> None:
         at_least("--examples", self.examples, 0)
+        at_least("--draws", self.draws, 1)
+        at_least("--seed", self.seed, 0)

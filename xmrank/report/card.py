@@ -1,11 +1,13 @@
 """The protocol card: what was run, as far as the stages' manifests say."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from xmrank.report.inputs import Inputs
+from xmrank.report.protocols import baseline_protocol, protocol_name
 from xmrank.report.tables import ResultTable
-from xmrank.report.text import FIRST_STAGE, joined, plain, plural, protocol_name
+from xmrank.report.text import FIRST_STAGE, joined, plain, plural
 
 LEFT_OUT_SHOWN = 8
 LIST_WORDS = {
@@ -22,7 +24,7 @@ def protocol_card(inputs: Inputs, tables: Sequence[ResultTable]) -> list[tuple[s
     settings = inputs.evaluation.settings
     card = [
         ("Data set", _data_set(inputs)),
-        ("Split reported", inputs.split),
+        ("Split reported", _split(inputs.split, settings)),
         ("Queries", _queries(tables)),
         ("Encoder", _encoder(inputs.encoder)),
         ("Candidate lists", _lists(settings.get("lists_config"))),
@@ -33,6 +35,7 @@ def protocol_card(inputs: Inputs, tables: Sequence[ResultTable]) -> list[tuple[s
         ("Losses", ", ".join(dict.fromkeys(r.label for t in tables for r in t.rows if not r.first_stage))),
         ("Seeds", _seeds(inputs, tables)),
         ("Ties", plain(settings.get("tie_rule", ""))),
+        ("Test", _test(tables)),
     ]
     return [(name, value) for name, value in card if value]
 
@@ -88,20 +91,42 @@ def _data_set(inputs: Inputs) -> str:
     return str(inputs.embeddings.settings.get("dataset") or inputs.embeddings.config.get("dataset") or "not named")
 
 
+def _split(name: str, settings: dict[str, Any]) -> str:
+    """The split's name, its size, and a hash of its image ids by which it can be told from other splits."""
+    count, digest = settings.get("split_images"), settings.get("split_hash")
+    parts = [name, f"{count:,} images" if count else "", f"sha256 of the image ids {digest[:16]}…" if digest else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _test(tables: Sequence[ResultTable]) -> str:
+    """How a difference to the first stage is tested, and how many comparisons each protocol's p is corrected for."""
+    cells = [(t.protocol, cell) for t in tables for row in t.rows for cell in row.cells.values() if cell.test]
+    if not cells:
+        return ""
+    sizes = Counter(protocol for protocol, _ in cells)
+    counts = joined(list(dict.fromkeys(f"{count:,}" for count in sizes.values())))
+    return (
+        "two-sided sign flips of per-query differences, averaged over seeds, clustered by image; Holm over "
+        f"{counts} comparisons of a protocol"
+    )
+
+
 def _queries(tables: Sequence[ResultTable]) -> str:
     """Queries asked on each protocol, counted ones and excluded ones."""
     asked: dict[str, list[str]] = {}
     for table in tables:
         cells = (table.first_stage or table.rows[0]).cells.values()
         count = max((cell.queries + cell.excluded for cell in cells), default=0)
-        asked.setdefault(protocol_name(table.protocol).split(",")[0].lower(), []).append(f"{count:,} {table.direction}")
+        place = protocol_name(baseline_protocol(table.protocol)).lower()
+        asked.setdefault(place, []).append(f"{count:,} {table.direction}")
     return "; ".join(f"{protocol}: {joined(list(dict.fromkeys(counts)))}" for protocol, counts in asked.items())
 
 
 def _encoder(encoder: dict[str, Any]) -> str:
-    name, weights, size = (encoder.get(key) for key in ("name", "pretrained", "dimensions"))
+    name, weights, size, digest = (encoder.get(key) for key in ("name", "pretrained", "dimensions", "weights_hash"))
     said = "untrained" if weights == "none" else f"weights {weights}" if weights else ""
-    parts = [str(name or "unknown"), said, f"{size} dimensions" if size else ""]
+    of_weights = f"sha256 of the weights {str(digest)[:16]}…" if digest else ""
+    parts = [str(name or "unknown"), said, f"{size} dimensions" if size else "", of_weights]
     return ", ".join(part for part in parts if part)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from xmrank.config import ReportConfig
 from xmrank.report import card
 from xmrank.report.curves import Curves, learning_curves
+from xmrank.report.depths import Depths, over_depths
 from xmrank.report.examples import Gallery, choose_examples
 from xmrank.report.inputs import Inputs
 from xmrank.report.published import Comparison, comparisons
@@ -27,6 +28,7 @@ class Content:
     card: list[tuple[str, str]]
     fingerprints: list[tuple[str, str]]
     tables: list[ResultTable]
+    depths: list[Depths]
     curves: list[Curves]
     gallery: Gallery
     comparisons: list[Comparison]
@@ -51,6 +53,7 @@ def build_content(config: ReportConfig, inputs: Inputs, tables: list[ResultTable
         card=card.protocol_card(inputs, tables),
         fingerprints=card.fingerprints(inputs),
         tables=tables,
+        depths=over_depths(tables),
         curves=learning_curves(inputs.trials, tables, inputs.split),
         gallery=choose_examples(inputs, tables, config.examples),
         comparisons=comparisons(tables),

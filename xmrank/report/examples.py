@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from xmrank.report.captions import Captions, read_album, read_captions
 from xmrank.report.inputs import Inputs, Trial
 from xmrank.report.pictures import Album, Picture
-from xmrank.report.tables import ResultTable, baseline_protocol
-from xmrank.report.text import DIRECTION_NAMES, FIRST_STAGE, method_name, protocol_name
+from xmrank.report.protocols import baseline_protocol, protocol_name
+from xmrank.report.tables import ResultTable
+from xmrank.report.text import DIRECTION_NAMES, FIRST_STAGE, method_name
 
 SHOWN = 5
 QUERY_SIDE, CANDIDATE_SIDE = 320, 176
@@ -131,7 +132,8 @@ def choose_examples(inputs: Inputs, tables: Sequence[ResultTable], count: int) -
 def _choice(inputs: Inputs, tables: Sequence[ResultTable], direction: str) -> Choice | None:
     """The best loss by selection, its best seed; on the full gallery when rankers were run on it."""
     tables = [t for t in tables if t.direction == direction and any(not row.first_stage for row in t.rows)]
-    table = next((t for t in tables if t.protocol != "lists"), tables[0] if tables else None)
+    full = [t for t in tables if baseline_protocol(t.protocol) == "gallery"]  # by ascending N: the last is the deepest
+    table = full[-1] if full else tables[0] if tables else None
     if table is None:
         return None
     rows = [row for row in table.rows if not row.first_stage]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from xmrank.report.content import Content
 from xmrank.report.curves import Curves
+from xmrank.report.depths import Depths
 from xmrank.report.examples import Example, Gallery, Item
 from xmrank.report.published import READING, Comparison
 from xmrank.report.tables import Cell, ResultTable
@@ -22,11 +23,15 @@ def render_markdown(content: Content) -> str:
     lines += [
         "## Results",
         "",
-        "Percent; mean ± standard deviation over seeds (difference to the first stage in points).",
+        "Percent; mean ± standard deviation over seeds (difference to the first stage in points; ▲▼: significant, "
+        "p < 0.05 by the sign-flip test clustered by image, Holm-corrected over the protocol).",
         "",
     ]
     for table in content.tables:
         lines += [*_results(table), *([escape(content.notes[table.title]), ""] if table.title in content.notes else [])]
+    lines += ["## How deep to re-rank", ""] if content.depths else []
+    for depths in content.depths:
+        lines += _depths(depths)
     lines += ["## Best epochs", "", *_best_epochs(content.curves), ""] if content.curves else []
     lines += _examples(content.gallery)
     lines += ["## Beside the paper's Table 2", "", *(f"- {escape(note)}" for note in READING), ""]
@@ -51,7 +56,8 @@ def _grid(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _results(table: ResultTable) -> list[str]:
-    rows = [(row.label, *(_figure(row.cells.get(metric)) for metric in METRICS)) for row in table.rows]
+    shown = (*table.rows, *([table.ceiling] if table.ceiling else []))
+    rows = [(row.label, *(_figure(row.cells.get(metric)) for metric in METRICS)) for row in shown]
     return [f"### {escape(table.title)}", "", *_grid(("method", *map(metric_name, METRICS)), rows), ""]
 
 
@@ -60,7 +66,16 @@ def _figure(cell: Cell | None) -> str:
         return "–"
     mean = f"**{percent(cell.mean)}**" if cell.best else percent(cell.mean)
     spread = "" if cell.deviation is None else f" ± {percent(cell.deviation)}"
-    return mean + spread + ("" if cell.difference is None else f" ({points(cell.difference)})")
+    return mean + spread + ("" if cell.difference is None else f" ({points(cell.difference)}{cell.mark})")
+
+
+def _depths(depths: Depths) -> list[str]:
+    lines = []
+    for group in depths.groups:
+        rows = [(line.label, *map(_figure, line.cells)) for line in group.lines]
+        heading = ("method", *(f"N = {n}" for n in depths.numbers))
+        lines += [f"### {escape(f'{metric_name(group.metric)}, {depths.title}')}", "", *_grid(heading, rows), ""]
+    return lines
 
 
 def _best_epochs(curves: Sequence[Curves]) -> list[str]:

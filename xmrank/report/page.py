@@ -36,4 +36,5 @@ def render_page(content: Content) -> str:
         glossary=text.GLOSSARY,
         reading=READING,
         cuts=CUTS,
+        ceiling_name=text.CEILING,
     )

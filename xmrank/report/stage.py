@@ -5,15 +5,18 @@ import sys
 from xmrank.config import ReportConfig, semantic
 from xmrank.files import write_text
 from xmrank.paths import resolve
+from xmrank.report.captions import read_captions
+from xmrank.report.comparison import Draws, with_tests
 from xmrank.report.content import Content, build_content
 from xmrank.report.inputs import Inputs, open_inputs
+from xmrank.report.latex import to_latex
 from xmrank.report.markdown import render_markdown
 from xmrank.report.page import render_page
 from xmrank.report.tables import ResultTable, result_tables, seed_means, to_csv
 from xmrank.report.terminal import print_table
 from xmrank.stage import Manifest, Stage
 
-PAGE, MARKDOWN, TABLE = "report.html", "report.md", "table.csv"
+PAGE, MARKDOWN, TABLE, LATEX = "report.html", "report.md", "table.csv", "table.tex"
 
 
 def report(config: ReportConfig) -> Manifest:
@@ -36,10 +39,16 @@ def report(config: ReportConfig) -> Manifest:
         inputs=inputs.fingerprints,
         overwrite=config.overwrite,
     )
-    tables = result_tables(seed_means(inputs.metrics, inputs.split), inputs.losses)
+    tables = with_tests(
+        result_tables(seed_means(inputs.metrics, inputs.split), inputs.losses),
+        inputs.metrics,
+        inputs.split,
+        read_captions(inputs.embeddings_directory, inputs.split).image_of,
+        Draws(config.draws, config.seed),
+    )
     manifest = stage.done or _write(stage, config, inputs, tables)
     print_table(tables)
-    for name, file in (("page", PAGE), ("Markdown", MARKDOWN), ("CSV", TABLE)):
+    for name, file in (("page", PAGE), ("Markdown", MARKDOWN), ("CSV", TABLE), ("LaTeX", LATEX)):
         print(f"{name}: {stage.directory / file}")
     sys.stdout.flush()
     return manifest
@@ -50,6 +59,7 @@ def _write(stage: Stage, config: ReportConfig, inputs: Inputs, tables: list[Resu
     write_text(stage.directory / PAGE, render_page(content))
     write_text(stage.directory / MARKDOWN, render_markdown(content))
     write_text(stage.directory / TABLE, to_csv(tables, inputs.split))
+    write_text(stage.directory / LATEX, to_latex(tables))
     return stage.finish(counts=_counts(content), left_out=_left_out(content))
 
 

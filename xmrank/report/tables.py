@@ -12,13 +12,62 @@ import pyarrow.parquet as pq
 
 from xmrank.config import DIRECTIONS
 from xmrank.report.inputs import order_of
-from xmrank.report.text import DIRECTION_NAMES, FIRST_STAGE, METRICS, method_name, metric_name, protocol_name
+from xmrank.report.protocols import baseline_protocol, protocol_name, shown_protocols
+from xmrank.report.text import (
+    ALPHA,
+    CEILING,
+    DIRECTION_NAMES,
+    FIRST_STAGE,
+    MARKS,
+    METRICS,
+    ORACLE,
+    method_name,
+    metric_name,
+    points,
+    probability,
+)
 
 KEYS = ["protocol", "direction", "method", "ranker", "metric", "seed"]
 CSV_COLUMNS = (
     *("protocol", "direction", "split", "method", "ranker", "metric"),
     *("mean_percent", "std_percent", "difference_points", "seeds", "queries", "excluded", "best"),
+    *("ci_low_points", "ci_high_points", "p", "p_holm", "significant", "wins", "ties", "losses", "seeds_agreeing"),
 )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A figure tested against the first stage's.
+
+    Attributes:
+        low, high: 95 % interval of the difference.
+        p: two-sided, and corrected for all comparisons of the protocol.
+        wins, ties, losses: queries by the sign of their difference.
+        agreeing: seeds in which the difference has the sign of the mean.
+    """
+
+    low: float
+    high: float
+    p: float
+    corrected: float
+    wins: int
+    ties: int
+    losses: int
+    agreeing: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p is below the level."""
+        return self.corrected < ALPHA
+
+    @property
+    def words(self) -> str:
+        """The test in a phrase."""
+        return (
+            f"95 % interval {points(self.low)} to {points(self.high)}, p {probability(self.p)}, corrected "
+            f"{probability(self.corrected)}; better in {self.wins:,}, equal in {self.ties:,}, worse in "
+            f"{self.losses:,} queries; {self.agreeing} of the seeds agree"
+        )
 
 
 @dataclass(frozen=True)
@@ -31,6 +80,7 @@ class Cell:
         excluded: queries without anything relevant in what is ranked, a seed.
         difference: distance of the mean from the first stage's; None for the first stage itself.
         best: whether it is the best of its column, as printed.
+        test: of the difference; None where nothing was tested.
     """
 
     by_seed: tuple[float, ...]
@@ -38,6 +88,19 @@ class Cell:
     excluded: int
     difference: float | None = None
     best: bool = False
+    test: Compared | None = None
+
+    @property
+    def verdict(self) -> int:
+        """1: significantly above the first stage, −1: below, 0: neither, or not tested."""
+        if self.test is None or not self.test.significant:
+            return 0
+        return 1 if (self.difference or 0.0) > 0 else -1
+
+    @property
+    def mark(self) -> str:
+        """The verdict as a sign."""
+        return MARKS[self.verdict]
 
     @property
     def mean(self) -> float:
@@ -67,11 +130,16 @@ class Row:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """All methods on one protocol in one direction, the first stage first."""
+    """All methods on one protocol in one direction, the first stage first.
+
+    Attributes:
+        ceiling: the best that a re-ranking could be; None where the protocol knows of none.
+    """
 
     protocol: str
     direction: str
     rows: tuple[Row, ...]
+    ceiling: Row | None = None
 
     @property
     def title(self) -> str:
@@ -128,27 +196,21 @@ def result_tables(means: pd.DataFrame, losses: Sequence[str] = ()) -> list[Resul
         means: what ``seed_means`` gives.
         losses: the order of the rows behind the first stage's.
     """
-    found = set(means["protocol"])
+    best = means[means["method"] == ORACLE]
+    means = means[means["method"] != ORACLE]
+    ranked = means.loc[means["method"] != FIRST_STAGE, "protocol"]
     directions = [d for d in DIRECTIONS if d in set(means["direction"])]
     tables = [
         _table(means[means["direction"] == direction], protocol, direction, list(losses))
-        for protocol in _shown_protocols(means, found)
+        for protocol in shown_protocols(ranked, means["protocol"])
         for direction in directions
     ]
-    return [table for table in tables if table.rows]
+    return [replace(table, ceiling=_ceiling(best, table)) for table in tables if table.rows]
 
 
-def baseline_protocol(protocol: str) -> str:
-    """Where the first stage's figures stand for a protocol: a ranker's top N is re-ranked out of the full gallery."""
-    return "lists" if protocol == "lists" else "gallery"
-
-
-def _shown_protocols(means: pd.DataFrame, found: set[str]) -> list[str]:
-    """The lists, then the full gallery; the bare gallery has no table of its own when only the first stage is in it."""
-    ranked = set(means.loc[means["method"] != FIRST_STAGE, "protocol"])
-    tops = sorted((p for p in found if p.startswith("top-")), key=lambda p: int(p.removeprefix("top-")))
-    gallery = ["gallery"] if "gallery" in found and (not tops or "gallery" in ranked) else []
-    return [p for p in ["lists", *gallery, *tops] if p in found]
+def _ceiling(best: pd.DataFrame, table: ResultTable) -> Row | None:
+    here = best[(best["protocol"] == table.protocol) & (best["direction"] == table.direction)]
+    return None if here.empty else Row(ORACLE, "", CEILING, _cells(here))
 
 
 def _table(means: pd.DataFrame, protocol: str, direction: str, losses: list[str]) -> ResultTable:
@@ -214,16 +276,23 @@ def to_csv(tables: Sequence[ResultTable], split: str) -> str:
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for table in tables:
-        for row in table.rows:
-            for metric in METRICS:
-                if metric in row.cells:
-                    cell = row.cells[metric]
-                    protocol = baseline_protocol(table.protocol) if row.first_stage else table.protocol
-                    figures = [_figure(value) for value in (cell.mean, cell.deviation, cell.difference)]
-                    counts = [len(cell.by_seed), cell.queries, cell.excluded, int(cell.best)]
-                    names = [protocol, table.direction, split, row.method, row.ranker, metric_name(metric)]
-                    writer.writerow([*names, *figures, *counts])
+        for row in (*table.rows, *([table.ceiling] if table.ceiling else [])):
+            protocol = baseline_protocol(table.protocol) if row.first_stage else table.protocol
+            names = [protocol, table.direction, split, row.method, row.ranker]
+            writer.writerows([*names, *_line(metric, row.cells[metric])] for metric in METRICS if metric in row.cells)
     return sink.getvalue()
+
+
+def _line(metric: str, cell: Cell) -> list[str | int]:
+    """The columns of one figure, from the metric on."""
+    figures = [_figure(value) for value in (cell.mean, cell.deviation, cell.difference)]
+    counts = [len(cell.by_seed), cell.queries, cell.excluded, int(cell.best)]
+    test = cell.test
+    if test is None:
+        return [metric_name(metric), *figures, *counts, *[""] * 9]
+    tested = [_figure(test.low), _figure(test.high), f"{test.p:.6g}", f"{test.corrected:.6g}"]
+    tallies = [int(test.significant), test.wins, test.ties, test.losses, test.agreeing]
+    return [metric_name(metric), *figures, *counts, *tested, *tallies]
 
 
 def _figure(share: float | None) -> str:

@@ -15,7 +15,9 @@ from xmrank.report.text import METRICS, metric_name, percent, points
 
 LEGIBLE = 100
 HALF = 3
+COLOURS = {1: "green", 0: "", -1: "red"}
 LEGEND = "percent, mean±std over seeds; * best of the column; Δ: hit@1 against the first stage, in points"
+TESTED = "▲▼ significantly above or below it: sign-flip test by image, Holm over the protocol, p < 0.05"
 
 
 def print_table(tables: Sequence[ResultTable], console: Console | None = None) -> None:
@@ -34,7 +36,8 @@ def print_table(tables: Sequence[ResultTable], console: Console | None = None) -
         for part in (whole,) if _needed(console, whole) <= console.width else halves:
             # Never cut, whatever a loss is called: a terminal wraps what is still too wide.
             console.print(part, width=max(console.width, _needed(console, part)), crop=False)
-    _print_line(console, f"\n{LEGEND}", "dim")
+    tested = any(cell.test for table in tables for row in table.rows for cell in row.cells.values())
+    _print_line(console, f"\n{LEGEND}" + (f"\n{TESTED}" if tested else ""), "dim")
 
 
 def _print_line(console: Console, text: str, style: str) -> None:
@@ -54,17 +57,21 @@ def _drawn(table: ResultTable, metrics: Sequence[str]) -> Table:
     for row in table.rows:
         figures = (_figure(row.cells.get(metric)) for metric in metrics)
         drawn.add_row(Text(row.label), *figures, _difference(row) if "hit@1" in metrics else "")
+    if table.ceiling:
+        figures = (_figure(table.ceiling.cells.get(metric)) for metric in metrics)
+        drawn.add_row(Text(table.ceiling.label), *figures, "", style="dim")
     return drawn
 
 
 def _figure(cell: Cell | None) -> Text:
     if cell is None:
-        return Text("– ")
+        return Text("–  ")
     spread = "" if cell.deviation is None else f"±{percent(cell.deviation)}"
     text = Text(percent(cell.mean), style="bold" if cell.best else "")
     text.append(spread, style="not bold dim")
     # A mark that a pipe keeps, and its place where there is none, so that figures stand in line.
-    return text.append("*" if cell.best else " ")
+    text.append("*" if cell.best else " ")
+    return text.append(cell.mark or " ", style=COLOURS[cell.verdict])
 
 
 def _difference(row: Row) -> Text:

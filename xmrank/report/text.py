@@ -1,11 +1,14 @@
 """Words and number formats that the terminal, the Markdown and the page share."""
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
 FIRST_STAGE = "cosine"
+ORACLE = "oracle"
+CEILING = "Best possible"
+MARKS = {1: "▲", 0: "", -1: "▼"}
+ALPHA = 0.05
 DIRECTION_NAMES = {"i2t": "image → text", "t2i": "text → image"}
 METRIC_GROUPS = (
     ("hit@k", ("hit@1", "hit@5", "hit@10")),
@@ -56,6 +59,24 @@ GLOSSARY = (
         "much another sample of queries would change the figure.",
     ),
     (
+        "best possible",
+        "What a re-ranking of the first stage’s top N could reach at most: the right answers among the N put first. "
+        "What the first stage did not find, no re-ranking brings back.",
+    ),
+    (
+        "▲ ▼",
+        "Significantly above or below the first stage: p < 0.05 after Holm’s correction over all columns and methods "
+        "of the protocol, both directions together. The test asks how often a mean difference as large would come "
+        "about if it were chance which of the two methods is which: two-sided, by random signs of the per-query "
+        "differences, which are averaged over seeds; the captions of an image change sign together. table.csv has p, "
+        "the 95 % interval (by drawing images anew), and in how many queries a ranker is better, equal and worse.",
+    ),
+    (
+        "seeds",
+        "How much training varies is told apart from how much the queries vary: ± is over seeds, the test and its "
+        "interval over queries. table.csv says in how many seeds a difference has the sign of the mean.",
+    ),
+    (
         "difference",
         "The small figure under a ranker’s mean is its distance from the first stage in percentage points. "
         "Bold marks the best of a column, as printed.",
@@ -73,14 +94,6 @@ def metric_name(metric: str) -> str:
     return METRIC_NAMES.get(metric, metric)
 
 
-def protocol_name(protocol: str) -> str:
-    """A protocol as a heading: "top-100" is the full gallery of which a ranker re-orders the first 100."""
-    if protocol == "lists":
-        return "Candidate lists"
-    top = re.fullmatch(r"top-(\d+)", protocol)
-    return f"Full gallery, top {top[1]} re-ranked" if top else "Full gallery"
-
-
 def percent(share: float, digits: int = 1) -> str:
     """A share as a percentage without its sign: 0.4123 → "41.2"."""
     return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
@@ -95,6 +108,11 @@ def points(share: float) -> str:
     """A difference of shares in percentage points, signed: −0.0123 → "−1.2"."""
     text = f"{100 * share:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def probability(p: float) -> str:
+    """A p-value with its relation: 0.0321 → "= 0.032", 0.00003 → "< 0.001"."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.0995 else f"= {p:.2f}"
 
 
 def joined(words: Sequence[str]) -> str:

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xmrank.report.protocols import protocol_name
 from xmrank.report.tables import ResultTable, Row
-from xmrank.report.text import DIRECTION_NAMES, joined, percent, percentage, points, protocol_name
+from xmrank.report.text import ALPHA, DIRECTION_NAMES, joined, percent, percentage, points
 
 LEAD_METRIC = "hit@1"
 
@@ -28,8 +29,8 @@ class Verdict:
 def verdict(tables: Sequence[ResultTable]) -> Verdict:
     """Count and name who beats the first stage's hit@1.
 
-    A ranker beats the first stage where its figure is above it in every seed, falls behind where it is below in every
-    seed; anything else is no clear difference.
+    A ranker beats the first stage where the test finds its figure above, falls behind where below; anything else is
+    no clear difference. Where nothing was tested, above or below in every seed takes the test's place.
     """
     standings = [standing(row, table) for table in tables for row in _compared(table)]
     if not standings:
@@ -45,8 +46,10 @@ def verdict(tables: Sequence[ResultTable]) -> Verdict:
 
 
 def standing(row: Row, table: ResultTable) -> int:
-    """1: above the first stage in every seed, −1: below in every seed, 0: neither."""
+    """1: above the first stage, −1: below, 0: no clear difference."""
     first = table.first_stage
+    if row.cells[LEAD_METRIC].test:
+        return row.cells[LEAD_METRIC].verdict
     cell, level = row.cells[LEAD_METRIC], first.cells[LEAD_METRIC].mean if first else math.nan
     if all(value > level for value in cell.by_seed):
         return 1
@@ -90,8 +93,14 @@ def _caution(tables: Sequence[ResultTable]) -> str:
     cells = [row.cells[LEAD_METRIC] for table in tables for row in table.rows if LEAD_METRIC in row.cells]
     seeds = max(len(cell.by_seed) for cell in cells)
     error = max(math.sqrt(cell.mean * (1 - cell.mean) / cell.queries) for cell in cells)
+    over = f"the mean of {seeds} seeds" if seeds > 1 else "the one seed that was run"
+    beats = (
+        f"significantly above the first stage, {over} compared query by query (p < {ALPHA} after correction)"
+        if any(cell.test for cell in cells)
+        else f"above the first stage in {f'each of {seeds} seeds' if seeds > 1 else over}; it is not a test of "
+        "significance"
+    )
     return (
-        f"A comparison is one loss in one direction on one protocol. “Beats” means above the first stage in "
-        f"{f'each of {seeds} seeds' if seeds > 1 else 'the one seed that was run'}; it is not a test of significance. "
+        f"A comparison is one loss in one direction on one protocol. “Beats” means {beats}. "
         f"By the draw of the queries alone, the standard error of a figure here is up to {percent(error)} points."
     )

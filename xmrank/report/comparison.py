@@ -1,0 +1,113 @@
+"""Each method against the first stage, query by query: the tests behind the marks of the tables."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from xmrank.evaluation import holm, paired_differences, paired_tests, seed_spread
+from xmrank.report.protocols import baseline_protocol
+from xmrank.report.tables import Compared, ResultTable, Row
+from xmrank.report.text import METRICS
+
+Place = tuple[int, int, str]
+"""Of a cell: the table's number, the row's, the metric."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How the tests draw: their number, and the seed."""
+
+    count: int
+    seed: int
+
+
+def with_tests(
+    tables: Sequence[ResultTable], path: Path, split: str, image_of: Mapping[str, str], draws: Draws
+) -> list[ResultTable]:
+    """The tables with the test of every ranker's figure against the first stage's.
+
+    p is corrected (Holm) over all columns × methods of a protocol, both directions together.
+
+    Args:
+        tables: the results.
+        path: the per-query values that they are of.
+        split: only this split's values; all when empty.
+        image_of: caption id → image id: queries about one image are one cluster.
+        draws: of the tests.
+    """
+    found: dict[Place, Compared] = {}
+    for number, table in enumerate(tables):
+        found |= dict(_tests_of(number, table, path, split, image_of, draws))
+    for protocol in dict.fromkeys(table.protocol for table in tables):
+        family = [place for place in found if tables[place[0]].protocol == protocol]
+        for place, p in zip(family, holm([found[place].p for place in family]), strict=True):
+            found[place] = replace(found[place], corrected=float(p))
+    return [
+        replace(table, rows=tuple(_with(row, number, place, found) for place, row in enumerate(table.rows)))
+        for number, table in enumerate(tables)
+    ]
+
+
+def _with(row: Row, table: int, number: int, found: Mapping[Place, Compared]) -> Row:
+    cells = {metric: replace(cell, test=found.get((table, number, metric))) for metric, cell in row.cells.items()}
+    return replace(row, cells=cells)
+
+
+def _tests_of(
+    number: int, table: ResultTable, path: Path, split: str, image_of: Mapping[str, str], draws: Draws
+) -> Iterator[tuple[Place, Compared]]:
+    """The tests of one table, not yet corrected."""
+    rankers = [(place, row) for place, row in enumerate(table.rows) if not row.first_stage]
+    first = table.first_stage
+    if not first or not rankers:
+        return
+    metrics = [metric for metric in METRICS if metric in first.cells]
+    baseline = read_values(path, split, table.direction, baseline_protocol(table.protocol), first, metrics)
+    queries = baseline.columns
+    parts = []
+    for _, row in rankers:
+        ours = read_values(path, split, table.direction, table.protocol, row, metrics).reindex(columns=queries)
+        parts.append(paired_differences(_stacked(ours, metrics), _stacked(baseline, metrics)))
+    clusters = [image_of.get(query, query) for query in queries.get_level_values("query_id")]
+    tests = paired_tests(np.concatenate(parts, axis=1), clusters, draws=draws.count, seed=draws.seed)
+    columns = [(place, row, metric) for place, row in rankers for metric in metrics]
+    for column, (place, row, metric) in enumerate(columns):
+        if metric in row.cells and tests.queries[column]:
+            spread = seed_spread(np.array(row.cells[metric].by_seed) - first.cells[metric].mean)
+            yield (
+                (number, place, metric),
+                Compared(
+                    low=float(tests.low[column]),
+                    high=float(tests.high[column]),
+                    p=float(tests.p[column]),
+                    corrected=float(tests.p[column]),
+                    wins=int(tests.wins[column]),
+                    ties=int(tests.ties[column]),
+                    losses=int(tests.losses[column]),
+                    agreeing=spread.agreeing,
+                ),
+            )
+
+
+def read_values(
+    path: Path, split: str, direction: str, protocol: str, row: Row, metrics: Sequence[str]
+) -> pd.DataFrame:
+    """A method's per-query values: a row a seed and metric, a column a query and, of several lists, which of them."""
+    keys = {"method": row.method, "ranker": row.ranker, "direction": direction, "protocol": protocol}
+    filters = [(key, "==", value) for key, value in (keys | ({"split": split} if split else {})).items()]
+    table = pq.read_table(path, columns=["seed", "metric", "query_id", "value"], filters=filters)
+    frame = table.to_pandas().astype({"metric": str, "query_id": str})
+    frame = frame[frame["metric"].isin(list(metrics))]
+    frame["list"] = frame.groupby(["seed", "metric", "query_id"]).cumcount()
+    return frame.set_index(["seed", "metric", "query_id", "list"])["value"].unstack(["query_id", "list"])
+
+
+def _stacked(values: pd.DataFrame, metrics: Sequence[str]) -> np.ndarray:
+    """[seeds, queries, metrics]."""
+    seeds = sorted(values.index.unique("seed"))
+    wide = values.reindex(pd.MultiIndex.from_product([seeds, metrics], names=["seed", "metric"]))
+    return wide.to_numpy(float).reshape(len(seeds), len(metrics), -1).transpose(0, 2, 1)

@@ -1,0 +1,93 @@
+"""The result tables in LaTeX: `\\input{table.tex}` in a document that loads booktabs."""
+
+from collections.abc import Sequence
+
+from xmrank.report.tables import Cell, ResultTable, Row
+from xmrank.report.text import METRIC_GROUPS, METRICS, metric_name
+
+SPECIAL = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "→": r"$\to$",
+    "–": "--",
+    "—": "---",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "×": r"$\times$",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+    "…": r"\ldots{}",
+}
+MARKS = {1: r"$^{\uparrow}$", 0: "", -1: r"$^{\downarrow}$"}
+HEAD = "% Made by xmrank. Needs \\usepackage{booktabs}; wide, so a table* in a document of two columns.\n"
+LEGEND = (
+    r"Percent: mean$_{\pm\mathrm{std\ over\ seeds}}$; bold: best of the column; "
+    r"$^{\uparrow}$, $^{\downarrow}$: significantly above or below the first stage (two-sided sign-flip randomisation "
+    r"test over queries, clustered by image; Holm over all columns and methods of the protocol, $p < 0.05$)."
+)
+
+
+def to_latex(tables: Sequence[ResultTable]) -> str:
+    """One table environment a protocol and direction, for booktabs."""
+    return HEAD + "".join(f"\n{_environment(table)}" for table in tables)
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX sets it literally."""
+    return "".join(SPECIAL.get(sign, sign) for sign in " ".join(text.split()))
+
+
+def _environment(table: ResultTable) -> str:
+    counts = " to ".join(f"{count:,}" for count in table.query_counts[:: max(len(table.query_counts) - 1, 1)])
+    caption = f"{escape(table.title)} ({counts} queries). {LEGEND}"
+    body = [_line(row) for row in table.rows]
+    if len(body) > 1 and table.first_stage:
+        body.insert(1, r"\midrule")
+    ceiling = [r"\midrule", _line(table.ceiling)] if table.ceiling else []
+    lines = [
+        r"\begin{table*}[t]",
+        r"\centering\small",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{table.protocol}-{table.direction}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(METRICS)}}}",
+        r"\toprule",
+        *_heading(),
+        r"\midrule",
+        *body,
+        *ceiling,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _heading() -> list[str]:
+    """Two lines: the groups with rules under them, and the cut-offs."""
+    groups, rules, column = [""], [], 2
+    for name, metrics in METRIC_GROUPS:
+        last = column + len(metrics) - 1
+        groups.append(rf"\multicolumn{{{len(metrics)}}}{{c}}{{{escape(name)}}}")
+        rules += [rf"\cmidrule(lr){{{column}-{last}}}"] if name else []
+        column = last + 1
+    names = [f"@{m.split('@')[1]}" if group else metric_name(m) for group, ms in METRIC_GROUPS for m in ms]
+    return [" & ".join(groups) + r" \\", "".join(rules), f"method & {' & '.join(names)} " + r"\\"]
+
+
+def _line(row: Row) -> str:
+    figures = (_figure(row.cells.get(metric)) for metric in METRICS)
+    return " & ".join([escape(row.label), *figures]) + r" \\"
+
+
+def _figure(cell: Cell | None) -> str:
+    if cell is None:
+        return "--"
+    mean = f"{100 * cell.mean:.1f}"
+    spread = "" if cell.deviation is None else rf"$_{{\pm {100 * cell.deviation:.1f}}}$"
+    return (rf"\textbf{{{mean}}}" if cell.best else mean) + spread + MARKS[cell.verdict]
