@@ -156,7 +156,12 @@ class TestParent:
         self.finish(parent, output)
         client = MlflowClient(parent.uri)
         assert client.get_run(run).info.status == "FINISHED"
-        assert {file.path for file in client.list_artifacts(run)} == {"report.html", "report.md", "table.csv", "table.tex"}
+        assert {file.path for file in client.list_artifacts(run)} == {
+            "report.html",
+            "report.md",
+            "table.csv",
+            "table.tex",
+        }
 
     def test_is_left_alone_when_nothing_is_new(self, output, monkeypatch):
         self.finish(Parent(output, small()), output)
@@ -212,7 +217,17 @@ def test_the_files_of_an_experiment(home):
     expected |= {f"lists/{role}.parquet" for role in roles} | {"lists/splits.json"}
     ranker = ("ranker.safetensors", "ranker.json", "history.json")
     expected |= {f"rankers/trials/{trial}/{name}" for trial in TRIALS for name in ranker}
-    expected |= {f"evaluation/{name}" for name in ("metrics.parquet", "rankings.parquet", "summary.json")}
+    results = ("metrics.parquet", "rankings.parquet", "summary.json", "timing.json")
+    expected |= {f"evaluation/{name}" for name in results}
+    runs = {"lists": ["cosine", "qrels"], "gallery": ["cosine", "qrels"], "top-20": ["qrels"]}
+    for trial in TRIALS:
+        direction = trial.split("-")[1]
+        for protocol in ("lists", "top-20"):
+            expected.add(f"evaluation/trec/{direction}/{protocol}/{trial}.trec.gz")
+    for direction in ("i2t", "t2i"):
+        for protocol, names in runs.items():
+            names = [f"cosine-{direction}" if name == "cosine" else name for name in names]
+            expected |= {f"evaluation/trec/{direction}/{protocol}/{name}.trec.gz" for name in names}
     expected |= {f"report/{name}" for name in ("report.html", "report.md", "table.csv", "table.tex")}
     assert found == expected | {"tracking.json", "rankers/tracking.json", "evaluation/tracking.json"}
 

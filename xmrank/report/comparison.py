@@ -66,11 +66,12 @@ def _tests_of(
     if not first or not rankers:
         return
     metrics = [metric for metric in METRICS if metric in first.cells]
-    baseline = read_values(path, split, table.direction, baseline_protocol(table.protocol), first, metrics)
+    values = read_values(path, split, table, metrics)
+    baseline = values_of(values, first, baseline_protocol(table.protocol))
     queries = baseline.columns
     parts = []
     for _, row in rankers:
-        ours = read_values(path, split, table.direction, table.protocol, row, metrics).reindex(columns=queries)
+        ours = values_of(values, row, table.protocol).reindex(columns=queries)
         parts.append(paired_differences(_stacked(ours, metrics), _stacked(baseline, metrics)))
     clusters = [image_of.get(query, query) for query in queries.get_level_values("query_id")]
     tests = paired_tests(np.concatenate(parts, axis=1), clusters, draws=draws.count, seed=draws.seed)
@@ -93,15 +94,19 @@ def _tests_of(
             )
 
 
-def read_values(
-    path: Path, split: str, direction: str, protocol: str, row: Row, metrics: Sequence[str]
-) -> pd.DataFrame:
-    """A method's per-query values: a row a seed and metric, a column a query and, of several lists, which of them."""
-    keys = {"method": row.method, "ranker": row.ranker, "direction": direction, "protocol": protocol}
-    filters = [(key, "==", value) for key, value in (keys | ({"split": split} if split else {})).items()]
-    table = pq.read_table(path, columns=["seed", "metric", "query_id", "value"], filters=filters)
-    frame = table.to_pandas().astype({"metric": str, "query_id": str})
-    frame = frame[frame["metric"].isin(list(metrics))]
+def read_values(path: Path, split: str, table: ResultTable, metrics: Sequence[str]) -> pd.DataFrame:
+    """The per-query values of all methods of a table, and of the first stage where its figures stand."""
+    protocols = {table.protocol, baseline_protocol(table.protocol)}
+    filters: list[tuple[str, str, object]] = [("direction", "==", table.direction), ("protocol", "in", protocols)]
+    filters += [("metric", "in", set(metrics)), *([("split", "==", split)] if split else [])]
+    columns = ["method", "ranker", "protocol", "seed", "metric", "query_id", "value"]
+    return pq.read_table(path, columns=columns, filters=filters).to_pandas()
+
+
+def values_of(values: pd.DataFrame, row: Row, protocol: str) -> pd.DataFrame:
+    """One method's values: a row a seed and metric, a column a query and, of several lists, which of them."""
+    own = (values["method"] == row.method) & (values["ranker"] == row.ranker) & (values["protocol"] == protocol)
+    frame = values.loc[own, ["seed", "metric", "query_id", "value"]].astype({"metric": str, "query_id": str})
     frame["list"] = frame.groupby(["seed", "metric", "query_id"]).cumcount()
     return frame.set_index(["seed", "metric", "query_id", "list"])["value"].unstack(["query_id", "list"])
 

@@ -24,7 +24,7 @@ SPECIAL = {
     "”": "''",
     "…": r"\ldots{}",
 }
-MARKS = {1: r"$^{\uparrow}$", 0: "", -1: r"$^{\downarrow}$"}
+MARKS = {1: r"^{\uparrow}", 0: "", -1: r"^{\downarrow}"}
 HEAD = "% Made by xmrank. Needs \\usepackage{booktabs}; wide, so a table* in a document of two columns.\n"
 LEGEND = (
     r"Percent: mean$_{\pm\mathrm{std\ over\ seeds}}$; bold: best of the column; "
@@ -35,7 +35,10 @@ LEGEND = (
 
 def to_latex(tables: Sequence[ResultTable]) -> str:
     """One table environment a protocol and direction, for booktabs."""
-    return HEAD + "".join(f"\n{_environment(table)}" for table in tables)
+    # The first caption explains the signs of all.
+    return HEAD + "".join(
+        f"\n{_environment(table, '' if place else f' {LEGEND}')}" for place, table in enumerate(tables)
+    )
 
 
 def escape(text: str) -> str:
@@ -43,9 +46,9 @@ def escape(text: str) -> str:
     return "".join(SPECIAL.get(sign, sign) for sign in " ".join(text.split()))
 
 
-def _environment(table: ResultTable) -> str:
+def _environment(table: ResultTable, legend: str) -> str:
     counts = " to ".join(f"{count:,}" for count in table.query_counts[:: max(len(table.query_counts) - 1, 1)])
-    caption = f"{escape(table.title)} ({counts} queries). {LEGEND}"
+    caption = f"{escape(table.title)} ({counts} queries).{legend}"
     body = [_line(row) for row in table.rows]
     if len(body) > 1 and table.first_stage:
         body.insert(1, r"\midrule")
@@ -89,5 +92,6 @@ def _figure(cell: Cell | None) -> str:
     if cell is None:
         return "--"
     mean = f"{100 * cell.mean:.1f}"
-    spread = "" if cell.deviation is None else rf"$_{{\pm {100 * cell.deviation:.1f}}}$"
-    return (rf"\textbf{{{mean}}}" if cell.best else mean) + spread + MARKS[cell.verdict]
+    spread = "" if cell.deviation is None else rf"_{{\pm {100 * cell.deviation:.1f}}}"
+    behind = spread + MARKS[cell.verdict]
+    return (rf"\textbf{{{mean}}}" if cell.best else mean) + (f"${behind}$" if behind else "")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from xmrank.config import DIRECTIONS
 from xmrank.report.inputs import order_of
-from xmrank.report.protocols import baseline_protocol, protocol_name, shown_protocols
+from xmrank.report.protocols import baseline_protocol, depth_of, protocol_name, shown_protocols
 from xmrank.report.text import (
     ALPHA,
     CEILING,
@@ -205,7 +205,11 @@ def result_tables(means: pd.DataFrame, losses: Sequence[str] = ()) -> list[Resul
         for protocol in shown_protocols(ranked, means["protocol"])
         for direction in directions
     ]
-    return [replace(table, ceiling=_ceiling(best, table)) for table in tables if table.rows]
+    # One direction's gallery may be too small for an N of the other's: nothing re-ranks it there.
+    shown = [
+        table for table in tables if table.rows and (not depth_of(table.protocol) or not table.rows[-1].first_stage)
+    ]
+    return [replace(table, ceiling=_ceiling(best, table)) for table in shown]
 
 
 def _ceiling(best: pd.DataFrame, table: ResultTable) -> Row | None:

@@ -17,7 +17,7 @@ LEGIBLE = 100
 HALF = 3
 COLOURS = {1: "green", 0: "", -1: "red"}
 LEGEND = "percent, mean±std over seeds; * best of the column; Δ: hit@1 against the first stage, in points"
-TESTED = "▲▼ significantly above or below it: sign-flip test by image, Holm over the protocol, p < 0.05"
+TESTED = "▲▼ significantly above or below it (★ and best): sign-flip test by image, Holm, p < 0.05"
 
 
 def print_table(tables: Sequence[ResultTable], console: Console | None = None) -> None:
@@ -65,13 +65,13 @@ def _drawn(table: ResultTable, metrics: Sequence[str]) -> Table:
 
 def _figure(cell: Cell | None) -> Text:
     if cell is None:
-        return Text("–  ")
+        return Text("– ")
     spread = "" if cell.deviation is None else f"±{percent(cell.deviation)}"
     text = Text(percent(cell.mean), style="bold" if cell.best else "")
     text.append(spread, style="not bold dim")
     # A mark that a pipe keeps, and its place where there is none, so that figures stand in line.
-    text.append("*" if cell.best else " ")
-    return text.append(cell.mark or " ", style=COLOURS[cell.verdict])
+    mark = "★" if cell.best and cell.verdict > 0 else cell.mark or ("*" if cell.best else " ")
+    return text.append(mark, style=COLOURS[cell.verdict])
 
 
 def _difference(row: Row) -> Text:

@@ -1,0 +1,217 @@
+"""The tests behind the marks: what is compared with what, in which family, and where the marks stand."""
+
+import csv
+import dataclasses
+import io
+import math
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from xmrank.config import ReportConfig
+from xmrank.errors import ConfigError
+from xmrank.evaluation import holm, paired_tests
+from xmrank.report.comparison import Draws, with_tests
+from xmrank.report.depths import over_depths
+from xmrank.report.latex import escape, to_latex
+from xmrank.report.protocols import baseline_protocol, depth_of, protocol_name, shown_protocols
+from xmrank.report.tables import Cell, Compared, ResultTable, Row, result_tables, seed_means, to_csv
+from xmrank.report.terminal import print_table
+from xmrank.report.verdict import verdict
+
+from .synthetic import encoded
+from .test_tables import rows
+
+DRAWS = Draws(2000, 0)
+approx = pytest.approx
+
+
+@pytest.fixture
+def tested(tmp_path):
+    """A function from rows to tested tables, through the file."""
+
+    def build(*parts, images=None):
+        path = tmp_path / "metrics.parquet"
+        pq.write_table(encoded(pd.DataFrame([row for part in parts for row in part])), path)
+        return with_tests(result_tables(seed_means(path, "test")), path, "test", images or {}, DRAWS)
+
+    return build
+
+
+def found_of(tables, method="ranknet", number=0, metric="hit@1"):
+    (row,) = [row for row in tables[number].rows if row.method == method]
+    return row.cells[metric].test
+
+
+def test_differences_are_averaged_over_seeds_before_they_are_tested(tested):
+    # Two seeds: differences 1, 0, 1 and 1, 1, 0, on average 1, 1/2, 1/2. Of 8 assignments, +++ and −−− reach 2.
+    tables = tested(
+        rows("cosine", -1, [0.0, 0.0, 0.0]), rows("ranknet", 0, [1.0, 0.0, 1.0]), rows("ranknet", 1, [1.0, 1.0, 0.0])
+    )
+    found = found_of(tables)
+    assert found.p == 2 / 8
+    assert (found.wins, found.ties, found.losses, found.agreeing) == (3, 0, 0, 2)
+    assert found_of(tables, "cosine") is None
+
+
+def test_captions_of_an_image_are_one_cluster(tested):
+    parts = rows("cosine", -1, [0.0] * 4, direction="t2i"), rows("ranknet", 0, [1.0] * 4, direction="t2i")
+    assert found_of(tested(*parts)).p == 2 / 16
+    assert found_of(tested(*parts, images={"q0": "a", "q1": "a", "q2": "b", "q3": "b"})).p == 2 / 4
+
+
+def test_queries_are_paired_by_id_not_by_place(tested):
+    ours = rows("ranknet", 0, [1.0, 0.0, 1.0, 0.0])
+    one = found_of(tested(rows("cosine", -1, [1.0, 0.0, 0.0, 0.0]), ours))
+    other = found_of(tested(rows("cosine", -1, [1.0, 0.0, 0.0, 0.0]), ours[::-1]))
+    assert one == other
+    assert (one.wins, one.ties, one.losses) == (1, 3, 0)
+
+
+def test_excluded_queries_do_not_count(tested):
+    found = found_of(tested(rows("cosine", -1, [0.0, math.nan, 0.0]), rows("ranknet", 0, [1.0, math.nan, 0.0])))
+    assert found.wins + found.ties + found.losses == 2
+
+
+def test_several_lists_of_one_query_are_told_apart(tested):
+    def twice(method, seed, values):
+        made = rows(method, seed, values)
+        return [{**row, "query_id": f"q{number // 2}"} for number, row in enumerate(made)]
+
+    found = found_of(tested(twice("cosine", -1, [0.0, 0.0, 0.0, 0.0]), twice("ranknet", 0, [1.0, 0.0, 1.0, 1.0])))
+    assert (found.wins, found.ties) == (3, 1)
+
+
+def test_holm_is_over_columns_and_methods_and_both_directions_of_a_protocol(tested):
+    generator = np.random.default_rng(0)
+    parts, differences = [], {}
+    for protocol in ("lists", "top-10"):
+        base = "gallery" if protocol == "top-10" else protocol
+        for direction in ("i2t", "t2i"):
+            for metric in ("hit@1", "mrr"):
+                first = generator.random(60)
+                parts.append(rows("cosine", -1, first, protocol=base, metric=metric, direction=direction))
+                for method in ("ranknet", "listnet"):
+                    ours = first + generator.normal(0.05, 0.2, 60)
+                    parts.append(rows(method, 0, ours, protocol=protocol, metric=metric, direction=direction))
+                    differences[protocol, direction, method, metric] = ours - first
+    tables = tested(*parts)
+    for protocol in ("lists", "top-10"):
+        keys = [key for key in differences if key[0] == protocol]
+        # Clusters are in the order of their names on both sides, so that the draws are the same.
+        order = np.argsort([f"q{number}" for number in range(60)])
+        p = [paired_tests(differences[key][order][:, None], draws=2000).p[0] for key in keys]
+        by_key = dict(zip(keys, holm(p), strict=True))
+        assert len(by_key) == 2 * 2 * 2
+        for (_, direction, method, metric), expected in by_key.items():
+            number = next(i for i, t in enumerate(tables) if (t.protocol, t.direction) == (protocol, direction))
+            assert found_of(tables, method, number, metric).corrected == approx(expected)
+
+
+def test_the_oracle_is_a_ceiling_and_no_method(tested):
+    tables = tested(
+        rows("cosine", -1, [0.0, 1.0], protocol="gallery"),
+        rows("oracle", -1, [1.0, 1.0], protocol="top-10"),
+        rows("ranknet", 0, [0.0, 1.0], protocol="top-10"),
+    )
+    (table,) = tables
+    assert [row.method for row in table.rows] == ["cosine", "ranknet"]
+    assert table.ceiling.cells["hit@1"].mean == 1.0
+    assert "oracle,,hit@1,100.0000" in to_csv(tables, "test")
+    assert not table.ceiling.cells["hit@1"].best
+
+
+def cell(mean=0.5, difference=0.1, p=0.001, best=False):
+    test = Compared(difference - 0.02, difference + 0.02, p, p, 30, 60, 10, 2)
+    return Cell((mean - 0.01, mean + 0.01), 100, 0, difference, best, test)
+
+
+def one_table(found, protocol="lists"):
+    first = Row("cosine", "", "First stage", {"hit@1": Cell((0.4,), 100, 0)})
+    return ResultTable(protocol, "i2t", (first, Row("rank_net", "", "rank_net", {"hit@1": found})))
+
+
+@pytest.mark.parametrize(
+    ("found", "mark"),
+    [
+        (cell(), "50.0±1.4▲"),
+        (cell(best=True), "50.0±1.4★"),
+        (cell(difference=-0.1), "50.0±1.4▼"),
+        (cell(p=0.2, best=True), "50.0±1.4*"),
+        (cell(p=0.05), "50.0±1.4 "),  # below 0.05, not at it
+    ],
+)
+def test_marks_on_the_terminal(capsys, found, mark):
+    print_table([one_table(found)])
+    printed = capsys.readouterr().out
+    assert mark in printed
+    assert "sign-flip test by image" in printed
+
+
+def test_the_verdict_follows_the_test():
+    assert "beats the first stage’s hit@1 in 1 of 1" in verdict([one_table(cell())]).lead
+    assert "makes no clear difference in 1" in verdict([one_table(cell(p=0.5))]).lead
+    assert "significantly above the first stage, the mean of 2 seeds" in verdict([one_table(cell())]).caution
+
+
+def test_csv_has_interval_and_p():
+    _, line = csv.DictReader(io.StringIO(to_csv([one_table(cell())], "test")))
+    expected = {"ci_low_points": "8.0000", "ci_high_points": "12.0000", "p": "0.001", "p_holm": "0.001"}
+    expected |= {"significant": "1", "wins": "30", "ties": "60", "losses": "10", "seeds_agreeing": "2"}
+    assert expected.items() <= line.items()
+
+
+def test_latex_is_balanced_and_escaped():
+    table = one_table(cell(best=True))
+    made = to_latex([table, dataclasses.replace(table, direction="t2i", ceiling=table.rows[0])])
+    assert r"rank\_net & \textbf{50.0}$_{\pm 1.4}^{\uparrow}$ & --" in made
+    for name in ("table*", "tabular"):
+        assert made.count(rf"\begin{{{name}}}") == made.count(rf"\end{{{name}}}") == 2
+    assert made.count("{") == made.count("}")
+    assert made.count("$") % 2 == 0
+    body = [line for line in made.splitlines() if line.endswith(r" \\") and "multicolumn" not in line]
+    assert {line.count(" & ") for line in body} == {8}
+    assert made.isascii()
+    assert escape("50 % of a_b & {x} ~ ^ \\ # $") == (
+        r"50 \% of a\_b \& \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{} \# \$"
+    )
+
+
+def test_names_of_protocols():
+    assert protocol_name("top-100-of-5x1000") == "5 galleries of 1,000 images, top 100 re-ranked"
+    assert protocol_name("gallery-5000") == "Gallery of 5,000 images"
+    assert (baseline_protocol("top-9"), baseline_protocol("top-9-of-5x10")) == ("gallery", "gallery-5x10")
+    assert (baseline_protocol("lists"), depth_of("lists"), depth_of("top-9-of-10")) == ("lists", 0, 9)
+    ranked = ["lists", "top-100", "top-20", "top-20-of-10"]
+    assert shown_protocols(ranked, [*ranked, "gallery", "gallery-10", "gallery-7"]) == [
+        "lists", "top-20", "top-100", "top-20-of-10", "gallery-7",
+    ]  # fmt: skip
+
+
+def test_quality_over_n(tested):
+    parts = [rows("cosine", -1, [0.0, 1.0, 0.0], protocol="gallery")]
+    for n, ours, best in ((5, [0.0, 1.0, 0.0], [0.0, 1.0, 1.0]), (20, [1.0, 1.0, 0.0], [1.0, 1.0, 1.0])):
+        parts.append(rows("ranknet", 0, ours, protocol=f"top-{n}"))
+        parts.append(rows("oracle", -1, best, protocol=f"top-{n}"))
+    tables = tested(*(part for part in parts), *(relabelled(part, "recall@10") for part in parts))
+    (depths,) = over_depths(tables)
+    assert depths.numbers == (5, 20)
+    assert [group.metric for group in depths.groups] == ["hit@1", "recall@10"]
+    figures = {line.label: [cell.mean for cell in line.cells] for line in depths.groups[0].lines}
+    assert figures["First stage"] == [1 / 3, 1 / 3]
+    assert figures["RankNet"] == [approx(1 / 3), approx(2 / 3)]
+    assert figures["Best possible"] == [approx(2 / 3), 1.0]
+    assert "RankNet 33.3, 66.7 %; Best possible 66.7, 100.0 %." in depths.groups[0].chart.description
+    assert over_depths(tables[:1]) == []
+
+
+def relabelled(part, metric):
+    return [{**row, "metric": metric} for row in part]
+
+
+@pytest.mark.parametrize(("flag", "wrong"), [("draws", 0), ("seed", -1)])
+def test_a_wrong_flag_is_one_line(flag, wrong):
+    with pytest.raises(ConfigError, match=f"--{flag} {wrong}: expected at least"):
+        ReportConfig(**{flag: wrong})
