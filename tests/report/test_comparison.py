@@ -17,7 +17,7 @@ from xmrank.report.comparison import Draws, with_tests
 from xmrank.report.depths import over_depths
 from xmrank.report.latex import escape, to_latex
 from xmrank.report.protocols import baseline_protocol, depth_of, protocol_name, shown_protocols
-from xmrank.report.tables import Cell, Compared, ResultTable, Row, result_tables, seed_means, to_csv
+from xmrank.report.tables import Cell, Compared, ResultTable, Row, deepest, result_tables, seed_means, to_csv
 from xmrank.report.terminal import print_table
 from xmrank.report.verdict import verdict
 
@@ -154,6 +154,13 @@ def test_the_verdict_follows_the_test():
     assert "beats the first stage’s hit@1 in 1 of 1" in verdict([one_table(cell())]).lead
     assert "makes no clear difference in 1" in verdict([one_table(cell(p=0.5))]).lead
     assert "significantly above the first stage, the mean of 2 seeds" in verdict([one_table(cell())]).caution
+
+
+def test_the_verdict_counts_a_gallery_once():
+    protocols = ("lists", "top-10", "top-50", "top-10-of-5x10")
+    tables = [one_table(cell(), protocol) for protocol in protocols]
+    assert [table.protocol for table in deepest(tables)] == ["lists", "top-50", "top-10-of-5x10"]
+    assert "in 3 of 3 comparisons" in verdict(tables).lead
 
 
 def test_csv_has_interval_and_p():

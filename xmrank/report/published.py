@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xmrank.report.protocols import baseline_protocol, protocol_name
-from xmrank.report.tables import ResultTable, Row
+from xmrank.report.tables import ResultTable, Row, deepest
 from xmrank.report.text import DIRECTION_NAMES, FIRST_STAGE, method_name, percent
 
 Figures = tuple[str, str, str]
@@ -68,17 +68,12 @@ def comparisons(tables: Sequence[ResultTable]) -> list[Comparison]:
 
     Ours are those of the lists and of the full gallery, re-ranked as deep as it was.
     """
-    tables = [table for table in tables if table.protocol in _beside(tables)]
+    tables = [table for table in deepest(tables) if baseline_protocol(table.protocol) in ("lists", "gallery")]
     return [
         _comparison(direction, metric, [table for table in tables if table.direction == direction])
         for direction, metric in (("t2i", "hit"), ("i2t", "recall"))
         if any(table.direction == direction for table in tables)
     ]
-
-
-def _beside(tables: Sequence[ResultTable]) -> set[str]:
-    full = [table.protocol for table in tables if baseline_protocol(table.protocol) == "gallery"]
-    return {"lists", *full[-1:]}
 
 
 def _comparison(direction: str, metric: str, tables: list[ResultTable]) -> Comparison:

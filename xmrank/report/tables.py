@@ -212,6 +212,15 @@ def result_tables(means: pd.DataFrame, losses: Sequence[str] = ()) -> list[Resul
     return [replace(table, ceiling=_ceiling(best, table)) for table in shown]
 
 
+def deepest(tables: Sequence[ResultTable]) -> list[ResultTable]:
+    """The tables without those that re-rank less of a gallery than another one does."""
+    depths: dict[tuple[str, str], int] = {}
+    for table in tables:
+        place = baseline_protocol(table.protocol), table.direction
+        depths[place] = max(depths.get(place, 0), depth_of(table.protocol))
+    return [t for t in tables if depth_of(t.protocol) == depths[baseline_protocol(t.protocol), t.direction]]
+
+
 def _ceiling(best: pd.DataFrame, table: ResultTable) -> Row | None:
     here = best[(best["protocol"] == table.protocol) & (best["direction"] == table.direction)]
     return None if here.empty else Row(ORACLE, "", CEILING, _cells(here))

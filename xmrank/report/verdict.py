@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xmrank.report.protocols import protocol_name
-from xmrank.report.tables import ResultTable, Row
+from xmrank.report.tables import ResultTable, Row, deepest
 from xmrank.report.text import ALPHA, DIRECTION_NAMES, joined, percent, percentage, points
 
 LEAD_METRIC = "hit@1"
@@ -30,8 +30,10 @@ def verdict(tables: Sequence[ResultTable]) -> Verdict:
     """Count and name who beats the first stage's hit@1.
 
     A ranker beats the first stage where the test finds its figure above, falls behind where below; anything else is
-    no clear difference. Where nothing was tested, above or below in every seed takes the test's place.
+    no clear difference. Where nothing was tested, above or below in every seed takes the test's place. Of several
+    depths of one gallery the deepest counts: the others say how much depth matters, not once more whether it helps.
     """
+    tables = deepest(tables)
     standings = [standing(row, table) for table in tables for row in _compared(table)]
     if not standings:
         return Verdict("No ranker was compared with the first stage in this run.")
