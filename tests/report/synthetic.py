@@ -37,6 +37,7 @@ class World:
     pictures: bool = True
     texts: bool = True
     first_caption: str | None = None
+    depths: tuple[int, ...] = (TOP,)
 
 
 def make_run(root: Path, world: World = World()) -> ReportConfig:
@@ -181,16 +182,18 @@ def _history(loss: str, direction: str, seed: int, epochs: int) -> dict[str, Any
 
 def _evaluation(root: Path, world: World, embeddings: str, rankers: str) -> None:
     inputs = {"embeddings": embeddings, "lists": "1f" * 32, "rankers": rankers}
-    stage = Stage.open(root / "evaluation", "evaluate", config={"top_n": TOP}, inputs=inputs)
+    stage = Stage.open(root / "evaluation", "evaluate", config={"top_n": world.depths}, inputs=inputs)
     metrics: list[dict[str, Any]] = []
     rankings: list[dict[str, Any]] = []
     for direction in ("i2t", "t2i"):
         for method, seed in [("cosine", -1), *((loss, seed) for loss in world.losses for seed in world.seeds)]:
-            for protocol in ("lists", "gallery" if method == "cosine" else f"top-{TOP}"):
+            for protocol in ("lists", *(["gallery"] if method == "cosine" else [f"top-{n}" for n in world.depths])):
                 _evaluate(metrics, rankings, world, direction, method, seed, protocol)
+        for depth in world.depths:
+            _evaluate(metrics, [], world, direction, "oracle", -1, f"top-{depth}")
     for name, rows in (("metrics", metrics), ("rankings", rankings)):
         pq.write_table(encoded(pd.DataFrame(rows)), stage.directory / f"{name}.parquet", row_group_size=5000)
-    write_json(stage.directory / "summary.json", {"rows": [], "split": "test", "top_n": TOP})
+    write_json(stage.directory / "summary.json", {"rows": [], "split": "test", "top_n": world.depths})
     lists = {"random_candidates": 40, "hard_negatives": LIST - 1, "positives": "one", "captions": "one", "seed": 0}
     stage.finish(
         counts={"queries": {"i2t": world.images, "t2i": world.images}, "rankings": len(rankings)},
@@ -212,8 +215,9 @@ def _evaluate(
     protocol: str,
 ) -> None:
     """All queries of one method on one protocol."""
-    keys = {"method": method, "loss": "" if method == "cosine" else method}
-    keys |= {"ranker": "" if method == "cosine" else "context_aware", "seed": np.int32(seed), "direction": direction}
+    untrained = method in ("cosine", "oracle")
+    keys = {"method": method, "loss": "" if untrained else method}
+    keys |= {"ranker": "" if untrained else "context_aware", "seed": np.int32(seed), "direction": direction}
     keys |= {"split": "test", "protocol": protocol}
     for number in range(world.images):
         order, relevant, scores = _ranking(world, direction, method, seed, protocol, number)
@@ -243,11 +247,13 @@ def _ranking(
     own = np.random.default_rng([number, direction == "i2t", seed + 1, *method.encode()]).normal(size=len(items))
     lead = 2.3 if direction == "t2i" else 1.9
     first = noise + lead * right
-    chosen = np.argsort(-first, kind="stable")[:TOP] if protocol.startswith("top") else np.arange(len(items))
+    depth = int(protocol.removeprefix("top-")) if protocol.startswith("top") else 0
+    chosen = np.argsort(-first, kind="stable")[:depth] if depth else np.arange(len(items))
     if protocol == "lists":
         wrong = np.flatnonzero(~right)
         chosen = np.concatenate([np.flatnonzero(right), wrong[np.argsort(-first[wrong])[: LIST - 1]]])
-    score = first if method == "cosine" else 0.8 * noise + 0.7 * own + (lead + SKILL[method]) * right
+    score = first if method == "cosine" else 0.8 * noise + 0.7 * own + (lead + SKILL.get(method, 0)) * right
+    score = right.astype(float) if method == "oracle" else score
     order = chosen[np.argsort(-score[chosen], kind="stable")]
     relevant = {items[i][1] for i in np.flatnonzero(right)}
     return [items[i][1] for i in order], relevant, [float(score[i]) for i in order]

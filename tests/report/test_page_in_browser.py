@@ -24,7 +24,9 @@ def test_page_opens(page, made, width, dark):
     assert page.trouble == []
     assert page.requests == [url]
     assert page.value("document.querySelectorAll('#results table').length") == 4
-    assert page.value("document.querySelectorAll('#results tbody tr').length") == 4 * (1 + 4)
+    assert (
+        page.value("document.querySelectorAll('#results tbody tr').length") == 4 * (1 + 4) + 2
+    )  # the ceilings of the top N
     assert page.value("document.querySelector('#results tbody tr').innerText").startswith("First stage")
     assert page.value("document.images.length") == made.manifest.counts["pictures"] > 0
     assert page.value("[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt)")

@@ -65,6 +65,19 @@ def test_page_has_all_parts(made):
     assert "scene900" in made.page
 
 
+def test_several_depths_have_a_section_with_charts_and_tables(tmp_path):
+    config = make_run(tmp_path, dataclasses.replace(SMALL, depths=(5, 20)))
+    report(config)
+    page, markdown = read_text(config, "report.html"), read_text(config, "report.md")
+    section = page.split('<section id="depths">')[1].split("</section>")[0]
+    assert section.count("<svg") == section.count("<table") == 2 * 2  # hit@1 and recall@10, two directions
+    assert section.count(">Best possible</th>") == 2 * 2
+    assert "### hit@1, full gallery, image → text" in markdown
+    assert len(re.findall(r"^\| Best possible ", markdown, re.MULTILINE)) == 2 * 2 + 2 * 2
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+
+
 def test_page_needs_nothing_else(made):
     assert not re.search(r'(src|href)="(?!data:|#)', made.page)
     assert "<script" not in made.page

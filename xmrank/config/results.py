@@ -28,7 +28,8 @@ class EvaluateConfig:
     """On the full gallery, rankers re-rank the first stage's this many; several numbers give quality over N."""
     galleries: tuple[str, ...] = ()
     """Galleries beside the full one, of the first images of the reported split: `1000` is one of 1,000 images, `5x1000`
-    five of them one after another, averaged. COCO's protocols 1K, 5-fold 1K and 5K are `1000 5x1000 5000`."""
+    five of them one after another, averaged over all their queries. COCO's protocols 1K, 5-fold 1K and 5K are
+    `1000 5x1000 5000`."""
     trec: TrecFiles = "gzip"
     """How the rankings are also written as TREC run and qrels files, which ir_measures and ranx read."""
     overwrite: bool = False
