@@ -15,7 +15,8 @@ SCHEMA = 1
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
 WORK = "work"
-NOT_HASHED = {PLAN, MANIFEST, "tracking.json"}
+NOT_HASHED = {PLAN, MANIFEST, "tracking.json", "results.html"}
+"""Not part of the output: the page of a ranking can be made, and made anew, at any time."""
 
 
 @dataclass(frozen=True)
