@@ -183,9 +183,7 @@ def fetch_ranker(where: str, direction: Direction | None, folder: Path) -> Path:
         return directory
     best = best_rankers(directory)
     if direction is None:
-        raise ConfigError(
-            f"--ranker {where}: a training of both directions; give --direction {' or '.join(DIRECTIONS)}"
-        )
+        raise ConfigError(f"--ranker {where}: a training; give --direction {' or '.join(DIRECTIONS)}")
     if direction not in best:
         raise DataError(f"--ranker {where}: no ranker of the direction {direction} there")
     return best[direction].directory

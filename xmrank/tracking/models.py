@@ -131,13 +131,14 @@ def settle(
     beats: Callable[[Mapping[str, str]], bool],
 ) -> str:
     """Decide about the alias, once for each version; returns the version that holds it."""
-    holder = client.get_registered_model(name).aliases.get(alias)
+    aliases = client.get_registered_model(name).aliases
+    holder = str(aliases[alias]) if alias in aliases else None
     if holder is None or (SETTLED not in tags and holder != version and beats(tags_of(client, name, holder))):
         client.set_registered_model_alias(name, alias, version)
         holder = version
     if SETTLED not in tags:
         client.set_model_version_tag(name, version, SETTLED, "true")
-    return str(holder)
+    return holder
 
 
 def tags_of(client: MlflowClient, name: str, version: str) -> dict[str, str]:
