@@ -7,23 +7,26 @@ from typing import Any
 
 from xmrank import tracking
 from xmrank.candidates import mine
-from xmrank.config import ExperimentConfig
+from xmrank.config import ExperimentConfig, RegisterConfig
 from xmrank.embedding.embed import embed
 from xmrank.errors import ConfigError
 from xmrank.files import write_json
 from xmrank.paths import home, resolve
 from xmrank.ranking.evaluate import evaluate
+from xmrank.ranking.registry import register
 from xmrank.report import report
-from xmrank.stage import Manifest
+from xmrank.stage import Manifest, read_manifest
+from xmrank.training.train import STAGE as TRAIN
 from xmrank.training.train import TRACKING, connect_tracking, train
 
 PARENT = "parent"
 REPORTED = "reported"
+REGISTERED = "registered"
 REPORT_FILES = ("report.html", "report.md", "table.csv", "table.tex")
 
 
 def experiment(config: ExperimentConfig) -> Manifest:
-    """Embed, mine, train, evaluate and report; what earlier runs finished is kept.
+    """Embed, mine, train, evaluate and report, and register the best rankers; what earlier runs finished is kept.
 
     Returns:
         The report's manifest.
@@ -40,6 +43,7 @@ def experiment(config: ExperimentConfig) -> Manifest:
         train(config.train, parent.begin)
         evaluate(config.evaluate)
         manifest = report(config.report)
+        parent.register(output / "rankers")
         parent.finish(manifest, output / "report")
     except BaseException:
         parent.fail()
@@ -104,7 +108,19 @@ class Parent:
             tracking.log_artifacts(self.uri, run, *(folder / name for name in REPORT_FILES))
         if self.running and self.uri and self.run:
             tracking.end(self.uri, self.run)
-            write_json(self.path, {**self.known, REPORTED: manifest.fingerprint})
+            self.note(REPORTED, manifest.fingerprint)
+
+    def register(self, rankers: Path) -> None:
+        """Register the best rankers, unless an earlier run did so under this name: asking MLflow takes seconds."""
+        done = f"{self.config.register} {read_manifest(rankers, TRAIN).fingerprint}"
+        if self.config.registers and self.known.get(REGISTERED) != done:
+            register(RegisterConfig(rankers, self.config.register))
+            self.note(REGISTERED, done)
+
+    def note(self, key: str, value: str) -> None:
+        """Keep something for later runs."""
+        self.known[key] = value
+        write_json(self.path, self.known)
 
     def fail(self) -> None:
         """End the run as failed, if it was begun."""

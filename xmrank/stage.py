@@ -15,7 +15,8 @@ SCHEMA = 1
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
 WORK = "work"
-NOT_HASHED = {PLAN, MANIFEST, "tracking.json", "timing.json"}
+NOT_HASHED = {PLAN, MANIFEST, "tracking.json", "timing.json", "results.html"}
+"""Not part of the output: run ids, times, and the page of a ranking, which can be made anew at any time."""
 
 
 @dataclass(frozen=True)

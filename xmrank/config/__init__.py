@@ -5,6 +5,7 @@ from xmrank.config.embed import ColumnsConfig, EmbedConfig, ScenesConfig
 from xmrank.config.encoder import TrainEncoderConfig
 from xmrank.config.experiment import ExperimentConfig
 from xmrank.config.mine import MineConfig
+from xmrank.config.rank import RankConfig, RegisterConfig
 from xmrank.config.results import EvaluateConfig, ReportConfig
 from xmrank.config.train import RankerConfig, TrainConfig
 from xmrank.config.tune import TuneConfig
@@ -18,7 +19,9 @@ __all__ = [
     "EvaluateConfig",
     "ExperimentConfig",
     "MineConfig",
+    "RankConfig",
     "RankerConfig",
+    "RegisterConfig",
     "ReportConfig",
     "ScenesConfig",
     "TrainConfig",

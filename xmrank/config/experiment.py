@@ -6,6 +6,7 @@ from pathlib import Path
 from xmrank.config.base import RUN
 from xmrank.config.embed import EmbedConfig
 from xmrank.config.mine import MineConfig
+from xmrank.config.rank import check_model_name
 from xmrank.config.results import EvaluateConfig, ReportConfig
 from xmrank.config.train import TrainConfig
 
@@ -16,6 +17,8 @@ class ExperimentConfig:
 
     output: Path = RUN
     """Directory of the whole run; each stage gets a directory in it."""
+    register: str = "xmrank"
+    """The best ranker of each direction is registered with MLflow as NAME-i2t and NAME-t2i, alias best; none: not."""
     overwrite: bool = False
     """Empty the directories of all stages first."""
     embed: EmbedConfig = field(default_factory=EmbedConfig)
@@ -28,3 +31,11 @@ class ExperimentConfig:
     """Results."""
     report: ReportConfig = field(default_factory=ReportConfig)
     """Table and page."""
+
+    def __post_init__(self) -> None:
+        check_model_name("--register", self.register)
+
+    @property
+    def registers(self) -> bool:
+        """Whether rankers are registered."""
+        return self.register.lower() != "none"

@@ -1,4 +1,4 @@
-"""MLflow, and nothing else of xmrank: runs, metrics, artefacts."""
+"""MLflow, and nothing else of xmrank: runs, metrics, artefacts, registered models."""
 
 from xmrank.tracking.runs import (
     TrackingError,

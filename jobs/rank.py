@@ -1,0 +1,12 @@
+"""Rank a gallery for new queries: captions in a text file, a folder of images, or a parquet file.
+
+    python jobs/rank.py --queries captions.txt --embeddings runs/demo/embeddings --split test --top-n 50 --page 20 \\
+        --output runs/demo/ranking
+"""
+
+from xmrank.commandline import run
+from xmrank.config import RankConfig
+from xmrank.report.ranked import rank_and_show
+
+if __name__ == "__main__":
+    run(rank_and_show, RankConfig)

@@ -1,0 +1,11 @@
+"""Register the best ranker of each direction of a training with MLflow.
+
+python jobs/register.py --rankers runs/demo/rankers --name flickr
+"""
+
+from xmrank.commandline import run
+from xmrank.config import RegisterConfig
+from xmrank.ranking.registry import register
+
+if __name__ == "__main__":
+    run(register, RegisterConfig)

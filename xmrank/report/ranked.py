@@ -1,0 +1,152 @@
+"""The page of a ranking: queries with their best results, as one HTML file that needs no other."""
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from xmrank.config import RankConfig
+from xmrank.datasets.locations import read_bytes
+from xmrank.embedding import EmbeddingStore
+from xmrank.errors import XmrankError
+from xmrank.files import write_text
+from xmrank.paths import resolve
+from xmrank.ranking.queries import read_queries
+from xmrank.ranking.rank import RESULTS, STEPS, rank
+from xmrank.report.pictures import Album, Picture, thumbnail
+from xmrank.report.text import DIRECTION_NAMES
+from xmrank.stage import Manifest
+
+PAGE = "results.html"
+SHOWN = 10
+QUERY_SIDE, CANDIDATE_SIDE = 320, 176
+
+
+@dataclass(frozen=True)
+class Item:
+    """A result as it is shown."""
+
+    id: str
+    text: str | None
+    picture: Picture | None
+    first_rank: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """A query with its best results."""
+
+    id: str
+    text: str | None
+    picture: Picture | None
+    items: tuple[Item, ...]
+
+
+def rank_and_show(config: RankConfig) -> Manifest:
+    """Rank, and write the page when ``--page`` asks for one; it is made of the results, whoever made them.
+
+    Raises:
+        ConfigError, DataError: as ``rank`` does.
+    """
+    manifest = rank(config)
+    if config.page:
+        directory = resolve(config.output)
+        write_text(directory / PAGE, render(config, manifest, read_cards(config, manifest, directory / RESULTS)))
+        print(f"page: {directory / PAGE}")
+    return manifest
+
+
+def read_cards(config: RankConfig, manifest: Manifest, results: Path) -> list[Card]:
+    """The first queries of the results with their pictures."""
+    rows = first_queries(results, config.page)
+    is_image = manifest.settings["direction"] == "i2t"
+    album = album_of(resolve(config.embeddings), [] if is_image else [row["candidate_id"] for row in rows])
+    asked = query_pictures(config) if is_image else {}
+    cards: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        cards.setdefault(row["query_id"], []).append(row)
+    return [
+        Card(
+            query,
+            found[0]["query"],
+            picture_of(asked.get(query), QUERY_SIDE),
+            tuple(item_of(row, album, is_image=is_image) for row in found),
+        )
+        for query, found in cards.items()
+    ]
+
+
+def item_of(row: dict[str, Any], album: Album, *, is_image: bool) -> Item:
+    """One result; a caption for an image, a picture for a caption."""
+    picture = None if is_image else album.picture(row["candidate_id"], CANDIDATE_SIDE)
+    return Item(row["candidate_id"], row["candidate"], picture, row["first_rank"])
+
+
+def first_queries(results: Path, count: int) -> list[dict[str, Any]]:
+    """The rows of the first queries down to rank ``SHOWN``; reads no more of the file than it needs."""
+    rows: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for batch in pq.ParquetFile(results).iter_batches():
+        for row in batch.filter(pa.compute.field("rank") <= SHOWN).to_pylist():
+            seen.add(row["query_id"])
+            if len(seen) > count:
+                return rows
+            rows.append(row)
+    return rows
+
+
+def album_of(embeddings: Path, image_ids: list[str]) -> Album:
+    """Where the files of these images are."""
+    store = EmbeddingStore.open(embeddings)
+    if store.images_root is None or not image_ids:
+        return Album(None, {}, {})
+    wanted = store.images.filter(pa.compute.field("image_id").isin(list(set(image_ids))))
+    places = zip(wanted["image_id"].to_pylist(), wanted["location"].to_pylist(), strict=True)
+    return Album(store.images_root, dict(places), {})
+
+
+def query_pictures(config: RankConfig) -> dict[str, str]:
+    """Query id → address of its image; none for embeddings."""
+    assert config.queries
+    queries = read_queries(resolve(config.queries), config.column, "i2t")
+    return dict(zip(queries.ids, queries.items, strict=True)) if queries.kind == "image" else {}
+
+
+def picture_of(address: str | None, side: int) -> Picture | None:
+    """An image made small; None where there is none, or it cannot be read."""
+    if address is None:
+        return None
+    try:
+        return thumbnail(read_bytes(address), side)
+    except (XmrankError, OSError, ValueError, SyntaxError):
+        return None
+
+
+def render(config: RankConfig, manifest: Manifest, cards: list[Card]) -> str:
+    """The page; ids, captions and whatever else comes from data is escaped."""
+    environment = Environment(
+        loader=PackageLoader("xmrank.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = resources.files("xmrank.report").joinpath("templates/page.css").read_text()
+    return environment.get_template("ranked.html.jinja").render(
+        title=config.title,
+        style=Markup(style),  # noqa: S704 - a file of this package
+        cards=cards,
+        counts=manifest.counts,
+        ranker=manifest.settings["ranker"],
+        inputs=manifest.inputs,
+        is_image=manifest.settings["direction"] == "i2t",
+        direction=DIRECTION_NAMES[manifest.settings["direction"]],
+        steps=STEPS,
+        milliseconds=manifest.settings["milliseconds_per_query"],
+        left_out=manifest.left_out,
+    )

@@ -1,0 +1,220 @@
+"""Models in MLflow: logged as code beside plain files, registered once, with an alias; nothing is ever pickled."""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import Schema, TensorSpec
+
+from xmrank.tracking.runs import TrackingError, defaults, experiment_id, reason, status
+
+CODE = Path(__file__).with_name("model_code.py")
+FINGERPRINT = "fingerprint"
+SETTLED = "settled"
+"""Tag of a version about whose alias was decided: a rerun does not take the alias back."""
+Shape = tuple[int, ...]
+
+
+def surroundings(uri: str) -> AbstractContextManager[None]:
+    """What MLflow reads from the environment: where ``models:/…`` leads, and no bar for a copy of two files."""
+    return defaults({"MLFLOW_TRACKING_URI": uri, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"})
+
+
+@dataclass(frozen=True)
+class Package:
+    """A model as it is logged.
+
+    Attributes:
+        folder: plain files that are the model.
+        loader: what makes a function of named arrays out of the folder, as ``module:function``.
+        inputs: name → example array; few rows, it is kept with the model.
+        shapes: name → shape that the input may have, -1 where any length is allowed.
+        output: shape of the result, float32.
+        requirements: pip requirements; given, because MLflow takes long to find them out.
+    """
+
+    folder: Path
+    loader: str
+    inputs: Mapping[str, np.ndarray]
+    shapes: Mapping[str, Shape]
+    output: Shape
+    requirements: Sequence[str]
+
+    @property
+    def signature(self) -> ModelSignature:
+        """The names, types and shapes of inputs and output."""
+        inputs = [TensorSpec(array.dtype, self.shapes[name], name) for name, array in self.inputs.items()]
+        return ModelSignature(Schema(inputs), Schema([TensorSpec(np.dtype(np.float32), self.output)]))
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of a registered model.
+
+    Attributes:
+        new: whether it was registered now; else an earlier call did.
+        holder: the version that the alias names.
+    """
+
+    name: str
+    version: str
+    new: bool
+    holder: str
+
+
+def register(
+    uri: str,
+    home: Path,
+    name: str,
+    package: Package,
+    *,
+    fingerprint: str,
+    tags: Mapping[str, str],
+    alias: str,
+    beats: Callable[[Mapping[str, str]], bool],
+    run: str | None = None,
+) -> Registered:
+    """Log a model and register it under a name, unless the same was; then give it the alias if it deserves it.
+
+    Args:
+        uri, home: as for ``begin``.
+        name: of the registered model.
+        package: the model.
+        fingerprint: of its content; a version with the same one is not made twice.
+        tags: of the version.
+        alias: moves here from another version only when ``beats`` says so of that one's tags.
+        run: id of the run that made the model; one that is not there is left out.
+
+    Raises:
+        TrackingError: the server has no registry, or refuses.
+    """
+    try:
+        with surroundings(uri):
+            client = MlflowClient(uri)
+            if not client.search_registered_models(f"name='{name}'"):
+                client.create_registered_model(name)
+            versions = client.search_model_versions(f"name='{name}'")
+            known = next((v for v in versions if v.tags.get(FINGERPRINT) == fingerprint), None)
+            version = known or add_version(
+                client, name, logged(client, home, package, fingerprint, tags, run), {FINGERPRINT: fingerprint, **tags}
+            )
+            holder = settle(client, name, str(version.version), version.tags, alias, beats)
+        return Registered(name, str(version.version), known is None, holder)
+    except Exception as error:  # MLflow, SQLAlchemy and requests each raise their own
+        raise TrackingError(f"{uri}: the model {name} cannot be registered there: {reason(error)}") from error
+
+
+def add_version(client: MlflowClient, name: str, model: Any, tags: Mapping[str, str]) -> Any:
+    """A logged model as a new version of a registered one."""
+    return client.create_model_version(
+        name, f"models:/{model.model_id}", run_id=model.source_run_id, model_id=model.model_id, tags=dict(tags)
+    )
+
+
+def settle(
+    client: MlflowClient,
+    name: str,
+    version: str,
+    tags: Mapping[str, str],
+    alias: str,
+    beats: Callable[[Mapping[str, str]], bool],
+) -> str:
+    """Decide about the alias, once for each version; returns the version that holds it."""
+    aliases = client.get_registered_model(name).aliases
+    holder = str(aliases[alias]) if alias in aliases else None
+    if holder is None or (SETTLED not in tags and holder != version and beats(tags_of(client, name, holder))):
+        client.set_registered_model_alias(name, alias, version)
+        holder = version
+    if SETTLED not in tags:
+        client.set_model_version_tag(name, version, SETTLED, "true")
+    return holder
+
+
+def tags_of(client: MlflowClient, name: str, version: str) -> dict[str, str]:
+    """The tags of a version."""
+    return dict(client.get_model_version(name, version).tags)
+
+
+def logged(
+    client: MlflowClient, home: Path, package: Package, fingerprint: str, tags: Mapping[str, str], run: str | None
+) -> Any:
+    """The logged model of this content: what a call that was killed before it could register it left, or a new one."""
+    experiment = experiment_id(client, home)
+    found = client.search_logged_models([experiment], filter_string=f"tags.{FINGERPRINT} = '{fingerprint}'")
+    ready = [model for model in found if model.status == LoggedModelStatus.READY]
+    return ready[0] if ready else log(client, experiment, package, {FINGERPRINT: fingerprint, **tags}, run)
+
+
+def log(client: MlflowClient, experiment: str, package: Package, tags: Mapping[str, str], run: str | None) -> Any:
+    """Log a model; it belongs to the run where there is one."""
+    run = run if run and status(client.tracking_uri, run) else None
+    params = client.get_run(run).data.params if run else {}
+    model = client.create_logged_model(experiment, "ranker", run, dict(tags), params, "ranker")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model"
+            save(path, package, Model(model_uuid=model.model_id, run_id=run, model_id=model.model_id))
+            client.log_model_artifacts(model.model_id, str(path))
+        if run:
+            client.log_outputs(run, [LoggedModelOutput(model.model_id, 0)])
+    except BaseException:
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+        raise
+    return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def save(path: Path, package: Package, model: Model) -> None:
+    """Write a model as MLflow keeps it; the example is tried on the way."""
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.save_model(
+            path,
+            mlflow_model=model,
+            python_model=str(CODE),
+            artifacts={"model": str(package.folder)},
+            model_config={"loader": package.loader},
+            signature=package.signature,
+            input_example=dict(package.inputs),
+            pip_requirements=list(package.requirements),
+        )
+
+
+def download(uri: str, model: str, folder: Path) -> Path:
+    """Fetch the files of a registered model.
+
+    Args:
+        uri: what ``connect`` returned.
+        model: ``models:/name@alias`` or ``models:/name/version``.
+        folder: where they go.
+
+    Returns:
+        The folder that was logged, below ``folder``.
+
+    Raises:
+        TrackingError: no such model, version or alias, or its files are gone; it names what there is.
+    """
+    try:
+        with surroundings(uri):
+            place = mlflow.artifacts.download_artifacts(f"{model}/artifacts", dst_path=str(folder), tracking_uri=uri)
+        return next(path for path in Path(place).iterdir() if path.is_dir())
+    except (MlflowException, OSError, StopIteration) as error:
+        known = ", ".join(names(uri)) or "none"
+        raise TrackingError(f"{model}: no such model in {uri}: {reason(error)} (registered there: {known})") from None
+
+
+def names(uri: str) -> list[str]:
+    """The registered models with their aliases, as URIs."""
+    models = MlflowClient(uri).search_registered_models(max_results=20)
+    return [f"models:/{model.name}@{alias}" for model in models for alias in sorted(model.aliases)]
