@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xmrank.commandline import find_cause, parse, run
-from xmrank.config import EmbedConfig, ExperimentConfig, MineConfig, TrainConfig
+from xmrank.config import EmbedConfig, ExperimentConfig, MineConfig, TrainConfig, TuneConfig
 from xmrank.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parent.parent
@@ -68,9 +68,15 @@ def test_an_experiment_takes_the_whole_preset():
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
-def test_every_preset_suits_the_experiment_and_names_the_command_that_runs_it(name):
-    parsed(ExperimentConfig, "--preset", name, name="experiment")
-    assert (PRESETS / f"{name}.yaml").read_text().startswith("# python jobs/")
+def test_every_preset_suits_the_experiment_or_is_for_the_job_that_it_names(name):
+    first = (PRESETS / f"{name}.yaml").read_text().splitlines()[0]
+    assert first.startswith("# python jobs/")
+    if first.startswith("# python jobs/tune.py"):
+        assert parsed(TuneConfig, "--preset", name, name="tune").space
+        with pytest.raises(ConfigError, match=f"^--preset {name}: is for tune.py, which is no stage of an experiment"):
+            parsed(ExperimentConfig, "--preset", name, name="experiment")
+    else:
+        parsed(ExperimentConfig, "--preset", name, name="experiment")
 
 
 def test_lists_switches_and_nothing_in_yaml(preset):

@@ -89,8 +89,10 @@ def fingerprints(run):
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_suits_every_job(preset, job):
-    config = parse(JOBS[job], ["--preset", preset.stem], name=job, presets=preset.parent)
     values = yaml.safe_load(preset.read_text())
+    if job == "experiment" and "tune" in values:
+        pytest.skip("a preset of a search")
+    config = parse(JOBS[job], ["--preset", preset.stem], name=job, presets=preset.parent)
     section = values if job == "experiment" else values.get(job, {})
     for name, value in section.items():
         if not isinstance(value, dict):

@@ -55,6 +55,8 @@ def parse(config_type: type[Config], arguments: list[str], *, name: str, presets
     values: Mapping[str, Any] = read_preset(preset, presets) if preset else {}
     if name != "experiment":
         values = section_of(values, name, preset, presets.parent)
+    else:
+        refuse_other_jobs(values, config_type, preset, presets.parent)
     arguments = [*flags_of(values), *arguments]
     complaint = io.StringIO()
     try:
@@ -118,6 +120,13 @@ def section_of(values: Mapping[str, Any], name: str, preset: str | None, scripts
     if not isinstance(section, Mapping):
         raise ConfigError(f"--preset {preset}: {name} is {section}, expected a mapping of its settings")
     return section
+
+
+def refuse_other_jobs(values: Mapping[str, Any], config_type: type[Any], preset: str | None, scripts: Path) -> None:
+    """Raise ConfigError when a preset is for a job that is no stage of an experiment."""
+    for key in values:
+        if (scripts / f"{key}.py").is_file() and key not in config_type.__dataclass_fields__:
+            raise ConfigError(f"--preset {preset}: is for {key}.py, which is no stage of an experiment")
 
 
 def flags_of(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
