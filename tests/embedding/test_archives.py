@@ -68,8 +68,8 @@ def encoded(monkeypatch):
     """Shards are encoded in this process, without a cluster; how many were."""
     names = []
 
-    def here(shards, settings, work, workers):
-        encoder = ShardEncoder(settings, work)
+    def here(shards, settings, preparer, work, workers):
+        encoder = ShardEncoder(settings, preparer, work)
         for shard in shards:
             names.append(f"{shard.kind}-{shard.number}")
             result = encoder(vars(shard))
