@@ -14,7 +14,7 @@ from xmrank.embedding.importing import import_embeddings
 from xmrank.embedding.planning import Earlier, Plan, look_back, make_plan, refuse_other_reuse
 from xmrank.embedding.preparing import Preparer
 from xmrank.embedding.ray_stage import choose_batch_size, encode_shards
-from xmrank.embedding.reuse import reusable
+from xmrank.embedding.reuse import refuse_output, reusable
 from xmrank.embedding.shards import Shard, read_report
 from xmrank.embedding.store import STAGE, EmbeddingStore
 from xmrank.errors import DataError
@@ -51,7 +51,10 @@ def embed(config: EmbedConfig) -> Manifest:
 
 def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manifest:
     """Embed a data set that has been read."""
+    reuse = resolve(config.reuse) if config.reuse else None
     refuse_missing(dataset, config.max_broken)
+    if reuse:
+        refuse_output(reuse, output)
     stage = Stage.open(
         output,
         STAGE,
@@ -64,7 +67,7 @@ def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manife
         return stage.done
     encoder = load_encoder(config.model, config.pretrained, init_seed=config.init_seed, precision=config.precision)
     about = describe(encoder, config)
-    known = reusable(resolve(config.reuse), about, config.dtype, output) if config.reuse else None
+    known = reusable(reuse, about, config.dtype) if reuse else None
     plan = make_plan(dataset, config.shard_size, stage.work, known)
     earlier = look_back(plan, stage.work)
     refuse_other_reuse(earlier.settings, known, output)

@@ -58,20 +58,23 @@ def known_texts(store: EmbeddingStore, texts: pa.Array) -> pa.Array:
     return pc.index_in(texts, store.captions["text"].combine_chunks()).cast(pa.int64())
 
 
-def reusable(directory: Path, encoder: dict[str, Any], dtype: str, output: Path) -> EmbeddingStore:
+def refuse_output(directory: Path, output: Path) -> None:
+    """Raise DataError when ``--reuse`` names the output itself, before anything there is overwritten."""
+    if directory.resolve() == output.resolve():
+        raise DataError(f"--reuse {directory}: is the --output itself; give the new store another --output")
+
+
+def reusable(directory: Path, encoder: dict[str, Any], dtype: str) -> EmbeddingStore:
     """The store of ``--reuse``, after the check that its embeddings are what this encoder would give.
 
     Args:
         directory: where it is.
         encoder: what the new store will record of its encoder.
         dtype: number format of the new store.
-        output: the new store's directory.
 
     Raises:
-        DataError: it is the output itself, no finished store, imported, of another encoder or number format.
+        DataError: it is no finished store, imported, of another encoder or number format.
     """
-    if directory == output:
-        raise DataError(f"--reuse {directory}: is the --output itself; give the new store another --output")
     store = EmbeddingStore.open(directory)
     for name in SAME_ENCODER:
         if store.encoder.get(name) != encoder[name]:
