@@ -10,8 +10,10 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from ray import cloudpickle
 
 from xmrank.embedding import preparing, shards
+from xmrank.embedding.encoder import load_encoder
 from xmrank.embedding.pictures import Pixels
 from xmrank.embedding.preparing import Preparer, fetches
 from xmrank.embedding.shards import Prepared, ShardReport, encode_shard, forget_changed, read_report, write_items
@@ -68,6 +70,11 @@ def pictures(tmp_path):
     return [str(tmp_path / name) for name in ("0.png", "1.png", "2.png", "3.jpg", "4.png")]
 
 
+@pytest.fixture(autouse=True)
+def toy_tokenizer(monkeypatch):
+    monkeypatch.setattr(preparing, "tokenizer_of", lambda model: lengths)
+
+
 @pytest.fixture
 def work(tmp_path):
     (tmp_path / "work").mkdir()
@@ -82,7 +89,7 @@ def planned(work, kind, items, number=0, copied=None):
 
 
 def preparer(batch_size=2, **parameters):
-    return Preparer(Pixels(mean_colour), lengths, batch_size, **parameters)
+    return Preparer(Pixels(mean_colour), "toy", batch_size, **parameters)
 
 
 def encoded(shard, work, toy, batch_size=2, dtype="float32", **parameters):
@@ -99,6 +106,14 @@ def test_captions_are_encoded_in_batches(work):
     assert array[:, 0].tolist() == [1, 2, 3, 4, 5]
     assert toy.batches == [2, 2, 1]
     assert report == read_report(shard, work) == ShardReport(items=5, settings={"batch_size": 2})
+
+
+def test_a_preparer_is_small_enough_to_be_sent_with_an_actor():
+    """Beyond 100 KB, Ray keeps an actor's arguments in the object store, and what is lost there cannot be restarted."""
+    encoder = load_encoder("xmrank-tiny")
+    sent = Preparer(encoder.pixels, encoder.name, 64)
+    assert sent.tokenizer  # found, and still not sent
+    assert len(cloudpickle.dumps(sent)) < 10_000
 
 
 def test_what_is_copied_is_not_encoded(work):

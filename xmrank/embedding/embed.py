@@ -95,7 +95,7 @@ def prepared_for(
     """What prepares the shards; its batch size is that of earlier runs, or 0 when none has found one."""
     size = config.batch_size or earlier.get("batch_size", 0)
     settings = {"batch_size": size, "reuse": known.fingerprint if known else None}
-    return Preparer(encoder.pixels, encoder.tokenizer, size, known.directory if known else None, settings)
+    return Preparer(encoder.pixels, encoder.name, size, known.directory if known else None, settings)
 
 
 def with_batch_size(preparer: Preparer, settings: dict[str, Any], largest: int) -> Preparer:

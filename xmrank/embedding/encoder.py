@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -111,7 +111,7 @@ def load_encoder(
         if init_seed is not None:
             torch.manual_seed(init_seed)
         loaded, preprocess = _create(model, weights, precision, device)
-        tokenizer = open_clip.get_tokenizer(model)
+        tokenizer = tokenizer_of(model)
     return Encoder(
         name=model,
         model=loaded,
@@ -129,6 +129,12 @@ def load_encoder(
 def register_bundled() -> None:
     """Make open_clip know our model configurations; from then on they are models like any other."""
     open_clip.add_model_config(BUNDLED)
+
+
+def tokenizer_of(model: str) -> Callable[[list[str]], Tensor]:
+    """The tokenizer of a model that is known to exist."""
+    register_bundled()
+    return cast(Callable[[list[str]], Tensor], open_clip.get_tokenizer(model))
 
 
 def hash_weights(model: nn.Module) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from xmrank.datasets.locations import container, read_bytes
 from xmrank.datasets.places import suffix
+from xmrank.embedding.encoder import tokenizer_of
 from xmrank.embedding.pictures import Pixels, decode
 from xmrank.embedding.reuse import KnownImages
 from xmrank.embedding.shards import Batch, Prepared, Shard, ShardReport
@@ -29,14 +30,15 @@ class Preparer:
     """Prepares shards for an encoder without its model; small enough to be sent to any process.
 
     Attributes:
-        pixels, tokenizer: the encoder's.
+        pixels: the encoder's.
+        model: its name, which the tokenizer is found by: with its vocabulary it would be too large to send.
         batch_size: items the encoder takes at once.
         reuse: store whose embeddings are taken over where an image's bytes are the same.
         settings: what every report records.
     """
 
     pixels: Pixels
-    tokenizer: Callable[[list[str]], Tensor]
+    model: str
     batch_size: int
     reuse: Path | None = None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -46,8 +48,13 @@ class Preparer:
         """The images of the store ``reuse``, opened once a process."""
         return KnownImages.of(self.reuse) if self.reuse else None
 
+    @cached_property
+    def tokenizer(self) -> Callable[[list[str]], Tensor]:
+        """The encoder's tokenizer, made once a process."""
+        return tokenizer_of(self.model)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "known"}
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def prepare(self, shard: Shard, work: Path) -> Prepared:
         """A shard's batches, each made when it is asked for.
