@@ -1,6 +1,6 @@
 """The embedding job as a process of its own, whose workers write down what they encode and take their time over it.
 
-    python cluster_driver.py store data log seconds
+    python cluster_driver.py folder log seconds
 
 The cluster is the one that RAY_ADDRESS names.
 """
@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from embedding_samples import scattered
+from embedding_samples import configured
 
 from xmrank.embedding import ray_stage
 from xmrank.embedding.embed import embed
@@ -36,6 +36,6 @@ def slow_and_written_down(log, seconds):
 
 
 if __name__ == "__main__":
-    store, data, log, seconds = sys.argv[1:]
+    folder, log, seconds = sys.argv[1:]
     ray_stage.ShardEncoder = slow_and_written_down(log, float(seconds))
-    embed(scattered(Path(store), Path(data)))
+    embed(configured(Path(folder), workers=0))

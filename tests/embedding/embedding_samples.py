@@ -6,18 +6,18 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from xmrank.config import EmbedConfig, ScenesConfig
+from xmrank.config import EmbedConfig
 
 IMAGES, CAPTIONS = 12, 2
 SPLITS = ("train", "train", "val", "test")
 
 
-def make_pictures(folder):
-    """Twelve JPEG files of noise with two captions each, in Karpathy's form."""
+def make_pictures(folder, images=IMAGES):
+    """JPEG files of noise with two captions each, in Karpathy's form."""
     generator = np.random.default_rng(0)
     (folder / "pictures").mkdir(parents=True)
     entries = []
-    for number in range(IMAGES):
+    for number in range(images):
         noise = generator.integers(0, 255, (24, 20 + number, 3), np.uint8)
         Image.fromarray(noise).save(folder / "pictures" / f"{number}.jpg")
         captions = [{"raw": f"picture {number} in words {place}"} for place in range(CAPTIONS)]
@@ -42,9 +42,3 @@ def configured(folder, **parameters):
         ),
         **parameters,
     )
-
-
-def scattered(output, data):
-    """120 scenes with 600 captions in shards of 10, on all of a cluster."""
-    sizes = ScenesConfig(train=100, val=10, test=10, folder=data)
-    return EmbedConfig(output=output, scenes=sizes, batch_size=5, shard_size=10, dtype="float32")

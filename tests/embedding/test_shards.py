@@ -109,7 +109,7 @@ def test_captions_are_encoded_in_batches(work):
 
 
 def test_a_preparer_is_small_enough_to_be_sent_with_an_actor():
-    """Beyond 100 KB, Ray keeps an actor's arguments in the object store, and what is lost there cannot be restarted."""
+    """Every actor that starts, or starts again, gets a copy."""
     encoder = load_encoder("xmrank-tiny")
     sent = Preparer(encoder.pixels, encoder.name, 64)
     assert sent.tokenizer  # found, and still not sent
