@@ -11,6 +11,7 @@ from xmrank.embedding.assembling import Rows, gather_facts, left_out_images, wri
 from xmrank.embedding.clip_retrieval import import_clip_retrieval
 from xmrank.embedding.encoder import BUNDLED, CHECKPOINT_SUFFIXES, TINY, Encoder, load_encoder
 from xmrank.embedding.importing import import_embeddings
+from xmrank.embedding.pictures import Pixels
 from xmrank.embedding.planning import Earlier, Plan, look_back, make_plan, refuse_other_reuse
 from xmrank.embedding.preparing import Preparer
 from xmrank.embedding.ray_stage import choose_batch_size, encode_shards
@@ -65,19 +66,24 @@ def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manife
     if stage.done:
         refuse_changed(EmbeddingStore.open(output), dataset)
         return stage.done
-    encoder = load_encoder(config.model, config.pretrained, init_seed=config.init_seed, precision=config.precision)
-    about = describe(encoder, config)
+    about, pixels = look_at_encoder(config)
     known = reusable(reuse, about, config.dtype) if reuse else None
     plan = make_plan(dataset, config.shard_size, stage.work, known)
     earlier = look_back(plan, stage.work)
     refuse_other_reuse(earlier.settings, known, output)
     settings = worker_settings(config)
-    preparer = prepared_for(config, encoder, earlier.settings, known)
+    preparer = prepared_for(config, pixels, earlier.settings, known)
     if earlier.missing:
         preparer = with_batch_size(preparer, settings, config.shard_size)
         run_shards(plan, earlier, settings, preparer, stage.work, config, dataset)
     write_json(stage.directory / "encoder.json", about)
     return put_together(stage, dataset, plan, preparer, config)
+
+
+def look_at_encoder(config: EmbedConfig) -> tuple[dict[str, Any], Pixels]:
+    """What the store records of the encoder, and its pixels; the model itself does not stay in this process."""
+    encoder = load_encoder(config.model, config.pretrained, init_seed=config.init_seed, precision=config.precision)
+    return describe(encoder, config), encoder.pixels
 
 
 def worker_settings(config: EmbedConfig) -> dict[str, Any]:
@@ -90,12 +96,12 @@ def worker_settings(config: EmbedConfig) -> dict[str, Any]:
 
 
 def prepared_for(
-    config: EmbedConfig, encoder: Encoder, earlier: dict[str, Any], known: EmbeddingStore | None
+    config: EmbedConfig, pixels: Pixels, earlier: dict[str, Any], known: EmbeddingStore | None
 ) -> Preparer:
     """What prepares the shards; its batch size is that of earlier runs, or 0 when none has found one."""
     size = config.batch_size or earlier.get("batch_size", 0)
     settings = {"batch_size": size, "reuse": known.fingerprint if known else None}
-    return Preparer(encoder.pixels, encoder.name, size, known.directory if known else None, settings)
+    return Preparer(pixels, config.model, size, known.directory if known else None, settings)
 
 
 def with_batch_size(preparer: Preparer, settings: dict[str, Any], largest: int) -> Preparer:
