@@ -9,12 +9,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from xmrank.datasets.locations import container, read_bytes
 from xmrank.datasets.places import suffix
-from xmrank.embedding.encoder import tokenizer_of
+from xmrank.embedding.encoder import Encoder, tokenizer_of
 from xmrank.embedding.pictures import Pixels, decode
 from xmrank.embedding.reuse import KnownImages
 from xmrank.embedding.shards import Batch, Prepared, Shard, ShardReport
@@ -68,7 +69,7 @@ class Preparer:
             copied = enumerate(items["copied"].to_pylist())
             report.copied = {place: row for place, row in copied if row is not None}
             return Prepared(report, self.tokens(items["item"].to_pylist(), report))
-        return Prepared(report, batched(self.images(shard, items["item"].to_pylist(), report), self.batch_size))
+        return Prepared(report, batched(self.images(shard.start, items["item"].to_pylist(), report), self.batch_size))
 
     def tokens(self, texts: list[str], report: ShardReport) -> Iterator[Batch]:
         """Batches of the captions that are not copied."""
@@ -77,25 +78,38 @@ class Preparer:
             chosen = places[first : first + self.batch_size]
             yield chosen, self.tokenizer([texts[place] for place in chosen])
 
-    def images(self, shard: Shard, addresses: list[str], report: ShardReport) -> Iterator[tuple[int, Tensor]]:
-        """Place and pixels of the images that can be read and are not copied; fills the report."""
+    def images(self, row: int, addresses: list[str], report: ShardReport) -> Iterator[tuple[int, Tensor]]:
+        """Place and pixels of the images that can be read and are not copied; fills the report from ``row`` on."""
         for place, fetch in enumerate(fetches(addresses)):
             content, pixels = b"", None
             try:
                 content = fetch()
                 digest = hashlib.sha256(content).hexdigest()
-                row = self.known.row(digest) if self.known else None
-                if row is None:
+                copied = self.known.row(digest) if self.known else None
+                if copied is None:
                     pixels = self.pixels.prepared(decode(content))
                 else:
-                    report.copied[place] = row
+                    report.copied[place] = copied
             except DataError as error:
                 digest = hashlib.sha256(content).hexdigest()
-                report.broken[shard.start + place] = str(error)
+                report.broken[row + place] = str(error)
             report.bytes.append(len(content))
             report.sha256.append(digest)
             if pixels is not None:
                 yield place, pixels
+
+
+def encode_files(addresses: list[str], encoder: Encoder, report: ShardReport, *, row: int) -> np.ndarray:
+    """The embeddings of a batch of images [images, d]; one that cannot be read gives zeros and a reason in the report.
+
+    Raises:
+        OSError: the images' store does not answer.
+    """
+    result = np.zeros((len(addresses), encoder.dimensions), np.float32)
+    preparer = Preparer(encoder.pixels, encoder.name, len(addresses))
+    for places, pixels in batched(preparer.images(row, addresses, report), preparer.batch_size):
+        result[places] = encoder.encode_images(pixels).cpu().numpy()
+    return result
 
 
 def batched(items: Iterable[tuple[int, Tensor]], size: int) -> Iterator[Batch]:
