@@ -161,7 +161,7 @@ def test_a_wrong_flag_is_one_line_that_names_it(arguments, named):
         (EmbedConfig, ["--max-broken", "2"], "--max-broken 2.0: expected a share between 0 and 1"),
         (EmbedConfig, ["--import-images", "i.npy"], "--import-texts, --import-ids: an import needs"),
         (EmbedConfig, ["--held-out", "0.5"], "--held-out 0.5: expected a share of at least 0, below 0.5"),
-        (EmbedConfig, ["--batch-size", "0"], "--batch-size 0: expected at least 1"),
+        (EmbedConfig, ["--batch-size", "-1"], "--batch-size -1: expected at least 0"),
         (EmbedConfig, ["--scenes.val", "-1"], "--scenes.val -1: expected at least 0"),
         (TrainConfig, ["--seeds", "1", "1"], "--seeds 1 1: expected one or more, each once"),
         (TrainConfig, ["--seeds", "-1"], "--seeds -1: expected at least 0"),

@@ -28,8 +28,9 @@ class Progress:
         self.bar: Bar | None = None
         if sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
-            self.task = self.bar.add_task(label, total=total, completed=done, note="")
+            fields = TextColumn("{task.fields[rate]} {task.fields[note]}")
+            self.bar = Bar(*columns, fields, console=Console(stderr=True))
+            self.task = self.bar.add_task(label, total=total, completed=done, rate="", note="")
 
     def __enter__(self) -> "Progress":
         if self.bar:
@@ -51,13 +52,16 @@ class Progress:
         self.done += items
         self.note = note or self.note
         if self.bar:
-            self.bar.update(self.task, completed=self.done, note=self.note)
+            self.bar.update(self.task, completed=self.done, rate=f"{self._rate():.4g}/s", note=self.note)
         elif time.monotonic() - self.printed >= PERIOD_S:
             self._print(self._state())
 
+    def _rate(self) -> float:
+        """Items a second, of this run."""
+        return (self.done - self.first) / max(time.monotonic() - self.started, 1e-9)
+
     def _state(self) -> str:
-        seconds = max(time.monotonic() - self.started, 1e-9)
-        rate = (self.done - self.first) / seconds
+        seconds, rate = time.monotonic() - self.started, self._rate()
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate > 0 and self.done < self.total else ""
         return f"{self.done}/{self.total}, {rate:.4g}/s, {seconds:.0f} s{left}{', ' + self.note if self.note else ''}"
 

@@ -13,9 +13,7 @@ from PIL import Image
 
 from xmrank.config import EmbedConfig
 from xmrank.embedding import EmbeddingStore
-from xmrank.embedding import embed as stage
 from xmrank.embedding.embed import embed
-from xmrank.embedding.ray_stage import ShardEncoder
 from xmrank.errors import DataError
 
 COUNT = 6
@@ -61,24 +59,6 @@ def completed(config, folder):
     """Shards of four through an untrained xmrank-tiny."""
     sizes = {"batch_size": 2, "shard_size": 4, "workers": 1}
     return replace(config, output=folder, pretrained="none", init_seed=0, **sizes)
-
-
-@pytest.fixture
-def encoded(monkeypatch):
-    """Shards are encoded in this process, without a cluster; how many were."""
-    names = []
-
-    def here(shards, settings, work, workers):
-        encoder = ShardEncoder(settings, work)
-        for shard in shards:
-            names.append(f"{shard.kind}-{shard.number}")
-            result = encoder(vars(shard))
-            if result["failure"]:
-                raise DataError(result["failure"])
-            yield result
-
-    monkeypatch.setattr(stage, "encode_shards", here)
-    return names
 
 
 def at_uri(config):

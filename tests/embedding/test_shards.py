@@ -1,16 +1,22 @@
 """One shard of work: files or captions in, an array and a report out."""
 
+import copy
 import hashlib
 import io
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from ray import cloudpickle
 
-from xmrank.embedding import shards
-from xmrank.embedding.shards import Shard, ShardReport, decode, encode_shard, forget_changed, read_report
+from xmrank.embedding import preparing, shards
+from xmrank.embedding.encoder import load_encoder
+from xmrank.embedding.pictures import Pixels
+from xmrank.embedding.preparing import Preparer, fetches
+from xmrank.embedding.shards import Prepared, ShardReport, encode_shard, forget_changed, read_report, write_items
 from xmrank.errors import DataError
 
 
@@ -21,6 +27,15 @@ def picture(colour=(255, 0, 0), size=(4, 2), form="PNG", **options):
     return file.getvalue()
 
 
+def mean_colour(image):
+    return torch.from_numpy(np.array(image, np.float32)).mean((0, 1))
+
+
+def lengths(texts):
+    """A tokenizer that counts characters."""
+    return torch.tensor([[len(text)] for text in texts])
+
+
 class Toy:
     """An encoder whose embedding of an image is its mean colour, of a caption its length and the batch's size."""
 
@@ -29,16 +44,13 @@ class Toy:
     def __init__(self):
         self.batches = []
 
-    def preprocess(self, image):
-        return torch.from_numpy(np.array(image, np.float32)).mean((0, 1))
-
     def encode_images(self, images):
         self.batches.append(len(images))
         return images / 255
 
-    def encode_texts(self, texts):
-        self.batches.append(len(texts))
-        return torch.tensor([[len(text), 0.0, len(texts)] for text in texts])
+    def encode_tokens(self, tokens):
+        self.batches.append(len(tokens))
+        return torch.tensor([[float(length), 0.0, len(tokens)] for (length,) in tokens.tolist()])
 
 
 @pytest.fixture
@@ -58,27 +70,68 @@ def pictures(tmp_path):
     return [str(tmp_path / name) for name in ("0.png", "1.png", "2.png", "3.jpg", "4.png")]
 
 
+@pytest.fixture(autouse=True)
+def toy_tokenizer(monkeypatch):
+    monkeypatch.setattr(preparing, "tokenizer_of", lambda model: lengths)
+
+
 @pytest.fixture
 def work(tmp_path):
     (tmp_path / "work").mkdir()
     return tmp_path / "work"
 
 
+def planned(work, kind, items, number=0, copied=None):
+    """The shard of this number, with the items; those before it hold others."""
+    table = ["another"] * (number * len(items)) + list(items)
+    rows = [None] * (number * len(items)) + (copied or [None] * len(items))
+    return write_items(work, kind, pa.array(table), pa.array(rows, pa.int64()), len(items))[number]
+
+
+def preparer(batch_size=2, **parameters):
+    return Preparer(Pixels(mean_colour), "toy", batch_size, **parameters)
+
+
+def encoded(shard, work, toy, batch_size=2, dtype="float32", **parameters):
+    prepared = preparer(batch_size, **parameters).prepare(shard, work)
+    return encode_shard(shard, prepared, toy, work, dtype=dtype)
+
+
 def test_captions_are_encoded_in_batches(work):
-    shard, toy = Shard("text", 3, 100, ["a", "bb", "ccc", "dddd", "eeeee"]), Toy()
-    report = encode_shard(shard, toy, work, batch_size=2, dtype="float16")
+    shard, toy = planned(work, "text", ["a", "bb", "ccc", "dddd", "eeeee"], number=3), Toy()
+    assert (shard.start, shard.stop, len(shard)) == (15, 20, 5)
+    report = encoded(shard, work, toy, dtype="float16", settings={"batch_size": 2})
     array = np.load(work / "text-000003.npy")
     assert array.dtype == np.float16
     assert array[:, 0].tolist() == [1, 2, 3, 4, 5]
     assert toy.batches == [2, 2, 1]
-    assert report == read_report(shard, work) == ShardReport(items=5)
+    assert report == read_report(shard, work) == ShardReport(items=5, settings={"batch_size": 2})
+
+
+def test_a_preparer_is_small_enough_to_be_sent_with_an_actor():
+    """Every actor that starts, or starts again, gets a copy."""
+    encoder = load_encoder("xmrank-tiny")
+    sent = Preparer(encoder.pixels, encoder.name, 64)
+    assert sent.tokenizer  # found, and still not sent
+    assert len(cloudpickle.dumps(sent)) < 10_000
+
+
+def test_what_is_copied_is_not_encoded(work):
+    shard, toy = planned(work, "text", ["a", "bb", "ccc", "dddd"], copied=[None, 7, None, 2]), Toy()
+    prepared = preparer().prepare(shard, work)
+    known = SimpleNamespace(text=np.arange(24, dtype=np.float16).reshape(8, 3))
+    report = encode_shard(shard, prepared, toy, work, dtype="float32", known=known)
+    assert np.load(shard.array_path(work)).tolist() == [[1, 0, 2], [21, 22, 23], [3, 0, 2], [6, 7, 8]]
+    assert toy.batches == [2] and report.copied == {1: 7, 3: 2}
+    assert read_report(shard, work) == report
 
 
 def test_broken_images_are_rows_of_zeros_with_a_reason(pictures, work):
-    shard, toy = Shard("image", 2, 10, pictures), Toy()
-    report = encode_shard(shard, toy, work, batch_size=3, dtype="float32")
+    shard, toy = planned(work, "image", pictures, number=2), Toy()
+    report = encoded(shard, work, toy, batch_size=2)
     red, green, blue, nothing = [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]
     assert np.load(work / "image-000002.npy").tolist() == [red, nothing, green, nothing, blue]
+    assert toy.batches == [2, 1]  # batches of what there is to encode
     assert report.broken[11] == "no such file, or an empty one"
     assert report.broken[13].startswith("not readable as an image: ")
     assert sorted(report.broken) == [11, 13]
@@ -88,9 +141,19 @@ def test_broken_images_are_rows_of_zeros_with_a_reason(pictures, work):
     assert read_report(shard, work) == report
 
 
-def test_a_batch_of_broken_images_asks_the_encoder_nothing(pictures, work):
-    toy = Toy()
-    report = encode_shard(Shard("image", 0, 0, [pictures[1]] * 2), toy, work, batch_size=2, dtype="float32")
+def test_a_shard_prepared_elsewhere_gives_the_same_bytes(pictures, work):
+    shard = planned(work, "image", pictures)
+    here = encoded(shard, work, Toy())
+    content = shard.array_path(work).read_bytes()
+    sent = copy.deepcopy(preparer()).prepare(shard, work)
+    sent = copy.deepcopy(Prepared(report=sent.report, batches=list(sent.batches)))  # as on the way between processes
+    assert encode_shard(shard, sent, Toy(), work, dtype="float32") == here
+    assert shard.array_path(work).read_bytes() == content
+
+
+def test_a_shard_of_broken_images_asks_the_encoder_nothing(pictures, work):
+    shard, toy = planned(work, "image", [pictures[1]] * 2), Toy()
+    report = encoded(shard, work, toy)
     assert toy.batches == [] and sorted(report.broken) == [0, 1]
     assert np.load(work / "image-000000.npy").tolist() == [[0, 0, 0], [0, 0, 0]]
 
@@ -99,73 +162,50 @@ def test_the_report_is_written_after_the_array(work, monkeypatch):
     def killed(path, value):
         raise KeyboardInterrupt
 
-    shard = Shard("text", 0, 0, ["a"])
+    shard = planned(work, "text", ["a"])
     with monkeypatch.context() as patched:
         patched.setattr(shards, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
-            encode_shard(shard, Toy(), work, batch_size=1, dtype="float32")
+            encoded(shard, work, Toy())
     assert shard.array_path(work).exists() and read_report(shard, work) is None
 
 
 def test_an_encoder_that_gives_nan_is_refused(work):
-    toy = SimpleNamespace(name="toy", encode_texts=lambda texts: torch.full((len(texts), 3), torch.nan))
+    toy = SimpleNamespace(name="toy", dimensions=3, encode_tokens=lambda t: torch.full((len(t), 3), torch.nan))
+    shard = planned(work, "text", ["a"], number=8)
     with pytest.raises(DataError, match="toy: gave NaN or infinity for text rows 8 and after"):
-        encode_shard(Shard("text", 1, 8, ["a"]), toy, work, batch_size=4, dtype="float32")
-    assert list(work.iterdir()) == []
+        encoded(shard, work, toy)
+    assert not shard.array_path(work).exists() and not shard.report_path(work).exists()
 
 
 def test_a_repaired_image_makes_its_shard_undone(pictures, work, tmp_path):
-    shard = Shard("image", 0, 0, pictures)
-    encode_shard(shard, Toy(), work, batch_size=5, dtype="float32")
-    forget_changed(shard, work)
-    assert read_report(shard, work)  # nothing has changed: also the missing one is as it was
+    shard = planned(work, "image", pictures)
+    report = encoded(shard, work, Toy(), batch_size=5)
+    assert not forget_changed(shard, report, work)  # nothing has changed: also the missing one is as it was
+    assert read_report(shard, work)
     (tmp_path / "1.png").write_bytes(picture((255, 255, 255)))
-    forget_changed(shard, work)
+    assert forget_changed(shard, report, work)
     assert read_report(shard, work) is None
-    forget_changed(shard, work)  # and again: nothing to forget
 
 
 def test_captions_are_never_forgotten(work):
-    shard = Shard("text", 0, 0, ["a"])
-    encode_shard(shard, Toy(), work, batch_size=1, dtype="float32")
-    forget_changed(shard, work)
+    shard = planned(work, "text", ["a"])
+    assert not forget_changed(shard, encoded(shard, work, Toy()), work)
     assert read_report(shard, work)
 
 
-def test_decoding_gives_rgb():
-    assert decode(picture((1, 2, 3))).getpixel((0, 0)) == (1, 2, 3)
-    grey = io.BytesIO()
-    Image.new("L", (2, 2), 7).save(grey, "PNG")
-    assert decode(grey.getvalue()).getpixel((0, 0)) == (7, 7, 7)
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 40])
+def test_remote_images_come_in_order_and_their_errors_with_them(monkeypatch, count):
+    def read(address):
+        if address.endswith("7"):
+            raise DataError(f"{address} is broken")
+        return address.encode()
 
-
-def test_decoding_turns_the_picture_upright():
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held on its side
-    image = decode(picture(size=(4, 2), form="JPEG", exif=exif))
-    assert image.size == (2, 4)
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "no such file, or an empty one"),
-        (b"<html>404</html>", "not an image of a known format"),
-        (picture()[:50], "not readable as an image"),
-        (picture(size=(64, 64), form="JPEG")[:-200], "not readable as an image"),
-    ],
-)
-def test_what_cannot_be_decoded_has_a_reason_in_one_line(content, reason):
-    with pytest.raises(DataError, match=f"^{reason}") as caught:
-        decode(content)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("limit", [10, 31, 7, 8])
-def test_an_image_of_too_many_pixels_is_refused(monkeypatch, limit):
-    monkeypatch.setattr(shards, "PIXEL_LIMIT", limit)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # put back what decode sets
-    if limit >= 4 * 2:
-        assert decode(picture(size=(4, 2))).size == (4, 2)
-    with pytest.raises(DataError, match=f"^more than {limit} pixels$"):
-        decode(picture(size=(8, 4)))  # both a little and more than twice above a limit
+    monkeypatch.setattr(preparing, "read_bytes", read)
+    addresses = [f"s3://bucket/{number}" for number in range(count)]
+    for address, fetch in zip(addresses, fetches(addresses), strict=True):
+        if address.endswith("7"):
+            with pytest.raises(DataError, match=f"{address} is broken"):
+                fetch()
+        else:
+            assert fetch() == address.encode()

@@ -45,7 +45,7 @@ class EmbedConfig:
     """Embed the images and captions of a data set, or import embeddings that exist."""
 
     PLACES: ClassVar[frozenset[str]] = frozenset(
-        {"output", "annotations", "images", "workers", "overwrite"}
+        {"output", "annotations", "images", "workers", "overwrite", "reuse"}
         | {"import_images", "import_texts", "import_ids", "import_clip_retrieval"}
     )
     output: Path = RUN / "embeddings"
@@ -77,12 +77,18 @@ class EmbedConfig:
     """Seed of an untrained model (--pretrained none)."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the encoder."""
+    compile: bool = False
+    """Compile the encoder (torch.compile); pays on large data with a large model."""
     dtype: Literal["float16", "float32"] = "float16"
     """Number format of the stored embeddings."""
-    batch_size: int = 64
-    """Items the encoder takes at once; part of the result's last digits, so a resumed run keeps it."""
+    batch_size: int = 0
+    """Items the encoder takes at once; 0: as many as a GPU's memory holds, a shard at most, or 64 on a CPU. Part of the
+    result's last digits, so what the first run finds is recorded, and a resumed run keeps it."""
     shard_size: int = 512
     """Items of one task; what an interrupted run loses at most, for each worker."""
+    reuse: Path | None = None
+    """A finished store of the same encoder: embeddings of images with the same bytes, and of the same captions, are
+    taken over from it. They equal new ones up to their last digit, which depends on the batch they are made in."""
     threads: int = 1
     """CPU threads of one worker."""
     max_broken: float = 0.01
@@ -103,9 +109,10 @@ class EmbedConfig:
     """Empty the output directory first."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "shard_size", "threads"):
+        for name in ("shard_size", "threads"):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
-        at_least("--workers", self.workers, 0)
+        for name in ("batch_size", "workers"):
+            at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
         if not 0 <= self.max_broken <= 1:
             raise ConfigError(f"--max-broken {self.max_broken}: expected a share between 0 and 1")
         imports = {"--import-images": self.import_images, "--import-texts": self.import_texts}
@@ -115,6 +122,8 @@ class EmbedConfig:
             raise ConfigError(f"{', '.join(missing)}: an import needs --import-images, --import-texts and --import-ids")
         if self.import_clip_retrieval and not missing:
             raise ConfigError("--import-clip-retrieval and --import-images: expected one of them")
+        if self.reuse and self.imports:
+            raise ConfigError(f"--reuse {self.reuse}: an import encodes nothing that could be reused")
         if not 0 <= self.held_out < 0.5:
             raise ConfigError(f"--held-out {self.held_out}: expected a share of at least 0, below 0.5")
 

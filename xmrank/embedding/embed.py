@@ -1,23 +1,25 @@
 """The embedding stage: plan the shards, encode those that are missing, put the store together."""
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
 
 from xmrank.config import EmbedConfig, semantic
 from xmrank.datasets import Dataset, read
 from xmrank.datasets.locations import absent, changed
+from xmrank.embedding.assembling import Rows, gather_facts, left_out_images, write_store
 from xmrank.embedding.clip_retrieval import import_clip_retrieval
 from xmrank.embedding.encoder import BUNDLED, CHECKPOINT_SUFFIXES, TINY, Encoder, load_encoder
 from xmrank.embedding.importing import import_embeddings
-from xmrank.embedding.ray_stage import encode_shards
-from xmrank.embedding.shards import Shard, ShardReport, forget_changed, read_report
+from xmrank.embedding.pictures import Pixels
+from xmrank.embedding.planning import Earlier, Plan, look_back, make_plan, refuse_other_reuse
+from xmrank.embedding.preparing import Preparer
+from xmrank.embedding.ray_stage import choose_batch_size, encode_shards
+from xmrank.embedding.reuse import refuse_output, reusable
+from xmrank.embedding.shards import Shard, read_report
 from xmrank.embedding.store import STAGE, EmbeddingStore
 from xmrank.errors import DataError
-from xmrank.files import sha256_file, write_json, write_rows, write_table
+from xmrank.files import sha256_file, write_json
 from xmrank.paths import below, resolve
 from xmrank.progress import Progress
 from xmrank.stage import Manifest, Stage
@@ -50,7 +52,10 @@ def embed(config: EmbedConfig) -> Manifest:
 
 def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manifest:
     """Embed a data set that has been read."""
+    reuse = resolve(config.reuse) if config.reuse else None
     refuse_missing(dataset, config.max_broken)
+    if reuse:
+        refuse_output(reuse, output)
     stage = Stage.open(
         output,
         STAGE,
@@ -61,14 +66,50 @@ def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manife
     if stage.done:
         refuse_changed(EmbeddingStore.open(output), dataset)
         return stage.done
-    settings = {name: getattr(config, name) for name in ("model", "pretrained", "init_seed", "precision", "dtype")}
-    settings |= {"threads": config.threads, "batch_size": config.batch_size}
+    about, pixels = look_at_encoder(config)
+    known = reusable(reuse, about, config.dtype) if reuse else None
+    plan = make_plan(dataset, config.shard_size, stage.work, known)
+    earlier = look_back(plan, stage.work)
+    refuse_other_reuse(earlier.settings, known, output)
+    settings = worker_settings(config)
+    preparer = prepared_for(config, pixels, earlier.settings, known)
+    if earlier.missing:
+        preparer = with_batch_size(preparer, settings, config.shard_size)
+        run_shards(plan, earlier, settings, preparer, stage.work, config, dataset)
+    write_json(stage.directory / "encoder.json", about)
+    return put_together(stage, dataset, plan, preparer, config)
+
+
+def look_at_encoder(config: EmbedConfig) -> tuple[dict[str, Any], Pixels]:
+    """What the store records of the encoder, and its pixels; the model itself does not stay in this process."""
+    encoder = load_encoder(config.model, config.pretrained, init_seed=config.init_seed, precision=config.precision)
+    return describe(encoder, config), encoder.pixels
+
+
+def worker_settings(config: EmbedConfig) -> dict[str, Any]:
+    """What a worker needs to load the encoder and to write its output."""
+    names = ("model", "pretrained", "init_seed", "precision", "dtype", "threads", "compile")
+    settings = {name: getattr(config, name) for name in names}
     if names_checkpoint(config):
         settings["pretrained"] = str(resolve(settings["pretrained"]))  # workers may have another current directory
-    encoder = load_encoder(config.model, config.pretrained, init_seed=config.init_seed, precision=config.precision)
-    shards = plan_shards(dataset, config.shard_size)
-    run_shards(shards, settings, stage.work, config, dataset)
-    return put_together(stage, dataset, shards, encoder, config)
+    return settings
+
+
+def prepared_for(
+    config: EmbedConfig, pixels: Pixels, earlier: dict[str, Any], known: EmbeddingStore | None
+) -> Preparer:
+    """What prepares the shards; its batch size is that of earlier runs, or 0 when none has found one."""
+    size = config.batch_size or earlier.get("batch_size", 0)
+    settings = {"batch_size": size, "reuse": known.fingerprint if known else None}
+    return Preparer(pixels, config.model, size, known.directory if known else None, settings)
+
+
+def with_batch_size(preparer: Preparer, settings: dict[str, Any], largest: int) -> Preparer:
+    """The preparer with a batch size: what is found now, when none has been given or found before."""
+    if preparer.batch_size:
+        return preparer
+    size = choose_batch_size(settings, preparer, largest)
+    return replace(preparer, batch_size=size, settings=preparer.settings | {"batch_size": size})
 
 
 def encoder_settings(config: EmbedConfig) -> dict[str, Any]:
@@ -112,32 +153,27 @@ def refuse_changed(store: EmbeddingStore, dataset: Dataset) -> None:
         )
 
 
-def plan_shards(dataset: Dataset, size: int) -> list[Shard]:
-    """All shards of a data set, images first: they are the slow ones."""
-    addresses = [below(dataset.root, location) for location in dataset.images["location"].to_pylist()]
-    texts = dataset.captions["text"].to_pylist()
-    images = [Shard("image", i // size, i, addresses[i : i + size]) for i in range(0, len(addresses), size)]
-    return images + [Shard("text", i // size, i, texts[i : i + size]) for i in range(0, len(texts), size)]
-
-
-def run_shards(shards: list[Shard], settings: dict[str, Any], work: Path, config: EmbedConfig, data: Dataset) -> None:
-    """Encode the shards that have no report yet; stops as soon as too many images are broken."""
-    for shard in shards:
-        forget_changed(shard, work)
-    missing = [shard for shard in shards if not shard.report_path(work).exists()]
-    broken = sum(len(report.broken) for shard in shards if (report := read_report(shard, work)))
-    items = sum(len(shard.items) for shard in shards)
-    limit = config.max_broken * len(data.images)
-    done = items - sum(len(shard.items) for shard in missing)
-    with Progress("embed", items, done) as progress:
-        for result in encode_shards(missing, settings, work, config.workers) if missing else ():
+def run_shards(
+    plan: Plan,
+    earlier: Earlier,
+    settings: dict[str, Any],
+    preparer: Preparer,
+    work: Path,
+    config: EmbedConfig,
+    data: Dataset,
+) -> None:
+    """Encode the shards that are missing; stops as soon as too many images are broken."""
+    broken, limit = earlier.broken, config.max_broken * len(data.images)
+    done = plan.items - sum(map(len, earlier.missing))
+    with Progress("embed", plan.items, done) as progress:
+        for result in encode_shards(earlier.missing, settings, preparer, work, config.workers):
             broken += int(result["broken"])
             progress.advance(int(result["items"]), note=f"{broken} broken" if broken else "")
             if broken > limit:
                 break
     if broken > limit:
         raise DataError(
-            f"{data.name}: {first_broken(shards, work, data)} ({broken} in all; --max-broken {config.max_broken})"
+            f"{data.name}: {first_broken(plan.shards, work, data)} ({broken} in all; --max-broken {config.max_broken})"
         )
 
 
@@ -151,61 +187,21 @@ def first_broken(shards: list[Shard], work: Path, data: Dataset) -> str:
     raise AssertionError("no report names a broken image")
 
 
-def put_together(
-    stage: Stage, dataset: Dataset, shards: list[Shard], encoder: Encoder, config: EmbedConfig
-) -> Manifest:
-    """Join the shards' arrays without the broken images and their captions, and write the tables of rows."""
-    reports = {(s.kind, s.number): report for s in shards if (report := read_report(s, stage.work))}
-    broken = {row: why for report in reports.values() for row, why in report.broken.items()}
-    sound = np.setdiff1d(np.arange(len(dataset.images)), list(broken))
-    new_row = np.full(len(dataset.images), -1, np.int64)
-    new_row[sound] = np.arange(len(sound))
-    image_of = new_row[pa.compute.index_in(dataset.captions["image_id"], dataset.images["image_id"]).to_numpy()]
-    kept = np.flatnonzero(image_of >= 0)
-    for kind, rows in (("image", sound), ("text", kept)):
-        paths = [s.array_path(stage.work) for s in shards if s.kind == kind]
-        write_side(stage.directory / f"{kind}.npy", paths, rows, encoder.dimensions, config.dtype)
-    image_reports = [reports["image", s.number] for s in shards if s.kind == "image"]
-    write_table(stage.directory / "image.parquet", image_table(dataset.images, sound, image_reports))
-    write_table(stage.directory / "text.parquet", caption_table(dataset.captions, kept, image_of[kept]))
-    write_json(stage.directory / "encoder.json", describe(encoder, config))
-    left_out = dataset.left_out + left_out_images(dataset, broken)
+def put_together(stage: Stage, dataset: Dataset, plan: Plan, preparer: Preparer, config: EmbedConfig) -> Manifest:
+    """Join the shards without the broken images and their captions, and finish the stage."""
+    facts = gather_facts(plan.of_kind("image"), stage.work)
+    rows = Rows.of(dataset, facts.broken)
+    write_store(stage.directory, stage.work, dataset, plan, facts, rows)
+    counts = {"images": len(rows.images), "captions": len(rows.captions), "broken_images": len(facts.broken)}
+    if config.reuse:
+        counts["reused_images"] = len(facts.copied)
+        counts["reused_captions"] = int(plan.copied_texts[plan.text_of[rows.captions]].sum())
+    found = {"threads": config.threads, **preparer.settings}
     return stage.finish(
-        counts={"images": len(sound), "captions": len(kept), "broken_images": len(broken)},
-        left_out=left_out,
-        settings={"images_root": str(dataset.root), "dataset": dataset.name, "threads": config.threads},
+        counts=counts,
+        left_out=dataset.left_out + left_out_images(dataset, facts.broken),
+        settings={"images_root": str(dataset.root), "dataset": dataset.name, **found},
     )
-
-
-def write_side(path: Path, parts: list[Path], rows: np.ndarray, dimensions: int, dtype: str) -> None:
-    """Copy the chosen rows of consecutive parts into one ``.npy`` file, one part in memory at a time."""
-    write_rows(path, chosen_rows(parts, rows), (len(rows), dimensions), np.dtype(dtype))
-
-
-def chosen_rows(parts: list[Path], rows: np.ndarray) -> Iterator[np.ndarray]:
-    """The chosen rows of each part; the parts' rows are numbered on from part to part."""
-    start = 0
-    for part in parts:
-        array = np.load(part, allow_pickle=False)
-        yield array[rows[(rows >= start) & (rows < start + len(array))] - start]
-        start += len(array)
-
-
-def image_table(images: pa.Table, rows: np.ndarray, reports: list[ShardReport]) -> pa.Table:
-    """The table of image rows, with the size and hash of every file as it was read."""
-    images = images.append_column("bytes", pa.array([b for r in reports for b in r.bytes], pa.int64()))
-    images = images.append_column("sha256", pa.array([h for r in reports for h in r.sha256], pa.string()))
-    return with_rows(images.take(rows))
-
-
-def caption_table(captions: pa.Table, rows: np.ndarray, image_rows: np.ndarray) -> pa.Table:
-    """The table of caption rows."""
-    return with_rows(captions.take(rows).append_column("image_row", pa.array(image_rows, pa.int32())))
-
-
-def with_rows(table: pa.Table) -> pa.Table:
-    """The table with its row numbers as first column."""
-    return table.add_column(0, "row", pa.array(range(len(table)), pa.int32())).combine_chunks()
 
 
 def describe(encoder: Encoder, config: EmbedConfig) -> dict[str, Any]:
@@ -219,14 +215,3 @@ def describe(encoder: Encoder, config: EmbedConfig) -> dict[str, Any]:
         "preprocessing": encoder.preprocessing,
         "precision": config.precision,
     }
-
-
-def left_out_images(dataset: Dataset, broken: dict[int, str]) -> list[dict[str, Any]]:
-    """One entry an image that could not be read, with the number of its captions that went with it."""
-    per_image = pa.compute.value_counts(dataset.captions["image_id"]).to_pylist()
-    captions = {entry["values"]: entry["counts"] for entry in per_image}
-    ids = dataset.images["image_id"].to_pylist()
-    return [
-        {"image_id": ids[row], "reason": reason, "captions": captions.get(ids[row], 0)}
-        for row, reason in sorted(broken.items())
-    ]

@@ -8,9 +8,9 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from xmrank.embedding.pictures import Pixels
 from xmrank.errors import ConfigError
 from xmrank.paths import resolve
 
@@ -51,10 +52,23 @@ class Encoder:
     device: torch.device
     input_dtype: torch.dtype
 
+    @cached_property
+    def pixels(self) -> Pixels:
+        """The transform in two parts; what they give together is what `preprocess` gives."""
+        return Pixels.of(self.preprocess)
+
+    def compiled(self) -> "Encoder":
+        """The same with torch.compile around both sides of its model."""
+        for name in ("encode_image", "encode_text"):
+            setattr(self.model, name, torch.compile(getattr(self.model, name)))
+        return self
+
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Tensor:
-        """Preprocessed images, floating [B, 3, H, W] → float32 [B, d] of unit length, on the encoder's device."""
-        features = self.model.encode_image(images.to(self.device, self.input_dtype))
+        """Images [B, 3, H, W], preprocessed or as ``pixels`` prepares them → float32 [B, d] of unit length, on the
+        encoder's device."""
+        pixels = self.pixels.finished(images.to(self.device))
+        features = self.model.encode_image(pixels.to(self.input_dtype))
         return F.normalize(features.float(), dim=-1)
 
     def encode_texts(self, texts: list[str]) -> Tensor:
@@ -97,7 +111,7 @@ def load_encoder(
         if init_seed is not None:
             torch.manual_seed(init_seed)
         loaded, preprocess = _create(model, weights, precision, device)
-        tokenizer = open_clip.get_tokenizer(model)
+        tokenizer = tokenizer_of(model)
     return Encoder(
         name=model,
         model=loaded,
@@ -115,6 +129,12 @@ def load_encoder(
 def register_bundled() -> None:
     """Make open_clip know our model configurations; from then on they are models like any other."""
     open_clip.add_model_config(BUNDLED)
+
+
+def tokenizer_of(model: str) -> Callable[[list[str]], Tensor]:
+    """The tokenizer of a model that is known to exist."""
+    register_bundled()
+    return cast(Callable[[list[str]], Tensor], open_clip.get_tokenizer(model))
 
 
 def hash_weights(model: nn.Module) -> str:

@@ -1,38 +1,45 @@
 """One shard of work: up to ``shard_size`` images or captions in, one array and one report on disk out."""
 
-import hashlib
-import io
 import json
-import warnings
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+import pyarrow as pa
+from torch import Tensor
 
-from xmrank.datasets.locations import changed, read_bytes
+from xmrank.datasets.locations import changed
 from xmrank.embedding.encoder import Encoder
+from xmrank.embedding.store import EmbeddingStore
 from xmrank.errors import DataError
-from xmrank.files import write_array, write_json
+from xmrank.files import TEMPORARY, atomic, write_array, write_json
 
-PIXEL_LIMIT = 100_000_000
-"""Images of more pixels are refused before they are decoded."""
+Kind = Literal["image", "text"]
+Batch = tuple[list[int], Tensor]
+"""Places in the shard, and what the encoder takes for them: pixels or tokens."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows ``start`` … ``start + len(items)`` of one table.
+    """Rows ``start`` … ``stop`` of the images, or of the distinct captions.
 
-    Attributes:
-        items: images: addresses (``datasets.locations``); captions: texts.
+    The items themselves stand in a table beside the shards' output, one record batch a shard: what the cluster passes
+    around stays small, however many there are.
     """
 
-    kind: Literal["image", "text"]
+    kind: Kind
     number: int
     start: int
-    items: list[str]
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def items(self, work: Path) -> pa.RecordBatch:
+        """Its rows of the table: ``item``, an address (``datasets.locations``) or a text, and ``copied``."""
+        return pa.ipc.open_file(pa.memory_map(str(items_path(work, self.kind)))).get_batch(self.number)
 
     def array_path(self, work: Path) -> Path:
         """Where its embeddings go."""
@@ -50,31 +57,69 @@ class ShardReport:
     Attributes:
         broken: row → reason, of images that could not be read; their embeddings are rows of zeros.
         bytes, sha256: of every image file as it was read; empty for captions.
+        copied: place in the shard → row of the store whose embedding was taken over (``--reuse``).
+        settings: what the first run found and later ones keep: the batch size, the store of ``--reuse``.
     """
 
     items: int
     broken: dict[int, str] = field(default_factory=dict)
     bytes: list[int] = field(default_factory=list)
     sha256: list[str] = field(default_factory=list)
+    copied: dict[int, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
-def encode_shard(shard: Shard, encoder: Encoder, work: Path, *, batch_size: int, dtype: str) -> ShardReport:
+@dataclass
+class Prepared:
+    """A shard as the encoder takes it.
+
+    Attributes:
+        report: complete once the batches have been taken.
+        batches: none crosses shards, so the result does not depend on which of them an interrupted run had finished.
+    """
+
+    report: ShardReport
+    batches: Iterable[Batch]
+
+
+def items_path(work: Path, kind: Kind) -> Path:
+    """The table of all items of a kind; each run writes it anew, and what a killed one leaves is swept away."""
+    return work / f"{TEMPORARY}{kind}s.arrow"
+
+
+def write_items(work: Path, kind: Kind, items: pa.Array, copied: pa.Array, size: int) -> list[Shard]:
+    """Write the table of items, a record batch a shard, and return the shards."""
+    table = pa.table({"item": items, "copied": copied}).combine_chunks()
+    path = items_path(work, kind)
+    with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+        for start in range(0, len(table), size):
+            out.write_batch(table.slice(start, size).combine_chunks().to_batches()[0])
+    return [Shard(kind, i // size, i, min(i + size, len(table))) for i in range(0, len(table), size)]
+
+
+def encode_shard(
+    shard: Shard, prepared: Prepared, encoder: Encoder, work: Path, *, dtype: str, known: EmbeddingStore | None = None
+) -> ShardReport:
     """Encode one shard and write its array, then its report.
 
-    Batches never cross shards, so the result does not depend on which shards an interrupted run had finished.
+    Args:
+        shard: which.
+        prepared: its batches; ``known`` is the store that its report's ``copied`` rows are of.
+        encoder: on the device that is to do it.
+        work: folder of the arrays and reports.
+        dtype: number format of the array.
 
     Raises:
         DataError: the encoder gave NaN or infinity.
     """
-    report = ShardReport(len(shard.items))
-    parts = []
-    for first in range(0, len(shard.items), batch_size):
-        items = shard.items[first : first + batch_size]
-        if shard.kind == "text":
-            parts.append(encoder.encode_texts(items).cpu().numpy())
-        else:
-            parts.append(encode_files(items, encoder, report, row=shard.start + first))
-    array = np.concatenate(parts)
+    array = np.zeros((len(shard), encoder.dimensions), np.float32)
+    for places, inputs in prepared.batches:
+        encode = encoder.encode_images if shard.kind == "image" else encoder.encode_tokens
+        array[places] = encode(inputs).cpu().numpy()
+    report = prepared.report
+    if known and report.copied:
+        side = known.image if shard.kind == "image" else known.text
+        array[list(report.copied)] = side[list(report.copied.values())]
     if not np.isfinite(array).all():
         raise DataError(f"{encoder.name}: gave NaN or infinity for {shard.kind} rows {shard.start} and after")
     write_array(shard.array_path(work), array.astype(dtype))
@@ -88,54 +133,14 @@ def read_report(shard: Shard, work: Path) -> ShardReport | None:
     if not path.exists():
         return None
     values: dict[str, Any] = json.loads(path.read_text())
-    values["broken"] = {int(row): reason for row, reason in values["broken"].items()}
+    for name in ("broken", "copied"):
+        values[name] = {int(row): value for row, value in values[name].items()}
     return ShardReport(**values)
 
 
-def forget_changed(shard: Shard, work: Path) -> None:
+def forget_changed(shard: Shard, report: ShardReport, work: Path) -> bool:
     """Remove a shard's report when an image file has another size by now, a repaired one say: it is encoded again."""
-    report = read_report(shard, work)
-    if report and shard.kind == "image" and changed(shard.items, report.bytes):
+    if shard.kind == "image" and changed(shard.items(work)["item"].to_pylist(), report.bytes):
         shard.report_path(work).unlink()
-
-
-def encode_files(addresses: list[str], encoder: Encoder, report: ShardReport, *, row: int) -> np.ndarray:
-    """The embeddings of images [images, d]; one that cannot be read gives zeros and a reason in the report."""
-    result = np.zeros((len(addresses), encoder.dimensions), np.float32)
-    pixels, rows = [], []
-    for place, address in enumerate(addresses):
-        content = b""
-        try:
-            content = read_bytes(address)
-            pixels.append(encoder.preprocess(decode(content)))
-            rows.append(place)
-        except DataError as error:
-            report.broken[row + place] = str(error)
-        report.bytes.append(len(content))
-        report.sha256.append(hashlib.sha256(content).hexdigest())
-    if pixels:
-        result[rows] = encoder.encode_images(torch.stack(pixels)).cpu().numpy()
-    return result
-
-
-def decode(content: bytes) -> Image.Image:
-    """The upright RGB image in a file's bytes.
-
-    Raises:
-        DataError: empty, truncated, not an image, or of more than ``PIXEL_LIMIT`` pixels.
-    """
-    if not content:
-        raise DataError("no such file, or an empty one")
-    Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
-            image.load()
-        return ImageOps.exif_transpose(image).convert("RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError(f"more than {PIXEL_LIMIT} pixels") from None
-    except UnidentifiedImageError:
-        raise DataError("not an image of a known format") from None
-    except Exception as error:  # Pillow's decoders raise many kinds
-        raise DataError(f"not readable as an image: {' '.join(str(error).split()) or type(error).__name__}") from None
+        return True
+    return False

@@ -3,13 +3,14 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmrank.errors import DataError
+from xmrank.files import sha256_file
 from xmrank.paths import Place, place
 from xmrank.stage import Manifest, read_manifest
 
@@ -40,13 +41,19 @@ class EmbeddingStore:
     manifest: Manifest
 
     @classmethod
-    def open(cls, directory: Path) -> "EmbeddingStore":
+    def open(cls, directory: Path, *, verify: bool = False) -> "EmbeddingStore":
         """Open the store in a directory.
 
+        Args:
+            directory: where it is.
+            verify: compare every file with its checksum, which reads all of it.
+
         Raises:
-            DataError: the directory holds no finished store.
+            DataError: the directory holds no finished store, or not what its manifest says.
         """
         manifest = read_manifest(directory, STAGE)
+        if verify:
+            verify_outputs(directory, manifest)
         return cls(
             directory,
             # Copy on write: torch takes such a map without a copy, and nothing here writes.
@@ -57,6 +64,14 @@ class EmbeddingStore:
             json.loads((directory / "encoder.json").read_text()),
             manifest,
         )
+
+    def verify(self) -> None:
+        """Compare every file with the checksum that the manifest has of it.
+
+        Raises:
+            DataError: names the first that is not there, or not as it was written.
+        """
+        verify_outputs(self.directory, self.manifest)
 
     @property
     def fingerprint(self) -> str:
@@ -81,11 +96,29 @@ class EmbeddingStore:
         """The image rows of a split, int64, ascending."""
         return np.flatnonzero(self.images["split"].to_numpy() == split)
 
+    def caption_rows(self, split: str) -> np.ndarray:
+        """The caption rows of a split, int64, ascending; a caption belongs to its image's split."""
+        return np.flatnonzero(self.captions["split"].to_numpy() == split)
+
+    def gather(self, side: Literal["image", "text"], rows: np.ndarray) -> np.ndarray:
+        """Copies of chosen embeddings, float32 [rows, d], in the order of the rows; only they are read from disk."""
+        return (self.image if side == "image" else self.text)[rows].astype(np.float32)
+
     @property
     def images_root(self) -> Place | None:
         """The folder of the pictures, or its URI, at the time of embedding; None for imported embeddings."""
         root = self.manifest.settings.get("images_root")
         return place(root) if root else None
+
+
+def verify_outputs(directory: Path, manifest: Manifest) -> None:
+    """Raise DataError when a file of a store is not there, or not as it was written."""
+    for name, entry in manifest.outputs.items():
+        path = directory / name
+        if not path.is_file():
+            raise DataError(f"{path}: is not there, though the manifest names it")
+        if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
+            raise DataError(f"{path}: is not what was written: its checksum differs from the manifest's")
 
 
 def check_embeddings(array: np.ndarray, name: str, *, block: int = 65536) -> None:

@@ -17,7 +17,8 @@ from xmrank.candidates.nearest import SHARD, make_index
 from xmrank.config import Direction, MineConfig
 from xmrank.embedding import EmbeddingStore
 from xmrank.embedding.encoder import Encoder, load_encoder
-from xmrank.embedding.shards import ShardReport, encode_files
+from xmrank.embedding.preparing import encode_files
+from xmrank.embedding.shards import ShardReport
 from xmrank.errors import DataError
 from xmrank.files import write_json, write_table
 from xmrank.ranking.queries import Kind

@@ -1,0 +1,238 @@
+"""The embedding stage on Ray against a bare loop: images a second, and memory.
+
+    python benchmarks/embedding.py --images 10000                    # xmrank-tiny
+    python benchmarks/embedding.py --images 1000 --model ViT-B-32    # untrained: its weight of compute
+
+Both do the same work on the same cores: one process a core, one thread each, the same decoding, resizing, model, batch
+size and shards written. The loop gets none of the stage's care: no reports, no resuming. Prints one JSON line.
+Steady state: from when every worker has finished a shard until the last one is done; start-up is reported apart.
+Beside wall-clock rates, CPU time of all processes of either, Ray's own too: on a busy machine, trust that.
+"""
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from xmrank.config import EmbedConfig, ScenesConfig
+from xmrank.datasets import read
+from xmrank.embedding.embed import embed_dataset
+from xmrank.embedding.encoder import load_encoder
+from xmrank.embedding.pictures import decode
+from xmrank.files import write_array
+
+BATCH = 64
+
+
+@dataclass
+class Usage:
+    """What this process and all below it took between two moments.
+
+    Attributes:
+        cpu: moments, and the CPU seconds until then, those of processes that have ended too.
+        pss: the largest sum of proportional set sizes, MiB: shared pages count once.
+    """
+
+    cpu: list[tuple[float, float]] = field(default_factory=list)
+    pss: float = 0.0
+
+    def between(self, first: float, last: float) -> float:
+        """CPU seconds between two moments."""
+        moments, seconds = zip(*self.cpu, strict=True)
+        return float(np.interp(last, moments, seconds) - np.interp(first, moments, seconds))
+
+
+class Watched:
+    """Samples the family of this process in a thread, at every period and when the block begins and ends."""
+
+    def __init__(self, period: float = 1.0) -> None:
+        self.usage, self.period, self.over = Usage(), period, threading.Event()
+        self.seconds: dict[str, float] = {}
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+
+    def __enter__(self) -> Usage:
+        self.thread.start()
+        return self.usage
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def watch(self) -> None:
+        """Until the block ends; a process that ends in it counts with what it had at its last sample."""
+        self.sample()
+        while not self.over.wait(self.period):
+            self.sample()
+        self.sample()
+
+    def sample(self) -> None:
+        """Take one sample."""
+        self.seconds |= family_cpu()
+        self.usage.cpu.append((time.time(), sum(self.seconds.values())))
+        self.usage.pss = max(self.usage.pss, family_pss())
+
+
+def stat(pid: str) -> list[str]:
+    """The fields of a process from its state on (Linux)."""
+    return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
+
+
+def family() -> list[str]:
+    """This process and all below it."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[path.name] = stat(path.name)[1]
+    found = [str(os.getpid())]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def family_cpu() -> dict[str, float]:
+    """CPU seconds of each."""
+    seconds = {}
+    for pid in family():
+        with contextlib.suppress(OSError):
+            fields = stat(pid)
+            seconds[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return seconds
+
+
+def family_pss() -> float:
+    """MiB of all together, each page once."""
+    total = 0
+    for pid in family():
+        with contextlib.suppress(OSError):
+            lines = Path("/proc", pid, "smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
+
+
+def configured(arguments: argparse.Namespace, output: Path) -> EmbedConfig:
+    """The stage's configuration."""
+    untrained: dict[str, Any] = {} if arguments.model == "xmrank-tiny" else {"pretrained": "none", "init_seed": 0}
+    return EmbedConfig(
+        output=output,
+        scenes=ScenesConfig(train=arguments.images, val=0, test=0, folder=arguments.data),
+        model=arguments.model,
+        batch_size=BATCH,
+        shard_size=arguments.shard,
+        workers=arguments.workers,
+        **untrained,
+    )
+
+
+def loop(config: EmbedConfig, addresses: list[tuple[int, list[str]]], folder: Path) -> list[list[float]]:
+    """One process's share: the moment, and the images, at the end of every shard."""
+    torch.set_num_threads(1)
+    encoder = load_encoder(config.model, config.pretrained, init_seed=config.init_seed)
+    finished = []
+    for number, paths in addresses:
+        parts = []
+        for first in range(0, len(paths), BATCH):
+            images = [decode(Path(path).read_bytes()) for path in paths[first : first + BATCH]]
+            pixels = torch.stack([encoder.pixels.prepared(image) for image in images])
+            parts.append(encoder.encode_images(pixels).numpy())
+        write_array(folder / f"image-{number:06d}.npy", np.concatenate(parts).astype(np.float16))
+        finished.append([time.time(), len(paths)])
+    return finished
+
+
+def bare(config: EmbedConfig, addresses: list[str], folder: Path) -> dict[str, float]:
+    """The loop in as many processes as the stage has workers."""
+    shards = [addresses[i : i + config.shard_size] for i in range(0, len(addresses), config.shard_size)]
+    numbered = list(enumerate(shards))
+    started = time.time()
+    with Watched() as usage, multiprocessing.get_context("spawn").Pool(config.workers) as pool:
+        shares = [(config, numbered[w :: config.workers], folder) for w in range(config.workers)]
+        finished = [moment for share in pool.starmap(loop, shares, chunksize=1) for moment in share]
+    return figures(finished, config.workers, usage, started)
+
+
+def staged(config: EmbedConfig) -> dict[str, float]:
+    """The stage, captions left aside: the moments are those at which its images' reports were written."""
+    dataset = read(config)
+    captions = dataset.captions.slice(0, 1)
+    only_images = type(dataset)(dataset.name, dataset.root, dataset.images, captions)
+    moments: list[list[float]] = []
+    started, over = time.time(), threading.Event()
+    watcher = threading.Thread(target=watch, args=(config.output / "work", moments, over), daemon=True)
+    watcher.start()
+    with Watched() as usage:
+        embed_dataset(config, only_images, config.output)
+    over.set()
+    watcher.join()
+    return figures(moments, config.workers, usage, started)
+
+
+def watch(work: Path, moments: list[list[float]], over: threading.Event) -> None:
+    """Note when each report of images was written, and of how many."""
+    seen = set()
+    while not over.wait(0.05):
+        for path in set(work.glob("image-*.json")) - seen:
+            try:
+                moments.append([path.stat().st_mtime, json.loads(path.read_text())["items"]])
+            except (OSError, ValueError):
+                continue
+            seen.add(path)
+
+
+def figures(finished: list[list[float]], workers: int, usage: Usage, started: float) -> dict[str, float]:
+    """Rates from the ends of shards."""
+    finished = sorted(finished)
+    first, last = finished[workers - 1][0], finished[-1][0]
+    steady = sum(count for moment, count in finished if moment > first)
+    return {
+        "images_per_second": round(steady / max(last - first, 1e-9), 1),
+        "steady_images": int(steady),
+        "cpu_ms_per_image": round(1000 * usage.between(first, last) / max(steady, 1), 3),
+        "start_up_seconds": round(finished[0][0] - started, 1),
+        "cpu_seconds_in_all": round(usage.cpu[-1][1] - usage.cpu[0][1], 1),
+        "peak_pss_mib": round(usage.pss),
+    }
+
+
+def main() -> None:
+    """Run one after the other and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--model", default="xmrank-tiny")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--shard", type=int, default=512)
+    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "xmrank-benchmark")
+    parser.add_argument("--only", choices=("bare", "stage"))
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="xmrank-embedding-"))
+    config = configured(arguments, folder / "store")
+    dataset = read(config)
+    addresses = [str(Path(dataset.root) / location) for location in dataset.images["location"].to_pylist()]
+    result: dict[str, Any] = {"model": arguments.model, "images": arguments.images, "workers": arguments.workers}
+    if arguments.only != "stage":
+        result["bare"] = bare(config, addresses, folder)
+    if arguments.only != "bare":
+        result["stage"] = staged(config)
+    if not arguments.only:
+        rate = result["stage"]["images_per_second"] / result["bare"]["images_per_second"]
+        cpu = result["bare"]["cpu_ms_per_image"] / result["stage"]["cpu_ms_per_image"]
+        result |= {"ratio": round(rate, 3), "cpu_ratio": round(cpu, 3), "load": round(os.getloadavg()[0], 1)}
+    shutil.rmtree(folder)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
