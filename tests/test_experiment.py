@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
@@ -22,7 +23,9 @@ from xmrank.config import (
     EvaluateConfig,
     ExperimentConfig,
     MineConfig,
+    RankConfig,
     RankerConfig,
+    RegisterConfig,
     ReportConfig,
     ScenesConfig,
     TrainConfig,
@@ -39,6 +42,8 @@ JOBS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "report": ReportConfig,
+    "rank": RankConfig,
+    "register": RegisterConfig,
     "experiment": ExperimentConfig,
 }
 STAGES = {
@@ -73,7 +78,7 @@ TRIALS = [f"{loss}-{direction}-seed0" for loss in ("listnet", "ranknet") for dir
 
 def small():
     """What the preset is read as."""
-    parts = {name: dict(SMALL[name]) for name in JOBS if name != "experiment"}
+    parts = {name: dict(SMALL[name]) for name in JOBS if name in SMALL}
     parts["embed"]["scenes"] = ScenesConfig(**parts["embed"]["scenes"])
     parts["evaluate"]["top_n"] = tuple(parts["evaluate"]["top_n"])
     train = parts["train"]
@@ -258,6 +263,51 @@ def test_one_parent_has_a_child_a_trial_and_one_for_the_first_stage(home):
     assert files == {"report.html", "report.md", "table.csv", "table.tex"}
     (trial,) = [run for run in children if run.info.run_name == "ranknet-t2i-seed0"]
     assert {"selection/mean", "t2i/recall_at_1", "t2i/top-20/hit_at_1"} <= set(trial.data.metrics)
+    assert {"cost/seconds", "cost/lists_per_second", "cost/peak_memory_mb"} <= set(trial.data.metrics)
+
+
+def registered(home):
+    """The versions of all registered models at a home."""
+    return MlflowClient(f"sqlite:///{home}/mlflow.db").search_model_versions("name LIKE 'xmrank-%'")
+
+
+@pytest.mark.ray
+def test_the_best_ranker_of_each_direction_is_registered(home):
+    assert {version.name for version in registered(home)} == {"xmrank-i2t", "xmrank-t2i"}
+    assert len(registered(home)) == 2
+    for version in registered(home):
+        assert f"{version.tags['loss']}-{version.tags['direction']}-seed0" in TRIALS
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("kind", ["captions", "images"])
+def test_new_queries_are_ranked_by_the_registered_ranker(home, track_at, kind):
+    track_at(home)
+    pictures = sorted((home / "data").rglob("*.jpg"))[:3]
+    (home / "images").mkdir(exist_ok=True)
+    for picture in pictures:
+        (home / "images" / picture.name).write_bytes(picture.read_bytes())
+    (home / "images/broken.jpg").write_text("no image")
+    (home / "captions.txt").write_text("a red <circle>\n\na blue digit\n")
+    queries = {"captions": "captions.txt", "images": "images"}[kind]
+    flags = ["--queries", queries, "--embeddings", "runs/small/embeddings", "--split", "test", "--top-n", "12"]
+    command = [sys.executable, ROOT / "jobs/rank.py", *flags, "--output", f"runs/{kind}", "--page", "2"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = pd.read_parquet(home / f"runs/{kind}/results.parquet")
+    asked = {"captions": {"1": "a red <circle>", "3": "a blue digit"}, "images": {p.name: p.name for p in pictures}}
+    assert dict(zip(results["query_id"], results["query"], strict=True)) == asked[kind]
+    assert results["rank"].tolist() == list(range(1, 13)) * len(asked[kind])
+    page = (home / f"runs/{kind}/results.html").read_text()
+    if kind == "captions":
+        assert "rank: 2 queries, the first stage's 12 of 40 images re-ranked in " in done.stdout
+        assert page.count('<img src="data:image/jpeg;base64,') == 2 * 10
+        assert "a red &lt;circle&gt;" in page
+    else:
+        assert "rank: 3 queries (1 could not be read)" in done.stdout
+        assert page.count('<img src="data:image/jpeg;base64,') == 2
+        assert "1 query could not be read; the first, broken.jpg: not an image of a known format." in page
+        assert results["candidate"].notna().all()
 
 
 @pytest.mark.ray
@@ -266,6 +316,7 @@ def test_the_experiment_again_starts_nothing(home, track_at, monkeypatch):
     for module in ("cluster", "embedding.ray_stage", "training.ray_stage"):
         monkeypatch.setattr(f"xmrank.{module}.connect", lambda: pytest.fail("nothing needed a cluster"))
     monkeypatch.setattr("xmrank.experiment.connect_tracking", lambda: pytest.fail("nothing was to be logged"))
+    monkeypatch.setattr("xmrank.ranking.registry.connect_tracking", lambda: pytest.fail("nothing was to be registered"))
     monkeypatch.setattr("xmrank.training.train.connect_tracking", lambda: pytest.fail("nothing was to be logged"))
     before = fingerprints(home / SMALL["output"])
     assert experiment(small()).fingerprint == before["report"]
@@ -280,6 +331,7 @@ MOMENTS = {
     "evaluation begins": "evaluation/work",
     "a method is evaluated": "evaluation/work/*.summary",
     "reporting": "report/plan.json",
+    "registering": "report/manifest.json",
 }
 """When the experiment is killed: as soon as such a file is there."""
 
@@ -304,5 +356,6 @@ def test_a_killed_experiment_is_continued_to_the_same_result(home, tmp_path, tra
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("xmrank").experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
+    assert len(registered(tmp_path)) == 2
     kept = json.loads((run / "rankers/tracking.json").read_text())
     assert set(kept.values()) <= {run.info.run_id for run in runs}

@@ -24,6 +24,7 @@ from xmrank.evaluation import mlflow_name
 from xmrank.files import write_text
 from xmrank.progress import Progress
 from xmrank.training.checkpoint import read_meta
+from xmrank.training.cost import Cost
 from xmrank.training.data import ListData
 from xmrank.training.groups import Group, split_into_groups
 from xmrank.training.history import Epoch
@@ -133,10 +134,11 @@ def train_direction(
 ) -> None:
     """Train trials of one direction; their leading process logs every validation and ends their runs."""
     train, selection = (list_data(work, store, direction, role, device) for role in ("train", "selection"))
+    cost = Cost(len(train.lists), device, group.size)
 
     def log(trial: Trial, epoch: Epoch, seconds: float) -> None:
         metrics = {mlflow_name(n).replace("_", "/", 1): v for n, v in epoch.items() if n not in ("epoch", "step")}
-        metrics |= {"cost/epoch_seconds": seconds, "cost/lists_per_second": len(train.lists) / seconds}
+        metrics |= cost.metrics(trial.name, epoch, seconds)
         place = epoch["step"] if work.config_of(trial).validate_every_steps else epoch["epoch"]
         tracking.log_metrics(work.tracking_uri, work.runs[trial.name], metrics, step=int(place))
 
