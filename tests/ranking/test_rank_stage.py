@@ -229,6 +229,16 @@ def test_a_checkpoint_is_asked_for_and_compared(trained, tmp_path):
         stage.encoder_of(store, RankConfig(pretrained=tmp_path / "no.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("config", "settings", "size"),
+    [({"batch_size": 8}, {}, 8), ({"batch_size": 0}, {"batch_size": 32}, 32), ({"batch_size": 0}, {}, 64),
+     ({}, {}, 64), ({"batch_size": 0}, {"batch_size": 4096}, 256)],
+)  # fmt: skip
+def test_queries_are_encoded_in_batches_like_the_gallerys(trained, config, settings, size):
+    manifest = replace(trained.store.manifest, config=config, settings=settings)
+    assert stage.batch_size_of(replace(trained.store, manifest=manifest)) == size
+
+
 def test_queries_that_are_all_broken_fail_with_the_first_reason(trained, asked, tmp_path):
     folder = tmp_path / "work"
     folder.mkdir()

@@ -23,6 +23,8 @@ STAGE = "rank"
 RESULTS = "results.parquet"
 BATCH = 256
 """Queries of one task; what an interrupted run loses at most, for each worker."""
+ENCODED = 64
+"""Queries to encode at once where the gallery says nothing."""
 STEPS = ("embed", "search", "rank")
 SIDES: dict[Direction, tuple[str, str]] = {"i2t": ("images", "captions"), "t2i": ("captions", "images")}
 
@@ -169,7 +171,7 @@ def rank_all(
         kind=queries.kind,
         encoder=encoder,
         weights_hash=store.encoder.get("weights_hash"),
-        batch_size=int(store.manifest.config.get("batch_size", 64)),
+        batch_size=batch_size_of(store),
         top_n=config.top_n,
         folder=stage.work,
     )
@@ -183,6 +185,12 @@ def rank_all(
         for result in rank_batches(left, work, config.workers) if left else ():
             progress.advance(int(result["queries"]))
     return put_together(stage, work, batches, queries, time.perf_counter() - started)
+
+
+def batch_size_of(store: EmbeddingStore) -> int:
+    """Queries to encode at once: what the gallery was encoded with, as far as it is known and no more than a batch."""
+    recorded = store.manifest.settings.get("batch_size") or store.manifest.config.get("batch_size")
+    return min(int(recorded or ENCODED), BATCH)
 
 
 def plan(queries: Queries) -> list[Batch]:
