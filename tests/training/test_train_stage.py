@@ -95,7 +95,7 @@ def test_a_child_has_its_parameters_tags_inputs_metrics_and_files(trained):
     assert while_training == {  # the evaluation of the same rankers may have logged its own by now
         "train/loss", "train/hit_at_1", "train/hit_at_5", "train/hit_at_10",
         "selection/loss", "selection/hit_at_1", "selection/hit_at_5", "selection/hit_at_10", "selection/mean",
-        "cost/epoch_seconds", "cost/lists_per_second",
+        "cost/epoch_seconds", "cost/lists_per_second", "cost/seconds", "cost/peak_memory_mb",
     }  # fmt: skip
     client = MlflowClient(f"sqlite:///{trained.home}/mlflow.db")
     assert sorted(file.path for file in client.list_artifacts(run.info.run_id)) == sorted(FILES)
