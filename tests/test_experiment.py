@@ -224,7 +224,7 @@ def test_the_files_of_an_experiment(home):
     expected |= {f"lists/{role}.parquet" for role in roles} | {"lists/splits.json"}
     ranker = ("ranker.safetensors", "ranker.json", "history.json")
     expected |= {f"rankers/trials/{trial}/{name}" for trial in TRIALS for name in ranker}
-    results = ("metrics.parquet", "rankings.parquet", "summary.json", "timing.json")
+    results = ("metrics.parquet", "rankings.parquet", "summary.json", "timing.json", "curves.json")
     expected |= {f"evaluation/{name}" for name in results}
     runs = {"lists": ["cosine", "qrels"], "gallery": ["cosine", "qrels"], "top-20": ["qrels"]}
     for trial in TRIALS:

@@ -80,10 +80,10 @@ def ranks_of(similarity, relevant):
 
 def test_the_files_of_an_evaluation(evaluated):
     outputs = {name for name in evaluated.manifest.outputs if not name.startswith("trec/")}
-    assert outputs == {"metrics.parquet", "rankings.parquet", "summary.json"}
+    assert outputs == {"metrics.parquet", "rankings.parquet", "summary.json", "curves.json"}
     assert sorted(path.name for path in evaluated.output.iterdir()) == [
-        "manifest.json", "metrics.parquet", "plan.json", "rankings.parquet", "summary.json", "timing.json",
-        "tracking.json", "trec",
+        "curves.json", "manifest.json", "metrics.parquet", "plan.json", "rankings.parquet", "summary.json",
+        "timing.json", "tracking.json", "trec",
     ]  # fmt: skip
     assert evaluated.manifest.counts == {
         "methods": 10,  # eight rankers, and the first stage in two directions

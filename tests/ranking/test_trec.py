@@ -165,6 +165,23 @@ def test_the_oracle_is_above_every_ranker_and_rises_with_depth(evaluated):
     assert rising == sorted(rising)
 
 
+def test_curves_agree_with_the_table_where_they_meet(evaluated):
+    curves = json.loads((evaluated.output / "curves.json").read_text())["rows"]
+    means = evaluated.metrics.groupby(["method", "seed", "direction", "protocol", "metric"], observed=True)[
+        "value"
+    ].mean()
+    assert {row["method"] for row in curves} == {"cosine", "listnet", "lambdarank"}
+    for row in curves:
+        key = row["method"], row["seed"], row["direction"], row["protocol"]
+        for kind in ("hit", "recall"):
+            for k in {1, 5, 10} & set(row["k"]):
+                assert row[kind][row["k"].index(k)] == pytest.approx(means[(*key, f"{kind}@{k}")], abs=1e-12)
+            assert row[kind] == sorted(row[kind])
+    deep = next(row for row in curves if row["protocol"] == "lists")
+    assert deep["recall"][-1] == 1.0  # every right answer is in the list
+    assert deep["k"] == [1, 2, 3, 5, 7]
+
+
 def test_times_are_measured_and_do_not_change_the_fingerprint(evaluated, capsys):
     rows = json.loads((evaluated.output / "timing.json").read_text())["rows"]
     assert {row["protocol"] for row in rows} >= {"lists", "top-5", "top-12", "top-15", "top-5-of-2x10"}

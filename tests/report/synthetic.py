@@ -38,6 +38,7 @@ class World:
     texts: bool = True
     first_caption: str | None = None
     depths: tuple[int, ...] = (TOP,)
+    searched: bool = False
 
 
 def make_run(root: Path, world: World = World()) -> ReportConfig:
@@ -46,7 +47,10 @@ def make_run(root: Path, world: World = World()) -> ReportConfig:
     embeddings = _embeddings(root, world, scenes)
     rankers = _rankers(root, world, embeddings)
     _evaluation(root, world, embeddings, rankers)
+    if world.searched:
+        _search(root, world, embeddings)
     return ReportConfig(
+        search=root / "tuned" / "search" if world.searched else None,
         embeddings=root / "embeddings",
         rankers=root / "rankers",
         evaluation=root / "evaluation",
@@ -184,15 +188,18 @@ def _evaluation(root: Path, world: World, embeddings: str, rankers: str) -> None
     inputs = {"embeddings": embeddings, "lists": "1f" * 32, "rankers": rankers}
     stage = Stage.open(root / "evaluation", "evaluate", config={"top_n": world.depths}, inputs=inputs)
     metrics: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
     rankings: list[dict[str, Any]] = []
     for direction in ("i2t", "t2i"):
         for method, seed in [("cosine", -1), *((loss, seed) for loss in world.losses for seed in world.seeds)]:
             for protocol in ("lists", *(["gallery"] if method == "cosine" else [f"top-{n}" for n in world.depths])):
                 _evaluate(metrics, rankings, world, direction, method, seed, protocol)
+                curves.append(_curve(metrics, world))
         for depth in world.depths:
             _evaluate(metrics, [], world, direction, "oracle", -1, f"top-{depth}")
     for name, rows in (("metrics", metrics), ("rankings", rankings)):
         pq.write_table(encoded(pd.DataFrame(rows)), stage.directory / f"{name}.parquet", row_group_size=5000)
+    write_json(stage.directory / "curves.json", {"rows": curves})
     write_json(stage.directory / "summary.json", {"rows": [], "split": "test", "top_n": world.depths})
     lists = {"random_candidates": 40, "hard_negatives": LIST - 1, "positives": "one", "captions": "one", "seed": 0}
     stage.finish(
@@ -231,6 +238,37 @@ def _evaluate(
             {**keys, "query_id": query, "candidate_id": c, "rank": np.int32(rank), "score": np.float32(score)}
             for rank, (c, score) in enumerate(zip(order, scores, strict=True), start=1)
         ]
+
+
+def _curve(metrics: list[dict[str, Any]], world: World) -> dict[str, Any]:
+    """The curve of the method whose values were added last, at the cut-offs of the tables."""
+    last = metrics[-8 * world.images :]
+    means = {kind: [_mean(last, f"{kind}@{k}") for k in (1, 5, 10)] for kind in ("hit", "recall")}
+    return {**{k: v for k, v in last[0].items() if k != "value"}, "seed": int(last[0]["seed"]), "positives": 0} | {
+        "k": [1, 5, 10],
+        **means,
+    }
+
+
+def _mean(rows: list[dict[str, Any]], metric: str) -> float:
+    return float(np.mean([row["value"] for row in rows if row["metric"] == metric]))
+
+
+def _search(root: Path, world: World, embeddings: str) -> None:
+    """A grid in which the learning rate decides almost everything."""
+    inputs = {"embeddings": embeddings, "lists": "1f" * 32}
+    stage = Stage.open(root / "tuned" / "search", "tune", config={"search": "grid"}, inputs=inputs)
+    rows = [
+        {"loss": loss, "direction": direction, "settings": {"learning_rate": rate, "ranker.width": width}}
+        | {"value": 0.5 + 0.1 * (rate == 0.001) + 0.002 * (width == 64), "best_epoch": 2, "epochs": 3}
+        | {"stopped": False, "failure": ""}
+        for loss in world.losses
+        for direction in ("i2t", "t2i")
+        for rate in (0.01, 0.001, 0.0001)
+        for width in (32, 64)
+    ]
+    write_json(stage.directory / "results.json", rows)
+    stage.finish(counts={"points": len(rows)})
 
 
 def _ranking(

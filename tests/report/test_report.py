@@ -52,7 +52,7 @@ def test_the_figures_are_the_same_everywhere(made):
 def test_page_has_all_parts(made):
     for part in ("What was run", "Results", "Learning curves", "Example queries", "Beside the paper’s Table 2"):
         assert f"<h2>{part}" in made.page
-    assert made.page.count("<caption>") == 4 + 2 + 2 + 1
+    assert made.page.count("<caption>") == 4 + 4 + 2 + 2 + 1  # results, pairs, epochs kept, paper, counts
     assert "Not comparable" in made.page
     assert "29.46" in made.page
     assert "<dd>candidate lists: 80 i2t and 80 t2i; full gallery: 80 i2t and 80 t2i</dd>" in made.page
@@ -60,7 +60,7 @@ def test_page_has_all_parts(made):
     assert "40 random candidates a query, the 20 most similar kept" in made.page
     assert made.page.count("<article") == 12
     assert "✓ relevant" in made.page
-    assert made.page.count('<svg role="img"') == 2 * (1 + 4)
+    assert made.page.count('<svg role="img"') == 2 * (1 + 4) + 4 + 4  # learning, recall over k, seeds
     assert 'lang="en"' in made.page
     assert "scene900" in made.page
 

@@ -63,13 +63,17 @@ def folds_of(gallery: str) -> tuple[int, int]:
 class ReportConfig:
     """Make the table and the page of an evaluation."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset({"embeddings", "rankers", "evaluation", "output", "overwrite"})
+    PLACES: ClassVar[frozenset[str]] = frozenset(
+        {"embeddings", "rankers", "evaluation", "search", "output", "overwrite"}
+    )
     embeddings: Path = RUN / "embeddings"
     """Embedding store (captions and the places of the images)."""
     rankers: Path = RUN / "rankers"
     """Trained rankers (learning curves)."""
     evaluation: Path = RUN / "evaluation"
     """Per-query results."""
+    search: Path | None = None
+    """Search that chose the rankers' settings (tune.py's search directory): shows which settings mattered."""
     output: Path = RUN / "report"
     """Directory of the report."""
     title: str = "xmrank report"

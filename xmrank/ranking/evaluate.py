@@ -23,7 +23,7 @@ from xmrank.training.checkpoint import read_about
 from xmrank.training.train import STAGE as TRAIN
 
 STAGE = "evaluate"
-TIMING = "timing.json"
+TIMING, CURVES = "timing.json", "curves.json"
 TIE_RULE = "expectation over random orders of equal scores"
 TREC = "trec"
 
@@ -68,11 +68,12 @@ def evaluate_all(stage: Stage, config: EvaluateConfig, store: EmbeddingStore, li
             progress.advance()
     join_tables(stage.directory / "metrics.parquet", [t.part("metrics") for t in tasks], METRICS_SCHEMA)
     join_tables(stage.directory / "rankings.parquet", [t.part("rankings") for t in tasks], RANKINGS_SCHEMA)
-    rows, timing = (joined(tasks, kind) for kind in ("summary", "timing"))
+    rows, timing, curves = (joined(tasks, kind) for kind in ("summary", "timing", "curves"))
     folder = resolve(config.lists)
     described = {"split": reported_split(folder), "top_n": config.top_n, "galleries": config.galleries}
     write_json(stage.directory / "summary.json", {"rows": rows, **described})
     write_json(stage.directory / TIMING, {"rows": timing})
+    write_json(stage.directory / CURVES, {"rows": curves})
     log_results(stage.directory, resolve(config.rankers), STAGE, rows, timing)
     queries = {
         d: max(r["queries"] for r in rows if r["direction"] == d and r["protocol"] == "gallery") for d in DIRECTIONS

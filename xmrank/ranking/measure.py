@@ -17,6 +17,7 @@ from xmrank.config import Direction
 from xmrank.config.results import TrecFiles
 from xmrank.embedding import EmbeddingStore
 from xmrank.files import write_json, write_table
+from xmrank.ranking.curves import curve_of
 from xmrank.ranking.protocols import Gallery, Protocol, galleries_of, reported_lists, tops_of, whole_gallery
 from xmrank.ranking.results import metrics_table, rankings_table, side_ids, summarise
 from xmrank.ranking.scoring import score_lists, seconds_alone
@@ -26,7 +27,7 @@ from xmrank.training.checkpoint import load_ranker
 FIRST_STAGE = "cosine"
 ORACLE = "oracle"
 """The best that any re-ranking of a top N could be: its relevant items first."""
-PARTS = ("metrics", "rankings", "timing", "summary")
+PARTS = ("metrics", "rankings", "timing", "curves", "summary")
 """Of a task; the last is written last."""
 
 
@@ -167,7 +168,7 @@ def re_ranked(key: dict[str, Any], shared: Prepared, task: Task) -> Iterator[Mea
 def write_parts(task: Task, store: EmbeddingStore, measured: Iterator[Measured]) -> None:
     """Write a method's per-query metrics, rankings and TREC runs, and last its summary."""
     ids = side_ids(store, task.direction)
-    metrics, rankings, summary, timing = [], [], [], []
+    metrics, rankings, summary, timing, curves = [], [], [], [], []
     for one in measured:
         lists = one.protocol.lists
         query_ids = ids[0].take(lists.queries).to_pylist()
@@ -176,6 +177,7 @@ def write_parts(task: Task, store: EmbeddingStore, measured: Iterator[Measured])
         if one.timing:
             timing.append({**one.key, "items": lists.longest, "queries": len(lists), **one.timing})
         if one.scores is not None:
+            curves.append({**one.key, **curve_of(one.protocol, one.scores)})
             rankings.append(rankings_table(one.key, one.protocol, one.scores, ids))
             if task.trec != "none":
                 path = trec_path(task.trec_folder / task.direction, one.key["protocol"], task.name, task.trec)
@@ -183,6 +185,7 @@ def write_parts(task: Task, store: EmbeddingStore, measured: Iterator[Measured])
     for kind, tables in (("metrics", metrics), ("rankings", rankings)):
         write_table(task.part(kind), pa.concat_tables(tables).unify_dictionaries())
     write_json(task.part("timing"), timing)
+    write_json(task.part("curves"), curves)
     write_json(task.part("summary"), summary)
 
 

@@ -12,7 +12,7 @@ from xmrank.config import Direction
 from xmrank.config.results import folds_of
 from xmrank.embedding import EmbeddingStore
 from xmrank.errors import ConfigError
-from xmrank.evaluation import gallery_metrics, list_metrics, top_n
+from xmrank.evaluation import KS, gallery_metrics, list_metrics, top_n
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Protocol:
     lists: Lists
     positives: np.ndarray
 
-    def metrics(self, scores: np.ndarray) -> dict[str, np.ndarray]:
-        """Per-query metrics, float64 [lists], of scores that are flat as in the lists."""
+    def metrics(self, scores: np.ndarray, ks: Sequence[int] = KS) -> dict[str, np.ndarray]:
+        """Per-query metrics, float64 [lists], of scores that are flat as in the lists, at the cut-offs ks."""
         matrix, labels, mask = self.matrices(scores)
-        return list_metrics(matrix, labels, mask=mask, total_positives=self.positives)
+        return list_metrics(matrix, labels, mask=mask, total_positives=self.positives, ks=ks)
 
     def matrices(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scores, labels and mask, [lists, longest list]."""

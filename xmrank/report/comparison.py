@@ -72,7 +72,7 @@ def _tests_of(
     parts = []
     for _, row in rankers:
         ours = values_of(values, row, table.protocol).reindex(columns=queries)
-        parts.append(paired_differences(_stacked(ours, metrics), _stacked(baseline, metrics)))
+        parts.append(paired_differences(stacked(ours, metrics), stacked(baseline, metrics)))
     clusters = [image_of.get(query, query) for query in queries.get_level_values("query_id")]
     tests = paired_tests(np.concatenate(parts, axis=1), clusters, draws=draws.count, seed=draws.seed)
     columns = [(place, row, metric) for place, row in rankers for metric in metrics]
@@ -111,7 +111,7 @@ def values_of(values: pd.DataFrame, row: Row, protocol: str) -> pd.DataFrame:
     return frame.set_index(["seed", "metric", "query_id", "list"])["value"].unstack(["query_id", "list"])
 
 
-def _stacked(values: pd.DataFrame, metrics: Sequence[str]) -> np.ndarray:
+def stacked(values: pd.DataFrame, metrics: Sequence[str]) -> np.ndarray:
     """[seeds, queries, metrics]."""
     seeds = sorted(values.index.unique("seed"))
     wide = values.reindex(pd.MultiIndex.from_product([seeds, metrics], names=["seed", "metric"]))

@@ -7,8 +7,12 @@ from xmrank.report import card
 from xmrank.report.curves import Curves, learning_curves
 from xmrank.report.depths import Depths, over_depths
 from xmrank.report.examples import Gallery, choose_examples
+from xmrank.report.found import Found, recall_curves
+from xmrank.report.importance import Searched, searches
 from xmrank.report.inputs import Inputs
 from xmrank.report.published import Comparison, comparisons
+from xmrank.report.rivals import Rivals
+from xmrank.report.seeds import Seeds, seed_scatter
 from xmrank.report.tables import ResultTable
 from xmrank.report.verdict import Verdict, verdict
 
@@ -28,6 +32,10 @@ class Content:
     card: list[tuple[str, str]]
     fingerprints: list[tuple[str, str]]
     tables: list[ResultTable]
+    rivals: list[Rivals]
+    found: list[Found]
+    seeds: list[Seeds]
+    searches: list[Searched]
     depths: list[Depths]
     curves: list[Curves]
     gallery: Gallery
@@ -37,13 +45,14 @@ class Content:
     notes: dict[str, str]
 
 
-def build_content(config: ReportConfig, inputs: Inputs, tables: list[ResultTable]) -> Content:
+def build_content(config: ReportConfig, inputs: Inputs, tables: list[ResultTable], rivals: list[Rivals]) -> Content:
     """Compute all parts of the report.
 
     Args:
         config: title and number of examples.
         inputs: the stages before.
         tables: the results.
+        rivals: the rankers against each other.
     """
     return Content(
         title=config.title,
@@ -53,6 +62,10 @@ def build_content(config: ReportConfig, inputs: Inputs, tables: list[ResultTable
         card=card.protocol_card(inputs, tables),
         fingerprints=card.fingerprints(inputs),
         tables=tables,
+        rivals=rivals,
+        found=recall_curves(inputs.curves, tables),
+        seeds=seed_scatter(tables),
+        searches=searches(inputs.search_results),
         depths=over_depths(tables),
         curves=learning_curves(inputs.trials, tables, inputs.split),
         gallery=choose_examples(inputs, tables, config.examples),

@@ -55,6 +55,7 @@ class Inputs:
 
     Attributes:
         split: the split that the evaluation reports.
+        search, search_results: of the search that chose the settings; None where none is given.
         trials: the histories, in the order loss (as configured), direction, seed.
     """
 
@@ -68,6 +69,8 @@ class Inputs:
     split: str
     losses: list[str]
     trials: list[Trial]
+    search: Manifest | None
+    search_results: Path | None
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -76,13 +79,18 @@ class Inputs:
             "embeddings": self.embeddings.fingerprint,
             "evaluation": self.evaluation.fingerprint,
             "rankers": self.rankers.fingerprint,
-        }
+        } | ({"search": self.search.fingerprint} if self.search else {})
 
     @property
     def images_root(self) -> Place | None:
         """The folder of the images, or its URI; None when the embeddings were imported and know of none."""
         root = self.embeddings.settings.get("images_root")
         return None if root is None else place(root)
+
+    @property
+    def curves(self) -> Path:
+        """Recall and hit over many cut-offs."""
+        return self.evaluation_directory / "curves.json"
 
     @property
     def metrics(self) -> Path:
@@ -122,7 +130,20 @@ def open_inputs(config: ReportConfig) -> Inputs:
         split=str(_read_object(evaluation / "summary.json").get("split", "")),
         losses=losses,
         trials=_read_trials(rankers / "trials", losses),
+        **_read_search(config, manifests["rankers"]),
     )
+
+
+def _read_search(config: ReportConfig, rankers: Manifest) -> dict[str, Any]:
+    """The search's manifest and results, checked to be of the same lists as the rankers."""
+    if config.search is None:
+        return {"search": None, "search_results": None}
+    folder = resolve(config.search)
+    manifest = read_manifest(folder, "tune")
+    for name, fingerprint in manifest.inputs.items():
+        if rankers.inputs.get(name) != fingerprint:
+            raise DataError(f"--search {config.search}: searched with other {name} than --rankers {config.rankers}")
+    return {"search": manifest, "search_results": folder / "results.json"}
 
 
 def _read_trials(folder: Path, losses: list[str]) -> list[Trial]:

@@ -7,7 +7,9 @@ from xmrank.report.content import Content
 from xmrank.report.curves import Curves
 from xmrank.report.depths import Depths
 from xmrank.report.examples import Example, Gallery, Item
+from xmrank.report.importance import Searched
 from xmrank.report.published import READING, Comparison
+from xmrank.report.rivals import SHOWN, Duel, Rivals
 from xmrank.report.tables import Cell, ResultTable
 from xmrank.report.text import DIRECTION_NAMES, GLOSSARY, METRICS, metric_name, percent, points
 
@@ -29,6 +31,12 @@ def render_markdown(content: Content) -> str:
     ]
     for table in content.tables:
         lines += [*_results(table), *([escape(content.notes[table.title]), ""] if table.title in content.notes else [])]
+    lines += ["## The rankers against each other", ""] if content.rivals else []
+    for rivals in content.rivals:
+        lines += _rivals(rivals)
+    lines += ["## What mattered in the search", ""] if content.searches else []
+    for searched in content.searches:
+        lines += _searched(searched)
     lines += ["## How deep to re-rank", ""] if content.depths else []
     for depths in content.depths:
         lines += _depths(depths)
@@ -67,6 +75,24 @@ def _figure(cell: Cell | None) -> str:
     mean = f"**{percent(cell.mean)}**" if cell.best else percent(cell.mean)
     spread = "" if cell.deviation is None else f" ± {percent(cell.deviation)}"
     return mean + spread + ("" if cell.difference is None else f" ({points(cell.difference)}{cell.mark})")
+
+
+def _rivals(rivals: Rivals) -> list[str]:
+    rows = [(f"{one} − {other}", *map(_duel, duels)) for one, other, duels in rivals.pairs]
+    return [f"### {escape(rivals.title)}, points", "", *_grid(("pair", *map(metric_name, SHOWN)), rows), ""]
+
+
+def _duel(duel: Duel | None) -> str:
+    return f"{points(duel.difference)}{duel.mark}" if duel else "–"
+
+
+def _searched(searched: Searched) -> list[str]:
+    shares = ", ".join(f"{name} {percent(share)} %" for name, share in searched.shares.items())
+    told = (
+        f"{searched.points:,} points. Shares of their variance: {shares}." if shares else f"{searched.points:,} points."
+    )
+    best = _grid(("best settings", "selection, %"), [(words, percent(value)) for words, value in searched.best])
+    return [f"### {escape(searched.title)}", "", escape(told), "", *best, ""]
 
 
 def _depths(depths: Depths) -> list[str]:

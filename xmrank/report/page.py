@@ -8,6 +8,7 @@ from markupsafe import Markup
 from xmrank.report import text
 from xmrank.report.content import Content
 from xmrank.report.published import CUTS, READING
+from xmrank.report.rivals import SHOWN as RIVAL_METRICS
 
 
 def render_page(content: Content) -> str:
@@ -22,6 +23,7 @@ def render_page(content: Content) -> str:
     environment.filters |= {
         "percent": text.percent,
         "points": text.points,
+        "probability": text.probability,
         "capitalize_first": lambda words: words[:1].upper() + words[1:],
         "thousands": lambda count: f"{count:,}",
         "metric_name": text.metric_name,
@@ -32,6 +34,7 @@ def render_page(content: Content) -> str:
         content=content,
         style=Markup(style),  # noqa: S704 - a file of this package
         svg=Markup,  # the charts: matplotlib's own markup, which has escaped its texts
+        rival_metrics=RIVAL_METRICS,
         metric_groups=text.METRIC_GROUPS,
         glossary=text.GLOSSARY,
         reading=READING,

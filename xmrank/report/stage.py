@@ -12,6 +12,7 @@ from xmrank.report.inputs import Inputs, open_inputs
 from xmrank.report.latex import to_latex
 from xmrank.report.markdown import render_markdown
 from xmrank.report.page import render_page
+from xmrank.report.rivals import Rivals, rivals_of
 from xmrank.report.tables import ResultTable, result_tables, seed_means, to_csv
 from xmrank.report.terminal import print_table
 from xmrank.stage import Manifest, Stage
@@ -39,14 +40,10 @@ def report(config: ReportConfig) -> Manifest:
         inputs=inputs.fingerprints,
         overwrite=config.overwrite,
     )
-    tables = with_tests(
-        result_tables(seed_means(inputs.metrics, inputs.split), inputs.losses),
-        inputs.metrics,
-        inputs.split,
-        read_captions(inputs.embeddings_directory, inputs.split).image_of,
-        Draws(config.draws, config.seed),
-    )
-    manifest = stage.done or _write(stage, config, inputs, tables)
+    image_of = read_captions(inputs.embeddings_directory, inputs.split).image_of
+    tested = (inputs.metrics, inputs.split, image_of, Draws(config.draws, config.seed))
+    tables = with_tests(result_tables(seed_means(inputs.metrics, inputs.split), inputs.losses), *tested)
+    manifest = stage.done or _write(stage, config, inputs, tables, rivals_of(tables, *tested))
     print_table(tables)
     for name, file in (("page", PAGE), ("Markdown", MARKDOWN), ("CSV", TABLE), ("LaTeX", LATEX)):
         print(f"{name}: {stage.directory / file}")
@@ -54,8 +51,10 @@ def report(config: ReportConfig) -> Manifest:
     return manifest
 
 
-def _write(stage: Stage, config: ReportConfig, inputs: Inputs, tables: list[ResultTable]) -> Manifest:
-    content = build_content(config, inputs, tables)
+def _write(
+    stage: Stage, config: ReportConfig, inputs: Inputs, tables: list[ResultTable], rivals: list[Rivals]
+) -> Manifest:
+    content = build_content(config, inputs, tables, rivals)
     write_text(stage.directory / PAGE, render_page(content))
     write_text(stage.directory / MARKDOWN, render_markdown(content))
     write_text(stage.directory / TABLE, to_csv(tables, inputs.split))
