@@ -121,14 +121,14 @@ def status_of(url):
 
 
 def end_group(process):
-    """End a process and those of its group, gently first: a head then ends its own processes."""
+    """End a process and those of its group, which are all that a head starts."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:
             return
         try:
-            process.wait(30)
+            process.wait(5)
         except subprocess.TimeoutExpired:
             continue
 

@@ -98,7 +98,7 @@ def test_a_point_that_diverges_is_left_out_and_told(config):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster", "in_process")
-@pytest.mark.parametrize("changes", [{"search": "optuna"}, {"search": "random", "scheduler": "asha", "grace": 1}])
+@pytest.mark.parametrize("changes", [{"search": "optuna"}, {"search": "optuna", "scheduler": "asha", "grace": 1}])
 def test_other_searches_train_their_samples(config, changes):
     space = ("learning_rate=log(1e-5,0.05)", "ranker.width=[4,8]")
     tune(replace(config, space=space, samples=4, repeats=(0,), train=replace(TRAIN, epochs=3), **changes))

@@ -10,6 +10,7 @@ from xmrank.datasets.locations import absent, changed
 from xmrank.embedding.assembling import Rows, gather_facts, left_out_images, write_store
 from xmrank.embedding.clip_retrieval import import_clip_retrieval
 from xmrank.embedding.encoder import BUNDLED, CHECKPOINT_SUFFIXES, TINY, Encoder, load_encoder
+from xmrank.embedding.fetching import local_imports
 from xmrank.embedding.importing import import_embeddings
 from xmrank.embedding.pictures import Pixels
 from xmrank.embedding.planning import Earlier, Plan, look_back, make_plan, refuse_other_reuse
@@ -39,10 +40,9 @@ def embed(config: EmbedConfig) -> Manifest:
         DataError: bad data, or a finished store whose images have changed since.
     """
     output = resolve(config.output)
-    if config.import_clip_retrieval:
-        manifest = import_clip_retrieval(config)
-    elif config.imports:
-        manifest = import_embeddings(config)
+    if config.imports:
+        with local_imports(config) as fetched:
+            manifest = (import_clip_retrieval if config.import_clip_retrieval else import_embeddings)(fetched)
     else:
         manifest = embed_dataset(config, read(config), output)
     left = f", {len(manifest.left_out)} left out" if manifest.left_out else ""
