@@ -1,0 +1,105 @@
+"""A search on Ray Tune against a shell loop: 24 trainings of 5 epochs, two at a time, the same settings and lists.
+
+    python benchmarks/sweep.py --embeddings runs/demo/embeddings --lists runs/demo/lists
+
+The loop starts a process a training, two at a time, one thread each, as a shell does (xargs -P 2): the training loop of
+xmrank alone, without Ray, MLflow or results that could be continued. The search is jobs/tune.py with all of them, from
+its start until its results are there. Prints one JSON line: seconds of wall time, and the load average, which says how
+far to trust them.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+SPACE = ("learning_rate=[0.003,0.001,0.0003,0.0001]", "ranker.width=[32,64]", "ranker.dropout=[0.0,0.1,0.3]")
+LOSS, DIRECTION, EPOCHS, WORKERS = "listnet", "t2i", 5, 2
+
+
+def search(embeddings: Path, lists: Path, folder: Path) -> float:
+    """Seconds until the search is done."""
+    command = [sys.executable, ROOT / "jobs/tune.py", "--embeddings", embeddings, "--lists", lists]
+    command += ["--output", folder / "tuned", "--space", *SPACE, "--repeats", "0", "--workers", str(WORKERS)]
+    command += ["--train.losses", LOSS, "--train.directions", DIRECTION, "--train.epochs", str(EPOCHS)]
+    started = time.perf_counter()
+    job = subprocess.Popen(list(map(str, command)), env=os.environ | {"XMRANK_HOME": str(folder)}, stdout=sys.stderr)
+    while not (folder / "tuned/search/manifest.json").exists():
+        assert job.poll() is None, "the search failed"
+        time.sleep(0.05)
+    seconds = time.perf_counter() - started
+    job.wait()
+    return seconds
+
+
+def loop(embeddings: Path, lists: Path, folder: Path) -> float:
+    """Seconds of the loop, and the same points."""
+    from xmrank.config import TrainConfig, TuneConfig
+    from xmrank.tuning.space import candidates
+
+    train = TrainConfig(losses=(LOSS,), directions=(DIRECTION,), epochs=EPOCHS)  # type: ignore[arg-type]
+    points = [candidate.point for candidate in candidates(TuneConfig(space=SPACE, train=train))]
+    common = [sys.executable, __file__, "--embeddings", embeddings, "--lists", lists]
+
+    def one(place: int) -> None:
+        command = [*common, "--one", json.dumps(points[place]), "--folder", folder / str(place)]
+        subprocess.run(list(map(str, command)), check=True)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(one, range(len(points))))
+    return time.perf_counter() - started
+
+
+def train_one(embeddings: Path, lists: Path, point: dict[str, Any], folder: Path) -> None:
+    """One training of the loop."""
+    import torch
+
+    from xmrank.candidates import lists_path, open_lists
+    from xmrank.config import TrainConfig
+    from xmrank.embedding import EmbeddingStore
+    from xmrank.training.data import ListData
+    from xmrank.training.groups import Group
+    from xmrank.training.loop import Material, train_trials
+    from xmrank.training.settings import with_point
+    from xmrank.training.trials import Trial
+
+    torch.set_num_threads(1)
+    store = EmbeddingStore.open(embeddings)
+    settings = with_point(TrainConfig(losses=(LOSS,), epochs=EPOCHS), LOSS, point)  # type: ignore[arg-type]
+    train, selection = (
+        ListData.of(open_lists(lists_path(lists, DIRECTION, role), folder), store, DIRECTION, torch.device("cpu"))
+        for role in ("train", "selection")
+    )
+    material = Material(settings, train, selection, folder, Group(), {}, lambda *_: None)
+    failures = train_trials([Trial(LOSS, DIRECTION, 0)], material, stacked=False)
+    assert not failures, failures
+
+
+def main() -> None:
+    """Time both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--embeddings", type=Path, required=True)
+    parser.add_argument("--lists", type=Path, required=True)
+    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    places = given.embeddings.resolve(), given.lists.resolve()
+    if given.one is not None:
+        train_one(*places, given.one, given.folder)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = {"loop": loop(*places, Path(folder) / "loop"), "search": search(*places, Path(folder))}
+    load = os.getloadavg()[0]
+    print(json.dumps({**seconds, "search_over_loop": seconds["search"] / seconds["loop"], "load": load}))
+
+
+if __name__ == "__main__":
+    main()
