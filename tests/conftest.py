@@ -23,6 +23,13 @@ pytest_plugins = ["pipeline"]
 SPLITS = {"train": 60, "val": 20, "test": 20}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several test processes, one runs all tests that start Ray: they share a cluster, and its two cores."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of the test's own that relative paths lead to. Ray's workers keep the environment they started in."""

@@ -116,9 +116,9 @@ def relative(path: str, root: Place) -> str:
 
 def cell_texts(cell: str) -> list[object]:
     """The captions in a cell: one, or a JSON list of several."""
-    if cell.startswith('["'):
-        try:
-            return list(json.loads(cell))
-        except ValueError:
-            pass
-    return [cell]
+    if not cell.startswith('["'):
+        return [cell]
+    try:
+        return list(json.loads(cell))
+    except ValueError:  # a caption that only begins like a list
+        return [cell]

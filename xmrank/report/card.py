@@ -146,13 +146,17 @@ def _ranker(config: dict[str, Any] | None) -> str:
     """The ranker's name and what of its configuration is set."""
     config = dict(config or {})
     name = str(config.pop("name", "")).replace("_", "-")
-    rest = [f"{k.replace('_', ' ')} {plain(v)}" for k, v in config.items() if v not in (None, False, 0, 0.0)]
+    idle = {"levels"} if config.get("levels") == 1 else set()
+    idle |= set() if config.get("residual") else {"residual_learnable"}
+    unset = (None, False, 0, 0.0, [], ())
+    rest = [f"{k.replace('_', ' ')} {plain(v)}" for k, v in config.items() if v not in unset and k not in idle]
     return ": ".join(part for part in (name, ", ".join(rest)) if part)
 
 
 def _training(config: dict[str, Any]) -> str:
     words = {"epochs": "{} epochs", "batch_size": "{} lists a step", "learning_rate": "learning rate {}"}
-    return ", ".join(text.format(plain(config[key])) for key, text in words.items() if key in config)
+    words |= {"patience": "stopped after {} validations without a better one"}
+    return ", ".join(text.format(plain(config[key])) for key, text in words.items() if config.get(key) is not None)
 
 
 def _seeds(inputs: Inputs, tables: Sequence[ResultTable]) -> str:
