@@ -76,6 +76,11 @@ class LabelledSet:
         return self.train.image.shape[1] == self.train.text.shape[1]
 
     @property
+    def widths(self) -> tuple[int, int, int]:
+        """Length of image features, of text features, number of classes."""
+        return self.train.image.shape[1], self.train.text.shape[1], self.train.labels.shape[1]
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Items of each part."""
         return {part: len(getattr(self, part)) for part in PARTS}
