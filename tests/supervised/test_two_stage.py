@@ -129,6 +129,6 @@ def test_predicted_labels_are_the_most_frequent_and_with_several_labels_the_freq
 
 
 def test_more_groups_than_a_key_holds_are_refused(monkeypatch):
-    monkeypatch.setattr("xmrank.supervised.search.DISTANCE_BITS", 62)
+    monkeypatch.setattr("xmrank.supervised.search.DISTANCE_BITS", 60)
     with pytest.raises(ValueError, match="too many for one key"):
         by_distance(np.zeros((1, 1), np.float32), np.zeros((9, 1), np.float32))

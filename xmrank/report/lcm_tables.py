@@ -118,9 +118,9 @@ def map_table(results: Results) -> PlainTable:
                 rows.append((METHOD_NAMES[method], name, *cells, *beside))
     heading = ("method", "search", *COLUMNS, *(f"paper {column}" for column in COLUMNS))
     note = (
-        "mAP over all retrieved items, mean ± standard deviation over runs. The paper's figures are of CLIP features and "
-        "its own splits: another experiment, shown for orientation. Two-stage search is told the true labels of what it "
-        "retrieves, which ranking by distance does not see; with labels predicted it sees none of them."
+        "mAP over all retrieved items, mean ± standard deviation over runs. The paper's figures are of CLIP features, "
+        "on its own splits: another experiment, shown for orientation. Two-stage search is told the true labels of "
+        "what it retrieves, which ranking by distance does not see; with labels predicted it sees none of them."
     )
     return PlainTable("mAP", heading, tuple(rows), note)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-CHUNK = 256
+CHUNK = 64
 """Queries that are ranked at a time: their distances to all items fit into a core's cache."""
 KEY_BITS = 64
 DISTANCE_BITS = 32
@@ -35,8 +35,7 @@ def by_distance(queries: np.ndarray, items: np.ndarray) -> Ranking:
         queries: float32 [queries, d].
         items: float32 [items, d].
     """
-    everything = np.zeros(len(items), np.uint16)
-    return _joined(_sorted(_squared(part, items), everything[None]) for part in _chunks(queries))
+    return _ranked(queries, items, np.zeros((len(queries), 1), np.uint16), np.zeros((1, len(items)), np.int64))
 
 
 def two_stage(
@@ -65,12 +64,8 @@ def two_stage(
     Source: Gohil, Bithel and Bedathur, "LCM", CODS-COMAD 2023, Algorithm 1.
     """
     ranks = label_ranks(queries, train, train_labels, neighbours=neighbours)
-    first_of = _label_lists(item_labels)
-    parts = []
-    for start, part in zip(range(0, len(queries), CHUNK), _chunks(queries), strict=True):
-        distances = _squared(part, items) if items.shape[1] == part.shape[1] else np.zeros((1, len(items)), np.float32)
-        parts.append(_sorted(distances, _groups(ranks[start : start + CHUNK], first_of)))
-    return _joined(parts)
+    none = np.full((len(ranks), 1), ranks.shape[1], np.uint16)
+    return _ranked(queries, items, np.concatenate([ranks, none], axis=1), _label_lists(item_labels))
 
 
 def label_ranks(
@@ -106,10 +101,9 @@ def neighbour_labels(
     squared, found = index.search(np.ascontiguousarray(queries, np.float32), k)  # type: ignore[call-arg]
     weights = np.stack([np.ones_like(squared), np.sqrt(np.maximum(squared, 0))], axis=1).astype(np.float64)
     labels = train_labels.astype(np.float64)
-    sums = np.concatenate(
-        [w @ labels[rows] for w, rows in zip(_chunks(weights), _chunks(found), strict=True)]
-        or [np.zeros((0, 2, labels.shape[1]))]
-    )
+    sums = np.empty((len(queries), 2, labels.shape[1]))
+    for rows in _parts(len(queries)):
+        sums[rows] = weights[rows] @ labels[found[rows]]
     counts = sums[:, 0]
     with np.errstate(invalid="ignore", divide="ignore"):
         return counts, np.where(counts > 0, sums[:, 1] / counts, np.inf)
@@ -147,49 +141,57 @@ def _label_lists(labels: np.ndarray) -> np.ndarray:
     return np.where(np.take_along_axis(labels, order, 1), order, labels.shape[1]).T
 
 
-def _groups(ranks: np.ndarray, label_lists: np.ndarray) -> np.ndarray:
-    """The place of each item's first label, [queries, items]; the number of classes for an item without one."""
-    last = np.full((len(ranks), 1), ranks.shape[1], np.uint16)
-    padded = np.concatenate([ranks, last], axis=1)
-    groups = padded.take(label_lists[0], axis=1)
-    for row in label_lists[1:]:
-        np.minimum(groups, padded.take(row, axis=1), out=groups)
-    return groups
+def _ranked(queries: np.ndarray, items: np.ndarray, places: np.ndarray, label_lists: np.ndarray) -> Ranking:
+    """Items by the first place that any of their labels has, then by distance.
 
+    One sort of integers that hold place, distance and the item's number: numpy sorts those several times faster than it
+    sorts indices by two keys.
 
-def _squared(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Squared distances, at least 0, float32 [queries, items]."""
-    lengths = np.einsum("nd,nd->n", items, items)
-    squared = queries @ (-2 * items.T)
-    squared += lengths
-    squared += np.einsum("nd,nd->n", queries, queries)[:, None]
-    return np.maximum(squared, 0, out=squared)
-
-
-def _sorted(distances: np.ndarray, groups: np.ndarray) -> Ranking:
-    """Items by group, then distance. One sort of integers that hold both and the item's number: numpy sorts those
-    several times faster than it sorts indices by two keys."""
-    count = distances.shape[1]
+    Args:
+        queries, items: as ``two_stage`` has them.
+        places: of each label, and last of having none, uint16 [queries, labels + 1].
+        label_lists: columns of ``places``, [most labels, items].
+    """
+    count = len(items)
     item_bits = max(1, (count - 1).bit_length())
-    if item_bits + int(groups.max(initial=0)).bit_length() > KEY_BITS - DISTANCE_BITS:
-        raise ValueError(f"{count} items in {int(groups.max()) + 1} groups: too many for one key of {KEY_BITS} bits")
-    # The bits of a float that is not negative order as the float does; adding 0 makes −0 a 0.
-    bits = (distances + np.float32(0)).view(np.uint32).astype(np.uint64)
-    keys = (groups.astype(np.uint64) << np.uint64(item_bits + DISTANCE_BITS)) | (bits << np.uint64(item_bits))
-    keys = keys | np.arange(count, dtype=np.uint64)
-    keys.sort(axis=1)
-    order = (keys & np.uint64((1 << item_bits) - 1)).astype(np.int64)
-    keys >>= np.uint64(item_bits)
+    if item_bits + places.shape[1].bit_length() > KEY_BITS - DISTANCE_BITS:
+        raise ValueError(f"{count} items, {places.shape[1]} labels: too many for one key of {KEY_BITS} bits")
+    numbers, last = np.arange(count, dtype=np.uint64), np.uint64((1 << item_bits) - 1)
+    shifted = places.astype(np.uint64) << np.uint64(item_bits + DISTANCE_BITS)
+    order = np.empty((len(queries), count), np.int64)
     tied = np.zeros(order.shape, np.bool_)
-    tied[:, 1:] = keys[:, 1:] == keys[:, :-1]
+    for rows in _parts(len(queries)):
+        keys = _distance_bits(queries[rows], items)
+        keys <<= np.uint64(item_bits)
+        keys |= numbers
+        keys |= _first_places(shifted[rows], label_lists)
+        keys.sort(axis=1)
+        np.bitwise_and(keys, last, out=order[rows].view(np.uint64))
+        keys >>= np.uint64(item_bits)
+        np.equal(keys[:, 1:], keys[:, :-1], out=tied[rows, 1:])
     return Ranking(order, tied)
 
 
-def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(array), CHUNK):
-        yield array[start : start + CHUNK]
+def _first_places(places: np.ndarray, label_lists: np.ndarray) -> np.ndarray:
+    """The least of the places of each item's labels, [queries, items]."""
+    first = places.take(label_lists[0], axis=1)
+    for row in label_lists[1:]:
+        np.minimum(first, places.take(row, axis=1), out=first)
+    return first
 
 
-def _joined(parts: Iterator[Ranking] | list[Ranking]) -> Ranking:
-    found = list(parts)
-    return Ranking(np.concatenate([part.order for part in found]), np.concatenate([part.tied for part in found]))
+def _distance_bits(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Squared distances as integers of the same order, uint64 [queries, items]; zeros without a common space."""
+    if items.shape[1] != queries.shape[1]:
+        return np.zeros((len(queries), len(items)), np.uint64)
+    squared = queries @ (-2 * items.T)
+    squared += np.einsum("nd,nd->n", items, items)
+    squared += np.einsum("nd,nd->n", queries, queries)[:, None]
+    np.maximum(squared, 0, out=squared)
+    squared += np.float32(0)  # makes −0 a 0: the bits of floats that are not negative order as the floats do
+    return squared.view(np.uint32).astype(np.uint64)
+
+
+def _parts(count: int) -> Iterator[slice]:
+    for start in range(0, count, CHUNK):
+        yield slice(start, start + CHUNK)
