@@ -70,8 +70,9 @@ class Results:
                 continue
             rows = {row["direction"]: row.get(metric) for row in run["rows"] if row["search"] == search}
             own = list(rows.values()) if column == AVERAGE else [rows.get(column)]
-            if own and all(value is not None for value in own):
-                found.append(statistics.fmean(own))
+            known = [value for value in own if value is not None]
+            if known and len(known) == len(own):
+                found.append(statistics.fmean(known))
         return found
 
     def mean(self, method: str, search: str, column: str = AVERAGE) -> float:

@@ -11,7 +11,7 @@ from xmrank.files import sha256_json
 HELD_OUT = 0.1
 """Share of the training items that validate where a set has no validation items."""
 PARTS = ("train", "validation", "retrieval", "query")
-TABLE_1 = {
+TABLE_1: dict[str, tuple[int, ...]] = {
     "ms-coco": (90, 117218, 1500, 2000, 2000),
     "mirflickr": (24, 17000, 1359, 2000, 2000),
     "wikipedia": (10, 1942, 215, 462, 462),
