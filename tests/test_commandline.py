@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from xmrank.commandline import find_cause, parse, run
-from xmrank.config import EmbedConfig, ExperimentConfig, MineConfig, TrainConfig, TuneConfig
+from xmrank.config import EmbedConfig, ExperimentConfig, MineConfig, SupervisedConfig, TrainConfig, TuneConfig
 from xmrank.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parent.parent
 PRESETS = ROOT / "jobs" / "configs"
+OTHER_JOBS = {"tune": (TuneConfig, "space"), "supervised": (SupervisedConfig, "methods")}
+"""Jobs that are no stage of an experiment, and the setting that each of their presets must have."""
 
 
 def parsed(config_type, *arguments, name="mine"):
@@ -71,9 +73,11 @@ def test_an_experiment_takes_the_whole_preset():
 def test_every_preset_suits_the_experiment_or_is_for_the_job_that_it_names(name):
     first = (PRESETS / f"{name}.yaml").read_text().splitlines()[0]
     assert first.startswith("# python jobs/")
-    if first.startswith("# python jobs/tune.py"):
-        assert parsed(TuneConfig, "--preset", name, name="tune").space
-        with pytest.raises(ConfigError, match=f"^--preset {name}: is for tune.py, which is no stage of an experiment"):
+    job = first.removeprefix("# python jobs/").split(".py")[0]
+    if job in OTHER_JOBS:
+        config_type, setting = OTHER_JOBS[job]
+        assert getattr(parsed(config_type, "--preset", name, name=job), setting)
+        with pytest.raises(ConfigError, match=f"^--preset {name}: is for {job}.py, which is no stage of an experiment"):
             parsed(ExperimentConfig, "--preset", name, name="experiment")
     else:
         parsed(ExperimentConfig, "--preset", name, name="experiment")

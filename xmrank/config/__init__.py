@@ -7,6 +7,7 @@ from xmrank.config.experiment import ExperimentConfig
 from xmrank.config.mine import MineConfig
 from xmrank.config.rank import RankConfig, RegisterConfig
 from xmrank.config.results import EvaluateConfig, ReportConfig
+from xmrank.config.supervised import SupervisedConfig
 from xmrank.config.train import RankerConfig, TrainConfig
 from xmrank.config.tune import TuneConfig
 
@@ -24,6 +25,7 @@ __all__ = [
     "RegisterConfig",
     "ReportConfig",
     "ScenesConfig",
+    "SupervisedConfig",
     "TrainConfig",
     "TrainEncoderConfig",
     "TuneConfig",

@@ -1,5 +1,6 @@
 """Evaluation: metrics of every query, over lists and over a whole gallery, and tests between methods."""
 
+from .average_precision import average_precision
 from .gallery import gallery_metrics, similarities, top_n
 from .metrics import Gain, list_metrics
 from .significance import PairedTests, SeedSpread, holm, paired_differences, paired_tests, seed_spread
@@ -12,6 +13,7 @@ __all__ = [
     "PairedTests",
     "QueryMean",
     "SeedSpread",
+    "average_precision",
     "gallery_metrics",
     "holm",
     "list_metrics",

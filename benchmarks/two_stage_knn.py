@@ -1,0 +1,96 @@
+"""Two-stage search beside naive ranking by a full sort, and LCM's training time; one core.
+
+    python benchmarks/two_stage_knn.py
+    python benchmarks/two_stage_knn.py --wikipedia data/features/wikipedia    # besides: LCM trained on it
+
+Random embeddings of 32 dimensions, 10,000 training and 2,000 retrieval items, 2,000 queries; 10 classes with one label
+an item, 90 classes with up to three. Prints one JSON line: milliseconds a query, the median of the rounds.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist
+
+from xmrank.config import SupervisedConfig
+from xmrank.supervised.layouts import read_features
+from xmrank.supervised.methods import fit_method
+from xmrank.supervised.search import by_distance, label_ranks, two_stage
+
+QUERIES, TRAIN, ITEMS, DIMENSIONS = 2_000, 10_000, 2_000, 32
+KINDS = {"one label": (10, 1), "several labels": (90, 3)}
+
+
+def main() -> None:
+    """Measure and print the line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--wikipedia", type=Path, help="folder of the classic Wikipedia files")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    result: dict[str, object] = {name: searches(*kind, rounds=arguments.rounds) for name, kind in KINDS.items()}
+    if arguments.wikipedia:
+        result["lcm on wikipedia"] = training(arguments.wikipedia)
+    print(json.dumps(result))
+
+
+def searches(classes: int, most_labels: int, *, rounds: int) -> dict[str, float]:
+    """Milliseconds a query of each search, all in turn in every round."""
+    generator = np.random.default_rng(0)
+    queries, train, items = (
+        np.tanh(generator.normal(size=(count, DIMENSIONS))).astype(np.float32) for count in (QUERIES, TRAIN, ITEMS)
+    )
+    train_labels, item_labels = (labels_of(generator, count, classes, most_labels) for count in (TRAIN, ITEMS))
+    ways: dict[str, Callable[[], object]] = {
+        "two_stage": lambda: two_stage(queries, train, train_labels, items, item_labels),
+        "stage_1_alone": lambda: label_ranks(queries, train, train_labels),
+        "naive_argsort": lambda: np.argsort(naive_distances(queries, items), axis=1),
+        "naive_cdist_argsort": lambda: cdist(queries, items).argsort(),
+        "by_distance": lambda: by_distance(queries, items),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):  # the first warms up
+        for name, search in ways.items():
+            started = time.process_time()
+            search()
+            times[name].append(1000 * (time.process_time() - started) / QUERIES)
+    return {name: round(statistics.median(values[1:]), 4) for name, values in times.items()}
+
+
+def naive_distances(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """All squared distances by one matrix product."""
+    return (queries**2).sum(1)[:, None] + (items**2).sum(1) - 2 * queries @ items.T
+
+
+def labels_of(generator: np.random.Generator, count: int, classes: int, most: int) -> np.ndarray:
+    """Up to ``most`` random labels an item."""
+    labels = np.zeros((count, classes), np.bool_)
+    for _ in range(most):
+        labels[np.arange(count), generator.integers(0, classes, count)] = True
+    return labels
+
+
+def training(folder: Path) -> dict[str, float]:
+    """Seconds of wall clock that LCM takes from the features to its best state, one thread."""
+    data = read_features("wikipedia", "", folder, seed=0)
+    config = SupervisedConfig(data=(f"wikipedia={folder}",))
+    seconds, rounds = [], []
+    for seed in config.runs:
+        started, burnt = time.perf_counter(), time.process_time()
+        rounds.append(len(fit_method("lcm", data, config, seed).history))
+        seconds.append((time.perf_counter() - started, time.process_time() - burnt))
+    walls, burns = zip(*seconds, strict=True)
+    figures = {"wall_s": statistics.fmean(walls), "cpu_s": statistics.fmean(burns), "rounds": statistics.fmean(rounds)}
+    return {name: round(value, 2) for name, value in figures.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""The supervised stage through its real parts: files, resume, refusals, MLflow, grid, report."""
+
+import json
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+from pipeline import make_home
+from scipy.io import savemat
+
+from xmrank.config import SupervisedConfig
+from xmrank.config.supervised import Clip4cmrConfig, DscmrConfig, LcmConfig, read_grid
+from xmrank.errors import ConfigError, DataError
+from xmrank.report.lcm_tables import Results, change, claim_table, feature_tables, spread
+from xmrank.report.supervised import supervised_and_report
+from xmrank.stage import read_manifest
+from xmrank.supervised import grid, runs, stage
+
+TINY = SupervisedConfig(
+    data=("wikipedia=features",),
+    methods=("embeddings", "lcm", "lcm_kmeans", "dscmr", "clip4cmr"),
+    runs=(0, 1),
+    neighbours=5,
+    lcm=LcmConfig(width=8, dimensions=4, rounds=2, batch_size=16),
+    dscmr=DscmrConfig(width=8, dimensions=4, epochs=2, batch_size=16),
+    clip4cmr=Clip4cmrConfig(width=8, dimensions=4, epochs=2, batch_size=16),
+    tsne=12,
+)
+CLASSES = 3
+
+
+def write_features(folder, *, seed=0, width=6):
+    """Sixty training and twenty test pairs in the layout of the Wikipedia files' arrays, with 0/1 labels."""
+    generator = np.random.default_rng(seed)
+    arrays = {}
+    for part, count in (("tr", 60), ("te", 20)):
+        labels = np.eye(CLASSES)[np.arange(count) % CLASSES]
+        arrays |= {f"L_{part}": labels}
+        arrays |= {f"{side}_{part}": labels @ np.eye(CLASSES, width) for side in "IT"}
+        for side in "IT":
+            arrays[f"{side}_{part}"] = arrays[f"{side}_{part}"] + 0.3 * generator.normal(size=(count, width))
+    folder.mkdir(parents=True, exist_ok=True)
+    savemat(folder / "features.mat", arrays)
+
+
+@pytest.fixture
+def place(tmp_path, track_at):
+    """A home with features and a tracking file."""
+    track_at(tmp_path)
+    write_features(tmp_path / "features")
+    return tmp_path
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Makes tasks run in this process; the list names the runs that were made, and a count ends it."""
+    return in_process(monkeypatch)
+
+
+def in_process(monkeypatch):
+    made = SimpleNamespace(names=[], limit=None)
+
+    def run_tasks(function, tasks, workers=0):
+        for task in tasks:
+            if made.limit is not None and len(made.names) >= made.limit:
+                raise KeyboardInterrupt
+            made.names.append(getattr(task, "name", None) or task.path.stem)
+            yield function(task)
+
+    for module in (stage, grid):
+        monkeypatch.setattr(module, "run_tasks", run_tasks)
+    return made
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, empty_tracking):
+    """An experiment that nothing disturbed; for reading only."""
+    home = tmp_path_factory.mktemp("done")
+    write_features(home / "features")
+    with pytest.MonkeyPatch.context() as patched:
+        make_home(patched, home, empty_tracking)
+        names = in_process(patched).names
+        manifest = supervised_and_report(replace(TINY, output=home / "out"))
+    results = json.loads((home / "out" / "results" / "results.json").read_text())
+    return SimpleNamespace(output=home / "out", manifest=manifest, results=results, names=names)
+
+
+def digests_of(results):
+    return {
+        (run["method"], run["seed"], row["direction"], row["search"]): row["ranking_sha256"]
+        for run in results["runs"]
+        for row in run["rows"]
+    }
+
+
+def children_of(home):
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    (parent,) = [r for r in client.search_runs(["1"]) if "mlflow.parentRunId" not in r.data.tags]
+    return parent, {r.info.run_name: r for r in client.search_runs(["1"]) if r.info.run_id != parent.info.run_id}
+
+
+def test_a_killed_experiment_goes_on_and_ends_the_same(done, place, here, capsys):
+    assert len(done.names) == 1 + 4 * 2  # embeddings once
+    config = replace(TINY, output=place / "killed")
+    here.limit = 4
+    with pytest.raises(KeyboardInterrupt):
+        supervised_and_report(config)
+    here.limit = None
+    assert supervised_and_report(config).fingerprint == done.manifest.fingerprint
+    assert here.names == done.names  # nothing twice
+    supervised_and_report(config)
+    assert here.names == done.names  # all is there
+    printed = capsys.readouterr().out
+    assert (
+        "3 classes, 54 / 6 / 20 / 20 (train / validation / retrieval / query); paper's Table 1: 10 classes" in printed
+    )
+
+
+def test_what_an_experiment_leaves(done):
+    assert done.manifest.counts == {"runs": 9, "sets": 1}
+    names = {name for name in done.manifest.outputs if not name.startswith("models/")}
+    assert names == {"metrics.parquet", "results.json", "tsne.json"}
+    folder = done.output / "results"
+    assert (folder / "models" / "wikipedia-lcm-run1" / "model.safetensors").is_file()
+    assert {run["method"] for run in done.results["runs"]} == set(TINY.methods)
+    pictures = json.loads((folder / "tsne.json").read_text())["wikipedia"]
+    assert [[len(group["points"]) for group in picture["groups"]] for picture in pictures] == [[12, 12]] * 3
+
+
+def test_means_derive_from_the_values_of_queries(done):
+    queries = pd.read_parquet(done.output / "results" / "metrics.parquet")
+    means = queries.groupby(["method", "seed", "direction", "search", "metric"])["value"].mean()
+    for run in done.results["runs"]:
+        for row in run["rows"]:
+            key = (run["method"], run["seed"], row["direction"], row["search"])
+            assert row["map"] == pytest.approx(means[(*key, "ap")])
+            assert row["queries"] == 20
+            assert np.dot(row["classes"], [7, 7, 6]) / 20 == pytest.approx(row["map"])  # queries of the classes
+            assert ("mrr" in row) == (row["search"] == "two_stage")
+            if "mrr" in row:
+                assert row["mrr"] == pytest.approx(means[(*key, "mrr")])
+
+
+def test_the_report_of_an_experiment(done):
+    folder = done.output / "report"
+    page = (folder / "report.html").read_text()
+    assert page.count("<svg") == 3
+    assert not [link for link in re.findall(r'(?:src|href)="([^"]+)', page) if not link.startswith(("#", "data:"))]
+    lcm = [run for run in done.results["runs"] if run["method"] == "lcm"]
+    values = [np.mean([r["map"] for r in run["rows"] if r["search"] == "two_stage"]) for run in lcm]
+    markdown = (folder / "report.md").read_text()
+    assert f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} | 0.64 | 0.85 | 0.75 |" in markdown
+    table = pd.read_csv(folder / "table.csv")
+    own = table[(table.method == "lcm") & (table.search == "two_stage") & (table.direction == "average")]
+    whole = own[own["class"].isna() & (own.metric == "map")]
+    assert whole["mean"].item() == pytest.approx(np.mean(values))
+    assert read_manifest(folder, "supervised-report").inputs == {"supervised": done.manifest.fingerprint}
+
+
+@pytest.mark.ray
+def test_tasks_on_a_cluster_find_the_same(done, place, ray_cluster):
+    config = replace(TINY, output=place / "cluster", methods=("embeddings", "lcm"), runs=(0,), tsne=0, workers=2)
+    manifest = supervised_and_report(config)
+    assert manifest.counts == {"runs": 2, "sets": 1}
+    results = json.loads((place / "cluster" / "results" / "results.json").read_text())
+    assert digests_of(results).items() <= digests_of(done.results).items()
+
+
+def test_every_run_is_a_child_in_mlflow_once(place, here):
+    config = replace(TINY, output=place / "out", methods=("lcm",))
+    here.limit = 1
+    with pytest.raises(KeyboardInterrupt):
+        supervised_and_report(config)
+    here.limit = None
+    supervised_and_report(config)
+    parent, children = children_of(place)
+    assert parent.info.status == "FINISHED"
+    assert set(children) == {"wikipedia-lcm-run0", "wikipedia-lcm-run1"}
+    child = children["wikipedia-lcm-run1"]
+    metrics = child.data.metrics
+    assert metrics["average/two_stage/map"] == pytest.approx(
+        (metrics["i2t/two_stage/map"] + metrics["t2i/two_stage/map"]) / 2
+    )
+    assert {"i2t/two_stage/mrr", "validation_map", "loss/total", "cost/train_seconds"} <= metrics.keys()
+    assert (child.data.params["seed"], child.data.params["lcm.sigma"]) == ("1", "0.01")
+
+
+def test_query_labels_replaced_by_noise_change_no_ranking_of_an_experiment(done, place, here, monkeypatch):
+    """Through the whole stage: queries that have other labels than the retrieval set, which stays as it was."""
+    read = stage.read_source
+
+    def noisy(source):
+        data = read(source)
+        labels = np.random.default_rng(5).random(data.query.labels.shape) < 0.5
+        return replace(data, query=replace(data.query, labels=labels))
+
+    for module in (stage, runs):
+        monkeypatch.setattr(module, "read_source", noisy)
+    runs.cached_set.cache_clear()
+    supervised_and_report(replace(TINY, output=place / "noise", tsne=0))
+    runs.cached_set.cache_clear()
+    results = json.loads((place / "noise" / "results" / "results.json").read_text())
+    assert digests_of(results) == digests_of(done.results)
+    assert len(digests_of(results)) == 6 + 6 * 2 * 3 + 4 * 2
+    assert results["runs"][0]["rows"][0]["map"] != done.results["runs"][0]["rows"][0]["map"]
+
+
+def test_other_features_and_settings_are_refused_by_name(place, here):
+    config = replace(TINY, output=place / "out", methods=("embeddings",))
+    supervised_and_report(config)
+    with pytest.raises(DataError, match="neighbours is 5 there, 7 here"):
+        supervised_and_report(replace(config, neighbours=7))
+    write_features(place / "features", seed=1)
+    with pytest.raises(DataError, match="was made from other data wikipedia"):
+        supervised_and_report(config)
+
+
+def test_the_grid_is_searched_on_validation_and_its_best_is_used(place, here):
+    points = ("a=[1,0.1]", "b=[1,0.1]", "c=[0.1]", "sigma=[0.01,1]", "neighbours=[3,9]")
+    config = replace(TINY, output=place / "out", methods=("lcm",), runs=(0,), grid=points)
+    supervised_and_report(config)
+    # a : b : c of 1 : 1 : 0.1, 1 : 0.1 : 0.1, 0.1 : 1 : 0.1, 0.1 : 0.1 : 0.1, and two sigmas
+    assert len(here.names) == 4 * 2 + 1
+    found = json.loads((place / "out" / "results" / "grid.json").read_text())
+    entries = found["points"]["wikipedia"]
+    best = max(value for entry in entries for value in entry["validation_map"].values())
+    chosen = found["best"]["wikipedia"]
+    (entry,) = [e for e in entries if e["settings"] == {k: v for k, v in chosen.items() if k != "neighbours"}]
+    assert entry["validation_map"][str(chosen["neighbours"])] == best
+    _, children = children_of(place)
+    assert children["wikipedia-lcm-run0"].data.params["neighbours"] == str(chosen["neighbours"])
+
+
+def test_points_whose_weights_are_in_proportion_are_one():
+    settings = {"a": 0.01, "b": 0.01, "c": 0.1, "sigma": 1.0}
+    same = {"a": 0.1, "b": 0.1, "c": 1.0, "sigma": 1.0}
+    assert grid.proportion(settings) == grid.proportion(same)
+    assert grid.proportion(settings) != grid.proportion({**same, "c": 0.1})
+    assert grid.proportion(settings) != grid.proportion({**settings, "sigma": 0.1})
+    weights = [1.0, 0.1, 0.01, 0.001]
+    triples = {grid.proportion({"a": a, "b": b, "c": c, "sigma": 1}) for a in weights for b in weights for c in weights}
+    assert len(triples) == 4**3 - 3**3  # each has one triple whose largest is 1
+
+
+def test_kinds_of_features_of_a_set_make_a_table(place, here):
+    write_features(place / "other", seed=3, width=9)
+    data = ("x/one+one=features", "x/two+two=other", "x/one+two=features,other")
+    supervised_and_report(replace(TINY, output=place / "out", data=data, methods=("lcm",), tsne=0))
+    markdown = (place / "out" / "report" / "report.md").read_text()
+    assert "## Input features: x" in markdown
+    rows = [
+        line for line in markdown.splitlines() if line.startswith(("| one | one |", "| one | two |", "| two | two |"))
+    ]
+    assert len(rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": ("wikipedia",)}, "--data wikipedia: expected NAME=PATH or NAME/FEATURES=PATH"),
+        ({"data": ("x=a,b,c",)}, "--data x=a,b,c: expected one path, or two with a comma"),
+        ({"data": ("x=a", "x=b")}, "--data x x: expected one or more, each once"),
+        ({"methods": ("lcm", "cca")}, "--methods cca: expected one of embeddings, lcm"),
+        ({"runs": ()}, "--runs : expected one or more"),
+        ({"labels": ("coco=a.json",)}, r"--labels coco: no such set in --data \(wikipedia\)"),
+        ({"labels": ("wikipedia",)}, "--labels wikipedia: expected NAME=PATH"),
+        ({"grid": ("d=[1]",)}, "--grid d=.1.: expected NAME=.VALUES., each name once"),
+        ({"grid": ("a=[x]",)}, "--grid a=.x.: expected numbers"),
+        ({"grid": ("neighbours=[0]",)}, "--grid neighbours=.0.: 0 is too small"),
+        ({"neighbours": 0}, "--neighbours 0: expected at least 1"),
+    ],
+)
+def test_wrong_settings_name_their_flag(changes, message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        replace(TINY, **changes)
+
+
+def test_without_a_set_nothing_is_done():
+    with pytest.raises(ConfigError, match="--data: expected one or more labelled sets"):
+        stage.supervised(SupervisedConfig())
+
+
+def test_a_grid_is_read():
+    assert read_grid(("a=[1, 0.1]", "neighbours=[10,25]")) == {"a": [1.0, 0.1], "neighbours": [10.0, 25.0]}
+
+
+def test_claims_are_relative_changes_of_the_average():
+    rows = [
+        {"direction": d, "search": s, "map": value}
+        for s, values in {"distance": (0.2, 0.4), "two_stage": (0.3, 0.33), "two_stage_predicted": (0.2, 0.25)}.items()
+        for d, value in zip(("i2t", "t2i"), values, strict=True)
+    ]
+    results = Results({"name": "x"}, [{"method": "lcm", "rows": rows}], [])
+    # 0.315 over 0.3, and 0.225 over 0.3
+    assert claim_table(results).rows == (("LCM", "+5 %", "no", "−25 %"),)
+    assert (change(0.33, 0.3), change(0.3, float("nan"))) == ("+10 %", "–")
+    assert (spread([0.1, 0.3]), spread([0.25]), spread([])) == ("0.200 ± 0.141", "0.250", "–")
+    assert feature_tables([results]) == []

@@ -1,0 +1,193 @@
+"""Configuration of supervised cross-modal retrieval."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from xmrank.config.base import at_least
+from xmrank.errors import ConfigError
+
+METHODS = ("embeddings", "lcm", "lcm_c0", "lcm_kmeans", "dscmr", "clip4cmr")
+GRID = ("a", "b", "c", "sigma", "neighbours")
+DATA_FORM = re.compile(r"[\w.-]+(/[\w.+-]+)?=.+")
+
+
+@dataclass(frozen=True)
+class LcmConfig:
+    """LCM; the paper's values."""
+
+    a: float = 1e-2
+    """Weight of the images' network in the pivots."""
+    b: float = 1e-2
+    """Weight of the texts' network in the pivots."""
+    c: float = 1e-1
+    """Weight of the label encoder in the pivots; 0: no label network (lcm_c0 sets it)."""
+    sigma: float = 1e-2
+    """Weight of the distance to the pivots in the label network's loss."""
+    width: int = 256
+    """Units of the hidden layer."""
+    dimensions: int = 32
+    """Dimensions of the common space."""
+    dropout: float = 0.2
+    """Share of the hidden units dropped in training."""
+    learning_rate: float = 1e-3
+    """Of Adam."""
+    batch_size: int = 64
+    """Items a step."""
+    rounds: int = 1000
+    """Most rounds: an epoch of each network, then the pivots."""
+
+    def __post_init__(self) -> None:
+        for name in ("a", "b", "c", "sigma", "dropout", "learning_rate"):
+            at_least(f"--lcm.{name.replace('_', '-')}", getattr(self, name), 0)
+        for name in ("width", "dimensions", "rounds"):
+            at_least(f"--lcm.{name}", getattr(self, name), 1)
+        at_least("--lcm.batch-size", self.batch_size, 2)
+        if self.dropout >= 1:
+            raise ConfigError(f"--lcm.dropout {self.dropout}: expected less than 1")
+
+
+@dataclass(frozen=True)
+class DscmrConfig:
+    """DSCMR; the values of its authors' code."""
+
+    alpha: float = 1e-3
+    """Weight of the discrimination in the common space."""
+    beta: float = 0.1
+    """Weight of the distance between the two of a pair."""
+    width: int = 2048
+    """Units of each modality's layer."""
+    dimensions: int = 1024
+    """Dimensions of the common space."""
+    learning_rate: float = 1e-4
+    """Of Adam."""
+    batch_size: int = 100
+    """Pairs a step."""
+    epochs: int = 500
+    """Most epochs."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "dimensions", "epochs"):
+            at_least(f"--dscmr.{name}", getattr(self, name), 1)
+        at_least("--dscmr.batch-size", self.batch_size, 2)
+
+
+@dataclass(frozen=True)
+class Clip4cmrConfig:
+    """CLIP4CMR with the prototype loss of PAN; the values of its authors' code."""
+
+    width: int = 256
+    """Units of the hidden layer."""
+    dimensions: int = 1024
+    """Dimensions of the common space."""
+    dropout: float = 0.1
+    """Share of the outputs dropped in training."""
+    learning_rate: float = 1e-4
+    """Of Adam."""
+    batch_size: int = 300
+    """Pairs a step."""
+    epochs: int = 500
+    """Most epochs."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "dimensions", "epochs"):
+            at_least(f"--clip4cmr.{name}", getattr(self, name), 1)
+        at_least("--clip4cmr.batch-size", self.batch_size, 2)
+
+
+@dataclass(frozen=True)
+class SupervisedConfig:
+    """Train methods on labelled sets, and measure them with and without the two-stage search."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset({"data", "labels", "output", "workers", "overwrite", "title"})
+    data: tuple[str, ...] = ()
+    """Labelled sets, each as NAME=PATH or NAME/FEATURES=PATH: an embedding store, a feature file (.mat, .npz, .h5, .pkl
+    of arrays) or a folder of them (also .npy). Known names: wikipedia, pascal-sentence, nus-wide-10k, xmedianet,
+    ms-coco, mirflickr. FEATURES may be IMAGE+TEXT, which also chooses among several arrays of a file; PATH,PATH takes
+    images from the first and texts from the second."""
+    labels: tuple[str, ...] = ()
+    """Labels of stores without any, each as NAME=PATH: COCO's instances JSON, or MIRFlickr's folder of annotations."""
+    output: Path = Path("runs/supervised")
+    """Directory of the results (results) and their report (report)."""
+    methods: tuple[str, ...] = METHODS
+    """embeddings (as they are), lcm, lcm_c0 (no label network, labels used in the second stage only), lcm_kmeans (no
+    labels: clusters stand for them), dscmr, clip4cmr."""
+    runs: tuple[int, ...] = (0, 1, 2)
+    """Seeds: a run each."""
+    neighbours: int = 50
+    """K: training items that a query's labels are counted over."""
+    patience: int = 20
+    """Rounds or epochs without a better validation mAP after which training stops."""
+    captions: Literal["first", "mean"] = "first"
+    """Stores: the text of an image, its first caption or the mean of all."""
+    split_seed: int = 0
+    """Draws the validation items of sets without any; the same for all runs."""
+    grid: tuple[str, ...] = ()
+    """Settings of lcm that are searched on validation before the runs, each as NAME=[VALUES]: a, b, c, sigma,
+    neighbours. Points whose a : b : c are in proportion are one."""
+    lcm: LcmConfig = field(default_factory=LcmConfig)
+    """LCM."""
+    dscmr: DscmrConfig = field(default_factory=DscmrConfig)
+    """DSCMR."""
+    clip4cmr: Clip4cmrConfig = field(default_factory=Clip4cmrConfig)
+    """CLIP4CMR."""
+    tsne: int = 600
+    """Items of each kind in the t-SNE pictures of lcm's common space; 0: no pictures."""
+    title: str = "Supervised cross-modal retrieval"
+    """Heading of the report."""
+    workers: int = 0
+    """Methods that are trained at a time; 0: one a GPU, or one a core."""
+    overwrite: bool = False
+    """Empty the output directories first."""
+
+    def __post_init__(self) -> None:
+        for text in self.data:
+            if not DATA_FORM.fullmatch(text):
+                raise ConfigError(f"--data {text}: expected NAME=PATH or NAME/FEATURES=PATH")
+            if len(text.split("=", 1)[1].split(",")) > 2:
+                raise ConfigError(f"--data {text}: expected one path, or two with a comma between them")
+        names = [text.split("=", 1)[0] for text in self.data]
+        for flag, values in (("--data", names), ("--methods", self.methods), ("--runs", self.runs)):
+            if (not values and flag != "--data") or len(set(values)) < len(values):
+                raise ConfigError(f"{flag} {' '.join(map(str, values))}: expected one or more, each once")
+        for method in self.methods:
+            if method not in METHODS:
+                raise ConfigError(f"--methods {method}: expected one of {', '.join(METHODS)}")
+        self._check_labels({name.split("/")[0] for name in names})
+        for name in ("neighbours", "patience"):
+            at_least(f"--{name}", getattr(self, name), 1)
+        for name in ("split_seed", "tsne", "workers"):
+            at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
+        for seed in self.runs:
+            at_least("--runs", seed, 0)
+        read_grid(self.grid)
+
+    def _check_labels(self, names: set[str]) -> None:
+        for text in self.labels:
+            name, equals, path = text.partition("=")
+            if not (equals and path):
+                raise ConfigError(f"--labels {text}: expected NAME=PATH")
+            if name not in names:
+                raise ConfigError(f"--labels {name}: no such set in --data ({', '.join(sorted(names))})")
+
+
+def read_grid(texts: tuple[str, ...]) -> dict[str, list[float]]:
+    """The values of each searched setting.
+
+    Raises:
+        ConfigError: another setting, or values that are not a list of numbers above 0 (from 0 up but for neighbours).
+    """
+    grid: dict[str, list[float]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        if name not in GRID or name in grid:
+            raise ConfigError(f"--grid {text}: expected NAME=[VALUES], each name once, of {', '.join(GRID)}")
+        try:
+            numbers = [float(word) for word in values.strip("[] ").split(",")]
+        except ValueError:
+            raise ConfigError(f"--grid {text}: expected numbers, such as {name}=[1,0.1]") from None
+        if min(numbers) < (1 if name == "neighbours" else 0):
+            raise ConfigError(f"--grid {text}: {min(numbers):g} is too small")
+        grid[name] = numbers
+    return grid

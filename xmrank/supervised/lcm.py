@@ -1,0 +1,150 @@
+"""LCM: two light networks and a label autoencoder, trained in turn towards binary pivots."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+
+from xmrank.config.supervised import LcmConfig, SupervisedConfig
+from xmrank.supervised.data import Items, LabelledSet, with_labels
+from xmrank.supervised.fitting import Fitted, Round, Sides, batches, fit, two_stage_map
+
+
+class Lcm(Sides):
+    """F and G into the common space, and the label network Z of encoder E and decoder D.
+
+    Args:
+        image, text, classes: lengths of the inputs.
+        config: widths and dropout.
+    """
+
+    def __init__(self, image: int, text: int, classes: int, config: LcmConfig) -> None:
+        super().__init__()
+        self.image, self.text = (self._side(inputs, config) for inputs in (image, text))
+        self.encoder = nn.Sequential(nn.Linear(classes, config.dimensions), nn.Tanh())
+        self.decoder = nn.Sequential(nn.Linear(config.dimensions, classes), nn.Sigmoid())
+
+    @staticmethod
+    def _side(inputs: int, config: LcmConfig) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Linear(inputs, config.width),
+            nn.BatchNorm1d(config.width),
+            nn.Sigmoid(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.width, config.dimensions),
+            nn.Tanh(),
+        )
+
+
+def pivots(image: Tensor, text: Tensor, labels: Tensor | None, config: LcmConfig) -> Tensor:
+    """B = sign(a F + b G + c E), the paper's equation 6, with sign(0) = +1; labels None stands for c = 0."""
+    weighted = config.a * image + config.b * text
+    if labels is not None:
+        weighted = weighted + config.c * labels
+    return torch.where(weighted >= 0, 1.0, -1.0)
+
+
+def label_loss(module: Lcm, labels: Tensor, target: Tensor, sigma: float) -> Tensor:
+    """L_intra = ‖D(E(Y)) − Y‖² + σ ‖B − E(Y)‖², means over items (equation 5)."""
+    latent = module.encoder(labels)
+    return distance(module.decoder(latent), labels) + sigma * distance(latent, target)
+
+
+def distance(found: Tensor, target: Tensor) -> Tensor:
+    """The mean over items of the squared Euclidean distance (equations 3 and 4)."""
+    return (found - target).square().sum(dim=1).mean()
+
+
+class Trainer:
+    """The alternating training: a round is an Adam epoch of F, of G and of Z, then the pivots."""
+
+    def __init__(self, module: Lcm, data: LabelledSet, config: LcmConfig, seed: int, device: torch.device) -> None:
+        self.module, self.config = module, config
+        self.image, self.text = (torch.from_numpy(side).to(device) for side in (data.train.image, data.train.text))
+        self.labels = torch.from_numpy(data.train.labels).float().to(device)
+        self.generator = torch.Generator().manual_seed(seed)
+        coins = torch.rand(len(data.train), config.dimensions, generator=self.generator)
+        self.pivots = torch.where(coins < 0.5, -1.0, 1.0).to(device)
+        label_network = [*module.encoder.parameters(), *module.decoder.parameters()]
+        self.adams = [
+            torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
+            for parameters in (module.image.parameters(), module.text.parameters(), label_network)
+        ]
+
+    def round(self) -> Round:
+        """Train every network for an epoch, then move the pivots; returns the losses after that."""
+        module = self.module
+        self._epoch(self.adams[0], lambda rows: distance(module.image(self.image[rows]), self.pivots[rows]))
+        self._epoch(self.adams[1], lambda rows: distance(module.text(self.text[rows]), self.pivots[rows]))
+        if self.config.c:
+            self._epoch(
+                self.adams[2],
+                lambda rows: label_loss(module, self.labels[rows], self.pivots[rows], self.config.sigma),
+            )
+        return self._move_pivots()
+
+    def _epoch(self, adam: torch.optim.Adam, loss_of: Callable[[Tensor], Tensor]) -> None:
+        for rows in batches(len(self.labels), self.config.batch_size, self.generator):
+            loss = loss_of(rows)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+
+    @torch.no_grad()
+    def _move_pivots(self) -> Round:
+        module, config = self.module.eval(), self.config
+        image, text = module.image(self.image), module.text(self.text)
+        latent = module.encoder(self.labels) if config.c else None
+        self.pivots = pivots(image, text, latent, config)
+        losses = {"image": distance(image, self.pivots), "text": distance(text, self.pivots)}
+        pivot = config.a * losses["image"] + config.b * losses["text"]
+        if latent is not None:
+            losses["label"] = label_loss(module, self.labels, self.pivots, config.sigma)
+            pivot = pivot + config.c * distance(latent, self.pivots)
+        losses["pivot"] = pivot
+        return {name: float(loss) for name, loss in losses.items()} | {"total": float(sum(losses.values()))}
+
+
+def fit_lcm(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> Fitted:
+    """LCM as the paper has it; stops on the two-stage mAP of validation.
+
+    Source: Gohil, Bithel and Bedathur, "LCM: a surprisingly effective framework for supervised cross-modal retrieval",
+        CODS-COMAD 2023, section 3.1.
+    """
+    module = Lcm(*data.widths, config.lcm).to(device)
+    trainer = Trainer(module, data, config.lcm, seed, device)
+    history, best = fit(
+        module,
+        trainer.round,
+        lambda: two_stage_map(module, data, config.neighbours),
+        rounds=config.lcm.rounds,
+        patience=config.patience,
+    )
+    return Fitted(module.embed, data.train.labels, history=history, best_round=best, module=module)
+
+
+def fit_lcm_c0(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> Fitted:
+    """LCM without its label network (c = 0): labels are used in the two-stage search alone, also of validation."""
+    return fit_lcm(data, replace(config, lcm=replace(config.lcm, c=0.0)), seed, device)
+
+
+def fit_lcm_kmeans(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> Fitted:
+    """LCM where clusters stand for labels, in the label network, in stage 1 and in validation: it sees no label at all.
+
+    As many k-means clusters as there are classes, of the training pairs' image and text features side by side.
+    """
+    count = min(len(data.classes), len(data.train))
+    clusters = KMeans(count, n_init=4, random_state=seed).fit(_side_by_side(data.train))
+    train, validation = (
+        with_labels(items, clusters.predict(_side_by_side(items))[:, None] == np.arange(count))
+        for items in (data.train, data.validation)
+    )
+    fitted = fit_lcm(replace(data, train=train, validation=validation), config, seed, device)
+    return replace(fitted, own_labels=False)
+
+
+def _side_by_side(items: Items) -> np.ndarray:
+    return np.concatenate([items.image, items.text], axis=1)

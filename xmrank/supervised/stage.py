@@ -1,0 +1,112 @@
+"""The supervised stage: read the sets, search settings, run every method with every seed, join what they wrote."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xmrank.cluster import run_tasks
+from xmrank.config import SupervisedConfig, semantic
+from xmrank.errors import ConfigError
+from xmrank.files import write_json, write_table
+from xmrank.paths import resolve
+from xmrank.progress import Progress
+from xmrank.stage import Manifest, Stage
+from xmrank.supervised.data import LabelledSet
+from xmrank.supervised.grid import search_grid
+from xmrank.supervised.logged import Runs
+from xmrank.supervised.readers import Source, read_source, sources_of
+from xmrank.supervised.runs import Run, make_run
+
+STAGE = "supervised"
+RESULTS, TIMING, METRICS, TSNE = "results.json", "timing.json", "metrics.parquet", "tsne.json"
+
+
+def supervised(config: SupervisedConfig) -> Manifest:
+    """Train and measure methods on labelled sets; runs and grid points that an interrupted call finished are kept.
+
+    Returns:
+        The manifest of ``results`` in the output: results.json, metrics.parquet (every query's values), models, and
+        where they were asked for tsne.json and grid.json.
+
+    Raises:
+        ConfigError: no set.
+        DataError: a set that cannot be read.
+    """
+    if not config.data:
+        raise ConfigError("--data: expected one or more labelled sets, each as NAME=PATH")
+    sources = sources_of(config.data, config.labels, captions=config.captions, seed=config.split_seed)
+    sets = {}
+    for source in sources:
+        data = read_source(source)
+        print(f"supervised: {source.key}: {data.beside_table_1()}")
+        sets[source.key] = about(data)
+    values = {**semantic(config), "sets": sorted(sets)}
+    inputs = {f"data {key}": str(entry["fingerprint"]) for key, entry in sets.items()}
+    output = resolve(config.output) / "results"
+    stage = Stage.open(output, STAGE, config=values, inputs=inputs, overwrite=config.overwrite)
+    manifest = stage.done or run_all(stage, config, sources, sets)
+    print(f"supervised: {manifest.counts['runs']} runs on {manifest.counts['sets']} sets in {output}")
+    return manifest
+
+
+def about(data: LabelledSet) -> dict[str, object]:
+    """What the report says of a set."""
+    sizes = {**data.sizes, "classes": len(data.classes)}
+    widths = {"image": data.widths[0], "text": data.widths[1]}
+    kinds = {"several_labels": data.several_labels, "notes": list(data.notes), "classes": list(data.classes)}
+    names = {"name": data.name, "features": data.features, "fingerprint": data.fingerprint}
+    return {**names, "sizes": sizes, "widths": widths, **kinds}
+
+
+def run_all(
+    stage: Stage, config: SupervisedConfig, sources: list[Source], sets: dict[str, dict[str, object]]
+) -> Manifest:
+    """Make what is not made, log it, join it and finish the stage."""
+    tracked = Runs(stage, config)
+    failed = True
+    try:
+        settings = search_grid(stage, config, sources)
+        runs = plan(stage, config, sources, settings)
+        left = [run for run in runs if not run.done]
+        by_name = {run.name: run for run in runs}
+        with Progress("supervised (runs)", len(runs), len(runs) - len(left)) as progress:
+            for name in run_tasks(make_run, left, config.workers) if left else ():
+                tracked.log(by_name[name])
+                progress.advance(note=name)
+        for run in runs:
+            tracked.log(run)  # those that a killed call made and did not log
+        join(stage, runs, sets)
+        failed = False
+    finally:
+        tracked.end(failed=failed)
+    return stage.finish(counts={"runs": len(runs), "sets": len(sources)}, settings={"threads": 1})
+
+
+def plan(
+    stage: Stage, config: SupervisedConfig, sources: list[Source], settings: dict[str, SupervisedConfig]
+) -> list[Run]:
+    """Every method with every seed on every set; embeddings once, for nothing in them is random."""
+    return [
+        Run(
+            source,
+            settings[source.key],
+            method,
+            seed,
+            stage.work / "runs",
+            stage.directory / "models",
+            pictures=method == "lcm" and seed == config.runs[0] and config.tsne > 0,
+        )
+        for source in sources
+        for method in config.methods
+        for seed in (config.runs[:1] if method == "embeddings" else config.runs)
+    ]
+
+
+def join(stage: Stage, runs: list[Run], sets: dict[str, dict[str, object]]) -> None:
+    """One file of each kind out of the parts of all runs."""
+    table = pa.concat_tables([pq.read_table(run.part("metrics.parquet")) for run in runs])
+    write_table(stage.directory / METRICS, table)
+    write_json(stage.directory / TIMING, [run.read("timing.json") for run in runs])
+    drawn = {run.source.key: run.read("tsne.json") for run in runs if run.part("tsne.json").exists()}
+    if drawn:
+        write_json(stage.directory / TSNE, drawn)
+    write_json(stage.directory / RESULTS, {"sets": sets, "runs": [run.read("result.json") for run in runs]})

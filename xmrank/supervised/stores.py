@@ -1,0 +1,118 @@
+"""Labelled sets out of our own embedding stores, with their labels or with those of an annotation file."""
+
+import json
+import re
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from xmrank.embedding import EmbeddingStore
+from xmrank.errors import DataError
+from xmrank.supervised.data import Items, LabelledSet, labelled_set, unit_rows
+
+Captions = Literal["first", "mean"]
+SPLITS = {"train": "train", "val": "validation", "test": "test"}
+
+
+def read_store(
+    name: str, features: str, directory: Path, *, captions: Captions, annotations: Path | None, seed: int
+) -> LabelledSet:
+    """A labelled set out of a store: an item is an image with one text, its first caption or the mean of all.
+
+    Args:
+        name, features: of the set.
+        directory: of the store.
+        captions: which text an image is paired with.
+        annotations: COCO's instances JSON, or MIRFlickr's folder of annotations; None: the store's own labels.
+        seed: of the validation items, where the store has no split val.
+
+    Raises:
+        DataError: a store without labels, or annotations that do not fit its images.
+    """
+    store = EmbeddingStore.open(directory)
+    ids = store.images["image_id"].to_pylist()
+    labels, classes = own_labels(store) if annotations is None else annotated(ids, annotations)
+    rows, text = texts_of(store, captions)
+    splits = store.images["split"].to_numpy(zero_copy_only=False)
+    named = {split: part for split, part in SPLITS.items() if (splits[rows] == split).any()}
+    if "test" not in named and "val" in named:
+        named["val"] = "test"  # a store that is split in two reports on val
+    parts = {}
+    for split, part in named.items():
+        chosen = np.flatnonzero(splits[rows] == split)
+        parts[part] = Items(store.gather("image", rows[chosen]), text[chosen], labels[rows[chosen]])
+    return labelled_set(name, features, parts, classes, seed=seed, source=str(directory))
+
+
+def texts_of(store: EmbeddingStore, captions: Captions) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the images that have captions, and one text embedding of each."""
+    owner = store.image_of_caption
+    rows, first = np.unique(owner, return_index=True)
+    if captions == "first":
+        return rows, store.gather("text", first)
+    sums = np.zeros((len(store.image), store.text.shape[1]), np.float64)
+    np.add.at(sums, owner, store.text)
+    return rows, unit_rows(sums[rows])
+
+
+def own_labels(store: EmbeddingStore) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The labels in the store's table as a matrix."""
+    has = "labels" in store.images.column_names  # imported stores know of none
+    lists = [labels or [] for labels in store.images["labels"].to_pylist()] if has else []
+    if not any(lists):
+        raise DataError(f"{store.directory}: no image has labels; give annotations with --labels NAME=PATH")
+    numbers = sorted({number for labels in lists for number in labels})
+    return matrix(lists, numbers), tuple(map(str, numbers))
+
+
+def annotated(image_ids: list[str], path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The labels of images by an annotation file.
+
+    COCO's instances JSON: an image has the categories of its objects. All ids from 1 to the largest count as classes,
+    90, as in the paper's Table 1, though 80 of them occur. MIRFlickr: a folder of ``CLASS.txt``, each a list of image
+    numbers, without the ``CLASS_r1.txt``: 24 classes; image ids are those of im123.jpg.
+    """
+    if path.is_dir():
+        return _mirflickr(image_ids, path)
+    try:
+        value = json.loads(path.read_text())
+        categories = {int(entry["id"]): str(entry["name"]) for entry in value["categories"]}
+        found: dict[str, set[int]] = {str(entry["id"]): set() for entry in value["images"]}
+        for entry in value["annotations"]:
+            found[str(entry["image_id"])].add(int(entry["category_id"]))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file or folder") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not COCO's instances JSON ({type(error).__name__}: {error})") from None
+    lost = [image for image in image_ids if image not in found]
+    if lost:
+        raise DataError(f"{path}: knows nothing of image {lost[0]} ({len(lost) - 1} more like it)")
+    numbers = list(range(1, max(categories) + 1))
+    return matrix([sorted(found[image]) for image in image_ids], numbers), tuple(
+        categories.get(number, str(number)) for number in numbers
+    )
+
+
+def _mirflickr(image_ids: list[str], folder: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    files = sorted(p for p in folder.glob("*.txt") if not p.stem.endswith("_r1") and p.stem.lower() != "readme")
+    if not files:
+        raise DataError(f"{folder}: no annotations here; expected CLASS.txt, each a list of image numbers")
+    numbers = []
+    for image in image_ids:
+        number = re.search(r"(\d+)(?:\.\w+)?$", image)
+        if number is None:
+            raise DataError(f"{folder}: image {image} has no number, expected ids such as im123.jpg")
+        numbers.append(int(number[1]))
+    held = [{int(word) for word in file.read_text().split()} for file in files]
+    labels = np.array([[number in members for members in held] for number in numbers], np.bool_)
+    return labels, tuple(file.stem for file in files)
+
+
+def matrix(lists: list[list[int]], numbers: list[int]) -> np.ndarray:
+    """Lists of class numbers as bool [items, classes]."""
+    column = {number: place for place, number in enumerate(numbers)}
+    labels = np.zeros((len(lists), len(numbers)), np.bool_)
+    for row, own in enumerate(lists):
+        labels[row, [column[number] for number in own]] = True
+    return labels
