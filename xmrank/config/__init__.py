@@ -7,7 +7,7 @@ from xmrank.config.experiment import ExperimentConfig
 from xmrank.config.mine import MineConfig
 from xmrank.config.rank import RankConfig, RegisterConfig
 from xmrank.config.results import EvaluateConfig, ReportConfig
-from xmrank.config.train import RankerConfig, TrainConfig
+from xmrank.config.train import RankerConfig, RefineConfig, TrainConfig
 from xmrank.config.tune import TuneConfig
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "MineConfig",
     "RankConfig",
     "RankerConfig",
+    "RefineConfig",
     "RegisterConfig",
     "ReportConfig",
     "ScenesConfig",
