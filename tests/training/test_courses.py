@@ -18,6 +18,9 @@ from xmrank.training.courses import Courses, bank_size, refined
 from xmrank.training.data import ListData
 from xmrank.training.loop import make_ranker
 from xmrank.training.train import train
+from xmrank.training.trials import Trial
+
+from .toys import assert_equal_weights, result, run_toys, train_toy
 
 REFINE = RefineConfig(members=2, width=8, epochs=2, pairs=50, learning_rate=0.01, bank=20, neighbours=3)
 CONFIG = TrainConfig(
@@ -119,6 +122,35 @@ def test_lists_are_new_every_epoch_and_the_same_again_after_a_resume(mined):
     first, second = course.train(1).lists, course.train(2).lists
     assert not np.array_equal(first.candidates, second.candidates)
     assert np.array_equal(later.train(2).lists.candidates, second.candidates)
+
+
+def test_an_interrupted_training_on_fresh_lists_and_a_refinement_ends_in_the_same_weights(mined, tmp_path):
+    config = replace(CONFIG, epochs=3)
+    weights, history = train_toy(tmp_path / "undisturbed", config, courses=courses(mined, config=config))
+
+    def stop(epoch, seconds):
+        if epoch["epoch"] == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_toy(tmp_path / "resumed", config, on_epoch=stop, courses=courses(mined, config=config))
+    resumed, figures = train_toy(tmp_path / "resumed", config, courses=courses(mined, config=config))
+    assert_equal_weights(resumed, weights)
+    assert figures == history
+
+
+def test_a_stack_of_seeds_learns_from_the_lists_of_each(mined, tmp_path):
+    config = replace(CONFIG, batch_size=30, ranker=replace(CONFIG.ranker, dropout=0.2))
+    trials = [Trial("softmax", "i2t", seed) for seed in (0, 1)]
+    figures = []
+    for stacked in (False, True):
+        output = tmp_path / str(stacked)
+        assert run_toys(output, config, trials, stacked=stacked, courses=courses(mined, config=config)) == {}
+        figures.append([result(output / trial.name)[1]["epochs"] for trial in trials])
+    for alone, together in zip(*figures, strict=True):
+        for one, other in zip(alone, together, strict=True):
+            assert other == pytest.approx(one, abs=2e-3)
+    assert figures[0][0][0]["train_loss"] != pytest.approx(figures[0][1][0]["train_loss"], abs=2e-3)
 
 
 @pytest.mark.usefixtures("in_process")
