@@ -256,6 +256,18 @@ def test_rankers_of_other_lists_are_refused(trained, tmp_path):
         evaluate(settings(trained, tmp_path / "evaluation", lists=tmp_path / "lists"))
 
 
+def test_rankers_of_another_encoders_embeddings_are_refused(trained, tmp_path, tiny_store):
+    other = tiny_store(tmp_path / "other", dimensions=12).directory
+    lists = mine_small(other, tmp_path / "lists").output
+    expected = (
+        rf"--rankers: trained on other embeddings than {other}: theirs are of imported \(16 dimensions\), "
+        r"these of imported \(12 dimensions\)"
+    )
+    with pytest.raises(DataError, match=expected):
+        evaluate(settings(trained, tmp_path / "evaluation", embeddings=other, lists=lists))
+    assert not (tmp_path / "evaluation").exists()
+
+
 def test_rankers_that_are_not_finished_are_refused(trained, tmp_path):
     with pytest.raises(DataError, match=f"{tmp_path}: no finished output of the stage train here"):
         evaluate(settings(trained, tmp_path / "evaluation", rankers=tmp_path))

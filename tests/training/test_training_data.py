@@ -1,11 +1,13 @@
 """Batches: the right rows of the right side, padding masked, and an order that follows from seed and epoch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from xmrank.candidates import Lists
-from xmrank.training.data import ListData, epoch_order
+from xmrank.training.data import ListData, SideBySide, epoch_order
 
 IMAGES = np.array([[0.0, 1.0], [0.1, 1.0], [0.2, 1.0]], np.float16)
 CAPTIONS = np.array([[5.0, 0.0], [5.1, 0.0], [5.2, 0.0], [5.3, 0.0]], np.float16)
@@ -26,6 +28,23 @@ def lists_of(queries, *items):
     labels = np.zeros(len(flat), np.float32)
     labels[offsets[:-1]] = 1
     return Lists(np.array(queries, np.int32), offsets, flat.astype(np.int32), labels, (flat / 10).astype(np.float32))
+
+
+def test_side_by_side_each_model_gets_its_own_lists():
+    one, other = (
+        ListData.of(lists_of([2, 0], *rows), Store, "i2t", CPU) for rows in (([3, 1], [0, 2]), ([1, 2], [2, 3]))
+    )
+    together = SideBySide([one, other]).batch(np.array([0, 1, 1, 0]))
+    for half, part in ((slice(0, 2), one.batch(np.array([0, 1]))), (slice(2, 4), other.batch(np.array([1, 0])))):
+        for name, tensor in vars(part).items():
+            assert torch.equal(getattr(together, name)[half], tensor), name
+
+
+def test_batches_can_be_wider_than_the_longest_list():
+    data = ListData.of(lists_of([0], [1, 2]), Store, "i2t", CPU)
+    wide = replace(data, width=4).batch(np.array([0]))
+    assert wide.mask.tolist() == [[True, True, False, False]]
+    assert torch.equal(wide.candidates[:, :2], data.batch(np.array([0])).candidates)
 
 
 def test_an_image_asks_for_captions():

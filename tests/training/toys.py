@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from xmrank.candidates import Lists
 from xmrank.config import RankerConfig, TrainConfig
 from xmrank.errors import DataError
+from xmrank.training.courses import Courses
 from xmrank.training.data import ListData
 from xmrank.training.groups import Group
 from xmrank.training.loop import Material, train_trials
@@ -55,12 +56,23 @@ def run_toy(directory, config, trial=TRIAL, *, on_epoch=None, **material):
         raise DataError(failures[trial])
 
 
-def run_toys(output, config, trials, *, stacked=False, data=None, selection=None, group=None, on_epoch=None, at=None):
+def run_toys(
+    output,
+    config,
+    trials,
+    *,
+    stacked=False,
+    data=None,
+    selection=None,
+    group=None,
+    on_epoch=None,
+    at=None,
+    courses=None,
+):
     """Train rankers on toy lists; returns the failures."""
     material = Material(
         config,
-        data or toy_data(30),
-        selection or toy_data(20, seed=1),
+        courses or Courses(data or toy_data(30), selection or toy_data(20, seed=1)),
         output,
         group or Group(),
         {},

@@ -2,7 +2,7 @@
 
 from xmrank.candidates.lists import Lists
 from xmrank.candidates.mapped import open_lists
-from xmrank.candidates.mine import lists_path, mine
+from xmrank.candidates.mine import images_of, lists_path, mine
 from xmrank.candidates.splits import ROLES, Role
 
-__all__ = ["ROLES", "Lists", "Role", "lists_path", "mine", "open_lists"]
+__all__ = ["ROLES", "Lists", "Role", "images_of", "lists_path", "mine", "open_lists"]

@@ -68,20 +68,23 @@ class Lists:
         """Items of the longest list."""
         return int(self.lengths.max(initial=0))
 
-    def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Some lists as matrices as wide as the longest of all lists.
+    def padded(
+        self, rows: np.ndarray, width: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Some lists as matrices as wide as the longest of all lists, or of another width that holds it.
 
         Not of these: what is drawn over a batch in training, its dropout, must not depend on the batch's company.
 
         Args:
             rows: which lists, int64 [B].
+            width: at least that of the longest list.
 
         Returns:
             candidates int64 [B, n] (0 where padded), labels float32 [B, n], similarity float32 [B, n] (0 where
             padded), mask bool [B, n] (True where real).
         """
         lengths = self.lengths[rows]
-        places = np.arange(self.longest)
+        places = np.arange(self.longest if width is None else width)
         mask = places < lengths[:, None]
         at = np.where(mask, self.offsets[rows][:, None] + places, 0)
         zero = np.where(mask, 1, 0)

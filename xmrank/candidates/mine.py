@@ -1,9 +1,12 @@
 """The mining stage: candidate lists for both directions and every role."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from xmrank.candidates.chunks import CHUNK, SearchTask, Task, mine_chunk, planned_pool, run_search
 from xmrank.candidates.lists import Lists
@@ -24,6 +27,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 STAGE = "mine"
+SPLITS = "splits.json"
 RAY_PAYS_FROM = 50_000
 """Queries from which a cluster is worth its start; fewer are mined in this process, to the same lists."""
 
@@ -72,7 +76,7 @@ def mine_all(
         if direction == "i2t":
             counts["queries_without_positives"][role] = len(parts[role].images) - len(pool.queries)
     splits = {role: {"split": part.split, "images": part.images.tolist()} for role, part in parts.items()}
-    write_json(stage.directory / "splits.json", splits)
+    write_json(stage.directory / SPLITS, splits)
     return stage.finish(counts=counts)
 
 
@@ -108,6 +112,11 @@ def mine_part(
 def lists_path(directory: Path, direction: Direction, role: Role) -> Path:
     """Where the lists of a direction and role are."""
     return directory / f"{direction}-{role}.parquet"
+
+
+def images_of(directory: Path, role: Role) -> np.ndarray:
+    """The image rows of a role, int64, ascending."""
+    return np.array(json.loads((directory / SPLITS).read_text())[role]["images"], np.int64)
 
 
 def describe(lists: Lists, gallery: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from xmrank.config.mine import MineConfig
 from xmrank.config.rank import RankConfig, RegisterConfig
 from xmrank.config.results import EvaluateConfig, ReportConfig
 from xmrank.config.supervised import SupervisedConfig
-from xmrank.config.train import RankerConfig, TrainConfig
+from xmrank.config.train import RankerConfig, RefineConfig, TrainConfig
 from xmrank.config.tune import TuneConfig
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "MineConfig",
     "RankConfig",
     "RankerConfig",
+    "RefineConfig",
     "RegisterConfig",
     "ReportConfig",
     "ScenesConfig",

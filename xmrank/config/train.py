@@ -55,6 +55,52 @@ class RankerConfig:
 
 
 @dataclass(frozen=True)
+class RefineConfig:
+    """Adapters that refine the first stage inside the ranker, learned before it with an in-batch softmax."""
+
+    members: int = 0
+    """Pairs of adapters. The training images are divided among them: each learns from all but its share, and ranks that
+    share's training lists; in use they are averaged. 0: none, else at least 2."""
+    width: int = 256
+    """Width of an adapter, x + B·gelu(A·x)."""
+    dropout: float = 0.5
+    """Share of an adapter's hidden values dropped in training."""
+    noise: float = 0.0
+    """Length of the Gaussian noise on the embeddings in training."""
+    epochs: int = 8
+    """Passes over all pairs of an image and a caption."""
+    pairs: int = 500
+    """Pairs of a step, each of which has the others for negatives."""
+    learning_rate: float = 1e-3
+    """Largest step size of AdamW, over one cycle."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay of the matrices."""
+    scale: float = 20.0
+    """What the cosines are multiplied by in the softmax."""
+    bank: int = 1000
+    """Training queries, of different images, that the hubness of a candidate is measured against."""
+    neighbours: int = 10
+    """How many of them, the most similar to the candidate, count."""
+    hub: float = 0.5
+    """Weight of the hubness, which is taken off the similarity; 0: not measured."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("members", 0), ("bank", 0)):
+            at_least(f"--refine.{name}", getattr(self, name), least)
+        for name in ("width", "epochs", "pairs", "neighbours"):
+            at_least(f"--refine.{name}", getattr(self, name), 1)
+        for name in ("noise", "weight_decay", "hub"):
+            at_least(f"--refine.{name.replace('_', '-')}", getattr(self, name), 0)
+        if self.members == 1:
+            raise ConfigError("--refine.members 1: expected 0, or at least 2, for each learns from the others' shares")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"--refine.dropout {self.dropout}: expected at least 0 and below 1")
+        for name in ("learning_rate", "scale"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"--refine.{name.replace('_', '-')} {getattr(self, name)}: expected more than 0")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Train a ranker for every loss, direction and seed."""
 
@@ -79,6 +125,16 @@ class TrainConfig:
     """One ranker a seed: initial weights, data order and dropout follow from it."""
     ranker: RankerConfig = field(default_factory=RankerConfig)
     """The model."""
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    """Its own first stage."""
+    draw: Literal["fixed", "random-hard", "sub-gallery"] = "fixed"
+    """Training lists: fixed (the mined ones), or drawn anew every epoch, one for each training image or one of its
+    captions: random-hard (with the numbers of candidates and positives that the lists were mined with) or sub-gallery
+    (the first stage's top --draw-top of a random gallery of --draw-images images, with the positives among them)."""
+    draw_images: int = 1000
+    """sub-gallery: images of a gallery, about; the training images are divided into such galleries."""
+    draw_top: int = 100
+    """sub-gallery: items of a list."""
     epochs: int = 10
     """Passes over the training lists."""
     batch_size: int = 32
@@ -111,13 +167,19 @@ class TrainConfig:
     """Empty the output directory first."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "workers_per_trial", "validate_every", "validate_every_steps", "patience"):
+        for name in ("epochs", "batch_size", "workers_per_trial", "validate_every", "validate_every_steps", "patience",
+                     "draw_images", "draw_top"):  # fmt: skip
             if getattr(self, name) is not None:
                 at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         for name in ("workers", "micro_batch", "weight_decay"):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
         if self.stack == "on" and self.workers_per_trial > 1:
             raise ConfigError(f"--stack on: trains in one process; --workers-per-trial is {self.workers_per_trial}")
+        if self.refine.members and self.draw == "fixed":
+            raise ConfigError(
+                "--refine.members: each ranks lists of images that it has not learned from, which fixed lists are not; "
+                "expected --draw random-hard or sub-gallery"
+            )
         if self.learning_rate <= 0:
             raise ConfigError(f"--learning-rate {self.learning_rate}: expected more than 0")
         for name in ("losses", "directions", "seeds"):

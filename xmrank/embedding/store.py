@@ -121,6 +121,13 @@ def verify_outputs(directory: Path, manifest: Manifest) -> None:
             raise DataError(f"{path}: is not what was written: its checksum differs from the manifest's")
 
 
+def encoder_name(encoder: dict[str, Any]) -> str:
+    """An encoder in a few words."""
+    weights = encoder.get("weights_hash")
+    detail = f"weights {weights[:12]}" if weights else f"{encoder.get('dimensions')} dimensions"
+    return f"{encoder.get('name')} ({detail})"
+
+
 def check_embeddings(array: np.ndarray, name: str, *, block: int = 65536) -> None:
     """Check that an array can be a side of a store.
 

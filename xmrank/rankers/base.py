@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from xmrank.rankers.features import ItemFeatures
 from xmrank.rankers.layers import ACTIVATION_FUNCTIONS
 from xmrank.rankers.parameters import RankerParameters
+from xmrank.rankers.refinement import Refinement
 
 
 class Ranker(nn.Module):
@@ -33,6 +34,16 @@ class Ranker(nn.Module):
             dropout=parameters.input_dropout,
         )
         self.output_activation = parameters.output_activation
+        self.refinement: Refinement | None = None
+        if parameters.refine_members:
+            self.refinement = Refinement(
+                parameters.dimensions,
+                members=parameters.refine_members,
+                width=parameters.refine_width,
+                bank=parameters.refine_bank,
+                neighbours=parameters.refine_neighbours,
+                hub=parameters.refine_hub,
+            )
         if parameters.residual is None:
             self.residual = None
         elif parameters.residual_learnable:
@@ -52,6 +63,7 @@ class Ranker(nn.Module):
         *,
         mask: Tensor | None = None,
         projected: bool = False,
+        refined: bool = False,
     ) -> Tensor:
         """Score the candidates of each list.
 
@@ -65,6 +77,7 @@ class Ranker(nn.Module):
             similarity: first-stage similarity, [lists, items].
             mask: True where an item is real, bool, [lists, items]; None: all are.
             projected: whether the candidates have been projected.
+            refined: whether the similarity is already what `refinement` makes of the embeddings; without one, either.
 
         All floating dtypes are accepted, and computed in the parameters' dtype.
 
@@ -73,7 +86,8 @@ class Ranker(nn.Module):
             gives one figure an item. 0 at padding.
 
         Raises:
-            ValueError: shapes or dtypes do not fit; `projected` with features that cannot be projected.
+            ValueError: shapes or dtypes do not fit; `projected` with features that cannot be projected,
+                or with a refinement that is still to be made.
         """
         columns = self.input.projected_size if projected else self.dimensions
         _check_inputs(query, candidates, similarity, mask, self.dimensions, columns)
@@ -85,6 +99,12 @@ class Ranker(nn.Module):
             query = query.masked_fill(~mask.any(-1, keepdim=True), 0)
             candidates = candidates.masked_fill(~mask[..., None], 0)
             similarity = similarity.masked_fill(~mask, 0)
+        if self.refinement is not None and not refined:
+            if projected:
+                raise ValueError(
+                    "projected candidates cannot be refined; expected a refined similarity, and refined=True"
+                )
+            similarity = self.refinement(query, candidates)
         hidden = self.input(query, candidates, similarity, mask, projected=projected)
         scores = self._finish(self.body(hidden, similarity, mask), similarity)
         if mask is not None:
@@ -99,13 +119,14 @@ class Ranker(nn.Module):
         *,
         mask: Tensor | None = None,
         projected: bool = False,
+        refined: bool = False,
     ) -> Tensor:
         """One figure an item to rank by, [lists, items]; arguments and errors are those of `forward`.
 
         With an ordinal head it is the expected level, the sum of the levels' probabilities: of the outputs if they end
         in a sigmoid, else of their sigmoids. Otherwise it is the score. 0 at padding.
         """
-        scores: Tensor = self(query, candidates, similarity, mask=mask, projected=projected)
+        scores: Tensor = self(query, candidates, similarity, mask=mask, projected=projected, refined=refined)
         if self.levels == 1:
             return scores
         expected = (scores if self.output_activation == "sigmoid" else scores.sigmoid()).sum(-1)

@@ -40,6 +40,16 @@ class RankerParameters:
     """Whether that weight is trained."""
     zero_init_output: bool = False
     """Start with an output of 0, hence, with a residual, at the first stage's ranking."""
+    refine_members: int = 0
+    """Pairs of adapters whose similarity, averaged, stands in for the first stage's; 0: that is taken as it is."""
+    refine_width: int = 256
+    """Width of an adapter."""
+    refine_bank: int = 0
+    """Training queries that each member measures the hubness of candidates against."""
+    refine_neighbours: int = 10
+    """How many of them, the most similar to a candidate, count."""
+    refine_hub: float = 0.5
+    """Weight of the hubness."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", _distinct("features", self.features, FEATURES))
@@ -48,6 +58,10 @@ class RankerParameters:
         for name in ("input_norm", "residual_learnable", "zero_init_output"):
             _require_flag(name, getattr(self, name))
         require_rate("input_dropout", self.input_dropout)
+        for name, least in (("members", 0), ("width", 1), ("bank", 0), ("neighbours", 1)):
+            require_count(f"refine_{name}", getattr(self, f"refine_{name}"), least)
+        if not (_is_number(self.refine_hub) and 0 <= self.refine_hub < math.inf):
+            raise ValueError(f"refine_hub must be a finite number of at least 0, not {self.refine_hub!r}")
         require_choice("output_activation", self.output_activation, (None, *OUTPUT_ACTIVATIONS))
         if self.residual is not None and not (_is_number(self.residual) and math.isfinite(self.residual)):
             raise ValueError(f"residual must be a finite number or None, not {self.residual!r}")

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from xmrank.candidates.mine import STAGE as MINE
 from xmrank.cluster import run_tasks
 from xmrank.config import DIRECTIONS, EvaluateConfig, semantic
 from xmrank.embedding import EmbeddingStore
+from xmrank.embedding.store import encoder_name
 from xmrank.errors import DataError
 from xmrank.files import sha256_json, write_json
 from xmrank.paths import resolve
@@ -37,7 +39,7 @@ def evaluate(config: EvaluateConfig) -> Manifest:
     """
     store = EmbeddingStore.open(resolve(config.embeddings))
     lists, rankers = read_manifest(resolve(config.lists), MINE), read_manifest(resolve(config.rankers), TRAIN)
-    check(store, lists, rankers)
+    check(store, lists, rankers, resolve(config.rankers))
     folder = resolve(config.lists)
     check_galleries(config.galleries, len(reported_images(folder)), reported_split(folder))
     inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint, "rankers": rankers.fingerprint}
@@ -50,13 +52,23 @@ def evaluate(config: EvaluateConfig) -> Manifest:
     return manifest
 
 
-def check(store: EmbeddingStore, lists: Manifest, rankers: Manifest) -> None:
-    """Refuse stages that do not belong together."""
+def check(store: EmbeddingStore, lists: Manifest, rankers: Manifest, folder: Path) -> None:
+    """Refuse stages that do not belong together.
+
+    Args:
+        store, lists, rankers: what the stages made.
+        folder: of the rankers.
+    """
     if lists.inputs["embeddings"] != store.fingerprint:
         raise DataError(f"--lists: mined from other embeddings than {store.directory}")
-    for name, fingerprint in (("embeddings", store.fingerprint), ("lists", lists.fingerprint)):
-        if rankers.inputs[name] != fingerprint:
-            raise DataError(f"--rankers: trained on other {name} than the given ones")
+    if rankers.inputs["embeddings"] != store.fingerprint:
+        theirs = read_about(next(iter(sorted((folder / "trials").iterdir())))).get("encoder") or {}
+        raise DataError(
+            f"--rankers: trained on other embeddings than {store.directory}: theirs are of {encoder_name(theirs)}, "
+            f"these of {encoder_name(store.encoder)}"
+        )
+    if rankers.inputs["lists"] != lists.fingerprint:
+        raise DataError("--rankers: trained on other lists than the given ones")
 
 
 def evaluate_all(stage: Stage, config: EvaluateConfig, store: EmbeddingStore, lists: Manifest) -> Manifest:

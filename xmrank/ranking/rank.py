@@ -7,6 +7,7 @@ from typing import Any
 
 from xmrank.config import Direction, RankConfig, semantic
 from xmrank.embedding import EmbeddingStore
+from xmrank.embedding.store import encoder_name
 from xmrank.errors import ConfigError, DataError
 from xmrank.files import sha256_file, write_array
 from xmrank.paths import resolve
@@ -108,16 +109,9 @@ def check_encoder(store: EmbeddingStore, about: dict[str, Any], where: str) -> N
     same = own["name"] == theirs.get("name") and own.get("weights_hash") == theirs.get("weights_hash")
     if not same or about["parameters"]["dimensions"] != store.dimensions:
         raise DataError(
-            f"--ranker {where}: trained on embeddings of {named(theirs)}, the gallery {store.directory} has those of "
-            f"{named(own)}"
+            f"--ranker {where}: trained on embeddings of {encoder_name(theirs)}, the gallery {store.directory} has "
+            f"those of {encoder_name(own)}"
         )
-
-
-def named(encoder: dict[str, Any]) -> str:
-    """An encoder in a few words."""
-    weights = encoder.get("weights_hash")
-    detail = f"weights {weights[:12]}" if weights else f"{encoder.get('dimensions')} dimensions"
-    return f"{encoder.get('name')} ({detail})"
 
 
 def encoder_of(store: EmbeddingStore, config: RankConfig) -> dict[str, Any]:

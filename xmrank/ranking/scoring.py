@@ -10,6 +10,7 @@ from xmrank.candidates import Lists
 from xmrank.config import Direction
 from xmrank.embedding import EmbeddingStore
 from xmrank.rankers import Ranker
+from xmrank.training.courses import refined
 from xmrank.training.data import ListData
 
 BATCH = 256
@@ -21,17 +22,19 @@ def score_lists(
     ranker: Ranker, lists: Lists, store: EmbeddingStore, direction: Direction, device: torch.device
 ) -> np.ndarray:
     """The ranker's score of every item of every list, flat as in ``Lists``: float32 [items]."""
-    data = ListData.of(lists, store, direction, device)
+    data = refined(ranker, ListData.of(lists, store, direction, device))
     numbers = np.arange(len(lists))
-    parts = [score_batch(ranker, data, numbers[start : start + BATCH]) for start in range(0, len(lists), BATCH)]
+    parts = [
+        score_batch(ranker, data, numbers[start : start + BATCH], refined=True) for start in range(0, len(lists), BATCH)
+    ]
     return np.concatenate([np.empty(0, np.float32), *parts])
 
 
 @torch.inference_mode()
-def score_batch(ranker: Ranker, data: ListData, numbers: np.ndarray) -> np.ndarray:
+def score_batch(ranker: Ranker, data: ListData, numbers: np.ndarray, *, refined: bool = False) -> np.ndarray:
     """The scores of the lists with these numbers, flat: float32 [items]."""
     batch = data.batch(numbers)
-    scores = ranker.score(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
+    scores = ranker.score(batch.query, batch.candidates, batch.similarity, mask=batch.mask, refined=refined)
     return scores[batch.mask].float().cpu().numpy()
 
 

@@ -1,6 +1,8 @@
 """Batches of lists: embeddings are gathered by row number, never copied into the lists."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -39,12 +41,14 @@ class ListData:
 
     Attributes:
         queries, gallery: all rows of the query side and of the other side, [rows, d].
+        width: of the batches; None: that of the longest list.
     """
 
     lists: Lists
     queries: Tensor
     gallery: Tensor
     device: torch.device
+    width: int | None = None
 
     @classmethod
     def of(cls, lists: Lists, store: EmbeddingStore, direction: Direction, device: torch.device) -> "ListData":
@@ -55,7 +59,7 @@ class ListData:
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The lists with these numbers."""
-        candidates, labels, similarity, mask = self.lists.padded(rows)
+        candidates, labels, similarity, mask = self.lists.padded(rows, self.width)
         at = torch.from_numpy(candidates).to(self.device)
         asked = torch.from_numpy(self.lists.queries[rows].astype(np.int64)).to(self.device)
         return Batch(
@@ -63,6 +67,28 @@ class ListData:
             F.embedding(at, self.gallery),
             *(torch.from_numpy(array).to(self.device) for array in (similarity, labels, mask)),
         )
+
+
+class Batches(Protocol):
+    """Anything that gives batches of lists."""
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """The lists with these numbers."""
+        ...
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The lists of several models; a batch holds equally many of each, one model after another."""
+
+    parts: Sequence[ListData]
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """The lists with these numbers, of which each model has an equal share."""
+        if all(part is self.parts[0] for part in self.parts):
+            return self.parts[0].batch(rows)
+        batches = [part.batch(share) for part, share in zip(self.parts, np.split(rows, len(self.parts)), strict=True)]
+        return Batch(*(torch.cat(tensors) for tensors in zip(*(vars(b).values() for b in batches), strict=True)))
 
 
 def as_tensor(array: np.ndarray, device: torch.device) -> Tensor:

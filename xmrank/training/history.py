@@ -78,10 +78,13 @@ class Plan:
 
     def rate(self, step: int) -> float:
         """The step size: constant, or one cycle (a linear rise over the first tenth, then a cosine to zero)."""
-        peak, steps = self.config.learning_rate, self.steps
-        if self.config.schedule == "constant":
-            return peak
-        warm = max(1, steps // 10)
-        if step < warm:
-            return peak * (step + 1) / warm
-        return peak * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
+        peak = self.config.learning_rate
+        return peak if self.config.schedule == "constant" else one_cycle(peak, step, self.steps)
+
+
+def one_cycle(peak: float, step: int, steps: int) -> float:
+    """The step size: a linear rise over the first tenth of the steps, then a cosine to zero."""
+    warm = max(1, steps // 10)
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))

@@ -16,7 +16,7 @@ from xmrank.config import TrainConfig
 from xmrank.losses import LOSSES
 from xmrank.rankers import Ranker
 from xmrank.rankers.layers import dropout_draws
-from xmrank.training.data import Batch, ListData
+from xmrank.training.data import Batch, Batches
 from xmrank.training.groups import Group
 from xmrank.training.settings import loss_parameters
 
@@ -71,23 +71,26 @@ class Learner:
         self.optimizer = make_optimizer(config, self.parameters, self.decayed)
 
     def scores(self, batch: Batch) -> Tensor:
-        """The scores of a batch that holds the lists of one model after another, [models · lists, items(, levels)]."""
+        """The scores of a batch that holds the lists of one model after another, [models · lists, items(, levels)].
+
+        Similarities come refined with the lists (`courses`): computed once, not in every step.
+        """
         inputs = (batch.query, batch.candidates, batch.similarity, batch.mask)
         if self.size == 1:
-            scores: Tensor = self.module(*inputs[:3], mask=batch.mask)
+            scores: Tensor = self.module(*inputs[:3], mask=batch.mask, refined=True)
             return scores
         apart = (tensor.unflatten(0, (self.size, -1)) for tensor in inputs)
         return vmap(self._one_of_stack)(self.parameters, self.buffers, *apart).flatten(0, 1)
 
     def _one_of_stack(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Tensor) -> Tensor:
         *given, mask = inputs
-        return functional_call(self.module, (parameters, buffers), tuple(given), {"mask": mask})
+        return functional_call(self.module, (parameters, buffers), tuple(given), {"mask": mask, "refined": True})
 
-    def step(self, data: ListData, rows: Sequence[np.ndarray], rate: float, seeds: Sequence[int]) -> "Step":
+    def step(self, data: Batches, rows: Sequence[np.ndarray], rate: float, seeds: Sequence[int]) -> "Step":
         """One step of every model: the gradient of its global batch's loss, whatever share of it is computed here.
 
         Args:
-            data: the lists.
+            data: the lists; a stack's, of one model after another.
             rows: for each model, the numbers of its global batch's lists; all models have equally many.
             rate: step size.
             seeds: of each model's dropout in this step.

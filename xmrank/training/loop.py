@@ -17,7 +17,8 @@ from xmrank.evaluation import list_metrics, mean_over_queries
 from xmrank.files import write_json
 from xmrank.rankers import RANKERS, Ranker, build
 from xmrank.training.checkpoint import load_state, read_meta, save_ranker, save_state
-from xmrank.training.data import ListData
+from xmrank.training.courses import Course, Courses, bank_size
+from xmrank.training.data import ListData, SideBySide
 from xmrank.training.groups import Group
 from xmrank.training.history import Epoch, Plan, Progress
 from xmrank.training.learner import ORDINAL, Learner, Scored, figures
@@ -40,7 +41,7 @@ class Material:
 
     Attributes:
         config: everything but loss, direction and seed.
-        train, selection: lists to learn from, and lists that choose the epoch.
+        courses: lists to learn from, and lists that choose the epoch.
         output: the stage's directory; each trial has its own in it.
         group: this process's place among those that train a ranker.
         about: further fields of every ranker's JSON.
@@ -49,8 +50,7 @@ class Material:
     """
 
     config: TrainConfig
-    train: ListData
-    selection: ListData
+    courses: Courses
     output: Path
     group: Group
     about: dict[str, Any]
@@ -59,7 +59,7 @@ class Material:
     @property
     def plan(self) -> Plan:
         """The steps."""
-        return Plan(self.config, len(self.train.lists))
+        return Plan(self.config, len(self.courses))
 
 
 def train_trials(trials: Sequence[Trial], material: Material, *, stacked: bool) -> dict[Trial, str]:
@@ -100,6 +100,7 @@ class Pupil:
 
     trial: Trial
     ranker: Ranker
+    course: Course
     progress: Progress
     best: dict[str, Tensor]
     moments: dict[str, Tensor]
@@ -123,8 +124,10 @@ def train_together(trials: Sequence[Trial], material: Material) -> dict[Trial, s
 def enrol(trial: Trial, material: Material) -> Pupil:
     """A trial at its start, or where an earlier run left it."""
     torch.manual_seed(trial.seed)
-    ranker = make_ranker(material.config, material.train.queries.shape[1], trial.loss).to(material.train.device)
-    pupil = Pupil(trial, ranker, Progress(), {}, {})
+    config, courses = material.config, material.courses
+    bank = bank_size(courses.images, config.refine)
+    ranker = make_ranker(config, courses.train.queries.shape[1], trial.loss, bank).to(courses.train.device)
+    pupil = Pupil(trial, ranker, courses.of(trial.seed, ranker, config.refine), Progress(), {}, {})
     state = trial.directory(material.output) / STATE
     if state.exists():
         pupil.best, pupil.moments, meta = load_state(state, ranker)
@@ -176,8 +179,14 @@ def graduate(pupil: Pupil, material: Material) -> None:
     (directory / STATE).unlink(missing_ok=True)
 
 
-def make_ranker(config: TrainConfig, dimensions: int, loss: str) -> Ranker:
+def make_ranker(config: TrainConfig, dimensions: int, loss: str, bank: int = 0) -> Ranker:
     """The configured ranker; settings that its kind does not have are not passed on, levels only with an ordinal loss.
+
+    Args:
+        config: the settings.
+        dimensions: of an embedding.
+        loss: it is to be trained with.
+        bank: size of the refinement's banks.
 
     Raises:
         ValueError: a setting that the ranker refuses.
@@ -186,6 +195,9 @@ def make_ranker(config: TrainConfig, dimensions: int, loss: str) -> Ranker:
     settings = {k: v for k, v in vars(config.ranker).items() if k in known}
     if loss != ORDINAL:
         settings["levels"] = 1
+    if config.refine.members:
+        shape = {name: getattr(config.refine, name) for name in ("members", "width", "neighbours", "hub")}
+        settings |= {f"refine_{name}": value for name, value in {**shape, "bank": bank}.items()}
     return build(config.ranker.name, dimensions=dimensions, **settings)
 
 
@@ -204,13 +216,15 @@ def next_validation(
     batches = zip(*(plan.batches(trial.seed, start, end) for trial in trials), strict=True)
     for step, rows in enumerate(batches, start):
         seeds = [dropout_seed(trial, step, group.rank) for trial in trials]
-        taken = learner.step(material.train, rows, plan.rate(step), seeds)
+        epoch = step // plan.steps_per_epoch + 1
+        lists = SideBySide([pupil.course.train(epoch) for pupil in pupils])
+        taken = learner.step(lists, rows, plan.rate(step), seeds)
         totals += taken.totals
         scored += taken.scored
     place = f"epoch {plan.epochs(end):.4g}"
     losses = mean_losses(totals, trials, f"the loss of {place}", failures)
     trained = metrics_of(scored, learner.size, group)
-    selected = evaluate(learner, material.selection, trials, group, failures)
+    selected = evaluate(learner, [pupil.course.selection for pupil in pupils], trials, group, failures)
     return [
         {"epoch": plan.epochs(end), "step": end, "train_loss": loss, **prefixed("train", train), **selection}
         for loss, train, selection in zip(losses, trained, selected, strict=True)
@@ -233,17 +247,17 @@ def mean_losses(totals: Tensor, trials: Sequence[Trial], what: str, failures: di
 
 @torch.no_grad()
 def evaluate(
-    learner: Learner, data: ListData, trials: Sequence[Trial], group: Group, failures: dict[Trial, str]
+    learner: Learner, data: Sequence[ListData], trials: Sequence[Trial], group: Group, failures: dict[Trial, str]
 ) -> list[Epoch]:
-    """Loss and metrics of every model on the selection lists, each list once, shared out over the group."""
+    """Loss and metrics of every model on its selection lists, each list once, shared out over the group."""
     learner.module.eval()
-    rows = np.arange(len(data.lists))[group.rank :: group.size]
+    rows = np.arange(len(data[0].lists))[group.rank :: group.size]
     totals = torch.zeros(learner.size, 2, dtype=torch.float64, device=learner.device)
     scored: list[Scored] = []
     at_once = max(1, EVALUATION_BATCH // learner.size)
     for start in range(0, len(rows), at_once):
         part = rows[start : start + at_once]
-        batch = data.batch(np.tile(part, learner.size))
+        batch = SideBySide(data).batch(np.tile(part, learner.size))
         with learner.autocast():
             scores = learner.scores(batch)
         terms = learner.terms(scores, batch)

@@ -25,6 +25,7 @@ from xmrank.files import write_text
 from xmrank.progress import Progress
 from xmrank.training.checkpoint import read_meta
 from xmrank.training.cost import Cost
+from xmrank.training.courses import Courses
 from xmrank.training.data import ListData
 from xmrank.training.groups import Group, split_into_groups
 from xmrank.training.history import Epoch
@@ -134,6 +135,7 @@ def train_direction(
 ) -> None:
     """Train trials of one direction; their leading process logs every validation and ends their runs."""
     train, selection = (list_data(work, store, direction, role, device) for role in ("train", "selection"))
+    courses: dict[TrainConfig, Courses] = {}
     cost = Cost(len(train.lists), device, group.size)
 
     def log(trial: Trial, epoch: Epoch, seconds: float) -> None:
@@ -148,7 +150,9 @@ def train_direction(
         chunks.setdefault(work.config_of(trial) if stacked else trial, []).append(trial)
     for chunk in chunks.values():
         config = work.config_of(chunk[0])
-        material = Material(config, train, selection, work.output, group, work.about, log)
+        if config not in courses:
+            courses[config] = Courses.open(train, selection, store, work.lists, direction, config)
+        material = Material(config, courses[config], work.output, group, work.about, log)
         failures = train_trials(chunk, material, stacked=stacked)
         for trial in chunk if group.leads else ():
             finish(trial, failures.get(trial), work)

@@ -21,7 +21,7 @@ Point = dict[str, Any]
 Best = dict[str, dict[str, Point]]
 """Direction → loss → settings."""
 LOSS_PREFIX = "loss."
-FIXED = {"losses", "directions", "seeds", "best", "loss_parameters", "ranker", *TrainConfig.PLACES}
+FIXED = {"losses", "directions", "seeds", "best", "loss_parameters", "ranker", "refine", *TrainConfig.PLACES}
 """Fields of the configuration that are no trial's settings."""
 
 

@@ -15,6 +15,7 @@ from xmrank.losses import LOSSES
 from xmrank.paths import home, resolve
 from xmrank.rankers import RANKERS
 from xmrank.stage import Manifest, Stage, read_manifest
+from xmrank.training.courses import check_draws
 from xmrank.training.loop import make_ranker
 from xmrank.training.ray_stage import Work, train_on_cluster
 from xmrank.training.settings import Best, check_loss, config_of, read_best, semantic_with
@@ -71,6 +72,7 @@ def check(config: TrainConfig, best: Best, store: EmbeddingStore, lists: Manifes
             make_ranker(settings, store.dimensions, trial.loss)
         except ValueError as error:
             raise ConfigError(f"--ranker: {error}") from None
+        check_draws(resolve(config.lists), store, trial.direction, settings, trial.seed)
 
 
 def train_all(
@@ -90,9 +92,8 @@ def train_all(
             ids = {trial.name: runs.trial(trial) for trial in left}
             about = {"lists": lists.fingerprint, "embeddings": store.fingerprint, "encoder": store.encoder}
             places = store.directory, resolve(config.lists), output
-            work = Work(
-                config, best, *places, trials, about, stage.work / "failures", stage.work / "lists", runs.uri, ids
-            )
+            folders = stage.work / "failures", stage.work / "lists"
+            work = Work(config, best, *places, trials, about, *folders, runs.uri, ids)
             train_on_cluster(work, stage.work / "ray")
     finally:
         runs.end(trials)

@@ -22,6 +22,7 @@ from xmrank.config import TuneConfig as SearchConfig
 from xmrank.embedding import EmbeddingStore
 from xmrank.evaluation import mlflow_name
 from xmrank.progress import Progress
+from xmrank.training.courses import Courses
 from xmrank.training.data import ListData
 from xmrank.training.groups import Group
 from xmrank.training.history import Epoch
@@ -181,7 +182,9 @@ def train_point(given: dict[str, Any], work: Work, candidate_of: Callable[[dict[
         tracking.log_metrics(work.uri, run_id, metrics, step=int(epoch["step"]))
         tune.report({METRIC: epoch[METRIC]})
 
-    material = Material(settings, train, selection, place, Group(), {}, log)
+    store = EmbeddingStore.open(work.embeddings)
+    courses = Courses.open(train, selection, store, work.lists, trial.direction, settings)
+    material = Material(settings, courses, place, Group(), {}, log)
     failures = train_trials([trial], material, stacked=False)
     work.points.write(candidate, failure=failures.get(trial, ""))
     tracking.end(work.uri, run_id, failed=bool(failures))

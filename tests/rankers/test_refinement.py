@@ -1,0 +1,124 @@
+"""The refinement: its arithmetic, that a fresh one changes nothing, and that a ranker with one scores by it."""
+
+import math
+
+import pytest
+import torch
+from torch import tensor
+from torch.nn import functional as F
+
+from xmrank.rankers import build
+from xmrank.rankers.refinement import Refinement, adapt
+
+
+def gelu(x):
+    return x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
+
+
+def filled(dimensions=6, members=2, **changes):
+    """A refinement with weights and a bank that are not 0."""
+    made = Refinement(
+        dimensions, **{"members": members, "width": 3, "bank": 4, "neighbours": 2, "hub": 0.5, **changes}
+    ).double()
+    generator = torch.Generator().manual_seed(5)
+    for name, value in made.named_buffers():
+        drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        value.copy_(F.normalize(drawn, dim=-1) if name == "bank" else drawn)
+    return made
+
+
+def test_an_adapter_adds_what_its_two_layers_make_of_the_embedding():
+    inner, outer = tensor([[[2.0], [0.0]]]), tensor([[[0.0, 3.0]]])
+    x = tensor([[0.6, 0.8]])
+    found = adapt(x, [inner, tensor([[[-0.2]]]), outer, tensor([[[0.5, 0.0]]])])
+    raw = [0.6 + 0.5, 0.8 + 3.0 * gelu(2.0 * 0.6 - 0.2)]
+    length = math.hypot(*raw)
+    torch.testing.assert_close(found, tensor([[[raw[0] / length, raw[1] / length]]]))
+
+
+def test_hubs_lose_the_mean_of_the_nearest_queries_of_the_bank():
+    made = Refinement(2, members=1, width=1, bank=3, neighbours=2, hub=0.5)
+    made.bank.copy_(tensor([[[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]]]))
+    query, candidates = tensor([[1.0, 0.0]]), tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    # to the first candidate the bank's cosines are 1, 0.6 and -1, to the second 0, 0.8 and 0
+    expected = [[1.0 - 0.5 * (1.0 + 0.6) / 2, 0.0 - 0.5 * (0.8 + 0.0) / 2]]
+    torch.testing.assert_close(made(query, candidates), tensor(expected))
+
+
+def test_members_are_averaged(lists):
+    query, candidates, _ = lists
+    both = filled()
+    alone = []
+    for member in range(2):
+        one = Refinement(6, members=1, width=3, bank=4, neighbours=2, hub=0.5).double()
+        for name, value in one.named_buffers():
+            value.copy_(getattr(both, name)[member : member + 1])
+        alone.append(one(query, candidates))
+    torch.testing.assert_close(both(query, candidates), (alone[0] + alone[1]) / 2)
+    assert not torch.allclose(*alone, atol=0.01)
+
+
+def test_one_that_nothing_was_loaded_into_gives_the_cosine(lists):
+    query, candidates, similarity = lists
+    made = Refinement(6, members=3, width=4, bank=0, neighbours=10, hub=0.5).double()
+    torch.testing.assert_close(made(query, candidates), similarity)
+
+
+def test_more_neighbours_than_the_bank_has_are_all_of_it(lists):
+    query, candidates, _ = lists
+    few, many = filled(neighbours=4), filled(neighbours=99)
+    torch.testing.assert_close(few(query, candidates), many(query, candidates))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_ranker_sees_the_refined_similarity_wherever_it_saw_the_first_stages(lists, padded):
+    query, candidates, similarity = lists
+    parameters = {"features": ["concat", "cosine"], "width": 8, "heads": 2, "feed_forward": 8, "residual": 2.0}
+    torch.manual_seed(0)
+    plain = build("context_aware", dimensions=6, **parameters).double().eval()
+    torch.manual_seed(0)
+    shape = {"refine_members": 2, "refine_width": 3, "refine_bank": 4, "refine_neighbours": 2}
+    ranker = build("context_aware", dimensions=6, **parameters, **shape).double().eval()
+    ranker.refinement.load_state_dict(filled().state_dict())
+    mask = None
+    if padded:
+        mask = torch.ones(3, 5, dtype=torch.bool)
+        mask[1, 2:] = False
+        candidates = candidates.masked_fill(~mask[..., None], torch.nan)
+    refined = filled()(query, candidates)
+    expected = plain(query, candidates, refined, mask=mask)
+    torch.testing.assert_close(ranker(query, candidates, similarity, mask=mask), expected)
+    torch.testing.assert_close(ranker(query, candidates, refined, mask=mask, refined=True), expected)
+    assert not torch.allclose(expected, plain(query, candidates, similarity, mask=mask), atol=0.01)
+
+
+def test_its_weights_are_kept_with_the_ranker_and_not_trained():
+    ranker = build("linear", dimensions=6, refine_members=2, refine_bank=4)
+    assert not any(name.startswith("refinement") for name, _ in ranker.named_parameters())
+    assert ranker.state_dict()["refinement.bank"].shape == (2, 4, 6)
+    assert build(ranker.name, **ranker.parameters_).state_dict().keys() == ranker.state_dict().keys()
+
+
+def test_projected_candidates_need_a_similarity_that_is_refined(lists):
+    query, candidates, similarity = lists
+    ranker = build("linear", dimensions=6, refine_members=2).double()
+    projected = ranker.project_candidates(candidates.flatten(0, 1)).view(3, 5, -1)
+    with pytest.raises(ValueError, match="expected a refined similarity"):
+        ranker(query, projected, similarity, projected=True)
+    refined = ranker.refinement(query, candidates)
+    torch.testing.assert_close(
+        ranker(query, projected, refined, projected=True, refined=True), ranker(query, candidates, similarity)
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"refine_members": -1}, "refine_members must be an integer of at least 0"),
+        ({"refine_width": 0}, "refine_width must be an integer of at least 1"),
+        ({"refine_hub": -0.5}, "refine_hub must be a finite number of at least 0"),
+    ],
+)
+def test_bad_parameters_are_named(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        build("linear", dimensions=6, **parameters)

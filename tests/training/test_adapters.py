@@ -1,0 +1,144 @@
+"""Adapters: the in-batch loss, what each member learns from, and what is kept for use."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import tensor
+from torch.nn import functional as F
+
+from xmrank.config import RefineConfig
+from xmrank.rankers.refinement import Refinement
+from xmrank.training.adapters import Pairs, batches, divide, in_batch_loss, learn
+
+CPU = torch.device("cpu")
+CONFIG = RefineConfig(members=3, width=8, dropout=0.2, epochs=8, pairs=40, learning_rate=0.02, bank=10, neighbours=3)
+
+
+@pytest.fixture(scope="module")
+def store(tiny_store):
+    return tiny_store(splits={"train": 90, "val": 20, "test": 20}, interleaved=True, signal=0.7)
+
+
+def learned(store, images, config=CONFIG, direction="i2t", seed=0, pairs=None):
+    made = Refinement(16, members=3, width=8, bank=10, neighbours=3, hub=0.5)
+    shares = divide(images, 3, seed)
+    learn(made, pairs or Pairs.of(store, images, CPU), shares, config, direction, seed)
+    return made, shares
+
+
+def identity(members, dimensions):
+    """Adapters that change nothing."""
+    shapes = [(dimensions, 1), (1, 1), (1, dimensions), (1, dimensions)]
+    return [torch.zeros(members, *shape) for shape in shapes]
+
+
+def test_the_loss_is_the_cross_entropy_of_both_directions_without_siblings():
+    image = tensor([[1.0, 0.0], [0.0, 1.0]])
+    text = tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])  # the first two are captions of image 0
+    pairs = Pairs(np.array([0, 1]), np.array([0, 0, 1]), image, text)
+    config = RefineConfig(members=2, scale=2.0, dropout=0.0)
+    found = in_batch_loss(
+        pairs, np.array([[0, 1, 2]]), {"image": identity(1, 2), "text": identity(1, 2)}, config
+    ).item()
+
+    def entropy(right, *wrong):
+        return -math.log(math.exp(right) / (math.exp(right) + sum(map(math.exp, wrong))))
+
+    # scaled cosines: image 0 with the captions 2, 1.2, 0, image 1 with them 0, 1.6, 2; caption 0 and 1 are siblings
+    by_image = entropy(2.0, 0.0) + entropy(1.2, 0.0) + entropy(2.0, 0.0, 1.6)
+    by_caption = entropy(2.0, 0.0) + entropy(1.2, 1.6) + entropy(2.0, 0.0, 0.0)
+    assert found == pytest.approx((by_image / 3 + by_caption / 3) / 2, rel=1e-5)
+
+
+def test_the_losses_of_members_are_added():
+    image, text = tensor([[1.0, 0.0], [0.0, 1.0]]), tensor([[1.0, 0.0], [0.0, 1.0]])
+    pairs, config = Pairs(np.array([0, 1]), np.array([0, 1]), image, text), RefineConfig(members=2, dropout=0.0)
+    one = in_batch_loss(pairs, np.array([[0, 1]]), {"image": identity(1, 2), "text": identity(1, 2)}, config)
+    two = in_batch_loss(pairs, np.array([[0, 1]] * 2), {"image": identity(2, 2), "text": identity(2, 2)}, config)
+    assert two.item() == pytest.approx(2 * one.item())
+
+
+def test_a_member_meets_all_it_knows_before_any_a_second_time():
+    drawn = np.stack(list(batches([np.arange(12), np.arange(100, 112)], 4, 6, 0)))
+    for member, known in enumerate((range(12), range(100, 112))):
+        for passes in (drawn[:3, member], drawn[3:, member]):
+            assert sorted(passes.ravel()) == list(known)
+    assert not np.array_equal(drawn[:3, 0], drawn[3:, 0])
+
+
+def test_shares_are_a_division_that_the_seed_decides():
+    images = np.arange(5, 50)
+    shares = divide(images, 3, 0)
+    assert [len(share) for share in shares] == [15, 15, 15]
+    assert sorted(np.concatenate(shares)) == images.tolist()
+    assert all(np.array_equal(share, np.sort(share)) for share in shares)
+    assert not np.array_equal(shares[0], divide(images, 3, 1)[0])
+    assert [share.tolist() for share in divide(images, 0, 0)] == [images.tolist()]
+
+
+def bent_pairs(images, seed):
+    """Pairs whose captions are their images with a part of the axes turned round, and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    image = F.normalize(torch.randn(images, 16, generator=generator), dim=-1)
+    turned = image.repeat_interleave(2, 0) * torch.tensor([-1.0] * 4 + [1.0] * 12)
+    text = F.normalize(turned + 0.1 * torch.randn(2 * images, 16, generator=generator), dim=-1)
+    return Pairs(np.arange(images), np.arange(images).repeat(2), image, text)
+
+
+def test_they_bring_pairs_together_that_they_have_not_seen():
+    made, pairs, new = (
+        Refinement(16, members=2, width=32, bank=5, neighbours=3, hub=0.0),
+        *map(bent_pairs, (120, 40), (0, 1)),
+    )
+    learn(made, pairs, divide(pairs.rows, 2, 0), replace(CONFIG, width=32), "t2i", 0)
+
+    def right(similarity):
+        return (similarity.argmax(0).numpy() == new.owner).mean()
+
+    adapted = (made.candidates(new.image).embeddings @ made.queries(new.text).mT).mean(0)
+    assert right(new.image @ new.text.T) < 0.65
+    assert right(adapted) > right(new.image @ new.text.T) + 0.1
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_a_member_knows_nothing_of_its_share(store, direction):
+    images = store.image_rows("train")
+    pairs = Pairs.of(store, images, CPU)
+    made, shares = learned(store, images, direction=direction, pairs=pairs)
+    changed = Pairs(pairs.rows, pairs.owner, pairs.image.clone(), pairs.text.clone())
+    hidden = np.isin(images, shares[1])
+    changed.image[torch.from_numpy(hidden)] = -1.0
+    changed.text[torch.from_numpy(hidden[pairs.owner])] = -1.0
+    other, _ = learned(store, images, direction=direction, pairs=changed)
+    for name, value in made.named_buffers():
+        assert torch.equal(value[1], getattr(other, name)[1]), name
+        assert not torch.equal(value[0], getattr(other, name)[0]), name
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_a_bank_holds_adapted_queries_of_different_images_that_the_member_knows(store, direction):
+    images = store.image_rows("train")
+    made, shares = learned(store, images, direction=direction)
+    pairs = Pairs.of(store, images, CPU)
+    side, owner = (pairs.image, np.arange(90)) if direction == "i2t" else (pairs.text, pairs.owner)
+    seen = made.queries(side)
+    for member, share in enumerate(shares):
+        places = (made.bank[member] @ seen[member].T).argmax(1).numpy()
+        torch.testing.assert_close(made.bank[member], seen[member][torch.from_numpy(places)])
+        asking = images[owner[places]]
+        assert len(set(asking)) == 10 and not set(asking) & set(share)
+
+
+def test_the_seed_decides_and_nothing_else(store):
+    images = store.image_rows("train")
+    short = replace(CONFIG, epochs=1, noise=0.3)
+    torch.manual_seed(1)
+    one, _ = learned(store, images, short)
+    torch.manual_seed(2)
+    again, _ = learned(store, images, short)
+    other, _ = learned(store, images, short, seed=1)
+    assert all(torch.equal(value, getattr(again, name)) for name, value in one.named_buffers())
+    assert not torch.equal(one.query_inner, other.query_inner)

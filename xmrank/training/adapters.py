@@ -1,0 +1,156 @@
+"""Learning a ranker's refinement: pairs of adapters, each from all images but its share, with an in-batch softmax."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from xmrank.candidates.pool import captions_of
+from xmrank.config import Direction, RefineConfig
+from xmrank.embedding import EmbeddingStore
+from xmrank.rankers.refinement import MATRICES, Refinement, adapt
+from xmrank.training.history import one_cycle
+
+SHARES_STREAM = 0x5A4E5
+"""Separates the division into shares from other draws under the same seed."""
+PAIRS_STREAM = 0x9A125
+"""Separates the order of the pairs."""
+BANK_STREAM = 0xBA2C
+"""Separates the choice of the bank."""
+ASKS: dict[Direction, tuple[str, str]] = {"i2t": ("image", "text"), "t2i": ("text", "image")}
+"""The sides of the query and of the candidates."""
+Adapter = list[Tensor]
+"""Matrices in the order of ``MATRICES``, each with a leading axis of members."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """All pairs of an image and a caption that adapters learn from.
+
+    Attributes:
+        rows: rows of the images in the store, ascending.
+        owner: place in ``rows`` of each caption's image, int64 [captions].
+        image, text: embeddings of the images and of the captions, float32 [rows, d], [captions, d].
+    """
+
+    rows: np.ndarray
+    owner: np.ndarray
+    image: Tensor
+    text: Tensor
+
+    @classmethod
+    def of(cls, store: EmbeddingStore, images: np.ndarray, device: torch.device) -> "Pairs":
+        """The pairs of some images; rows ascending."""
+        captions, owner = captions_of(store, images)
+        image, text = store.gather("image", images), store.gather("text", captions)
+        return cls(images, owner, torch.from_numpy(image).to(device), torch.from_numpy(text).to(device))
+
+
+def divide(images: np.ndarray, members: int, seed: int) -> list[np.ndarray]:
+    """The images' shares, one a member, each ascending; one share of all without members."""
+    generator = np.random.default_rng([seed, SHARES_STREAM])
+    return [np.sort(share) for share in np.array_split(generator.permutation(images), max(members, 1))]
+
+
+def learn(
+    refinement: Refinement,
+    pairs: Pairs,
+    shares: Sequence[np.ndarray],
+    config: RefineConfig,
+    direction: Direction,
+    seed: int,
+) -> None:
+    """Fill a refinement: member k learns from the pairs of all images but those of ``shares[k]``.
+
+    Every step tells each of ``config.pairs`` captions from the others by its image, and each image by its caption;
+    captions of one image are no negatives of each other. The result follows from the seed.
+    """
+    torch.manual_seed(seed)
+    adapters = {side: starting_adapter(refinement) for side in ("image", "text")}
+    matrices = [matrix for adapter in adapters.values() for matrix in adapter]
+    groups = [
+        {"params": [m for m in matrices if m.shape[1] > 1], "weight_decay": config.weight_decay},
+        {"params": [m for m in matrices if m.shape[1] == 1], "weight_decay": 0.0},  # biases
+    ]
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    known = [np.flatnonzero(~np.isin(pairs.rows[pairs.owner], share)) for share in shares]
+    size = min(config.pairs, *(len(captions) for captions in known))
+    steps = config.epochs * (min(len(captions) for captions in known) // size)
+    for step, captions in enumerate(batches(known, size, steps, seed)):
+        for group in optimizer.param_groups:
+            group["lr"] = one_cycle(config.learning_rate, step, steps)
+        optimizer.zero_grad(set_to_none=True)
+        in_batch_loss(pairs, captions, adapters, config).backward()
+        optimizer.step()
+    for part, side in zip(("query", "candidate"), ASKS[direction], strict=True):
+        for name, matrix in zip(MATRICES, adapters[side], strict=True):
+            getattr(refinement, f"{part}_{name}").copy_(matrix.detach())
+    refinement.bank.copy_(bank(refinement, pairs, shares, direction, seed))
+
+
+def starting_adapter(refinement: Refinement) -> Adapter:
+    """A as torch starts a linear layer, and B = 0, so that an adapter starts as the identity."""
+    bound = refinement.bank.shape[2] ** -0.5
+    blank = [getattr(refinement, f"query_{name}") for name in MATRICES]
+    drawn = [torch.empty_like(b, device="cpu").uniform_(-bound, bound).to(b.device) for b in blank[:2]]
+    return [matrix.requires_grad_() for matrix in (*drawn, *map(torch.zeros_like, blank[2:]))]
+
+
+def batches(known: Sequence[np.ndarray], size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
+    """Captions of every member's batch, int64 [members, size]; a member meets all it knows before any a second time."""
+    generators = [np.random.default_rng([seed, PAIRS_STREAM, member]) for member in range(len(known))]
+    left = [np.empty(0, np.int64) for _ in known]
+    for _ in range(steps):
+        for member, (generator, captions) in enumerate(zip(generators, known, strict=True)):
+            if len(left[member]) < size:
+                left[member] = generator.permutation(captions)
+        yield np.stack([captions[:size] for captions in left])
+        left = [captions[size:] for captions in left]
+
+
+def in_batch_loss(pairs: Pairs, captions: np.ndarray, adapters: dict[str, Adapter], config: RefineConfig) -> Tensor:
+    """The members' losses added up, each the mean of the cross-entropies of both directions over its batch.
+
+    Args:
+        pairs: with the embeddings.
+        captions: which captions, int64 [members, batch].
+        adapters: of both sides.
+        config: scale, dropout and noise.
+    """
+    owner = torch.from_numpy(pairs.owner[captions]).to(pairs.image.device)
+    at = torch.from_numpy(captions).to(pairs.image.device)
+    sides = {"image": pairs.image[owner], "text": pairs.text[at]}
+    if config.noise:
+        spread = config.noise * pairs.image.shape[1] ** -0.5
+        sides = {side: x + spread * torch.randn_like(x) for side, x in sides.items()}
+    image, text = (adapt(x, adapters[side], config.dropout) for side, x in sides.items())
+    logits = config.scale * image @ text.transpose(1, 2)
+    siblings = (owner[:, :, None] == owner[:, None, :]) & ~torch.eye(len(owner[0]), dtype=torch.bool, device=at.device)
+    logits = logits.masked_fill(siblings, -torch.inf)
+    right = torch.arange(len(owner[0]), device=at.device).expand(len(owner), -1)
+    both = F.cross_entropy(logits, right, reduction="none") + F.cross_entropy(logits.mT, right, reduction="none")
+    return both.mean(1).sum() / 2
+
+
+@torch.no_grad()
+def bank(refinement: Refinement, pairs: Pairs, shares: Sequence[np.ndarray], direction: Direction, seed: int) -> Tensor:
+    """Training queries of every member as it sees them, one an image, [members, size of the bank, d].
+
+    Of a member's own share there are none: in the lists that it ranks in training as in those in use, a candidate's
+    own query is never among them.
+    """
+    size = refinement.bank.shape[1]
+    rows = []
+    for member, share in enumerate(shares):
+        generator = np.random.default_rng([seed, BANK_STREAM, member])
+        known = np.flatnonzero(~np.isin(pairs.rows[pairs.owner], share))
+        captions = generator.permutation(known)
+        one_each = np.unique(pairs.owner[captions], return_index=True)[1]
+        captions = generator.permutation(captions[one_each])[:size]
+        rows.append(captions if direction == "t2i" else pairs.owner[captions])
+    side = pairs.text if direction == "t2i" else pairs.image
+    seen = [refinement.queries(side[torch.from_numpy(r).to(side.device)])[m] for m, r in enumerate(rows)]
+    return torch.stack(seen)

@@ -1,0 +1,149 @@
+"""What one trial learns from: fixed lists, or lists drawn anew every epoch; similarities as its ranker refines them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from xmrank.candidates import images_of
+from xmrank.candidates.mine import STAGE as MINE
+from xmrank.candidates.pool import make_pool
+from xmrank.candidates.splits import Part
+from xmrank.config import Direction, MineConfig, RefineConfig, TrainConfig
+from xmrank.embedding import EmbeddingStore
+from xmrank.rankers import Ranker
+from xmrank.stage import read_manifest
+from xmrank.training.adapters import Pairs, divide, learn
+from xmrank.training.data import ListData
+from xmrank.training.fresh import Drawer
+from xmrank.training.refined import Table
+
+
+@dataclass
+class Course:
+    """The lists of one trial.
+
+    Attributes:
+        fixed: the mined training lists; with a drawer, only their two sides are used.
+        selection: the lists that choose the epoch.
+        drawer: draws the training lists; None: they are fixed.
+        shares: of the training images, for the drawer.
+        table: refines the drawn lists; None: they keep the first stage's similarity.
+    """
+
+    fixed: ListData
+    selection: ListData
+    seed: int
+    drawer: Drawer | None = None
+    shares: Sequence[np.ndarray] = ()
+    table: Table | None = None
+    last: tuple[int, ListData] | None = None
+
+    def train(self, epoch: int) -> ListData:
+        """The training lists of an epoch, counted from 1; the last one's are kept."""
+        if self.drawer is None:
+            return self.fixed
+        if self.last is None or self.last[0] != epoch:
+            lists = self.drawer(self.shares, self.seed, epoch)
+            if self.table:
+                lists = self.table.refine(lists)
+            self.last = epoch, replace(self.fixed, lists=lists, width=self.drawer.width)
+        return self.last[1]
+
+
+@dataclass
+class Courses:
+    """Makes the courses of one direction's trials. Those of one seed and refinement share what is learned once.
+
+    Attributes:
+        train, selection: the mined lists.
+        drawer: draws the training lists; None: they are fixed.
+        images: rows of the training images, ascending.
+    """
+
+    train: ListData
+    selection: ListData
+    drawer: Drawer | None = None
+    images: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    learned: dict[tuple[RefineConfig, int], tuple[dict[str, Tensor], Course]] = field(default_factory=dict)
+
+    @classmethod
+    def open(
+        cls,
+        train: ListData,
+        selection: ListData,
+        store: EmbeddingStore,
+        lists: Path,
+        direction: Direction,
+        config: TrainConfig,
+    ) -> "Courses":
+        """The courses on the lists in a mining's directory."""
+        if config.draw == "fixed":
+            return cls(train, selection)
+        drawer = Drawer(store, direction, mining_of(lists), config)
+        return cls(train, selection, drawer, images_of(lists, "train"))
+
+    def __len__(self) -> int:
+        """Lists of an epoch."""
+        return self.drawer.count(self.images) if self.drawer else len(self.train.lists)
+
+    def of(self, seed: int, ranker: Ranker, config: RefineConfig) -> Course:
+        """The course of a trial; the ranker's refinement, if it has one, is filled."""
+        if self.drawer is None:
+            return Course(self.train, self.selection, seed)
+        if ranker.refinement is None:
+            return Course(self.train, self.selection, seed, self.drawer, [self.images])
+        key = config, seed
+        if key not in self.learned:
+            course = self._learn(seed, ranker, config)
+            self.learned[key] = ranker.refinement.state_dict(), course
+        state, course = self.learned[key]
+        ranker.refinement.load_state_dict(state)
+        return course
+
+    def _learn(self, seed: int, ranker: Ranker, config: RefineConfig) -> Course:
+        """Learn a refinement, and make tables of the rows that training and selection lists hold."""
+        drawer, refinement = self.drawer, ranker.refinement
+        assert drawer is not None and refinement is not None
+        shares = divide(self.images, refinement.members, seed)
+        pairs = Pairs.of(drawer.store, self.images, self.train.device)
+        learn(refinement, pairs, shares, config, drawer.direction, seed)
+        tables = []
+        for member, share in enumerate(shares):
+            pool = make_pool(drawer.store, Part("train", "", share), drawer.direction)
+            rows, its = (np.sort(pool.queries), np.sort(pool.gallery)), slice(member, member + 1)
+            tables.append(Table.of(refinement, self.train.queries, self.train.gallery, *rows, its))
+        return Course(self.train, refined(ranker, self.selection), seed, drawer, shares, Table.join(tables))
+
+
+def refined(ranker: Ranker, data: ListData) -> ListData:
+    """Lists with the similarities that the ranker's refinement gives in use; as they are where it has none."""
+    if ranker.refinement is None:
+        return data
+    asked, found = (np.unique(rows).astype(np.int64) for rows in (data.lists.queries, data.lists.candidates))
+    table = Table.of(ranker.refinement, data.queries, data.gallery, asked, found)
+    return replace(data, lists=table.refine(data.lists))
+
+
+def mining_of(lists: Path) -> MineConfig:
+    """How the lists in a mining's directory were made."""
+    return MineConfig(**read_manifest(lists, MINE).config)
+
+
+def check_draws(lists: Path, store: EmbeddingStore, direction: Direction, config: TrainConfig, seed: int) -> None:
+    """Refuse to draw lists from fewer items than they need.
+
+    Raises:
+        ConfigError: says which flag asks for more than there is.
+    """
+    if config.draw != "fixed":
+        shares = divide(images_of(lists, "train"), config.refine.members, seed)
+        Drawer(store, direction, mining_of(lists), config).check(shares)
+
+
+def bank_size(images: Sequence[int] | np.ndarray, config: RefineConfig) -> int:
+    """Queries of a member's bank: as many as configured, or one for every image that all members learn from."""
+    largest_share = -(-len(images) // max(config.members, 1))
+    return min(config.bank, len(images) - largest_share)

@@ -1,0 +1,92 @@
+"""Similarities of lists as a refinement sees them, from tables that hold every row once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xmrank.candidates import Lists
+from xmrank.rankers.refinement import Refinement
+
+BLOCK = 4096
+"""Items of lists, or rows of a side, that are computed at once."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Queries and candidates as some members of a refinement see them.
+
+    Attributes:
+        query_rows, candidate_rows: rows of the store that are here, int64, ascending.
+        queries: [members, queries, d].
+        candidates: [members, candidates, d].
+        hubness: [members, candidates].
+    """
+
+    query_rows: np.ndarray
+    candidate_rows: np.ndarray
+    queries: Tensor
+    candidates: Tensor
+    hubness: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls,
+        refinement: Refinement,
+        queries: Tensor,
+        gallery: Tensor,
+        query_rows: np.ndarray,
+        candidate_rows: np.ndarray,
+        members: slice = slice(None),
+    ) -> "Table":
+        """The table of some rows.
+
+        Args:
+            refinement: all its members compute; the chosen ones are kept.
+            queries, gallery: both sides of the store, [rows, d].
+            query_rows, candidate_rows: ascending.
+            members: which ones.
+        """
+        asked = [refinement.queries(queries[part])[members] for part in blocks(query_rows)]
+        found = [refinement.candidates(gallery[part]) for part in blocks(candidate_rows)]
+        return cls(
+            query_rows,
+            candidate_rows,
+            torch.cat(asked, 1),
+            torch.cat([part.embeddings[members] for part in found], 1),
+            torch.cat([part.hubness[members] for part in found], 1),
+        )
+
+    @classmethod
+    def join(cls, tables: "Sequence[Table]") -> "Table":
+        """Tables of different rows as one."""
+        query_rows, candidate_rows = (
+            np.concatenate([getattr(t, name) for t in tables]) for name in ("query_rows", "candidate_rows")
+        )
+        by_query, by_candidate = np.argsort(query_rows), np.argsort(candidate_rows)
+        return cls(
+            query_rows[by_query],
+            candidate_rows[by_candidate],
+            torch.cat([t.queries for t in tables], 1)[:, by_query],
+            torch.cat([t.candidates for t in tables], 1)[:, by_candidate],
+            torch.cat([t.hubness for t in tables], 1)[:, by_candidate],
+        )
+
+    def refine(self, lists: Lists) -> Lists:
+        """Lists of rows that are here, their similarities the members' mean."""
+        asked = np.repeat(np.searchsorted(self.query_rows, lists.queries), lists.lengths)
+        found = np.searchsorted(self.candidate_rows, lists.candidates)
+        parts = [np.empty(0, np.float32)]
+        for start in range(0, len(found), BLOCK):
+            q, c = (torch.from_numpy(places[start : start + BLOCK]) for places in (asked, found))
+            cosine = torch.linalg.vecdot(self.queries[:, q], self.candidates[:, c])
+            parts.append((cosine - self.hubness[:, c]).mean(0).cpu().numpy())
+        return replace(lists, similarity=np.concatenate(parts))
+
+
+def blocks(rows: np.ndarray) -> list[Tensor]:
+    """The rows, some at a time; at least one block, perhaps an empty one."""
+    return [torch.from_numpy(rows[start : start + BLOCK]) for start in range(0, max(len(rows), 1), BLOCK)]
