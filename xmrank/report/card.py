@@ -148,7 +148,7 @@ def _ranker(config: dict[str, Any] | None) -> str:
     name = str(config.pop("name", "")).replace("_", "-")
     idle = {"levels"} if config.get("levels") == 1 else set()
     idle |= set() if config.get("residual") else {"residual_learnable"}
-    unset = (None, False, 0, 0.0, [], ())
+    unset: tuple[Any, ...] = (None, False, 0, 0.0, [], ())
     rest = [f"{k.replace('_', ' ')} {plain(v)}" for k, v in config.items() if v not in unset and k not in idle]
     return ": ".join(part for part in (name, ", ".join(rest)) if part)
 
