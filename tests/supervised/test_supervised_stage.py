@@ -297,6 +297,6 @@ def test_claims_are_relative_changes_of_the_average():
     results = Results({"name": "x"}, [{"method": "lcm", "rows": rows}], [])
     # 0.315 over 0.3, and 0.225 over 0.3
     assert claim_table(results).rows == (("LCM", "+5 %", "no", "−25 %"),)
-    assert (change(0.33, 0.3), change(0.3, float("nan"))) == ("+10 %", "–")
+    assert (change(0.33, 0.3), change(0.2999, 0.3), change(0.3, float("nan"))) == ("+10 %", "0 %", "–")
     assert (spread([0.1, 0.3]), spread([0.25]), spread([])) == ("0.200 ± 0.141", "0.250", "–")
     assert feature_tables([results]) == []

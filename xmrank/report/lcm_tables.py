@@ -102,9 +102,10 @@ def spread(values: Sequence[float]) -> str:
 
 def change(new: float, old: float) -> str:
     """A relative change: +12 %."""
-    return (
-        NONE if math.isnan(new) or math.isnan(old) or not old else f"{100 * (new / old - 1):+.0f} %".replace("-", "−")
-    )
+    if math.isnan(new) or math.isnan(old) or not old:
+        return NONE
+    text = f"{100 * (new / old - 1):+.0f} %"
+    return "0 %" if text in ("+0 %", "-0 %") else text.replace("-", "−")
 
 
 def map_table(results: Results) -> PlainTable:
