@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,10 @@ class Courses:
 
     def __len__(self) -> int:
         """Lists of an epoch."""
+        return self._count
+
+    @cached_property
+    def _count(self) -> int:
         return self.drawer.count(self.images) if self.drawer else len(self.train.lists)
 
     def of(self, seed: int, ranker: Ranker, config: RefineConfig) -> Course:

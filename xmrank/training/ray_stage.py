@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,12 @@ def train_direction(
 ) -> None:
     """Train trials of one direction; their leading process logs every validation and ends their runs."""
     train, selection = (list_data(work, store, direction, role, device) for role in ("train", "selection"))
-    courses: dict[TrainConfig, Courses] = {}
-    cost = Cost(len(train.lists), device, group.size)
+
+    @cache
+    def courses(config: TrainConfig) -> Courses:
+        return Courses.open(train, selection, store, work.lists, direction, config)
+
+    cost = Cost(len(courses(work.config_of(trials[0]))), device, group.size)
 
     def log(trial: Trial, epoch: Epoch, seconds: float) -> None:
         metrics = {mlflow_name(n).replace("_", "/", 1): v for n, v in epoch.items() if n not in ("epoch", "step")}
@@ -150,9 +155,7 @@ def train_direction(
         chunks.setdefault(work.config_of(trial) if stacked else trial, []).append(trial)
     for chunk in chunks.values():
         config = work.config_of(chunk[0])
-        if config not in courses:
-            courses[config] = Courses.open(train, selection, store, work.lists, direction, config)
-        material = Material(config, courses[config], work.output, group, work.about, log)
+        material = Material(config, courses(config), work.output, group, work.about, log)
         failures = train_trials(chunk, material, stacked=stacked)
         for trial in chunk if group.leads else ():
             finish(trial, failures.get(trial), work)

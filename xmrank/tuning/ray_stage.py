@@ -174,16 +174,16 @@ def train_point(given: dict[str, Any], work: Work, candidate_of: Callable[[dict[
     settings, place, trial = work.settings(candidate), work.points.place(candidate), work.points.trial(candidate)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, selection = data_of(work.embeddings, work.lists, work.cache, trial.direction, device)
+    store = EmbeddingStore.open(work.embeddings)
+    courses = Courses.open(train, selection, store, work.lists, trial.direction, settings)
     run_id = begin_run(work, candidate, settings)
 
     def log(_trial: Trial, epoch: Epoch, seconds: float) -> None:
         metrics = {mlflow_name(n).replace("_", "/", 1): v for n, v in epoch.items() if n not in ("epoch", "step")}
-        metrics |= {"cost/epoch_seconds": seconds, "cost/lists_per_second": len(train.lists) / seconds}
+        metrics |= {"cost/epoch_seconds": seconds, "cost/lists_per_second": len(courses) / seconds}
         tracking.log_metrics(work.uri, run_id, metrics, step=int(epoch["step"]))
         tune.report({METRIC: epoch[METRIC]})
 
-    store = EmbeddingStore.open(work.embeddings)
-    courses = Courses.open(train, selection, store, work.lists, trial.direction, settings)
     material = Material(settings, courses, place, Group(), {}, log)
     failures = train_trials([trial], material, stacked=False)
     work.points.write(candidate, failure=failures.get(trial, ""))
