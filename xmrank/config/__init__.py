@@ -1,6 +1,7 @@
 """The configuration of every stage: frozen dataclasses whose attribute docstrings are the ``--help`` texts."""
 
 from xmrank.config.base import DIRECTIONS, RUN, Direction, at_least, semantic
+from xmrank.config.baselines import BaselinesConfig
 from xmrank.config.embed import ColumnsConfig, EmbedConfig, ScenesConfig
 from xmrank.config.encoder import TrainEncoderConfig
 from xmrank.config.experiment import ExperimentConfig
@@ -14,6 +15,7 @@ from xmrank.config.tune import TuneConfig
 __all__ = [
     "DIRECTIONS",
     "RUN",
+    "BaselinesConfig",
     "ColumnsConfig",
     "Direction",
     "EmbedConfig",
