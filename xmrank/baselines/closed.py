@@ -34,7 +34,7 @@ class RegularisedSettings:
     """Settings of regularised CCA; shrinkage: of each side's covariance towards the identity, from 0 to 1."""
 
     dimensions: int = 128
-    shrinkage: float = 0.1
+    shrinkage: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from xmrank.candidates import Lists, lists_path
 from xmrank.candidates.pool import captions_of
 from xmrank.config import DIRECTIONS, BaselinesConfig, Direction
 from xmrank.embedding import EmbeddingStore
-from xmrank.embedding.store import check_embeddings, normalised
-from xmrank.errors import ConfigError, DataError
+from xmrank.embedding.importing import rows_beside
+from xmrank.embedding.store import normalised
+from xmrank.errors import ConfigError
 from xmrank.evaluation import list_metrics, mean_over_queries
 from xmrank.files import sha256_file
 from xmrank.paths import resolve
@@ -45,7 +46,7 @@ class Features:
         arrays = {"image": store.image, "text": store.text, "relevance": store.text}
         for (side, path), rows in zip(sources(config).items(), (len(store.image), *2 * [len(store.text)]), strict=True):
             if path is not None:
-                arrays[side] = read_rows(path, f"--{FLAGS[side]}", rows)
+                arrays[side] = rows_beside(resolve(path), f"--{FLAGS[side]}", rows)
         return cls(**arrays)
 
 
@@ -61,21 +62,6 @@ def fingerprints(config: BaselinesConfig) -> dict[str, str]:
     """The content of every file that is configured."""
     found = {FLAGS[side].replace("-", "_"): path for side, path in sources(config).items()}
     return {name: sha256_file(resolve(path)) for name, path in found.items() if path is not None}
-
-
-def read_rows(path: Path, flag: str, rows: int) -> np.ndarray:
-    """A memory-mapped array of so many rows."""
-    place = resolve(path)
-    try:
-        array = np.load(place, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{place}: no such file ({flag})") from None
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{place}: not an array in .npy form: {error} ({flag})") from None
-    check_embeddings(array, place.name)
-    if len(array) != rows:
-        raise DataError(f"{place}: {len(array)} rows, the store has {rows} ({flag})")
-    return array
 
 
 def roles(lists: Path) -> dict[str, np.ndarray]:

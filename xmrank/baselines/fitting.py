@@ -107,7 +107,7 @@ def fit_all(fits: list[Fit], work: Work, device: torch.device) -> None:
 
 def fit_one(fit: Fit, work: Work, material: Material, device: torch.device) -> None:
     """Fit a baseline, write its towers and, last, its history."""
-    baseline, settings = BASELINES[fit.baseline], settings_of(work.config, fit.baseline)
+    baseline, settings = BASELINES[fit.baseline], settings_of(work.config, fit.baseline, fit.method)
     selection, run = material.selection(fit), work.runs[fit.name]
     training = Training(fit.seed, device, selection.figures, fit.listwise, logger(work.uri, run))
     towers, best = baseline.fit(material.pairs(fit), settings, training)

@@ -35,7 +35,7 @@ class HeadSettings:
     dimensions: int = 256
     hidden: int = 0
     dropout: float = 0.1
-    epochs: int = 15
+    epochs: int = 5
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
@@ -62,6 +62,8 @@ class DccaSettings(HeadSettings):
 
     dimensions: int = 128
     hidden: int = 1024
+    dropout: float = 0.3
+    epochs: int = 12
     batch_size: int = 2048
     ridge: float = 1e-3
     linear_ridge: float = 1e-4

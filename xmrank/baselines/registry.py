@@ -1,5 +1,6 @@
 """All baselines by name. A new one is a function, its settings, and a line here."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -12,6 +13,7 @@ from xmrank.baselines.pairs import Pairs
 from xmrank.baselines.towers import Towers
 from xmrank.config import BaselinesConfig
 from xmrank.errors import ConfigError
+from xmrank.paths import resolve
 
 Fitted = tuple[Towers, heads.Best]
 
@@ -104,20 +106,22 @@ def check_baselines(config: BaselinesConfig) -> None:
     for entry in config.parameters:
         if entry.partition(".")[0] not in BASELINES:
             raise ConfigError(f"--parameters {entry}: expected BASELINE.NAME=VALUE, as in vsepp.margin=0.1")
+    for fit in all_fits(config):
+        settings_of(config, fit.baseline, fit.method)
     if any(config.listwise) and not any(BASELINES[name].listwise for name in config.baselines):
         able = [name for name, baseline in BASELINES.items() if baseline.listwise]
         raise ConfigError(f"--listwise: none of --baselines takes it; expected one of {', '.join(able)}")
 
 
-def settings_of(config: BaselinesConfig, name: str) -> Any:
-    """A baseline's settings: the defaults with what ``--parameters`` says of it.
+def settings_of(config: BaselinesConfig, name: str, method: str = "") -> Any:
+    """A baseline's settings: the defaults with what ``--parameters`` says of it, and ``--best`` of the method.
 
     Raises:
         ConfigError: a name or value that it does not have.
     """
     settings, changes = BASELINES[name].settings, {}
     known = {field.name: type(getattr(settings, field.name)) for field in fields(settings)}
-    for entry in config.parameters:
+    for entry in (*config.parameters, *_best(config, method)):
         key, found, text = entry.partition("=")
         owner, _, parameter = key.partition(".")
         if owner != name:
@@ -128,6 +132,21 @@ def settings_of(config: BaselinesConfig, name: str) -> Any:
             )
         changes[parameter] = _typed(entry, text, known[parameter])
     return replace(settings, **changes)
+
+
+def _best(config: BaselinesConfig, method: str) -> list[str]:
+    """The settings of a method in ``--best``, as entries of ``--parameters``.
+
+    Raises:
+        ConfigError: no such file, or not one that ``jobs/tune.py --target baselines`` writes.
+    """
+    if config.best is None or not method:
+        return []
+    try:
+        entry = json.loads(resolve(config.best).read_text()).get(method)
+        return [f"{entry['baseline']}.{name}={value}" for name, value in entry["settings"].items()] if entry else []
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        raise ConfigError(f"--best {config.best}: expected the best.json of jobs/tune.py --target baselines") from None
 
 
 def _typed(entry: str, text: str, kind: type) -> Any:

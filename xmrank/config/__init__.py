@@ -7,7 +7,7 @@ from xmrank.config.encoder import TrainEncoderConfig
 from xmrank.config.experiment import ExperimentConfig
 from xmrank.config.mine import MineConfig
 from xmrank.config.rank import RankConfig, RegisterConfig
-from xmrank.config.results import EvaluateConfig, ReportConfig
+from xmrank.config.results import EvaluateConfig, JudgeConfig, ReportConfig
 from xmrank.config.supervised import SupervisedConfig
 from xmrank.config.train import RankerConfig, RefineConfig, TrainConfig
 from xmrank.config.tune import TuneConfig
@@ -21,6 +21,7 @@ __all__ = [
     "EmbedConfig",
     "EvaluateConfig",
     "ExperimentConfig",
+    "JudgeConfig",
     "MineConfig",
     "RankConfig",
     "RankerConfig",

@@ -14,7 +14,8 @@ class BaselinesConfig:
     """Fit baselines on paired data, and evaluate them on the same lists and galleries as the rankers."""
 
     PLACES: ClassVar[frozenset[str]] = frozenset(
-        {"embeddings", "lists", "output", "image_features", "text_features", "relevance_texts", "workers", "overwrite"}
+        {"embeddings", "lists", "output", "image_features", "text_features", "relevance_texts", "best", "workers"}
+        | {"overwrite"}
     )
     embeddings: Path = RUN / "embeddings"
     """Embedding store that the lists were mined from; cosine is its own ranking."""
@@ -40,6 +41,8 @@ class BaselinesConfig:
     store's own."""
     parameters: tuple[str, ...] = ()
     """Settings of baselines, each as BASELINE.NAME=VALUE: vsepp.margin=0.1 regularised_cca.shrinkage=0.2."""
+    best: Path | None = None
+    """Settings of each baseline, as jobs/tune.py --target baselines found them (best.json); they go before others."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One fit a seed of those baselines that learn by steps; initial weights, data order and dropout follow from it."""
     top_n: int = 100

@@ -43,7 +43,7 @@ def baselines(config: BaselinesConfig) -> Manifest:
     stage = Stage.open(
         output,
         STAGE,
-        config=semantic(config),
+        config=semantic_with(config),
         inputs={"embeddings": store.fingerprint, "lists": lists.fingerprint, **fingerprints(config)},
         overwrite=config.overwrite,
     )
@@ -51,6 +51,11 @@ def baselines(config: BaselinesConfig) -> Manifest:
     print_means(json.loads((output / "summary.json").read_text())["rows"])
     print(f"baselines: {manifest.counts['fits']} fits in {output}")
     return manifest
+
+
+def semantic_with(config: BaselinesConfig) -> dict[str, Any]:
+    """The semantic configuration; what a search found counts by its content."""
+    return semantic(config) | ({"best": json.loads(resolve(config.best).read_text())} if config.best else {})
 
 
 def check(config: BaselinesConfig, store: EmbeddingStore, lists: Manifest) -> None:
@@ -140,7 +145,11 @@ class Runs:
 
     def of(self, fit: Fit) -> str:
         """The run of a fit."""
-        params = {**vars(fit), **vars(settings_of(self.config, fit.baseline)), "fit_splits": self.config.fit_splits}
+        params = {
+            **vars(fit),
+            **vars(settings_of(self.config, fit.baseline, fit.method)),
+            "fit_splits": self.config.fit_splits,
+        }
         return self._begin(fit.name, fit.name, params, {"loss": fit.method})
 
     def log(self, rows: list[dict[str, Any]]) -> None:
