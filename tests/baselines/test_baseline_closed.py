@@ -99,6 +99,12 @@ def test_cca_is_that_of_cca_zoo_and_of_a_plain_svd(pairs):
     same_up_to_signs((found[0][pairs.owner], found[1]), plain, rtol=1e-3, atol=1e-4)
 
 
+def test_a_side_of_lower_rank_leaves_fewer_dimensions(pairs):
+    """Shares of topics add up to 1: ten of them have rank nine."""
+    shares = np.concatenate([pairs.text, 1 - pairs.text.sum(1, keepdims=True)], axis=1)
+    assert both(cca(replace(pairs, text=shares), CcaSettings()), pairs=replace(pairs, text=shares))[1].shape[1] == 5
+
+
 def test_regularised_cca_is_that_of_cca_zoo_on_standardised_sides(pairs):
     found = both(regularised_cca(pairs, RegularisedSettings(dimensions=3, shrinkage=0.3)), pairs)
     views = standard(pairs.image.astype(float))[pairs.owner], standard(pairs.text.astype(float))

@@ -80,18 +80,15 @@ def _dimensions(pairs: Pairs, wanted: int) -> int:
 
 
 def _linear(pairs: Pairs, model: CCA | RidgeCCA) -> Towers:
-    """Towers of a linear model of cca-zoo, in float64."""
-    layers, firsts, views = [], [], []
-    for rows in (pairs.image, pairs.text):
-        side, first = standardised(
-            [("linear", {"in_features": rows.shape[1], "out_features": model.n_components})], rows
-        )
-        layers.append(side)
-        firsts.append(first)
-        views.append(_standard(first, rows))
-    towers = Towers(*layers).double()
+    """Towers of a linear model of cca-zoo, in float64; of fewer dimensions where a side has a lower rank."""
+    sides = pairs.image, pairs.text
+    firsts = [standardised([], rows)[1] for rows in sides]
+    views = [_standard(first, rows) for first, rows in zip(firsts, sides, strict=True)]
     views[0] = views[0][pairs.owner]
     model.fit(views)
+    sizes = [{"in_features": len(weights), "out_features": weights.shape[1]} for weights in model.weights_]
+    layers = [[("standardise", {"width": size["in_features"]}), ("linear", size)] for size in sizes]
+    towers = Towers(*layers).double()
     for tower, first, view, weights in zip((towers.image, towers.text), firsts, views, model.weights_, strict=True):
         _put(tower, first, weights, view.mean(0))
     return towers
