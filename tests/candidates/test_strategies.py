@@ -241,6 +241,36 @@ def test_labels_grade_the_candidates(tiny_store, tmp_path, monkeypatch):
         assert value == pytest.approx(1.0 if one == other else len(same) / len(all_of_both))
 
 
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+@pytest.mark.parametrize("own", [False, True])
+def test_captions_grade_the_lists_that_train(tiny_store, tmp_path, direction, own):
+    store = tiny_store(captions=[1 + row % 3 for row in range(100)])
+    texts, changes = np.array(store.text, float), {}
+    if own:  # embeddings of another encoder, not of unit length
+        texts = np.random.default_rng(5).normal(size=(len(texts), 7))
+        np.save(tmp_path / "texts.npy", texts)
+        changes = {"relevance_texts": tmp_path / "texts.npy"}
+    _, lists = mined(store, tmp_path / "lists", relevance="captions", **changes)
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    part = lists[direction, "train"]
+    asking = np.repeat(part.queries, part.lengths)
+    pairs = (asking, part.candidates) if direction == "i2t" else (part.candidates, asking)
+    for image, caption, label in zip(*pairs, part.labels, strict=True):
+        of_image = np.flatnonzero(store.image_of_caption == image)
+        expected = 1.0 if caption in of_image else (1 + (texts[of_image] @ texts[caption]).max()) / 2
+        assert label == pytest.approx(expected, abs=1e-5)
+    for role in ("selection", "report"):
+        assert set(lists[direction, role].labels) == {0.0, 1.0}
+
+
+def test_texts_of_other_rows_than_the_captions_are_refused(store, tmp_path):
+    np.save(tmp_path / "texts.npy", np.ones((3, 4), np.float32))
+    with pytest.raises(DataError, match=r"3 rows, the store has \d+ \(--relevance-texts\)"):
+        mined(store, tmp_path / "lists", relevance="captions", relevance_texts=tmp_path / "texts.npy")
+    with pytest.raises(ConfigError, match="--relevance-texts: expected with --relevance captions"):
+        MineConfig(relevance_texts=tmp_path / "texts.npy")
+
+
 def test_a_grading_without_labels_is_refused(store, tmp_path):
     with pytest.raises(DataError, match=r"its images have no labels \(--relevance labels\)"):
         mined(store, tmp_path / "lists", relevance="labels")

@@ -12,7 +12,7 @@ from xmrank.candidates.assemble import assemble
 from xmrank.candidates.lists import Lists
 from xmrank.candidates.nearest import Search, nearest, search_shard
 from xmrank.candidates.pool import Pool, make_pool, one_per_image
-from xmrank.candidates.relevance import RELEVANCE
+from xmrank.candidates.relevance import graded
 from xmrank.candidates.splits import Part, Role, choose_parts
 from xmrank.candidates.strategies import STRATEGIES, Chunk
 from xmrank.config import Direction, MineConfig
@@ -67,7 +67,7 @@ def mine_chunk(task: Task) -> Lists:
         nearest=lambda: nearest(task.searches, whole, start, stop, task.config),
     )
     lists = assemble(pool, STRATEGIES[task.config.strategy](chunk), generator)
-    return replace(lists, labels=RELEVANCE[task.config.relevance](lists, store, task.direction))
+    return replace(lists, labels=graded(lists, store, task.direction, task.role, task.config))
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from xmrank.candidates.chunks import CHUNK, SearchTask, Task, mine_chunk, planne
 from xmrank.candidates.lists import Lists
 from xmrank.candidates.nearest import planned_searches, shards_of
 from xmrank.candidates.pool import Pool
+from xmrank.candidates.relevance import relevance_texts
 from xmrank.candidates.splits import ROLES, Part, Role, choose_parts
 from xmrank.candidates.strategies import drawn_negatives, searched_width
 from xmrank.cluster import run_tasks
 from xmrank.config import DIRECTIONS, Direction, MineConfig, semantic
 from xmrank.embedding import EmbeddingStore
 from xmrank.errors import ConfigError
-from xmrank.files import write_json
+from xmrank.files import sha256_file, write_json
 from xmrank.paths import resolve
 from xmrank.progress import Progress
 from xmrank.stage import Manifest, Stage
@@ -46,11 +47,20 @@ def mine(config: MineConfig) -> Manifest:
         refuse_short_gallery(pool, parts[role], direction, config)
     output = resolve(config.output)
     stage = Stage.open(
-        output, STAGE, config=semantic(config), inputs={"embeddings": store.fingerprint}, overwrite=config.overwrite
+        output, STAGE, config=semantic(config), inputs=inputs_of(config, store), overwrite=config.overwrite
     )
     manifest = stage.done or mine_all(stage, config, store, parts, pools)
     print(f"mine: {manifest.counts['lists']} lists in {output}")
     return manifest
+
+
+def inputs_of(config: MineConfig, store: EmbeddingStore) -> dict[str, str]:
+    """The fingerprints of what the lists are made from; the texts are checked on the way."""
+    inputs = {"embeddings": store.fingerprint}
+    if config.relevance_texts:
+        relevance_texts(config, store)
+        inputs["relevance_texts"] = sha256_file(resolve(config.relevance_texts))
+    return inputs
 
 
 def mine_all(

@@ -12,7 +12,7 @@ from xmrank.errors import ConfigError
 class MineConfig:
     """Mine a list of hard candidates for every query."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset({"embeddings", "output", "workers", "overwrite"})
+    PLACES: ClassVar[frozenset[str]] = frozenset({"embeddings", "output", "relevance_texts", "workers", "overwrite"})
     embeddings: Path = RUN / "embeddings"
     """Embedding store to mine from."""
     output: Path = RUN / "lists"
@@ -41,8 +41,13 @@ class MineConfig:
     """ivf: inverted lists that are searched."""
     ef_search: int = 128
     """hnsw: breadth of the search."""
-    relevance: Literal["binary", "labels"] = "binary"
-    """Labels of the candidates: binary, or graded by the class labels that two images share."""
+    relevance: Literal["binary", "labels", "captions"] = "binary"
+    """Labels of the candidates: binary, graded by the class labels that two images share, or graded by the likeness of
+    captions (Listwise ITR), in the lists that train only: all of these are above 0, so that every item would be found.
+    """
+    relevance_texts: Path | None = None
+    """--relevance captions: text embeddings to compare, .npy, a row for every caption of the store; none: the store's
+    own."""
     train_split: str = "train"
     """Split that rankers train on."""
     selection_split: str = "auto"
@@ -66,6 +71,8 @@ class MineConfig:
             raise ConfigError(
                 f"--hard-negatives {self.hard_negatives} exceeds --random-candidates {self.random_candidates}"
             )
+        if self.relevance_texts and self.relevance != "captions":
+            raise ConfigError(f"--relevance-texts: expected with --relevance captions, not {self.relevance}")
         if self.positives == "found" and (self.strategy != "top-k" or self.leaves_out):
             raise ConfigError(
                 "--positives found: the list is the first stage's own; expected --strategy top-k, and neither "

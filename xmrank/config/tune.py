@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from xmrank.config.base import RUN, at_least
+from xmrank.config.baselines import BaselinesConfig
 from xmrank.config.train import TrainConfig
 from xmrank.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """Search the settings of every loss and direction, and train the best ones again with several seeds."""
+    """Search the settings of every loss and direction, and train the best ones again with several seeds; or those of
+    baselines."""
 
     PLACES: ClassVar[frozenset[str]] = frozenset({"embeddings", "lists", "output", "workers", "overwrite"})
     embeddings: Path = RUN / "embeddings"
@@ -20,6 +22,9 @@ class TuneConfig:
     """Candidate lists; those of the role selection decide, and nothing else."""
     output: Path = RUN / "tuned"
     """Directory of the search (search) and of the rankers of the best settings (rankers)."""
+    target: Literal["rankers", "baselines"] = "rankers"
+    """baselines: search settings of --baselines.baselines, as in vsepp.margin=[0.1,0.2]; one fit a point, and best.json
+    is for baselines.py --best."""
     space: tuple[str, ...] = ()
     """What is searched, each as NAME=VALUES: learning_rate=[0.001,0.0003] ranker.width=[64,128]
     neural_ndcg.temperature=[0.5,1] (a loss's parameter); for random and optuna also uniform(a,b) and log(a,b)."""
@@ -37,6 +42,8 @@ class TuneConfig:
     """Seeds of the rankers that are trained with the best settings."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Everything that is not searched; its losses and directions are."""
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
+    """Target baselines: everything that is not searched."""
     workers: int = 0
     """Points that are trained at a time; 0: one a GPU, or one a core. More than GPUs: they share them."""
     overwrite: bool = False
@@ -52,3 +59,6 @@ class TuneConfig:
         for name in ("embeddings", "lists", "output", "best", "seeds"):
             if getattr(self.train, name) != getattr(TrainConfig(), name):
                 raise ConfigError(f"--train.{name}: a search sets it; leave it out")
+        for name in ("embeddings", "lists", "output", "best", "seeds", "workers", "overwrite"):
+            if getattr(self.baselines, name) != getattr(BaselinesConfig(), name):
+                raise ConfigError(f"--baselines.{name}: a search sets it; leave it out")

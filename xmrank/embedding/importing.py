@@ -77,6 +77,19 @@ def load_array(path: Path, flag: str) -> np.ndarray:
     return array
 
 
+def rows_beside(path: Path, flag: str, count: int) -> np.ndarray:
+    """A memory-mapped array that stands beside a side of a store: as many rows, of any length.
+
+    Raises:
+        DataError: no such file, no such array, one that embeddings cannot be, or of another number of rows.
+    """
+    array = load_array(path, flag)
+    check_embeddings(array, path.name)
+    if len(array) != count:
+        raise DataError(f"{path}: {len(array)} rows, the store has {count} ({flag})")
+    return array
+
+
 def read_ids(path: Path, split_field: str) -> dict[str, list[Any]]:
     """The ids in row order: image_ids, splits (one an image), caption_ids and caption_image (one a caption).
 

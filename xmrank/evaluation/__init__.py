@@ -2,6 +2,7 @@
 
 from .average_precision import average_precision
 from .gallery import gallery_metrics, similarities, top_n
+from .graded import at_r, pmrp
 from .metrics import Gain, list_metrics
 from .significance import PairedTests, SeedSpread, holm, paired_differences, paired_tests, seed_spread
 from .summary import KS, METRICS, QueryMean, mean_over_queries, metric_names, mlflow_name
@@ -13,6 +14,7 @@ __all__ = [
     "PairedTests",
     "QueryMean",
     "SeedSpread",
+    "at_r",
     "average_precision",
     "gallery_metrics",
     "holm",
@@ -22,6 +24,7 @@ __all__ = [
     "mlflow_name",
     "paired_differences",
     "paired_tests",
+    "pmrp",
     "seed_spread",
     "similarities",
     "top_n",

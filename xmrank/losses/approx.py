@@ -1,11 +1,17 @@
 """NDCG made smooth: ranks become sums of sigmoids."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from xmrank.losses.pairs import Pairs
 from xmrank.losses.slates import Slates, check_positive
 from xmrank.losses.terms import Terms, loss
+
+_CELLS = 1 << 20
+"""Pairs of items held at a time where every item is relevant (4 MiB in float32, which a processor's cache holds)."""
 
 
 @loss
@@ -49,7 +55,8 @@ def smooth_ndcg(
     """S-NDCG: one minus a smooth NDCG on graded relevance.
 
     Definition: 1 − Σ_i (2^y_i − 1) / log2(1 + rank_i) / IDCG with rank_i = 1 + Σ_{j≠i} σ((s_j − s_i) / temperature),
-    mean over lists.
+    mean over lists. Where all items are relevant, as with the relevance of captions, memory is O(items²) a block of
+    lists and not O(lists · items²): nothing of that size is kept for the gradient.
 
     Args:
         scores: predicted scores, [lists, items], any floating dtype; cosines suit the default temperature.
@@ -75,10 +82,50 @@ def smooth_ndcg(
 def _smooth_dcg(slates: Slates, steepness: float, floor: float = 0.0) -> Tensor:
     """Σ_i (2^y_i − 1) / log2(1 + rank_i) with ranks as sums of sigmoids, [lists]."""
     pairs = Pairs.of(slates)
+    if floor == 0 and pairs.first.numel() * slates.items > _CELLS:
+        return (slates.gains() / torch.log2(1.5 + _Ahead.apply(slates.scores, slates.mask, steepness))).sum(1)
     ahead = torch.sigmoid(-steepness * pairs.difference(slates.scores)).clamp(min=floor)
     others = ahead.masked_fill(~pairs.below(slates.mask), 0).sum(2)  # the item itself is in it, with σ(0) = 1/2
     gains = pairs.above(slates.gains()).squeeze(2)
     return (gains / torch.log2(1.5 + others)).sum(1)
+
+
+class _Ahead(torch.autograd.Function):
+    """Σ_j σ(steepness · (s_j − s_i)) over the real items j of a list, i itself among them, [lists, items].
+
+    Its gradient is computed from the scores once more, a block of lists at a time, instead of from what was kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, mask: Tensor, steepness: float) -> Tensor:
+        """Args: scores, mask: [lists, items]."""
+        ctx.save_for_backward(scores, mask)
+        ctx.steepness = steepness
+        real = mask.to(scores.dtype).unsqueeze(2)
+        result = torch.empty_like(scores)  # small parts, gathered, would fragment the memory that blocks leave free
+        for rows, ahead in _blocks(scores, steepness):
+            result[rows] = torch.bmm(ahead, real[rows]).squeeze(2)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """With slope_ij = ∂ahead_ij/∂s_j = −∂ahead_ij/∂s_i: Σ_i g_i slope_ik m_k − g_k Σ_j slope_kj m_j at item k."""
+        scores, mask = ctx.saved_tensors
+        (given,) = gradients
+        real, result = mask.to(scores.dtype), torch.empty_like(scores)
+        for rows, ahead in _blocks(scores, ctx.steepness):
+            slope = torch.addcmul(ahead, ahead, ahead, value=-1).mul_(ctx.steepness)
+            gained = torch.bmm(given[rows].unsqueeze(1), slope).squeeze(1) * real[rows]
+            result[rows] = gained - given[rows] * torch.bmm(slope, real[rows].unsqueeze(2)).squeeze(2)
+        return result, None, None
+
+
+def _blocks(scores: Tensor, steepness: float) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of lists and σ(steepness · (s_j − s_i)) at [i, j] of their items, [block, items, items]."""
+    size = max(1, _CELLS // max(scores.shape[1] ** 2, 1))
+    for start in range(0, len(scores), size):
+        rows = slice(start, start + size)
+        yield rows, (scores[rows].unsqueeze(1) - scores[rows].unsqueeze(2)).mul_(steepness).sigmoid_()
 
 
 def _shared_rank_dcg(slates: Slates) -> Tensor:

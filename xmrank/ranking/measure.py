@@ -12,8 +12,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from xmrank.baselines.features import Features, products, projected
+from xmrank.baselines.registry import BASELINES
+from xmrank.baselines.towers import load_towers
 from xmrank.candidates import Lists, lists_path
-from xmrank.config import Direction
+from xmrank.config import BaselinesConfig, Direction
 from xmrank.config.results import TrecFiles
 from xmrank.embedding import EmbeddingStore
 from xmrank.files import write_json, write_table
@@ -27,20 +30,24 @@ from xmrank.training.checkpoint import load_ranker
 FIRST_STAGE = "cosine"
 ORACLE = "oracle"
 """The best that any re-ranking of a top N could be: its relevant items first."""
+BASELINE = "baseline"
+"""What stands for the ranker of a baseline."""
 PARTS = ("metrics", "rankings", "timing", "curves", "summary")
 """Of a task; the last is written last."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """The evaluation of one method: a trained ranker, or the first stage in one direction.
+    """The evaluation of one method in one direction: a trained ranker, a fitted baseline, or the first stage.
 
     Attributes:
         name: of its part files; a ranker's is its trial's name.
-        ranker: the ranker's folder; None for the first stage.
+        ranker: the ranker's folder; None for the others.
         work: the folder of its parts.
         top_n, galleries, trec: as configured.
         trec_folder: of the TREC files of all tasks.
+        baseline: the baseline's folder; None for the others.
+        features: names the features that baselines project.
     """
 
     name: str
@@ -53,6 +60,8 @@ class Task:
     galleries: tuple[str, ...]
     trec: TrecFiles
     trec_folder: Path
+    baseline: Path | None = None
+    features: BaselinesConfig | None = None
 
     def part(self, kind: str) -> Path:
         """A part file, of one of ``PARTS``."""
@@ -101,7 +110,11 @@ def evaluate_one(task: Task) -> None:
     torch.set_num_threads(1)  # as in training: the same scores wherever it runs
     shared = prepared(task.embeddings, task.lists, task.direction, task.top_n, task.galleries)
     key = {"direction": task.direction, "split": reported_split(task.lists)}
-    if task.ranker is None:
+    if task.baseline is not None:
+        if task.trec != "none":
+            write_relevant(task, shared)
+        measured = projections(key, shared, task)
+    elif task.ranker is None:
         if task.trec != "none":
             write_relevant(task, shared)
         measured = first_stage(key, shared)
@@ -163,6 +176,26 @@ def re_ranked(key: dict[str, Any], shared: Prepared, task: Task) -> Iterator[Mea
             "alone_ms": 1000 * seconds_alone(*work),
         }
         yield Measured({**named, "protocol": protocol.name}, protocol, protocol.metrics(scores), scores, timing)
+
+
+def projections(key: dict[str, Any], shared: Prepared, task: Task) -> Iterator[Measured]:
+    """A baseline on the lists and on the whole galleries, by the cosine of its projections."""
+    assert task.baseline and task.features
+    towers, about = load_towers(task.baseline)
+    ranker = "" if about["method"] == FIRST_STAGE else BASELINE
+    key = {**key, "method": about["method"], "loss": "", "ranker": ranker, "seed": about["seed"]}
+    own = BASELINES[about["baseline"]].embeddings
+    plain = Features(shared.store.image, shared.store.text, shared.store.text)
+    features = plain if own else Features.open(task.features, shared.store)
+    store = projected(towers, features, shared.store, reported_images(task.lists))
+    lists = shared.lists.lists
+    asking, items = np.repeat(lists.queries, lists.lengths), lists.candidates
+    rows, columns = (asking, items) if task.direction == "i2t" else (items, asking)
+    scores = products(store.image[rows], store.text[columns])
+    yield Measured({**key, "protocol": shared.lists.name}, shared.lists, shared.lists.metrics(scores), scores, {})
+    for searched in shared.searched:
+        gallery, (top,) = searched.gallery, tops_of(store, searched.gallery, task.top_n)
+        yield Measured({**key, "protocol": gallery.name}, top, whole_gallery(store, gallery), top.lists.similarity, {})
 
 
 def write_parts(task: Task, store: EmbeddingStore, measured: Iterator[Measured]) -> None:

@@ -32,7 +32,7 @@ def protocol_card(inputs: Inputs, tables: Sequence[ResultTable]) -> list[tuple[s
         ("Protocols", "; ".join(dict.fromkeys(protocol_name(t.protocol).lower() for t in tables))),
         ("Ranker", _ranker(inputs.rankers.config.get("ranker"))),
         ("Training", _training(inputs.rankers.config)),
-        ("Losses", ", ".join(dict.fromkeys(r.label for t in tables for r in t.rows if not r.first_stage))),
+        ("Losses", ", ".join(dict.fromkeys(r.label for t in tables for r in t.rows if r.trained_ranker))),
         ("Seeds", _seeds(inputs, tables)),
         ("Ties", plain(settings.get("tie_rule", ""))),
         ("Test", _test(tables)),
@@ -43,12 +43,14 @@ def protocol_card(inputs: Inputs, tables: Sequence[ResultTable]) -> list[tuple[s
 def fingerprints(inputs: Inputs) -> list[tuple[str, str]]:
     """Stage and fingerprint of everything the figures rest on."""
     known = {**inputs.evaluation.inputs, **inputs.fingerprints}
-    return [(name, known[name]) for name in ("embeddings", "lists", "rankers", "evaluation") if name in known]
+    return [
+        (name, known[name]) for name in ("embeddings", "lists", "rankers", "baselines", "evaluation") if name in known
+    ]
 
 
 def subtitle(inputs: Inputs, tables: Sequence[ResultTable]) -> str:
     """The run in a line."""
-    losses = {row.method for table in tables for row in table.rows if not row.first_stage}
+    losses = {row.method for table in tables for row in table.rows if row.trained_ranker}
     directions = {table.direction for table in tables}
     sizes = ((len(losses), "loss"), (len(directions), "direction"), (_seed_count(tables), "seed"))
     name = inputs.encoder.get("name")

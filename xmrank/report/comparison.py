@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from xmrank.evaluation import holm, paired_differences, paired_tests, seed_spread
 from xmrank.report.protocols import baseline_protocol
 from xmrank.report.tables import Compared, ResultTable, Row
-from xmrank.report.text import METRICS
+from xmrank.report.text import FIRST_STAGE, METRICS
 
 Place = tuple[int, int, str]
 """Of a cell: the table's number, the row's, the metric."""
@@ -26,9 +26,14 @@ class Draws:
 
 
 def with_tests(
-    tables: Sequence[ResultTable], path: Path, split: str, image_of: Mapping[str, str], draws: Draws
+    tables: Sequence[ResultTable],
+    path: Path,
+    split: str,
+    image_of: Mapping[str, str],
+    draws: Draws,
+    baselines: Path | None = None,
 ) -> list[ResultTable]:
-    """The tables with the test of every ranker's figure against the first stage's.
+    """The tables with the test of every method's figure against the first stage's.
 
     p is corrected (Holm) over all columns × methods of a protocol, both directions together.
 
@@ -38,10 +43,11 @@ def with_tests(
         split: only this split's values; all when empty.
         image_of: caption id → image id: queries about one image are one cluster.
         draws: of the tests.
+        baselines: the per-query values of the baselines, if there are any.
     """
     found: dict[Place, Compared] = {}
     for number, table in enumerate(tables):
-        found |= dict(_tests_of(number, table, path, split, image_of, draws))
+        found |= dict(_tests_of(number, table, (path, baselines), split, image_of, draws))
     for protocol in dict.fromkeys(table.protocol for table in tables):
         family = [place for place in found if tables[place[0]].protocol == protocol]
         for place, p in zip(family, holm([found[place].p for place in family]), strict=True):
@@ -58,7 +64,12 @@ def _with(row: Row, table: int, number: int, found: Mapping[Place, Compared]) ->
 
 
 def _tests_of(
-    number: int, table: ResultTable, path: Path, split: str, image_of: Mapping[str, str], draws: Draws
+    number: int,
+    table: ResultTable,
+    paths: tuple[Path, Path | None],
+    split: str,
+    image_of: Mapping[str, str],
+    draws: Draws,
 ) -> Iterator[tuple[Place, Compared]]:
     """The tests of one table, not yet corrected."""
     rankers = [(place, row) for place, row in enumerate(table.rows) if not row.first_stage]
@@ -66,12 +77,12 @@ def _tests_of(
     if not first or not rankers:
         return
     metrics = [metric for metric in METRICS if metric in first.cells]
-    values = read_values(path, split, table, metrics)
+    values = read_values(paths[0], split, table, metrics, paths[1])
     baseline = values_of(values, first, baseline_protocol(table.protocol))
     queries = baseline.columns
     parts = []
     for _, row in rankers:
-        ours = values_of(values, row, table.protocol).reindex(columns=queries)
+        ours = values_of(values, row, row.place(table.protocol)).reindex(columns=queries)
         parts.append(paired_differences(stacked(ours, metrics), stacked(baseline, metrics)))
     clusters = [image_of.get(query, query) for query in queries.get_level_values("query_id")]
     tests = paired_tests(np.concatenate(parts, axis=1), clusters, draws=draws.count, seed=draws.seed)
@@ -94,13 +105,19 @@ def _tests_of(
             )
 
 
-def read_values(path: Path, split: str, table: ResultTable, metrics: Sequence[str]) -> pd.DataFrame:
+def read_values(
+    path: Path, split: str, table: ResultTable, metrics: Sequence[str], baselines: Path | None = None
+) -> pd.DataFrame:
     """The per-query values of all methods of a table, and of the first stage where its figures stand."""
     protocols = {table.protocol, baseline_protocol(table.protocol)}
     filters: list[tuple[str, str, object]] = [("direction", "==", table.direction), ("protocol", "in", protocols)]
     filters += [("metric", "in", set(metrics)), *([("split", "==", split)] if split else [])]
     columns = ["method", "ranker", "protocol", "seed", "metric", "query_id", "value"]
-    return pq.read_table(path, columns=columns, filters=filters).to_pandas()
+    found = pq.read_table(path, columns=columns, filters=filters).to_pandas()
+    if baselines is None:
+        return found
+    more = pq.read_table(baselines, columns=columns, filters=[*filters, ("method", "!=", FIRST_STAGE)]).to_pandas()
+    return pd.concat([frame.astype({"method": str, "ranker": str, "protocol": str}) for frame in (found, more)])
 
 
 def values_of(values: pd.DataFrame, row: Row, protocol: str) -> pd.DataFrame:

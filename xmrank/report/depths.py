@@ -61,8 +61,8 @@ def _depths(gallery: str, direction: str, tables: list[ResultTable]) -> Depths:
 
 
 def _group(place: Depths, metric: str, tables: list[ResultTable]) -> Group:
-    labels = list(dict.fromkeys(row.label for table in tables for row in table.rows))
-    rows = [{row.label: row for row in table.rows} for table in tables]
+    rows = [{row.label: row for row in table.rows if not row.baseline} for table in tables]
+    labels = list(dict.fromkeys(label for of in rows for label in of))
     lines = [Line(label, tuple(_cell(of.get(label), metric) for of in rows)) for label in labels]
     ceiling = [table.ceiling for table in tables]
     if any(ceiling):

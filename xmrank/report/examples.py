@@ -131,12 +131,12 @@ def choose_examples(inputs: Inputs, tables: Sequence[ResultTable], count: int) -
 
 def _choice(inputs: Inputs, tables: Sequence[ResultTable], direction: str) -> Choice | None:
     """The best loss by selection, its best seed; on the full gallery when rankers were run on it."""
-    tables = [t for t in tables if t.direction == direction and any(not row.first_stage for row in t.rows)]
+    tables = [t for t in tables if t.direction == direction and any(row.trained_ranker for row in t.rows)]
     full = [t for t in tables if baseline_protocol(t.protocol) == "gallery"]  # by ascending N: the last is the deepest
     table = full[-1] if full else tables[0] if tables else None
     if table is None:
         return None
-    rows = [row for row in table.rows if not row.first_stage]
+    rows = [row for row in table.rows if row.trained_ranker]
     trials = [t for t in inputs.trials if t.direction == direction and any(row.method == t.loss for row in rows)]
     scores = {row.method: [_selection(t) for t in trials if t.loss == row.method] for row in rows}
     known = [row for row in rows if scores[row.method] and not any(map(math.isnan, scores[row.method]))]

@@ -71,15 +71,19 @@ class Inputs:
     trials: list[Trial]
     search: Manifest | None
     search_results: Path | None
+    baselines_directory: Path | None = None
+    baselines: Manifest | None = None
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """Name → fingerprint of every input."""
-        return {
+        known = {
             "embeddings": self.embeddings.fingerprint,
             "evaluation": self.evaluation.fingerprint,
             "rankers": self.rankers.fingerprint,
-        } | ({"search": self.search.fingerprint} if self.search else {})
+        }
+        more = {"search": self.search, "baselines": self.baselines}
+        return known | {name: manifest.fingerprint for name, manifest in more.items() if manifest}
 
     @property
     def images_root(self) -> Place | None:
@@ -96,6 +100,11 @@ class Inputs:
     def metrics(self) -> Path:
         """The table of per-query values."""
         return self.evaluation_directory / "metrics.parquet"
+
+    @property
+    def baseline_metrics(self) -> Path | None:
+        """The table of per-query values of the baselines."""
+        return self.baselines_directory / "metrics.parquet" if self.baselines_directory else None
 
     @property
     def rankings(self) -> Path:
@@ -118,6 +127,11 @@ def open_inputs(config: ReportConfig) -> Inputs:
                 f"{evaluation}: was made from other {name} than --{name} {getattr(config, name)}: "
                 f"{evaluated.inputs[name]} there, {manifest.fingerprint} here"
             )
+    baselines = resolve(config.baselines) if config.baselines else None
+    fitted = read_manifest(baselines, "baselines") if baselines else None
+    for name in ("embeddings", "lists"):
+        if fitted and fitted.inputs[name] != evaluated.inputs.get(name, fitted.inputs[name]):
+            raise DataError(f"{baselines}: these baselines rank other {name} than the evaluation (--baselines)")
     losses = [str(loss) for loss in manifests["rankers"].config.get("losses", [])]
     return Inputs(
         embeddings_directory=embeddings,
@@ -130,6 +144,8 @@ def open_inputs(config: ReportConfig) -> Inputs:
         split=str(_read_object(evaluation / "summary.json").get("split", "")),
         losses=losses,
         trials=_read_trials(rankers / "trials", losses),
+        baselines_directory=baselines,
+        baselines=fitted,
         **_read_search(config, manifests["rankers"]),
     )
 

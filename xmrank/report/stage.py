@@ -1,6 +1,7 @@
 """The report stage: from an evaluation to files that a person reads."""
 
 import sys
+from dataclasses import replace
 
 from xmrank.config import ReportConfig, semantic
 from xmrank.files import write_text
@@ -42,8 +43,11 @@ def report(config: ReportConfig) -> Manifest:
     )
     image_of = read_captions(inputs.embeddings_directory, inputs.split).image_of
     tested = (inputs.metrics, inputs.split, image_of, Draws(config.draws, config.seed))
-    tables = with_tests(result_tables(seed_means(inputs.metrics, inputs.split), inputs.losses), *tested)
-    manifest = stage.done or _write(stage, config, inputs, tables, rivals_of(tables, *tested))
+    means = seed_means(inputs.metrics, inputs.split, inputs.baseline_metrics)
+    tables = with_tests(result_tables(means, inputs.losses), *tested, inputs.baseline_metrics)
+    # Baselines rank galleries whole: between themselves and rankers there is no one protocol to compare them on.
+    rankers = [replace(table, rows=tuple(row for row in table.rows if not row.baseline)) for table in tables]
+    manifest = stage.done or _write(stage, config, inputs, tables, rivals_of(rankers, *tested))
     print_table(tables)
     for name, file in (("page", PAGE), ("Markdown", MARKDOWN), ("CSV", TABLE), ("LaTeX", LATEX)):
         print(f"{name}: {stage.directory / file}")

@@ -3,7 +3,7 @@
 import csv
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from xmrank.report.inputs import order_of
 from xmrank.report.protocols import baseline_protocol, depth_of, protocol_name, shown_protocols
 from xmrank.report.text import (
     ALPHA,
+    BASELINE,
     CEILING,
     DIRECTION_NAMES,
     FIRST_STAGE,
@@ -127,6 +128,20 @@ class Row:
         """Whether this is the encoder's own ranking."""
         return self.method == FIRST_STAGE
 
+    @property
+    def baseline(self) -> bool:
+        """Whether it ranks whole galleries as the first stage does, in a space of its own."""
+        return self.ranker == BASELINE
+
+    @property
+    def trained_ranker(self) -> bool:
+        """Whether it re-ranks what the first stage found."""
+        return not (self.first_stage or self.baseline)
+
+    def place(self, protocol: str) -> str:
+        """Where its figures stand for a protocol: a top N is re-ranked by rankers alone."""
+        return protocol if self.trained_ranker else baseline_protocol(protocol)
+
 
 @dataclass(frozen=True)
 class ResultTable:
@@ -162,20 +177,19 @@ class ResultTable:
         return max((cell.excluded for row in self.rows for cell in row.cells.values()), default=0)
 
 
-def seed_means(path: Path, split: str) -> pd.DataFrame:
+def seed_means(path: Path, split: str, baselines: Path | None = None) -> pd.DataFrame:
     """The mean over queries of every method, seed and metric.
 
     Args:
         path: the table of per-query values.
         split: only this split's; all when empty.
+        baselines: the table of the baselines, if there is one; its first stage is that of the other.
 
     Returns:
         A row for each of ``KEYS``, with the columns mean (NaN when every query is excluded), queries and excluded.
     """
     parts = []
-    # A batch at a time: the table has a row for each query, metric and trained ranker.
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=1 << 20, columns=[*KEYS, "split", "value"]):
-        frame = batch.to_pandas()
+    for frame in _frames(path, baselines):
         if split:
             frame = frame[frame["split"] == split]
         groups = frame.groupby(KEYS, observed=True)["value"]
@@ -189,6 +203,14 @@ def seed_means(path: Path, split: str) -> pd.DataFrame:
     return sums.rename(columns={"count": "queries"})[[*KEYS, "mean", "queries", "excluded"]]
 
 
+def _frames(path: Path, baselines: Path | None) -> Iterator[pd.DataFrame]:
+    """The values, a batch at a time: the tables have a row for each query, metric and method."""
+    for place in (path, *([baselines] if baselines else [])):
+        for batch in pq.ParquetFile(place).iter_batches(batch_size=1 << 20, columns=[*KEYS, "split", "value"]):
+            frame = batch.to_pandas()
+            yield frame if place is path else frame[frame["method"] != FIRST_STAGE]
+
+
 def result_tables(means: pd.DataFrame, losses: Sequence[str] = ()) -> list[ResultTable]:
     """One table a protocol and direction.
 
@@ -198,7 +220,7 @@ def result_tables(means: pd.DataFrame, losses: Sequence[str] = ()) -> list[Resul
     """
     best = means[means["method"] == ORACLE]
     means = means[means["method"] != ORACLE]
-    ranked = means.loc[means["method"] != FIRST_STAGE, "protocol"]
+    ranked = means.loc[~_searching(means), "protocol"]
     directions = [d for d in DIRECTIONS if d in set(means["direction"])]
     tables = [
         _table(means[means["direction"] == direction], protocol, direction, list(losses))
@@ -207,7 +229,9 @@ def result_tables(means: pd.DataFrame, losses: Sequence[str] = ()) -> list[Resul
     ]
     # One direction's gallery may be too small for an N of the other's: nothing re-ranks it there.
     shown = [
-        table for table in tables if table.rows and (not depth_of(table.protocol) or not table.rows[-1].first_stage)
+        table
+        for table in tables
+        if table.rows and (not depth_of(table.protocol) or any(row.trained_ranker for row in table.rows))
     ]
     return [replace(table, ceiling=_ceiling(best, table)) for table in shown]
 
@@ -226,22 +250,29 @@ def _ceiling(best: pd.DataFrame, table: ResultTable) -> Row | None:
     return None if here.empty else Row(ORACLE, "", CEILING, _cells(here))
 
 
+def _searching(means: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows are of methods that search galleries whole: the first stage and the baselines."""
+    return (means["method"] == FIRST_STAGE) | (means["ranker"] == BASELINE)
+
+
 def _table(means: pd.DataFrame, protocol: str, direction: str, losses: list[str]) -> ResultTable:
-    is_first = means["method"] == FIRST_STAGE
+    whole = _searching(means)
     here = means[
-        (is_first & (means["protocol"] == baseline_protocol(protocol))) | (~is_first & (means["protocol"] == protocol))
+        (whole & (means["protocol"] == baseline_protocol(protocol))) | (~whole & (means["protocol"] == protocol))
     ]
-    several = here.loc[here["method"] != FIRST_STAGE, "ranker"].nunique() > 1
+    several = here.loc[~_searching(here), "ranker"].nunique() > 1
     rows = [
         Row(
             str(method),
             str(ranker),
-            f"{method_name(str(method))} ({ranker})" if several and ranker else method_name(str(method)),
+            f"{method_name(str(method))} ({ranker})"
+            if several and ranker not in ("", BASELINE)
+            else method_name(str(method)),
             _cells(group),
         )
         for (method, ranker), group in here.groupby(["method", "ranker"])
     ]
-    rows.sort(key=lambda row: (not row.first_stage, order_of(row.method, losses), row.ranker))
+    rows.sort(key=lambda row: (not row.first_stage, row.trained_ranker, order_of(row.method, losses), row.ranker))
     return ResultTable(protocol, direction, tuple(_marked(_compared(rows))))
 
 
@@ -290,8 +321,7 @@ def to_csv(tables: Sequence[ResultTable], split: str) -> str:
     writer.writerow(CSV_COLUMNS)
     for table in tables:
         for row in (*table.rows, *([table.ceiling] if table.ceiling else [])):
-            protocol = baseline_protocol(table.protocol) if row.first_stage else table.protocol
-            names = [protocol, table.direction, split, row.method, row.ranker]
+            names = [row.place(table.protocol), table.direction, split, row.method, row.ranker]
             writer.writerows([*names, *_line(metric, row.cells[metric])] for metric in METRICS if metric in row.cells)
     return sink.getvalue()
 

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 FIRST_STAGE = "cosine"
+BASELINE = "baseline"
+"""What stands for the ranker of a baseline."""
+LISTWISE = "-sndcg"
+"""In a baseline's name, ahead of the share of S-NDCG in its objective."""
 ORACLE = "oracle"
 CEILING = "Best possible"
 MARKS = {1: "▲", 0: "", -1: "▼"}
@@ -23,6 +27,14 @@ METHOD_NAMES = {
     "neural_ndcg": "NeuralNDCG",
     "listnet": "ListNet",
     "ranknet": "RankNet",
+    "cca": "CCA",
+    "regularised_cca": "Regularised CCA",
+    "kernel_cca": "Kernel CCA",
+    "dcca": "DCCA",
+    "cmpm": "CMPM",
+    "cmpm_cmpc": "CMPM + CMPC",
+    "vsepp": "VSE++",
+    "infonce": "InfoNCE",
 }
 GLOSSARY = (
     (
@@ -43,6 +55,11 @@ GLOSSARY = (
         "full gallery",
         "Everything that could be retrieved. The first stage ranks it all; a ranker re-orders the first stage’s top N. "
         "This is what a search system does, and the harder test.",
+    ),
+    (
+        "baselines",
+        "Other ways of bringing images and captions into one space, fitted on paired data. They rank the same lists "
+        "and the whole gallery by cosine, and re-rank nothing.",
     ),
     ("hit@k", "Share of queries with at least one right answer among the first k: what the field calls R@k."),
     (
@@ -86,7 +103,8 @@ GLOSSARY = (
 
 def method_name(method: str) -> str:
     """A method as a reader knows it."""
-    return METHOD_NAMES.get(method, method)
+    name, mixed, share = method.partition(LISTWISE)
+    return METHOD_NAMES.get(name, name) + (f" + {share} S-NDCG" if mixed else "")
 
 
 def metric_name(metric: str) -> str:

@@ -59,8 +59,9 @@ def standing(row: Row, table: ResultTable) -> int:
 
 
 def _compared(table: ResultTable) -> list[Row]:
-    """The rows with a difference to the first stage, the best first."""
-    rows = [row for row in table.rows if LEAD_METRIC in row.cells and row.cells[LEAD_METRIC].difference is not None]
+    """The rankers with a difference to the first stage, the best first."""
+    rows = [row for row in table.rows if row.trained_ranker and LEAD_METRIC in row.cells]
+    rows = [row for row in rows if row.cells[LEAD_METRIC].difference is not None]
     return sorted(rows, key=lambda row: -row.cells[LEAD_METRIC].mean)
 
 

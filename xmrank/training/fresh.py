@@ -11,7 +11,7 @@ from xmrank.candidates import Lists
 from xmrank.candidates.assemble import Ranked, assemble
 from xmrank.candidates.chunks import CHUNK, sides
 from xmrank.candidates.pool import Pool, make_pool, one_per_image
-from xmrank.candidates.relevance import RELEVANCE
+from xmrank.candidates.relevance import graded
 from xmrank.candidates.splits import Part
 from xmrank.candidates.strategies import STRATEGIES, Chunk, drawn_negatives
 from xmrank.config import Direction, MineConfig, TrainConfig
@@ -48,7 +48,7 @@ class Drawer:
         generator = np.random.default_rng([seed, FRESH_STREAM, epoch])
         drawn = [lists for share in shares for lists in self._share(share, generator)]
         lists = Lists.join(drawn)
-        return replace(lists, labels=RELEVANCE[self.mining.relevance](lists, self.store, self.direction))
+        return replace(lists, labels=graded(lists, self.store, self.direction, "train", self.mining))
 
     def check(self, shares: Sequence[np.ndarray]) -> None:
         """Refuse shares that are too small.

@@ -13,6 +13,7 @@ from xmrank.paths import home, resolve
 from xmrank.stage import Manifest, Stage, read_manifest
 from xmrank.training.settings import check_loss
 from xmrank.training.train import check, connect_tracking, train
+from xmrank.tuning.baselines import tune_baselines
 from xmrank.tuning.points import TRACKING, Points, Result, best_of
 from xmrank.tuning.ray_stage import Work, search_optuna, search_points
 from xmrank.tuning.space import candidates, read_space
@@ -29,12 +30,14 @@ def tune(config: TuneConfig) -> Manifest:
     Only selection lists decide. A point that is done is never trained again, one that was interrupted goes on.
 
     Returns:
-        The manifest of the rankers, which ``jobs/evaluate.py`` takes.
+        The manifest of the rankers, which ``jobs/evaluate.py`` takes; of the search, when baselines are searched.
 
     Raises:
         ConfigError: a space or setting that cannot be.
         DataError: inputs that are not finished, or a loss all of whose points failed.
     """
+    if config.target == "baselines":
+        return tune_baselines(config)
     store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_manifest(resolve(config.lists), MINE)
     base = dataclasses.replace(config.train, embeddings=config.embeddings, lists=config.lists)
     check(base, {}, store, lists)
@@ -44,7 +47,8 @@ def tune(config: TuneConfig) -> Manifest:
     output = resolve(config.output)
     values = semantic(config)
     values["train"] = {k: v for k, v in semantic(config.train).items() if k != "seeds"}
-    del values["repeats"]
+    for name in ("repeats", "target", "baselines"):
+        del values[name]
     inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint}
     stage = Stage.open(output / "search", STAGE, config=values, inputs=inputs, overwrite=config.overwrite)
     parent = Parent(output, config, inputs)

@@ -1,0 +1,1 @@
+"""Baselines on paired data: fitted on train, both sides projected into one space, ranked by cosine."""

@@ -1,0 +1,175 @@
+"""Baselines that are solved and not trained: the encoder itself, CCA, regularised CCA, kernel CCA."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import scipy.spatial.distance
+import torch
+from cca_zoo.linear import CCA, RidgeCCA
+from cca_zoo.nonparametric import KCCA
+from torch import nn
+
+from xmrank.baselines.pairs import Pairs
+from xmrank.baselines.towers import KernelMap, Standardise, Towers, standardised
+
+KERNEL_STREAM = 0x4E71
+"""Separates the draw of kernel CCA's pairs from other draws."""
+
+
+@dataclass(frozen=True)
+class CosineSettings:
+    """The encoder itself has none."""
+
+
+@dataclass(frozen=True)
+class CcaSettings:
+    """Settings of CCA; dimensions: of the common space."""
+
+    dimensions: int = 128
+
+
+@dataclass(frozen=True)
+class RegularisedSettings:
+    """Settings of regularised CCA; shrinkage: of each side's covariance towards the identity, from 0 to 1."""
+
+    dimensions: int = 128
+    shrinkage: float = 0.5
+
+
+@dataclass(frozen=True)
+class KernelSettings:
+    """Settings of kernel CCA.
+
+    Attributes:
+        pairs: drawn at random to fit on; time grows with the third power, memory with the square.
+        width: gamma is this over the mean squared distance of two items.
+        shrinkage: of each side's covariance in the kernel's space towards the identity, from 0 to 1.
+    """
+
+    dimensions: int = 128
+    pairs: int = 2000
+    width: float = 1.0
+    shrinkage: float = 0.1
+
+
+def cosine(_pairs: Pairs, _settings: CosineSettings) -> Towers:
+    """What the encoder embeds is in one space already."""
+    return Towers([], [])
+
+
+def cca(pairs: Pairs, settings: CcaSettings) -> Towers:
+    """Linear canonical correlation analysis, a pair a caption; both sides standardised first.
+
+    Source: Hotelling, "Relations between two sets of variates", Biometrika 1936; by cca-zoo.
+    """
+    return _linear(pairs, CCA(_dimensions(pairs, settings.dimensions)))
+
+
+def regularised_cca(pairs: Pairs, settings: RegularisedSettings) -> Towers:
+    """Canonical ridge: covariances are shrunk towards the identity.
+
+    Source: Vinod, "Canonical ridge and econometrics of joint production", Journal of Econometrics 1976; by cca-zoo.
+    """
+    return _linear(pairs, RidgeCCA(_dimensions(pairs, settings.dimensions), shrinkage=settings.shrinkage))
+
+
+def _dimensions(pairs: Pairs, wanted: int) -> int:
+    """As many as wanted, or as there are."""
+    return min(wanted, pairs.image.shape[1], pairs.text.shape[1])
+
+
+def _linear(pairs: Pairs, model: CCA | RidgeCCA) -> Towers:
+    """Towers of a linear model of cca-zoo, in float64; of fewer dimensions where a side has a lower rank."""
+    sides = pairs.image, pairs.text
+    firsts = [standardised([], rows)[1] for rows in sides]
+    views = [_standard(first, rows) for first, rows in zip(firsts, sides, strict=True)]
+    views[0] = views[0][pairs.owner]
+    model.fit(views)
+    sizes = [{"in_features": len(weights), "out_features": weights.shape[1]} for weights in model.weights_]
+    layers = [[("standardise", {"width": size["in_features"]}), ("linear", size)] for size in sizes]
+    towers = Towers(*layers).double()
+    for tower, first, view, weights in zip((towers.image, towers.text), firsts, views, model.weights_, strict=True):
+        _put(tower, first, weights, view.mean(0))
+    return towers
+
+
+def _standard(first: Standardise, rows: np.ndarray) -> np.ndarray:
+    """Rows, standardised, float64."""
+    return (rows - first.centre.double().numpy()) / first.scale.double().numpy()
+
+
+def _put(tower: nn.Sequential, first: Standardise, weights: np.ndarray, centre: np.ndarray) -> None:
+    """Give a tower of two layers its standardisation and (x − centre) · weights."""
+    tower[0].load_state_dict(first.state_dict())
+    linear = tower[1]
+    assert isinstance(linear, nn.Linear)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(np.array(weights.T)))
+        linear.bias.copy_(torch.from_numpy(-centre @ weights))
+
+
+def kernel_cca(pairs: Pairs, settings: KernelSettings) -> Towers:
+    """Kernel CCA with Gaussian kernels, on pairs drawn at random, of different images as long as there are.
+
+    Source: Hardoon, Szedmak and Shawe-Taylor, "Canonical correlation analysis: an overview with application to learning
+    methods", Neural Computation 2004; by cca-zoo.
+    """
+    generator = np.random.default_rng([KERNEL_STREAM])
+    captions = generator.permutation(len(pairs.owner))
+    _, first = np.unique(pairs.owner[captions], return_index=True)
+    others = np.setdiff1d(np.arange(len(captions)), first)
+    captions = captions[np.concatenate([np.sort(first), others])][: settings.pairs]
+    sides = (pairs.image, pairs.image[pairs.owner[captions]]), (pairs.text, pairs.text[captions])
+    firsts = [standardised([], rows)[1] for rows, _ in sides]
+    views = [_standard(first, chosen) for first, (_, chosen) in zip(firsts, sides, strict=True)]
+    gammas = [settings.width / (2 * view.var(0).sum()) for view in views]  # the mean squared distance
+    dimensions = min(settings.dimensions, len(captions) - 1)
+    model = KCCA(dimensions, shrinkage=settings.shrinkage, kernel="rbf", gamma=gammas, center=False).fit(views)
+    layers = [
+        [
+            ("standardise", {"width": view.shape[1]}),
+            ("kernel", {"anchors": len(view), "width": view.shape[1], "dimensions": dimensions, "gamma": float(gamma)}),
+        ]
+        for view, gamma in zip(views, gammas, strict=True)
+    ]
+    towers = Towers(*layers).double()
+    for number, tower in enumerate((towers.image, towers.text)):
+        tower[0].load_state_dict(firsts[number].state_dict())
+        _put_kernel(tower[1], views[number], model.weights_[number], float(gammas[number]))
+    return towers
+
+
+def _put_kernel(layer: nn.Module, anchors: np.ndarray, weights: np.ndarray, gamma: float) -> None:
+    """Give a kernel map its anchors, weights, and the offset that centres it in the kernel's space."""
+    assert isinstance(layer, KernelMap)
+    layer.anchors.copy_(torch.from_numpy(anchors))
+    layer.weights.copy_(torch.from_numpy(weights))
+    distances = scipy.spatial.distance.cdist(anchors, anchors, "sqeuclidean")
+    columns = np.exp(-gamma * distances).mean(0)
+    layer.offset.copy_(torch.from_numpy((columns.mean() - columns) @ weights))
+
+
+def linear_cca(
+    first: np.ndarray, second: np.ndarray, ridge: float, dimensions: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """CCA by whitening and a singular value decomposition.
+
+    Args:
+        first, second: [pairs, d1], [pairs, d2].
+        ridge: added to the variances, which are over pairs − 1.
+        dimensions: how many pairs of directions.
+
+    Returns:
+        Weights [d1, dimensions] and [d2, dimensions] of the centred sides, and the correlations, [dimensions].
+    """
+    centred = [np.asarray(side, np.float64) - side.mean(0, dtype=np.float64) for side in (first, second)]
+    share = 1 / (len(first) - 1)
+    roots = [
+        scipy.linalg.cholesky(share * side.T @ side + ridge * np.eye(side.shape[1]), lower=True) for side in centred
+    ]
+    between = scipy.linalg.solve_triangular(roots[0], share * centred[0].T @ centred[1], lower=True)
+    left, correlations, right = np.linalg.svd(scipy.linalg.solve_triangular(roots[1], between.T, lower=True).T)
+    directions = left[:, :dimensions], right.T[:, :dimensions]
+    weights = [scipy.linalg.solve_triangular(r.T, d, lower=False) for r, d in zip(roots, directions, strict=True)]
+    return weights[0], weights[1], correlations[:dimensions]

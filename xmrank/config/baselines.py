@@ -1,0 +1,73 @@
+"""Configuration of the baselines."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from xmrank.config.base import RUN, at_least
+from xmrank.config.results import TrecFiles, folds_of
+from xmrank.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class BaselinesConfig:
+    """Fit baselines on paired data, and evaluate them on the same lists and galleries as the rankers."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset(
+        {"embeddings", "lists", "output", "image_features", "text_features", "relevance_texts", "best", "workers"}
+        | {"overwrite"}
+    )
+    embeddings: Path = RUN / "embeddings"
+    """Embedding store that the lists were mined from; cosine is its own ranking."""
+    lists: Path = RUN / "lists"
+    """Candidate lists: selection chooses the best epoch, report is ranked."""
+    output: Path = RUN / "baselines"
+    """Directory of the fitted baselines and of their results."""
+    baselines: tuple[str, ...] = (
+        *("cosine", "cca", "regularised_cca", "kernel_cca", "dcca"),
+        *("cmpm", "cmpm_cmpc", "vsepp", "infonce"),
+    )
+    """Which: cosine (the encoder itself), cca, regularised_cca, kernel_cca, dcca, cmpm, cmpm_cmpc, vsepp, infonce."""
+    image_features: Path | None = None
+    """Features of the images to fit on instead of the store's embeddings: .npy, a row for every image of the store."""
+    text_features: Path | None = None
+    """Likewise of the captions; of another length, if need be."""
+    fit_splits: tuple[str, ...] = ()
+    """Splits to fit on, without the images that select or are reported; none: the images that rankers train on."""
+    listwise: tuple[float, ...] = (0.0,)
+    """Share of S-NDCG in the objective of cmpm, cmpm_cmpc, vsepp and infonce (Listwise ITR); one fit for each share."""
+    relevance_texts: Path | None = None
+    """Text embeddings that S-NDCG's relevance is computed from: .npy, a row for every caption of the store; none: the
+    store's own."""
+    parameters: tuple[str, ...] = ()
+    """Settings of baselines, each as BASELINE.NAME=VALUE: vsepp.margin=0.1 regularised_cca.shrinkage=0.2."""
+    best: Path | None = None
+    """Settings of each baseline, as jobs/tune.py --target baselines found them (best.json); they go before others."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One fit a seed of those baselines that learn by steps; initial weights, data order and dropout follow from it."""
+    top_n: int = 100
+    """Of each gallery, this many ranked items are kept."""
+    galleries: tuple[str, ...] = ()
+    """Galleries beside the full one, as for evaluate.py."""
+    trec: TrecFiles = "gzip"
+    """How the rankings are also written as TREC run and qrels files."""
+    workers: int = 0
+    """Fitting processes; 0: one a GPU, or one a core."""
+    overwrite: bool = False
+    """Empty the output directory first."""
+
+    def __post_init__(self) -> None:
+        for name in ("baselines", "seeds", "listwise"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ConfigError(f"--{name} {' '.join(map(str, values))}: expected one or more, each once")
+        at_least("--seeds", min(self.seeds), 0)
+        at_least("--top-n", self.top_n, 1)
+        at_least("--workers", self.workers, 0)
+        for share in self.listwise:
+            if not 0 <= share <= 1:
+                raise ConfigError(f"--listwise {share:g}: expected a share between 0 and 1")
+        if (self.image_features is None) != (self.text_features is None):
+            raise ConfigError("--image-features and --text-features: expected both or neither")
+        for text in self.galleries:
+            folds_of(text)
