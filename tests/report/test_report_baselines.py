@@ -44,7 +44,7 @@ def run(tmp_path_factory):
 def tables_of(config):
     paths = config.evaluation / "metrics.parquet", config.baselines / "metrics.parquet"
     tables = result_tables(seed_means(paths[0], "test", paths[1]), ["listnet"])
-    return with_tests(tables, paths[0], "test", {}, Draws(200, 0), paths[1])
+    return with_tests(tables, paths[0], "test", {}, Draws(5000, 0), paths[1])
 
 
 def test_baselines_stand_between_the_first_stage_and_the_rankers(run):
