@@ -23,6 +23,7 @@ pytest_plugins = ["pipeline"]
 SPLITS = {"train": 60, "val": 20, "test": 20}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several test processes, one runs all tests that start Ray: they share a cluster, and its two cores."""
     for item in items:

@@ -298,7 +298,7 @@ def test_new_queries_are_ranked_by_the_registered_ranker(home, track_at, kind, c
         assert done.returncode == 0, done.stderr
         printed = done.stdout
     else:
-        rank(parse(RankConfig, flags, name="rank"))
+        rank(parse(RankConfig, flags, name="rank", presets=ROOT / "jobs/configs"))
         printed = capsys.readouterr().out
     results = pd.read_parquet(home / f"runs/{kind}/results.parquet")
     asked = {"captions": {"1": "a red <circle>", "3": "a blue digit"}, "images": {p.name: p.name for p in pictures}}
