@@ -166,7 +166,7 @@ def test_a_broken_header_is_not_taken_for_the_end(tmp_path):
     assert refusal(configured(tmp_path)) == "a.tar: broken at byte 2048: expected the header of a member"
 
 
-@pytest.mark.parametrize("content", [b"<html>404</html>" * 100, gzip.compress(bytes(2048))])
+@pytest.mark.parametrize("content", [b"<html>404</html>" * 100, gzip.compress(bytes(2048))], ids=["page", "gzip"])
 def test_what_is_no_tar_is_refused(tmp_path, content):
     (tmp_path / "a.tar").write_bytes(content)
     assert refusal(configured(tmp_path)).startswith("a.tar: not readable as an uncompressed tar: ")
