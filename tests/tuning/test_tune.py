@@ -1,5 +1,6 @@
 """Searches on a tiny run: the best settings win by the selection lists, and nothing that is done is done again."""
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -132,6 +133,29 @@ def test_a_search_that_is_interrupted_goes_on_within_its_point(config, tmp_path,
     assert len(reported) == 3 + 1 + 2 * 2  # the second epoch of the second point, and the two points after it
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert {run.info.status for run in client.search_runs(["1"])} == {"FINISHED"}
+
+
+@pytest.mark.usefixtures("here")
+def test_a_point_that_was_not_trained_to_its_end_has_no_result(config, tmp_path, monkeypatch):
+    undisturbed = tune(replace(config, output=tmp_path / "undisturbed"))
+    whole, reported = ray_stage.run, []
+
+    def stop(metrics):
+        reported.append(metrics)
+        if len(reported) == 3:
+            raise KeyboardInterrupt
+
+    def ends_early(*arguments):  # as Ray's own handler of an interrupt does
+        with contextlib.suppress(KeyboardInterrupt):
+            whole(*arguments)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(ray_stage.tune, "report", stop)
+        interrupted.setattr(ray_stage, "run", ends_early)
+        with pytest.raises(DataError, match="no finished training of listnet-t2i-"):
+            tune(config)
+    assert len(list((config.output / "search" / "points").glob("*/result.json"))) == 1
+    assert tune(config).fingerprint == undisturbed.fingerprint
 
 
 def result(value, place, **changes):

@@ -62,14 +62,18 @@ class Points:
         return Result(**json.loads(path.read_text())) if path.exists() else None
 
     def write(self, candidate: Candidate, *, stopped: bool = False, failure: str = "") -> Result:
-        """Write a point's result from what its training left; the training's state goes."""
+        """Write a point's result from what its training left; the training's state goes.
+
+        Raises:
+            DataError: a training that is not done, and that no scheduler stopped: it can be continued.
+        """
         directory = self.trial(candidate).directory(self.place(candidate))
         progress = Progress()
         history, state = directory / "history.json", directory / STATE
         if history.exists():
             for epoch in json.loads(history.read_text())["epochs"]:
                 progress.add(epoch)
-        elif state.exists() and not failure:
+        elif state.exists() and stopped:
             progress = Progress(**read_meta(state))
         if not progress.epochs and not failure:
             raise DataError(f"{directory}: no finished training of {candidate.name}")
