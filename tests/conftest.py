@@ -27,7 +27,7 @@ SPLITS = {"train": 60, "val": 20, "test": 20}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several test processes, one runs all tests that start Ray: they share a cluster, and its two cores."""
     for item in items:
-        if item.get_closest_marker("ray"):
+        if item.get_closest_marker("ray") or "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("ray"))
 
 
