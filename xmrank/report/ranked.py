@@ -1,14 +1,11 @@
 """The page of a ranking: queries with their best results, as one HTML file that needs no other."""
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from xmrank.config import RankConfig
 from xmrank.datasets.locations import read_bytes
@@ -19,6 +16,7 @@ from xmrank.paths import resolve
 from xmrank.ranking.queries import read_queries
 from xmrank.ranking.rank import RESULTS, STEPS, rank
 from xmrank.report.pictures import Album, Picture, thumbnail
+from xmrank.report.templating import fill
 from xmrank.report.text import DIRECTION_NAMES
 from xmrank.stage import Manifest
 
@@ -128,18 +126,10 @@ def picture_of(address: str | None, side: int) -> Picture | None:
 
 
 def render(config: RankConfig, manifest: Manifest, cards: list[Card]) -> str:
-    """The page; ids, captions and whatever else comes from data is escaped."""
-    environment = Environment(
-        loader=PackageLoader("xmrank.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = resources.files("xmrank.report").joinpath("templates/page.css").read_text()
-    return environment.get_template("ranked.html.jinja").render(
+    """The page."""
+    return fill(
+        "ranked.html.jinja",
         title=config.title,
-        style=Markup(style),  # noqa: S704 - a file of this package
         cards=cards,
         counts=manifest.counts,
         ranker=manifest.settings["ranker"],

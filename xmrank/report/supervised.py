@@ -4,12 +4,9 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +29,7 @@ from xmrank.report.lcm_tables import (
     to_csv,
 )
 from xmrank.report.markdown import escape
+from xmrank.report.templating import fill
 from xmrank.stage import Manifest, Stage
 from xmrank.supervised.data import TABLE_1
 from xmrank.supervised.stage import RESULTS, TIMING, TSNE, supervised
@@ -150,20 +148,8 @@ def scatter(picture: dict[str, Any], name: str) -> Chart:
 
 
 def render_page(content: Content) -> str:
-    """The report as one page; names that come from data are escaped."""
-    environment = Environment(
-        loader=PackageLoader("xmrank.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = resources.files("xmrank.report").joinpath("templates/page.css").read_text()
-    return environment.get_template("supervised.html.jinja").render(
-        content=content,
-        style=Markup(style),  # noqa: S704 - a file of this package
-        svg=Markup,  # the charts: matplotlib's own markup, which has escaped its texts
-    )
+    """The report as one page."""
+    return fill("supervised.html.jinja", content=content)
 
 
 def render_markdown(content: Content) -> str:
