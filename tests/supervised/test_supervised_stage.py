@@ -189,6 +189,19 @@ def test_every_run_is_a_child_in_mlflow_once(place, here):
     assert (child.data.params["seed"], child.data.params["lcm.sigma"]) == ("1", "0.01")
 
 
+def test_settings_of_lcm_without_labels_are_told_as_they_are(place, here):
+    supervised_and_report(replace(TINY, output=place / "out", methods=("lcm", "lcm_c0"), runs=(0,), tsne=0))
+    _, children = children_of(place)
+    told = {
+        method: (
+            children[f"wikipedia-{method}-run0"].data.params["lcm.c"],
+            json.loads((place / f"out/results/models/wikipedia-{method}-run0/model.json").read_text())["settings"]["c"],
+        )
+        for method in ("lcm", "lcm_c0")
+    }
+    assert told == {"lcm": ("0.1", 0.1), "lcm_c0": ("0.0", 0.0)}
+
+
 def test_query_labels_replaced_by_noise_change_no_ranking_of_an_experiment(done, place, here, monkeypatch):
     """Through the whole stage: queries that have other labels than the retrieval set, which stays as it was."""
     read = stage.read_source

@@ -126,11 +126,6 @@ def fit_lcm(data: LabelledSet, config: SupervisedConfig, seed: int, device: torc
     return Fitted(module.embed, data.train.labels, history=history, best_round=best, module=module)
 
 
-def fit_lcm_c0(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> Fitted:
-    """LCM without its label network (c = 0): labels are used in the two-stage search alone, also of validation."""
-    return fit_lcm(data, replace(config, lcm=replace(config.lcm, c=0.0)), seed, device)
-
-
 def fit_lcm_kmeans(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> Fitted:
     """LCM where clusters stand for labels, in the label network, in stage 1 and in validation: it sees no label at all.
 

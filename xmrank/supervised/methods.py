@@ -1,6 +1,7 @@
 """The methods by name; a new one is a function and a line here."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -9,7 +10,7 @@ from xmrank.supervised.clip4cmr import fit_clip4cmr
 from xmrank.supervised.data import LabelledSet
 from xmrank.supervised.dscmr import fit_dscmr
 from xmrank.supervised.fitting import Fitted
-from xmrank.supervised.lcm import fit_lcm, fit_lcm_c0, fit_lcm_kmeans
+from xmrank.supervised.lcm import fit_lcm, fit_lcm_kmeans
 
 Fit = Callable[[LabelledSet, SupervisedConfig, int, torch.device], Fitted]
 
@@ -22,11 +23,16 @@ def fit_embeddings(data: LabelledSet, config: SupervisedConfig, seed: int, devic
 FITS: dict[str, Fit] = {
     "embeddings": fit_embeddings,
     "lcm": fit_lcm,
-    "lcm_c0": fit_lcm_c0,
+    "lcm_c0": fit_lcm,  # its settings tell it from the other
     "lcm_kmeans": fit_lcm_kmeans,
     "dscmr": fit_dscmr,
     "clip4cmr": fit_clip4cmr,
 }
+
+
+def settings_of(name: str, config: SupervisedConfig) -> SupervisedConfig:
+    """The settings that a method is trained with; lcm_c0, without label network, uses labels in its search alone."""
+    return replace(config, lcm=replace(config.lcm, c=0.0)) if name == "lcm_c0" else config
 
 
 def fit_method(name: str, data: LabelledSet, config: SupervisedConfig, seed: int) -> Fitted:
@@ -41,4 +47,4 @@ def fit_method(name: str, data: LabelledSet, config: SupervisedConfig, seed: int
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return FITS[name](data, config, seed, device)
+        return FITS[name](data, settings_of(name, config), seed, device)

@@ -13,6 +13,7 @@ from xmrank.stage import Manifest, Stage
 from xmrank.supervised.data import LabelledSet
 from xmrank.supervised.grid import search_grid
 from xmrank.supervised.logged import Runs
+from xmrank.supervised.methods import settings_of
 from xmrank.supervised.readers import Source, read_source, sources_of
 from xmrank.supervised.runs import Run, make_run
 
@@ -88,7 +89,7 @@ def plan(
     return [
         Run(
             source,
-            settings[source.key],
+            settings_of(method, settings[source.key]),
             method,
             seed,
             stage.work / "runs",
