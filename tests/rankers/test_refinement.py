@@ -8,6 +8,7 @@ from torch import tensor
 from torch.nn import functional as F
 
 from xmrank.rankers import build
+from xmrank.rankers.memory import Memory
 from xmrank.rankers.refinement import Refinement, adapt
 
 
@@ -58,6 +59,68 @@ def test_members_are_averaged(lists):
     assert not torch.allclose(*alone, atol=0.01)
 
 
+def double(values):
+    return tensor(values, dtype=torch.float64)
+
+
+def remembering(text="query", **changes):
+    """A memory of three captions: two of the first image, one of the second."""
+    made = Memory(
+        2, **{"pairs": 3, "images": 2, "bank": 2, "neighbours": 2, "scale": 5.0, "text": text, **changes}
+    ).double()
+    made.captions.copy_(double([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]))
+    made.images.copy_(double([[0.6, 0.8], [-1.0, 0.0]]))
+    made.owner.copy_(tensor([0, 0, 1]))
+    return made
+
+
+def unit(*values):
+    length = math.hypot(*values)
+    return [value / length for value in values]
+
+
+def test_a_caption_recalls_the_images_of_the_captions_that_are_like_it():
+    made, caption = remembering(), double([[0.6, 0.8]])
+    # cosines 0.6, 0.96, 0.8: of the two nearest, one is of each image
+    near, far = math.exp(5 * 0.96), math.exp(5 * 0.8)
+    share = near / (near + far)
+    expected = unit(0.6 * share - (1 - share), 0.8 * share)
+    torch.testing.assert_close(made.recall(caption), double([expected]))
+    torch.testing.assert_close(made.recall(caption, tensor([0])), double([[-1.0, 0.0]]))
+    kept = made.without(tensor([1])).double()
+    torch.testing.assert_close(kept.recall(caption), double([[0.6, 0.8]]), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("text", ["query", "candidate"])
+def test_the_memory_is_one_more_view_with_a_weight_and_a_bank_of_its_own(text):
+    memory = remembering(text)
+    memory.bank.copy_(double([[1.0, 0.0], [0.0, 1.0]]))
+    members = Refinement(2, members=1, width=1, bank=2, neighbours=1, hub=0.5).double()
+    members.bank.copy_(double([[[0.6, 0.8], [1.0, 0.0]]]))
+    both = Refinement(2, members=1, width=1, bank=2, neighbours=1, hub=0.5, memory=memory, recall=0.3).double()
+    both.bank.copy_(members.bank)
+    query, candidates = double([[0.6, 0.8]]), double([[[1.0, 0.0], [0.28, 0.96]]])
+    q, c = query, candidates[0]
+    q, c = (memory.recall(q), c) if text == "query" else (q, memory.recall(c))
+    recalled = (c @ q.mT).mT - 0.5 * c.max(1).values  # to the axes, which are the bank
+    torch.testing.assert_close(both(query, candidates), members(query, candidates) + 0.3 * recalled)
+
+
+def test_a_member_apart_has_the_memory_without_some_images():
+    memory = remembering()
+    both = Refinement(2, members=2, width=3, bank=2, neighbours=1, hub=0.5, memory=memory, recall=0.3).double()
+    generator = torch.Generator().manual_seed(1)
+    for name in ("bank", "query_inner", "candidate_outer"):
+        value = getattr(both, name)
+        value.copy_(torch.randn(value.shape, generator=generator, dtype=torch.float64))
+    one = both.apart(1, tensor([0]))
+    assert one.members == 1 and one.memory.captions.tolist() == [[0.0, 1.0]] and one.memory.owner.tolist() == [1]
+    assert torch.equal(one.query_inner[0], both.query_inner[1].float()) and torch.equal(
+        one.bank[0], both.bank[1].float()
+    )
+    assert not one.memory.bank.any()
+
+
 def test_one_that_nothing_was_loaded_into_gives_the_cosine(lists):
     query, candidates, similarity = lists
     made = Refinement(6, members=3, width=4, bank=0, neighbours=10, hub=0.5).double()
@@ -99,6 +162,23 @@ def test_its_weights_are_kept_with_the_ranker_and_not_trained():
     assert build(ranker.name, **ranker.parameters_).state_dict().keys() == ranker.state_dict().keys()
 
 
+def test_a_memory_is_kept_with_the_ranker_in_half_precision():
+    shape = {
+        "refine_recall": 0.3,
+        "refine_memory_pairs": 5,
+        "refine_memory_images": 2,
+        "refine_memory_text": "candidate",
+    }
+    ranker = build("linear", dimensions=6, refine_members=2, refine_bank=4, **shape)
+    state = ranker.state_dict()
+    assert (state["refinement.memory.captions"].shape, state["refinement.memory.images"].shape) == ((5, 6), (2, 6))
+    assert state["refinement.memory.captions"].dtype == torch.half
+    assert (ranker.refinement.recall, ranker.refinement.memory.text) == (0.3, "candidate")
+    again = build(ranker.name, **ranker.parameters_)
+    again.load_state_dict(state)
+    assert again.refinement.memory.neighbours == 150
+
+
 def test_projected_candidates_need_a_similarity_that_is_refined(lists):
     query, candidates, similarity = lists
     ranker = build("linear", dimensions=6, refine_members=2).double()
@@ -117,6 +197,8 @@ def test_projected_candidates_need_a_similarity_that_is_refined(lists):
         ({"refine_members": -1}, "refine_members must be an integer of at least 0"),
         ({"refine_width": 0}, "refine_width must be an integer of at least 1"),
         ({"refine_hub": -0.5}, "refine_hub must be a finite number of at least 0"),
+        ({"refine_memory_pairs": 1.5}, "refine_memory_pairs must be an integer of at least 0"),
+        ({"refine_memory_text": "both"}, "refine_memory_text must be one of query, candidate"),
     ],
 )
 def test_bad_parameters_are_named(parameters, message):

@@ -10,8 +10,9 @@ from torch import tensor
 from torch.nn import functional as F
 
 from xmrank.config import RefineConfig
+from xmrank.rankers.memory import Memory
 from xmrank.rankers.refinement import Refinement
-from xmrank.training.adapters import Pairs, batches, divide, in_batch_loss, learn
+from xmrank.training.adapters import Pairs, apart, batches, divide, in_batch_loss, learn
 
 CPU = torch.device("cpu")
 CONFIG = RefineConfig(members=3, width=8, dropout=0.2, epochs=8, pairs=40, learning_rate=0.02, bank=10, neighbours=3)
@@ -130,6 +131,58 @@ def test_a_bank_holds_adapted_queries_of_different_images_that_the_member_knows(
         torch.testing.assert_close(made.bank[member], seen[member][torch.from_numpy(places)])
         asking = images[owner[places]]
         assert len(set(asking)) == 10 and not set(asking) & set(share)
+
+
+def with_memory(store, images, direction, pairs=None, size=40, seed=0):
+    text = "query" if direction == "t2i" else "candidate"
+    memory = Memory(
+        16,
+        pairs=size or len(Pairs.of(store, images, CPU).owner),
+        images=len(images),
+        bank=10,
+        neighbours=5,
+        scale=10.0,
+        text=text,
+    )
+    made = Refinement(16, members=3, width=8, bank=10, neighbours=3, hub=0.5, memory=memory, recall=0.3)
+    pairs, shares = pairs or Pairs.of(store, images, CPU), divide(images, 3, seed)
+    learn(made, pairs, shares, replace(CONFIG, epochs=1), direction, seed)
+    return made, pairs, shares
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_a_memory_holds_pairs_that_the_seed_draws_and_queries_that_do_not_recall_their_own_image(store, direction):
+    images = store.image_rows("train")
+    made, pairs, _ = with_memory(store, images, direction)
+    memory = made.memory
+    assert len(pairs.owner) > 40
+    torch.testing.assert_close(memory.images.float(), pairs.image, atol=1e-3, rtol=0)
+    places = (memory.captions.float() @ pairs.text.T).argmax(1)
+    assert len(set(places.tolist())) == 40
+    assert memory.owner.tolist() == pairs.owner[places.numpy()].tolist()
+    assert not torch.equal(memory.captions, with_memory(store, images, direction, seed=1)[0].memory.captions)
+    if direction == "i2t":
+        nearest = (memory.bank @ pairs.image.T).max(1)
+        assert torch.allclose(nearest.values, torch.ones(10)) and len(set(nearest.indices.tolist())) == 10
+    else:
+        every = memory.recall(pairs.text, torch.from_numpy(pairs.owner))
+        assert torch.allclose((memory.bank @ every.T).max(1).values, torch.ones(10))
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_a_member_apart_knows_nothing_of_its_share(store, direction):
+    images = store.image_rows("train")
+    made, pairs, shares = with_memory(store, images, direction, size=None)
+    changed = Pairs(pairs.rows, pairs.owner, pairs.image.clone(), pairs.text.clone())
+    hidden = np.isin(images, shares[1])
+    changed.image[torch.from_numpy(hidden)] = -0.25
+    changed.text[torch.from_numpy(hidden[pairs.owner])] = -0.25
+    other, _, _ = with_memory(store, images, direction, pairs=changed, size=None)
+    captions, share = torch.from_numpy(store.text[:20]).float(), shares[1]
+    one, same = (apart(r, 1, share, p, 0) for r, p in ((made, pairs), (other, changed)))
+    for side in (Refinement.queries, lambda r, x: r.candidates(x).embeddings, lambda r, x: r.candidates(x).hubness):
+        assert torch.equal(side(one, captions), side(same, captions))
+    assert not torch.equal(made.memory.recall(captions), other.memory.recall(captions))
 
 
 def test_the_seed_decides_and_nothing_else(store):

@@ -13,8 +13,9 @@ from xmrank.config import RankerConfig, RefineConfig, TrainConfig
 from xmrank.errors import ConfigError
 from xmrank.evaluation import list_metrics
 from xmrank.ranking.scoring import score_lists
+from xmrank.training.adapters import Pairs, apart
 from xmrank.training.checkpoint import load_ranker
-from xmrank.training.courses import Courses, bank_size, refined
+from xmrank.training.courses import Courses, refined, refinement_sizes
 from xmrank.training.data import ListData
 from xmrank.training.loop import make_ranker
 from xmrank.training.train import train
@@ -55,7 +56,7 @@ def courses(mined, direction="i2t", config=CONFIG):
 
 def ranker_of(made, config=CONFIG):
     torch.manual_seed(0)
-    return make_ranker(config, 16, "softmax", bank_size(made.images, config.refine)).eval()
+    return make_ranker(config, 16, "softmax", refinement_sizes(made, config.refine)).eval()
 
 
 def similarity_of(refinement, store, lists, direction, member=slice(None)):
@@ -65,12 +66,31 @@ def similarity_of(refinement, store, lists, direction, member=slice(None)):
     for query, start, stop in zip(lists.queries, lists.offsets[:-1], lists.offsets[1:], strict=True):
         asked = refinement.queries(torch.from_numpy(asking[[query]]))[member]
         seen = refinement.candidates(torch.from_numpy(side[lists.candidates[start:stop]]))
-        found.append(((seen.embeddings[member] @ asked.mT)[..., 0] - seen.hubness[member]).mean(0).numpy())
+        weights = refinement.weights[member] / (1 if member == slice(None) else refinement.weights[member].sum())
+        found.append((weights @ ((seen.embeddings[member] @ asked.mT)[..., 0] - seen.hubness[member])).numpy())
     return np.concatenate(found)
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
-def test_training_lists_are_judged_by_the_member_that_has_not_seen_them(mined, direction):
+def test_training_lists_are_judged_by_what_has_not_seen_them(mined, direction):
+    config = replace(CONFIG, refine=replace(REFINE, recall=0.3, memory_neighbours=5))
+    made = courses(mined, direction, config)
+    ranker = ranker_of(made, config)
+    course = made.of(0, ranker, config.refine)
+    lists = course.train(1).lists
+    owner = lists.queries if direction == "i2t" else mined[0].image_of_caption[lists.queries]
+    pairs = Pairs.of(mined[0], made.images, CPU)
+    expected, in_use = np.empty(len(lists.candidates)), similarity_of(ranker.refinement, mined[0], lists, direction)
+    for member, share in enumerate(course.shares):
+        which = np.repeat(np.isin(owner, share), lists.lengths)
+        one = apart(ranker.refinement, member, share, pairs, 0)
+        expected[which] = similarity_of(one, mined[0], lists, direction)[which]
+    assert np.abs(expected - in_use).max() > 0.05
+    np.testing.assert_allclose(lists.similarity, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_without_a_memory_that_is_one_member(mined, direction):
     made = courses(mined, direction)
     ranker = ranker_of(made)
     course = made.of(0, ranker, REFINE)
@@ -187,6 +207,22 @@ def test_lists_that_need_more_than_a_share_has_are_refused(mined, tmp_path):
         train(replace(config, refine=replace(REFINE, members=11)))
 
 
-@pytest.mark.parametrize(("images", "members", "bank", "expected"), [(100, 3, 50, 50), (100, 3, 90, 66), (7, 0, 9, 0)])
-def test_a_bank_is_no_larger_than_what_every_member_knows(images, members, bank, expected):
-    assert bank_size(np.arange(images), RefineConfig(members=members, bank=bank)) == expected
+@pytest.mark.parametrize(("members", "bank", "expected"), [(3, 50, 50), (3, 90, 80), (0, 9, None)])
+def test_a_bank_is_no_larger_than_what_every_member_knows(mined, members, bank, expected):
+    made = courses(mined)
+    made = replace(made, images=made.images[:120])
+    assert refinement_sizes(made, RefineConfig(members=members, bank=bank)).get("refine_bank") == expected
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_a_memory_has_all_captions_of_the_training_images_or_as_many_as_allowed(mined, direction):
+    made, text = courses(mined, direction), {"i2t": "candidate", "t2i": "query"}[direction]
+    captions = int(np.isin(mined[0].image_of_caption, made.images).sum())
+    for limit, expected in ((10**6, captions), (7, 7)):
+        sizes = refinement_sizes(made, replace(REFINE, recall=0.3, memory=limit))
+        assert sizes == {
+            "refine_bank": 20,
+            "refine_memory_pairs": expected,
+            "refine_memory_images": len(made.images),
+            "refine_memory_text": text,
+        }

@@ -83,13 +83,22 @@ class RefineConfig:
     """How many of them, the most similar to the candidate, count."""
     hub: float = 0.5
     """Weight of the hubness, which is taken off the similarity; 0: not measured."""
+    recall: float = 0.0
+    """Weight of the memory beside the adapters: images are compared with those of the training captions that are most
+    like a caption. 0: none."""
+    memory: int = 20_000
+    """Training captions that are remembered at most, each with its image; drawn by seed where there are more."""
+    memory_neighbours: int = 150
+    """How many of them, the most similar to a caption, count."""
+    memory_scale: float = 10.0
+    """What their cosines are multiplied by in the softmax that weighs them."""
 
     def __post_init__(self) -> None:
         for name, least in (("members", 0), ("bank", 0)):
             at_least(f"--refine.{name}", getattr(self, name), least)
-        for name in ("width", "epochs", "pairs", "neighbours"):
-            at_least(f"--refine.{name}", getattr(self, name), 1)
-        for name in ("noise", "weight_decay", "hub"):
+        for name in ("width", "epochs", "pairs", "neighbours", "memory", "memory_neighbours"):
+            at_least(f"--refine.{name.replace('_', '-')}", getattr(self, name), 1)
+        for name in ("noise", "weight_decay", "hub", "recall", "memory_scale"):
             at_least(f"--refine.{name.replace('_', '-')}", getattr(self, name), 0)
         if self.members == 1:
             raise ConfigError("--refine.members 1: expected 0, or at least 2, for each learns from the others' shares")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from xmrank.rankers.features import ItemFeatures
 from xmrank.rankers.layers import ACTIVATION_FUNCTIONS
+from xmrank.rankers.memory import Memory
 from xmrank.rankers.parameters import RankerParameters
 from xmrank.rankers.refinement import Refinement
 
@@ -34,16 +35,7 @@ class Ranker(nn.Module):
             dropout=parameters.input_dropout,
         )
         self.output_activation = parameters.output_activation
-        self.refinement: Refinement | None = None
-        if parameters.refine_members:
-            self.refinement = Refinement(
-                parameters.dimensions,
-                members=parameters.refine_members,
-                width=parameters.refine_width,
-                bank=parameters.refine_bank,
-                neighbours=parameters.refine_neighbours,
-                hub=parameters.refine_hub,
-            )
+        self.refinement = make_refinement(parameters) if parameters.refine_members else None
         if parameters.residual is None:
             self.residual = None
         elif parameters.residual_learnable:
@@ -157,6 +149,31 @@ class Ranker(nn.Module):
         if self.output_activation is not None:
             output = ACTIVATION_FUNCTIONS[self.output_activation](output)
         return output if self.residual is None else output + self.residual * similarity[..., None]
+
+
+def make_refinement(parameters: RankerParameters) -> Refinement:
+    """The refinement that parameters ask for; nothing is in it yet."""
+    memory = None
+    if parameters.refine_memory_pairs:
+        memory = Memory(
+            parameters.dimensions,
+            pairs=parameters.refine_memory_pairs,
+            images=parameters.refine_memory_images,
+            bank=parameters.refine_bank,
+            neighbours=parameters.refine_memory_neighbours,
+            scale=parameters.refine_memory_scale,
+            text=parameters.refine_memory_text,
+        )
+    return Refinement(
+        parameters.dimensions,
+        members=parameters.refine_members,
+        width=parameters.refine_width,
+        bank=parameters.refine_bank,
+        neighbours=parameters.refine_neighbours,
+        hub=parameters.refine_hub,
+        memory=memory,
+        recall=parameters.refine_recall,
+    )
 
 
 def zero_(layer: nn.Linear | ItemFeatures) -> None:

@@ -50,6 +50,18 @@ class RankerParameters:
     """How many of them, the most similar to a candidate, count."""
     refine_hub: float = 0.5
     """Weight of the hubness."""
+    refine_recall: float = 0.0
+    """Weight of a memory of training pairs beside the members."""
+    refine_memory_pairs: int = 0
+    """Captions in the memory; 0: there is none."""
+    refine_memory_images: int = 0
+    """Images in the memory."""
+    refine_memory_text: str = "query"
+    """Which side of a list captions are: query or candidate."""
+    refine_memory_neighbours: int = 150
+    """Captions that a caption recalls."""
+    refine_memory_scale: float = 10.0
+    """What their cosines are multiplied by in the softmax that weighs them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", _distinct("features", self.features, FEATURES))
@@ -58,10 +70,15 @@ class RankerParameters:
         for name in ("input_norm", "residual_learnable", "zero_init_output"):
             _require_flag(name, getattr(self, name))
         require_rate("input_dropout", self.input_dropout)
-        for name, least in (("members", 0), ("width", 1), ("bank", 0), ("neighbours", 1)):
+        counts = {"members": 0, "width": 1, "bank": 0, "neighbours": 1}
+        of_memory = {"memory_pairs": 0, "memory_images": 0, "memory_neighbours": 1}
+        for name, least in (counts | of_memory).items():
             require_count(f"refine_{name}", getattr(self, f"refine_{name}"), least)
-        if not (_is_number(self.refine_hub) and 0 <= self.refine_hub < math.inf):
-            raise ValueError(f"refine_hub must be a finite number of at least 0, not {self.refine_hub!r}")
+        for name in ("refine_hub", "refine_recall", "refine_memory_scale"):
+            value = getattr(self, name)
+            if not (_is_number(value) and 0 <= value < math.inf):
+                raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
+        require_choice("refine_memory_text", self.refine_memory_text, ("query", "candidate"))
         require_choice("output_activation", self.output_activation, (None, *OUTPUT_ACTIVATIONS))
         if self.residual is not None and not (_is_number(self.residual) and math.isfinite(self.residual)):
             raise ValueError(f"residual must be a finite number or None, not {self.residual!r}")

@@ -1,4 +1,4 @@
-"""A better first stage inside a ranker: residual adapters on both embeddings, and less weight for hubs."""
+"""A better first stage inside a ranker: residual adapters on both embeddings, less weight for hubs, and a memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,17 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xmrank.rankers.memory import Memory
+
 SIDES = ("query", "candidate")
 MATRICES = ("inner", "inner_bias", "outer", "outer_bias")
 
 
 @dataclass(frozen=True)
-class Adapted:
-    """Candidates as every member sees them.
+class Seen:
+    """Candidates as every view sees them.
 
     Attributes:
-        embeddings: unit length, [members, items, d].
-        hubness: what a member takes off each candidate's cosine, [members, items].
+        embeddings: unit length, [views, items, d].
+        hubness: what a view takes off each candidate's cosine, [views, items].
     """
 
     embeddings: Tensor
@@ -25,14 +27,16 @@ class Adapted:
 
 
 class Refinement(nn.Module):
-    """A similarity of adapted embeddings, in which hubs count less.
+    """A similarity of several views of the embeddings, in which hubs count less.
 
-    Definition: the mean over members of a(q)·b(c) − hub · h(c). The adapters are a(x) = (x + B·gelu(A·x)) at unit
-    length, and b likewise with matrices of its own. h(c) is the mean of the largest `neighbours` values of a(p)·b(c)
-    over a bank of training queries p: a candidate that is near many queries says less about each of them.
+    Definition: the sum over views of w · (a(q)·b(c) − hub · h(c)). The views are the members, each with the weight
+    1 / members, where a(x) = (x + B·gelu(A·x)) at unit length is an adapter, and b likewise with matrices of its own;
+    and with the weight ``recall`` the memory, if there is one (`Memory`). h(c) is the mean of the largest
+    ``neighbours`` values of a(p)·b(c) over a bank of training queries p: a candidate that is near many queries says
+    less about each of them.
 
     The weights are buffers: they are learned before the ranker (`xmrank.training.adapters`) and then stay as they are.
-    A module that nothing was loaded into has adapters that change nothing and an empty bank.
+    A module that nothing was loaded into has adapters that change nothing and empty banks.
 
     Sources: the correction, Conneau et al., "Word translation without parallel data", ICLR 2018, eq. 5 (CSLS); with a
         bank of training queries, Bogolin et al., "Cross modal retrieval with querybank normalisation", CVPR 2022.
@@ -40,9 +44,21 @@ class Refinement(nn.Module):
 
     bank: Tensor
 
-    def __init__(self, dimensions: int, *, members: int, width: int, bank: int, neighbours: int, hub: float) -> None:
+    def __init__(
+        self,
+        dimensions: int,
+        *,
+        members: int,
+        width: int,
+        bank: int,
+        neighbours: int,
+        hub: float,
+        memory: Memory | None = None,
+        recall: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.members, self.neighbours, self.hub = members, neighbours, hub
+        self.members, self.width, self.neighbours, self.hub = members, width, neighbours, hub
+        self.memory, self.recall = memory, recall
         shapes = {
             "inner": (members, dimensions, width),
             "inner_bias": (members, 1, width),
@@ -54,29 +70,57 @@ class Refinement(nn.Module):
                 self.register_buffer(f"{side}_{name}", torch.zeros(shapes[name]))
         self.register_buffer("bank", torch.zeros(members, bank, dimensions))
 
-    def queries(self, x: Tensor) -> Tensor:
-        """Queries as every member sees them, [items, d] → [members, items, d]."""
-        return self._adapt("query", x)
+    @property
+    def weights(self) -> Tensor:
+        """w of every view, [views]."""
+        weights = [1 / self.members] * self.members + [self.recall] * (self.memory is not None)
+        return torch.tensor(weights, dtype=self.bank.dtype, device=self.bank.device)
 
-    def candidates(self, x: Tensor) -> Adapted:
-        """Candidates as every member sees them, [items, d]."""
-        embeddings = self._adapt("candidate", x)
-        count = min(self.neighbours, self.bank.shape[1])
+    def adapted(self, side: str, x: Tensor) -> Tensor:
+        """What the members make of a side's embeddings, [items, d] → [members, items, d]."""
+        return adapt(x.to(self.bank.dtype), [getattr(self, f"{side}_{name}") for name in MATRICES])
+
+    def queries(self, x: Tensor) -> Tensor:
+        """Queries as every view sees them, [items, d] → [views, items, d]."""
+        seen = self.adapted("query", x)
+        return seen if self.memory is None else torch.cat([seen, self.memory.queries(x.to(seen.dtype))[None]])
+
+    def candidates(self, x: Tensor) -> Seen:
+        """Candidates as every view sees them, [items, d]."""
+        seen, banks = self.adapted("candidate", x), self.bank
+        if self.memory is not None:
+            seen = torch.cat([seen, self.memory.candidates(x.to(seen.dtype))[None]])
+            banks = torch.cat([banks, self.memory.bank[None]])
+        count = min(self.neighbours, banks.shape[1])
         if not count or not self.hub:
-            return Adapted(embeddings, embeddings.new_zeros(embeddings.shape[:2]))
-        near = (embeddings @ self.bank.transpose(1, 2)).topk(count, -1, sorted=False).values
-        return Adapted(embeddings, self.hub * near.mean(-1))
+            return Seen(seen, seen.new_zeros(seen.shape[:2]))
+        near = (seen @ banks.transpose(1, 2)).topk(count, -1, sorted=False).values
+        return Seen(seen, self.hub * near.mean(-1))
 
     def forward(self, query: Tensor, candidates: Tensor) -> Tensor:
         """The similarity, [lists, items], of query [lists, d] and candidates [lists, items, d]."""
         lists, items, dimensions = candidates.shape
         asked, found = self.queries(query), self.candidates(candidates.reshape(-1, dimensions))
-        embeddings = found.embeddings.view(self.members, lists, items, dimensions)
+        embeddings = found.embeddings.view(-1, lists, items, dimensions)
         cosine = (embeddings @ asked[..., None]).squeeze(-1)
-        return (cosine - found.hubness.view(self.members, lists, items)).mean(0)
+        return torch.einsum("v,vli->li", self.weights, cosine - found.hubness.view(-1, lists, items))
 
-    def _adapt(self, side: str, x: Tensor) -> Tensor:
-        return adapt(x.to(self.bank.dtype), [getattr(self, f"{side}_{name}") for name in MATRICES])
+    def apart(self, member: int, images: Tensor) -> "Refinement":
+        """One member, and the memory without the captions of some images; the memory's bank is empty."""
+        memory = self.memory.without(images) if self.memory is not None else None
+        made = Refinement(
+            self.bank.shape[2],
+            members=1,
+            width=self.width,
+            bank=self.bank.shape[1],
+            neighbours=self.neighbours,
+            hub=self.hub,
+            memory=memory,
+            recall=self.recall,
+        ).to(self.bank.device)
+        for name in ("bank", *(f"{side}_{matrix}" for side in SIDES for matrix in MATRICES)):
+            getattr(made, name).copy_(getattr(self, name)[member : member + 1])
+        return made
 
 
 def adapt(x: Tensor, matrices: Sequence[Tensor], drop: float = 0.0) -> Tensor:

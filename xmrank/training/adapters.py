@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from xmrank.candidates.pool import captions_of
 from xmrank.config import Direction, RefineConfig
 from xmrank.embedding import EmbeddingStore
-from xmrank.rankers.refinement import MATRICES, Refinement, adapt
+from xmrank.rankers.memory import Memory
+from xmrank.rankers.refinement import MATRICES, SIDES, Refinement, adapt
 from xmrank.training.history import one_cycle
 
 SHARES_STREAM = 0x5A4E5
@@ -20,6 +21,8 @@ PAIRS_STREAM = 0x9A125
 """Separates the order of the pairs."""
 BANK_STREAM = 0xBA2C
 """Separates the choice of the bank."""
+MEMORY_STREAM = 0x3E302
+"""Separates the choice of the captions that are remembered."""
 ASKS: dict[Direction, tuple[str, str]] = {"i2t": ("image", "text"), "t2i": ("text", "image")}
 """The sides of the query and of the candidates."""
 Adapter = list[Tensor]
@@ -85,10 +88,12 @@ def learn(
         optimizer.zero_grad(set_to_none=True)
         in_batch_loss(pairs, captions, adapters, config).backward()
         optimizer.step()
-    for part, side in zip(("query", "candidate"), ASKS[direction], strict=True):
+    for part, side in zip(SIDES, ASKS[direction], strict=True):
         for name, matrix in zip(MATRICES, adapters[side], strict=True):
             getattr(refinement, f"{part}_{name}").copy_(matrix.detach())
     refinement.bank.copy_(bank(refinement, pairs, shares, direction, seed))
+    if refinement.memory is not None:
+        remember(refinement.memory, pairs, seed)
 
 
 def starting_adapter(refinement: Refinement) -> Adapter:
@@ -143,14 +148,51 @@ def bank(refinement: Refinement, pairs: Pairs, shares: Sequence[np.ndarray], dir
     own query is never among them.
     """
     size = refinement.bank.shape[1]
-    rows = []
+    seen = []
     for member, share in enumerate(shares):
-        generator = np.random.default_rng([seed, BANK_STREAM, member])
-        known = np.flatnonzero(~np.isin(pairs.rows[pairs.owner], share))
-        captions = generator.permutation(known)
-        one_each = np.unique(pairs.owner[captions], return_index=True)[1]
-        captions = generator.permutation(captions[one_each])[:size]
-        rows.append(captions if direction == "t2i" else pairs.owner[captions])
-    side = pairs.text if direction == "t2i" else pairs.image
-    seen = [refinement.queries(side[torch.from_numpy(r).to(side.device)])[m] for m, r in enumerate(rows)]
+        captions = asking(pairs, share, size, np.random.default_rng([seed, BANK_STREAM, member]))
+        seen.append(refinement.adapted("query", query_side(pairs, captions, direction))[member])
     return torch.stack(seen)
+
+
+def asking(pairs: Pairs, share: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Captions for a bank, one an image, of none of the share's images; int64 [size]."""
+    captions = generator.permutation(np.flatnonzero(~np.isin(pairs.rows[pairs.owner], share)))
+    one_each = np.unique(pairs.owner[captions], return_index=True)[1]
+    return generator.permutation(captions[one_each])[:size]
+
+
+def query_side(pairs: Pairs, captions: np.ndarray, direction: Direction) -> Tensor:
+    """The embeddings of captions, or of their images, whichever ask in a direction; [captions, d]."""
+    side, places = (pairs.text, captions) if direction == "t2i" else (pairs.image, pairs.owner[captions])
+    return side[torch.from_numpy(places).to(side.device)]
+
+
+def remember(memory: Memory, pairs: Pairs, seed: int) -> None:
+    """Fill a memory with the pairs, or with as many as it holds, drawn by seed; and its bank."""
+    generator = np.random.default_rng([seed, MEMORY_STREAM])
+    captions = np.sort(generator.permutation(len(pairs.owner))[: len(memory.captions)])
+    memory.captions.copy_(pairs.text[torch.from_numpy(captions).to(pairs.text.device)])
+    memory.images.copy_(pairs.image)
+    memory.owner.copy_(torch.from_numpy(pairs.owner[captions]))
+    fill_bank(memory, pairs, np.empty(0, np.int64), [seed, MEMORY_STREAM])
+
+
+@torch.no_grad()
+def fill_bank(memory: Memory, pairs: Pairs, share: np.ndarray, stream: Sequence[int]) -> None:
+    """Training queries as a memory sees them, none of the share; a caption does not recall its own image."""
+    captions = asking(pairs, share, len(memory.bank), np.random.default_rng(stream))
+    if memory.text == "query":
+        own = torch.from_numpy(pairs.owner[captions]).to(memory.owner.device)
+        memory.bank.copy_(memory.recall(query_side(pairs, captions, "t2i"), own))
+    else:
+        memory.bank.copy_(query_side(pairs, captions, "i2t"))
+
+
+def apart(refinement: Refinement, member: int, share: np.ndarray, pairs: Pairs, seed: int) -> Refinement:
+    """What ranks the training lists of a member's share: that member, and a memory that knows nothing of the share."""
+    images = torch.from_numpy(np.flatnonzero(np.isin(pairs.rows, share)))
+    made = refinement.apart(member, images.to(refinement.bank.device))
+    if made.memory is not None:
+        fill_bank(made.memory, pairs, share, [seed, MEMORY_STREAM, member])
+    return made

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from xmrank.candidates import images_of
 from xmrank.candidates.mine import STAGE as MINE
-from xmrank.candidates.pool import make_pool
+from xmrank.candidates.pool import captions_of, make_pool
 from xmrank.candidates.splits import Part
 from xmrank.config import Direction, MineConfig, RefineConfig, TrainConfig
 from xmrank.embedding import EmbeddingStore
 from xmrank.rankers import Ranker
 from xmrank.stage import read_manifest
-from xmrank.training.adapters import Pairs, divide, learn
+from xmrank.training.adapters import Pairs, apart, divide, learn
 from xmrank.training.data import ListData
 from xmrank.training.fresh import Drawer
 from xmrank.training.refined import Table
@@ -118,8 +118,9 @@ class Courses:
         tables = []
         for member, share in enumerate(shares):
             pool = make_pool(drawer.store, Part("train", "", share), drawer.direction)
-            rows, its = (np.sort(pool.queries), np.sort(pool.gallery)), slice(member, member + 1)
-            tables.append(Table.of(refinement, self.train.queries, self.train.gallery, *rows, its))
+            rows = np.sort(pool.queries), np.sort(pool.gallery)
+            knows_none = apart(refinement, member, share, pairs, seed)
+            tables.append(Table.of(knows_none, self.train.queries, self.train.gallery, *rows))
         return Course(self.train, refined(ranker, self.selection), seed, drawer, shares, Table.join(tables))
 
 
@@ -148,7 +149,18 @@ def check_draws(lists: Path, store: EmbeddingStore, direction: Direction, config
         Drawer(store, direction, mining_of(lists), config).check(shares)
 
 
-def bank_size(images: Sequence[int] | np.ndarray, config: RefineConfig) -> int:
-    """Queries of a member's bank: as many as configured, or one for every image that all members learn from."""
-    largest_share = -(-len(images) // max(config.members, 1))
-    return min(config.bank, len(images) - largest_share)
+def refinement_sizes(courses: Courses, config: RefineConfig) -> dict[str, int | str]:
+    """Parameters of a ranker's refinement that follow from what it learns from; none without members.
+
+    A bank has as many queries as configured, or one for every image that all members learn from.
+    """
+    if not config.members or courses.drawer is None:
+        return {}
+    images = len(courses.images)
+    sizes: dict[str, int | str] = {"refine_bank": min(config.bank, images - -(-images // config.members))}
+    if config.recall:
+        captions = len(captions_of(courses.drawer.store, courses.images)[0])
+        text = "query" if courses.drawer.direction == "t2i" else "candidate"
+        pairs = min(config.memory, captions)
+        sizes |= {"refine_memory_pairs": pairs, "refine_memory_images": images, "refine_memory_text": text}
+    return sizes

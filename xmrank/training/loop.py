@@ -1,7 +1,7 @@
 """The training of rankers: plain torch, resumable at every validation, the same alone, stacked and under DDP."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +17,7 @@ from xmrank.evaluation import list_metrics, mean_over_queries
 from xmrank.files import write_json
 from xmrank.rankers import RANKERS, Ranker, build
 from xmrank.training.checkpoint import load_state, read_meta, save_ranker, save_state
-from xmrank.training.courses import Course, Courses, bank_size
+from xmrank.training.courses import Course, Courses, refinement_sizes
 from xmrank.training.data import ListData, SideBySide
 from xmrank.training.groups import Group
 from xmrank.training.history import Epoch, Plan, Progress
@@ -31,6 +31,9 @@ TOGETHER = 64
 """Batches whose metrics are computed in one go."""
 STACK_LIMIT = 64
 """Models of one stack at most."""
+
+REFINE_PARAMETERS = ("members", "width", "neighbours", "hub", "recall", "memory_neighbours", "memory_scale")
+"""Settings of the refinement that a ranker keeps; the others are of its learning."""
 
 OnEpoch = Callable[[Trial, Epoch, float], object]
 
@@ -125,8 +128,8 @@ def enrol(trial: Trial, material: Material) -> Pupil:
     """A trial at its start, or where an earlier run left it."""
     torch.manual_seed(trial.seed)
     config, courses = material.config, material.courses
-    bank = bank_size(courses.images, config.refine)
-    ranker = make_ranker(config, courses.train.queries.shape[1], trial.loss, bank).to(courses.train.device)
+    sizes = refinement_sizes(courses, config.refine)
+    ranker = make_ranker(config, courses.train.queries.shape[1], trial.loss, sizes).to(courses.train.device)
     pupil = Pupil(trial, ranker, courses.of(trial.seed, ranker, config.refine), Progress(), {}, {})
     state = trial.directory(material.output) / STATE
     if state.exists():
@@ -179,14 +182,16 @@ def graduate(pupil: Pupil, material: Material) -> None:
     (directory / STATE).unlink(missing_ok=True)
 
 
-def make_ranker(config: TrainConfig, dimensions: int, loss: str, bank: int = 0) -> Ranker:
+def make_ranker(
+    config: TrainConfig, dimensions: int, loss: str, sizes: Mapping[str, int | str] | None = None
+) -> Ranker:
     """The configured ranker; settings that its kind does not have are not passed on, levels only with an ordinal loss.
 
     Args:
         config: the settings.
         dimensions: of an embedding.
         loss: it is to be trained with.
-        bank: size of the refinement's banks.
+        sizes: further parameters, of the refinement.
 
     Raises:
         ValueError: a setting that the ranker refuses.
@@ -196,8 +201,7 @@ def make_ranker(config: TrainConfig, dimensions: int, loss: str, bank: int = 0) 
     if loss != ORDINAL:
         settings["levels"] = 1
     if config.refine.members:
-        shape = {name: getattr(config.refine, name) for name in ("members", "width", "neighbours", "hub")}
-        settings |= {f"refine_{name}": value for name, value in {**shape, "bank": bank}.items()}
+        settings |= {f"refine_{name}": getattr(config.refine, name) for name in REFINE_PARAMETERS} | dict(sizes or {})
     return build(config.ranker.name, dimensions=dimensions, **settings)
 
 

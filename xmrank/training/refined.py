@@ -16,13 +16,14 @@ BLOCK = 4096
 
 @dataclass(frozen=True)
 class Table:
-    """Queries and candidates as some members of a refinement see them.
+    """Queries and candidates as the views of a refinement see them.
 
     Attributes:
         query_rows, candidate_rows: rows of the store that are here, int64, ascending.
-        queries: [members, queries, d].
-        candidates: [members, candidates, d].
-        hubness: [members, candidates].
+        queries: [views, queries, d].
+        candidates: [views, candidates, d].
+        hubness: [views, candidates].
+        weights: [views].
     """
 
     query_rows: np.ndarray
@@ -30,6 +31,7 @@ class Table:
     queries: Tensor
     candidates: Tensor
     hubness: Tensor
+    weights: Tensor
 
     @classmethod
     @torch.no_grad()
@@ -40,29 +42,28 @@ class Table:
         gallery: Tensor,
         query_rows: np.ndarray,
         candidate_rows: np.ndarray,
-        members: slice = slice(None),
     ) -> "Table":
         """The table of some rows.
 
         Args:
-            refinement: all its members compute; the chosen ones are kept.
+            refinement: its views compute.
             queries, gallery: both sides of the store, [rows, d].
             query_rows, candidate_rows: ascending.
-            members: which ones.
         """
-        asked = [refinement.queries(queries[part])[members] for part in blocks(query_rows)]
+        asked = [refinement.queries(queries[part]) for part in blocks(query_rows)]
         found = [refinement.candidates(gallery[part]) for part in blocks(candidate_rows)]
         return cls(
             query_rows,
             candidate_rows,
             torch.cat(asked, 1),
-            torch.cat([part.embeddings[members] for part in found], 1),
-            torch.cat([part.hubness[members] for part in found], 1),
+            torch.cat([part.embeddings for part in found], 1),
+            torch.cat([part.hubness for part in found], 1),
+            refinement.weights,
         )
 
     @classmethod
     def join(cls, tables: "Sequence[Table]") -> "Table":
-        """Tables of different rows as one."""
+        """Tables of different rows, but of views that weigh the same, as one."""
         query_rows, candidate_rows = (
             np.concatenate([getattr(t, name) for t in tables]) for name in ("query_rows", "candidate_rows")
         )
@@ -73,17 +74,18 @@ class Table:
             torch.cat([t.queries for t in tables], 1)[:, by_query],
             torch.cat([t.candidates for t in tables], 1)[:, by_candidate],
             torch.cat([t.hubness for t in tables], 1)[:, by_candidate],
+            tables[0].weights,
         )
 
     def refine(self, lists: Lists) -> Lists:
-        """Lists of rows that are here, their similarities the members' mean."""
+        """Lists of rows that are here, their similarities the views' weighted sum."""
         asked = np.repeat(np.searchsorted(self.query_rows, lists.queries), lists.lengths)
         found = np.searchsorted(self.candidate_rows, lists.candidates)
         parts = [np.empty(0, np.float32)]
         for start in range(0, len(found), BLOCK):
             q, c = (torch.from_numpy(places[start : start + BLOCK]) for places in (asked, found))
             cosine = torch.linalg.vecdot(self.queries[:, q], self.candidates[:, c])
-            parts.append((cosine - self.hubness[:, c]).mean(0).cpu().numpy())
+            parts.append((self.weights @ (cosine - self.hubness[:, c])).cpu().numpy())
         return replace(lists, similarity=np.concatenate(parts))
 
 
