@@ -53,7 +53,7 @@ def test_members_are_averaged(lists):
     for member in range(2):
         one = Refinement(6, members=1, width=3, bank=4, neighbours=2, hub=0.5).double()
         for name, value in one.named_buffers():
-            value.copy_(getattr(both, name)[member : member + 1])
+            value.copy_(both.weights if name == "weights" else getattr(both, name)[member : member + 1])
         alone.append(one(query, candidates))
     torch.testing.assert_close(both(query, candidates), (alone[0] + alone[1]) / 2)
     assert not torch.allclose(*alone, atol=0.01)
@@ -106,6 +106,19 @@ def test_the_memory_is_one_more_view_with_a_weight_and_a_bank_of_its_own(text):
     torch.testing.assert_close(both(query, candidates), members(query, candidates) + 0.3 * recalled)
 
 
+def test_views_weigh_what_they_were_taught_to():
+    memory = remembering("candidate", bank=1).float()
+    made = Refinement(2, members=2, width=1, bank=1, neighbours=1, hub=0.5, memory=memory)
+    made.weights.copy_(tensor([[0.8, 0.6], [0.4, -0.2]]))
+    made.bank.copy_(tensor([[[1.0, 0.0]], [[0.0, 1.0]]]))
+    made.memory.bank.copy_(tensor([[-1.0, 0.0]]))
+    query, candidate = tensor([[0.6, 0.8]]), tensor([[0.28, 0.96]])
+    recalled = made.memory.recall(candidate)[0]
+    members = 0.8 * (0.6 * 0.28 + 0.8 * 0.96) - 0.6 * (0.28 + 0.96) / 2
+    memory = 0.4 * (0.6 * recalled[0] + 0.8 * recalled[1]) + 0.2 * -recalled[0]
+    torch.testing.assert_close(made(query, candidate[None])[0, 0], members + memory)
+
+
 def test_a_member_apart_has_the_memory_without_some_images():
     memory = remembering()
     both = Refinement(2, members=2, width=3, bank=2, neighbours=1, hub=0.5, memory=memory, recall=0.3).double()
@@ -118,7 +131,7 @@ def test_a_member_apart_has_the_memory_without_some_images():
     assert torch.equal(one.query_inner[0], both.query_inner[1].float()) and torch.equal(
         one.bank[0], both.bank[1].float()
     )
-    assert not one.memory.bank.any()
+    assert not one.memory.bank.any() and torch.equal(one.weights, both.weights.float())
 
 
 def test_one_that_nothing_was_loaded_into_gives_the_cosine(lists):
@@ -173,7 +186,8 @@ def test_a_memory_is_kept_with_the_ranker_in_half_precision():
     state = ranker.state_dict()
     assert (state["refinement.memory.captions"].shape, state["refinement.memory.images"].shape) == ((5, 6), (2, 6))
     assert state["refinement.memory.captions"].dtype == torch.half
-    assert (ranker.refinement.recall, ranker.refinement.memory.text) == (0.3, "candidate")
+    assert state["refinement.weights"].tolist() == [[1.0, 0.5], pytest.approx([0.3, 0.15])]
+    assert ranker.refinement.memory.text == "candidate"
     again = build(ranker.name, **ranker.parameters_)
     again.load_state_dict(state)
     assert again.refinement.memory.neighbours == 150

@@ -62,12 +62,15 @@ def ranker_of(made, config=CONFIG):
 def similarity_of(refinement, store, lists, direction, member=slice(None)):
     """The refinement's similarity of every item, computed one list at a time, by the members that are chosen."""
     asking, side = (store.image, store.text) if direction == "i2t" else (store.text, store.image)
+    w, u = (weights[member] for weights in refinement.view_weights)
+    if member != slice(None):
+        w, u = w * refinement.members, u * refinement.members
     found = []
     for query, start, stop in zip(lists.queries, lists.offsets[:-1], lists.offsets[1:], strict=True):
         asked = refinement.queries(torch.from_numpy(asking[[query]]))[member]
         seen = refinement.candidates(torch.from_numpy(side[lists.candidates[start:stop]]))
-        weights = refinement.weights[member] / (1 if member == slice(None) else refinement.weights[member].sum())
-        found.append((weights @ ((seen.embeddings[member] @ asked.mT)[..., 0] - seen.hubness[member])).numpy())
+        cosine = (seen.embeddings[member] @ asked.mT)[..., 0]
+        found.append((w @ cosine - u @ seen.hubness[member]).numpy())
     return np.concatenate(found)
 
 
@@ -87,6 +90,31 @@ def test_training_lists_are_judged_by_what_has_not_seen_them(mined, direction):
         expected[which] = similarity_of(one, mined[0], lists, direction)[which]
     assert np.abs(expected - in_use).max() > 0.05
     np.testing.assert_allclose(lists.similarity, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_learned_weights_rank_training_and_selection_lists(mined, direction):
+    plain = replace(CONFIG, refine=replace(REFINE, recall=0.3, memory_neighbours=5))
+    config = replace(plain, refine=replace(plain.refine, weigh=True))
+    made = courses(mined, direction, config)
+    ranker, same = ranker_of(made, config), ranker_of(made, config)
+    course, unweighed = made.of(0, ranker, config.refine), made.of(0, same, plain.refine)
+    weights = ranker.refinement.weights
+    assert weights[0, 0] == 1 and not torch.allclose(weights, same.refinement.weights, atol=0.01)
+    assert torch.equal(ranker.refinement.bank, same.refinement.bank)
+    selection = course.selection.lists
+    np.testing.assert_allclose(
+        selection.similarity, similarity_of(ranker.refinement, mined[0], selection, direction), atol=1e-5
+    )
+    lists, before = course.train(1).lists, unweighed.train(1).lists
+    assert np.array_equal(lists.candidates, before.candidates)
+    assert np.abs(lists.similarity - before.similarity).max() > 0.01
+    pairs = Pairs.of(mined[0], made.images, CPU)
+    owner = lists.queries if direction == "i2t" else mined[0].image_of_caption[lists.queries]
+    which = np.repeat(np.isin(owner, course.shares[0]), lists.lengths)
+    one = apart(ranker.refinement, 0, course.shares[0], pairs, 0)
+    expected = similarity_of(one, mined[0], lists, direction)
+    np.testing.assert_allclose(lists.similarity[which], expected[which], atol=1e-5)
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])

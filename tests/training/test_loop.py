@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,6 +108,38 @@ def test_losses_of_one_seed_start_from_the_same_weights(tmp_path):
     config = settings(epochs=1, learning_rate=STANDSTILL)
     starts = [train_toy(tmp_path / name, config, Trial(name, "i2t", 4))[0] for name in ("listnet", "ranknet")]
     assert_equal_weights(*starts)
+
+
+RESIDUAL = RankerConfig(features=("cosine",), width=8, heads=2, feed_forward=8, residual=20.0, zero_init_output=True)
+
+
+def test_a_start_that_training_does_not_better_is_kept(tmp_path):
+    """Labels that say the opposite of the similarity: whatever is learned from them, selection prefers the start."""
+    data, selection = toy_data(30), toy_data(20, seed=1)
+    data = replace(data, lists=replace(data.lists, similarity=-data.lists.similarity))
+    config = settings(epochs=2, ranker=RESIDUAL, learning_rate=0.05, validate_start=True)
+    told = []
+    run = {"data": data, "selection": selection, "on_epoch": lambda epoch, seconds: told.append(epoch["epoch"])}
+    weights, history = train_toy(tmp_path / "start", config, **run)
+    assert [epoch["epoch"] for epoch in history["epochs"]] == told == [0, 1, 2]
+    assert "train_loss" not in history["epochs"][0] and "train_loss" in history["epochs"][1]
+    assert history["best_epoch"] == 0 and not weights["output.weight"].any()
+    later, history = train_toy(tmp_path / "none", replace(config, validate_start=False), **run)
+    assert history["best_epoch"] == 1 and later["output.weight"].any()
+
+
+def test_a_training_that_was_killed_after_its_first_validation_goes_on_to_the_same_end(tmp_path):
+    config = settings(epochs=2, ranker=RESIDUAL, validate_start=True)
+    expected, history = train_toy(tmp_path / "undisturbed", config)
+
+    def stop(epoch, seconds):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_toy(tmp_path / "killed", config, on_epoch=stop)
+    weights, again = train_toy(tmp_path / "killed", config)
+    assert_equal_weights(weights, expected)
+    assert again == history and [epoch["epoch"] for epoch in again["epochs"]] == [0, 1, 2]
 
 
 def test_every_epoch_is_told_once_with_its_seconds(tmp_path):

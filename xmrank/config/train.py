@@ -92,6 +92,9 @@ class RefineConfig:
     """How many of them, the most similar to a caption, count."""
     memory_scale: float = 10.0
     """What their cosines are multiplied by in the softmax that weighs them."""
+    weigh: bool = False
+    """Learn --refine.hub and --refine.recall, and the hubness of the memory apart from that of the adapters, from lists
+    drawn for training; the values given are the start."""
 
     def __post_init__(self) -> None:
         for name, least in (("members", 0), ("bank", 0)):
@@ -164,6 +167,9 @@ class TrainConfig:
     """Epochs between validations, after each of which the state is saved."""
     validate_every_steps: int | None = None
     """Steps between validations, instead of epochs."""
+    validate_start: bool = False
+    """Validate before the first step too: with --ranker.residual and --ranker.zero-init-output, what is kept then ranks
+    the selection lists no worse than its first stage."""
     patience: int | None = None
     """Stop after this many validations without a better one; None: train all epochs."""
     workers: int = 0

@@ -19,7 +19,7 @@ class Seen:
 
     Attributes:
         embeddings: unit length, [views, items, d].
-        hubness: what a view takes off each candidate's cosine, [views, items].
+        hubness: [views, items].
     """
 
     embeddings: Tensor
@@ -29,19 +29,21 @@ class Seen:
 class Refinement(nn.Module):
     """A similarity of several views of the embeddings, in which hubs count less.
 
-    Definition: the sum over views of w · (a(q)·b(c) − hub · h(c)). The views are the members, each with the weight
-    1 / members, where a(x) = (x + B·gelu(A·x)) at unit length is an adapter, and b likewise with matrices of its own;
-    and with the weight ``recall`` the memory, if there is one (`Memory`). h(c) is the mean of the largest
-    ``neighbours`` values of a(p)·b(c) over a bank of training queries p: a candidate that is near many queries says
-    less about each of them.
+    Definition: the sum over views of w · a(q)·b(c) − u · h(c). The views are the members, where a(x) =
+    (x + B·gelu(A·x)) at unit length is an adapter, and b likewise with matrices of its own, and the memory, if there is
+    one (`Memory`). h(c) is the mean of the largest ``neighbours`` values of a(p)·b(c) over a bank of training queries
+    p: a candidate that is near many queries says less about each of them. The members share one w and one u equally; at
+    the start w is 1 and u is ``hub``, and for the memory ``recall`` and ``recall`` · ``hub``.
 
-    The weights are buffers: they are learned before the ranker (`xmrank.training.adapters`) and then stay as they are.
+    All values are buffers: they are learned before the ranker (`xmrank.training.adapters`) and then stay as they are.
     A module that nothing was loaded into has adapters that change nothing and empty banks.
 
     Sources: the correction, Conneau et al., "Word translation without parallel data", ICLR 2018, eq. 5 (CSLS); with a
         bank of training queries, Bogolin et al., "Cross modal retrieval with querybank normalisation", CVPR 2022.
     """
 
+    weights: Tensor
+    """w and u of the members, then those of the memory, [2, 2]."""
     bank: Tensor
 
     def __init__(
@@ -57,8 +59,8 @@ class Refinement(nn.Module):
         recall: float = 0.0,
     ) -> None:
         super().__init__()
-        self.members, self.width, self.neighbours, self.hub = members, width, neighbours, hub
-        self.memory, self.recall = memory, recall
+        self.members, self.width, self.neighbours, self.memory = members, width, neighbours, memory
+        self.register_buffer("weights", torch.tensor([[1.0, hub], [recall, recall * hub]]))
         shapes = {
             "inner": (members, dimensions, width),
             "inner_bias": (members, 1, width),
@@ -71,10 +73,11 @@ class Refinement(nn.Module):
         self.register_buffer("bank", torch.zeros(members, bank, dimensions))
 
     @property
-    def weights(self) -> Tensor:
-        """w of every view, [views]."""
-        weights = [1 / self.members] * self.members + [self.recall] * (self.memory is not None)
-        return torch.tensor(weights, dtype=self.bank.dtype, device=self.bank.device)
+    def view_weights(self) -> Tensor:
+        """w and u of every view, [2, views]."""
+        shares = torch.ones(self.members, device=self.weights.device, dtype=self.weights.dtype) / self.members
+        members = self.weights[0, :, None] * shares
+        return members if self.memory is None else torch.cat([members, self.weights[1, :, None]], 1)
 
     def adapted(self, side: str, x: Tensor) -> Tensor:
         """What the members make of a side's embeddings, [items, d] → [members, items, d]."""
@@ -92,10 +95,10 @@ class Refinement(nn.Module):
             seen = torch.cat([seen, self.memory.candidates(x.to(seen.dtype))[None]])
             banks = torch.cat([banks, self.memory.bank[None]])
         count = min(self.neighbours, banks.shape[1])
-        if not count or not self.hub:
+        if not count:
             return Seen(seen, seen.new_zeros(seen.shape[:2]))
         near = (seen @ banks.transpose(1, 2)).topk(count, -1, sorted=False).values
-        return Seen(seen, self.hub * near.mean(-1))
+        return Seen(seen, near.mean(-1))
 
     def forward(self, query: Tensor, candidates: Tensor) -> Tensor:
         """The similarity, [lists, items], of query [lists, d] and candidates [lists, items, d]."""
@@ -103,7 +106,9 @@ class Refinement(nn.Module):
         asked, found = self.queries(query), self.candidates(candidates.reshape(-1, dimensions))
         embeddings = found.embeddings.view(-1, lists, items, dimensions)
         cosine = (embeddings @ asked[..., None]).squeeze(-1)
-        return torch.einsum("v,vli->li", self.weights, cosine - found.hubness.view(-1, lists, items))
+        of_cosine, of_hubness = self.view_weights
+        hubness = found.hubness.view(-1, lists, items)
+        return torch.tensordot(of_cosine, cosine, 1) - torch.tensordot(of_hubness, hubness, 1)
 
     def apart(self, member: int, images: Tensor) -> "Refinement":
         """One member, and the memory without the captions of some images; the memory's bank is empty."""
@@ -114,10 +119,10 @@ class Refinement(nn.Module):
             width=self.width,
             bank=self.bank.shape[1],
             neighbours=self.neighbours,
-            hub=self.hub,
+            hub=0.0,
             memory=memory,
-            recall=self.recall,
         ).to(self.bank.device)
+        made.weights.copy_(self.weights)
         for name in ("bank", *(f"{side}_{matrix}" for side in SIDES for matrix in MATRICES)):
             getattr(made, name).copy_(getattr(self, name)[member : member + 1])
         return made

@@ -20,6 +20,7 @@ from xmrank.training.adapters import Pairs, apart, divide, learn
 from xmrank.training.data import ListData
 from xmrank.training.fresh import Drawer
 from xmrank.training.refined import Table
+from xmrank.training.weighing import weigh
 
 
 @dataclass
@@ -121,7 +122,11 @@ class Courses:
             rows = np.sort(pool.queries), np.sort(pool.gallery)
             knows_none = apart(refinement, member, share, pairs, seed)
             tables.append(Table.of(knows_none, self.train.queries, self.train.gallery, *rows))
-        return Course(self.train, refined(ranker, self.selection), seed, drawer, shares, Table.join(tables))
+        table = Table.join(tables)
+        if config.weigh:
+            weigh(refinement, table, drawer(shares, seed, epoch=0))
+            table = replace(table, weights=refinement.weights[: len(table.queries)].T)
+        return Course(self.train, refined(ranker, self.selection), seed, drawer, shares, table)
 
 
 def refined(ranker: Ranker, data: ListData) -> ListData:

@@ -146,19 +146,16 @@ def until_one_leaves(pupils: list[Pupil], material: Material) -> dict[Trial, str
     over = [p.progress.is_over(plan) for p in pupils]  # a run that was killed after the last validation
     if pupils[0].moments:
         learner.resume([p.moments for p in pupils])
+    if material.config.validate_start and any(not p.progress.epochs for p in pupils):
+        failures |= validate_start(learner, pupils, material)
     while not any(over) and not failures:
         started, step = time.perf_counter(), pupils[0].progress.step
         entries = next_validation(learner, pupils, material, failures)
         epochs = (plan.next_validation(step) - step) / plan.steps_per_epoch
         seconds = (time.perf_counter() - started) / len(pupils) / epochs
         for number, (pupil, entry) in enumerate(zip(pupils, entries, strict=True)):
-            if pupil.trial in failures:
-                continue
-            if pupil.progress.add(entry):
-                pupil.best = learner.weights(number)
-            if leads:
-                keep(pupil, learner.weights(number), learner.moments(number), material.output)
-                material.on_epoch(pupil.trial, entry, seconds)
+            if pupil.trial not in failures:
+                note(learner, number, pupil, entry, seconds, material)
         over = [p.trial not in failures and p.progress.is_over(plan) for p in pupils]
     for number, pupil in enumerate(pupils):
         pupil.ranker.load_state_dict(learner.weights(number))
@@ -166,6 +163,27 @@ def until_one_leaves(pupils: list[Pupil], material: Material) -> dict[Trial, str
         if over[number] and leads:
             graduate(pupil, material)
     return failures
+
+
+def validate_start(learner: Learner, pupils: Sequence[Pupil], material: Material) -> dict[Trial, str]:
+    """Validate those that have taken no step yet; returns why, for those that failed."""
+    started, failures = time.perf_counter(), dict[Trial, str]()
+    data, trials = [p.course.selection for p in pupils], [p.trial for p in pupils]
+    entries = evaluate(learner, data, trials, material.group, failures)
+    seconds = (time.perf_counter() - started) / len(pupils)
+    for number, (pupil, entry) in enumerate(zip(pupils, entries, strict=True)):
+        if pupil.trial not in failures and not pupil.progress.epochs:
+            note(learner, number, pupil, {"epoch": 0, "step": 0, **entry}, seconds, material)
+    return failures
+
+
+def note(learner: Learner, number: int, pupil: Pupil, entry: Epoch, seconds: float, material: Material) -> None:
+    """Take note of one model's validation, and keep what a resumed run needs."""
+    if pupil.progress.add(entry):
+        pupil.best = learner.weights(number)
+    if material.group.leads:
+        keep(pupil, learner.weights(number), learner.moments(number), material.output)
+        material.on_epoch(pupil.trial, entry, seconds)
 
 
 def keep(pupil: Pupil, weights: dict[str, Tensor], moments: dict[str, Tensor], output: Path) -> None:

@@ -1,6 +1,6 @@
 """Similarities of lists as a refinement sees them, from tables that hold every row once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ class Table:
         queries: [views, queries, d].
         candidates: [views, candidates, d].
         hubness: [views, candidates].
-        weights: [views].
+        weights: of a view's cosine and of its hubness, [2, views].
     """
 
     query_rows: np.ndarray
@@ -58,7 +58,7 @@ class Table:
             torch.cat(asked, 1),
             torch.cat([part.embeddings for part in found], 1),
             torch.cat([part.hubness for part in found], 1),
-            refinement.weights,
+            refinement.view_weights,
         )
 
     @classmethod
@@ -79,14 +79,17 @@ class Table:
 
     def refine(self, lists: Lists) -> Lists:
         """Lists of rows that are here, their similarities the views' weighted sum."""
+        of_cosine, of_hubness = self.weights
+        similarity = [(of_cosine @ cosine - of_hubness @ hubness) for cosine, hubness in self.items(lists)]
+        return replace(lists, similarity=torch.cat([self.hubness.new_empty(0), *similarity]).cpu().numpy())
+
+    def items(self, lists: Lists) -> Iterator[tuple[Tensor, Tensor]]:
+        """Cosine and hubness of the items of lists, one after another, [views, items] at a time."""
         asked = np.repeat(np.searchsorted(self.query_rows, lists.queries), lists.lengths)
         found = np.searchsorted(self.candidate_rows, lists.candidates)
-        parts = [np.empty(0, np.float32)]
         for start in range(0, len(found), BLOCK):
             q, c = (torch.from_numpy(places[start : start + BLOCK]) for places in (asked, found))
-            cosine = torch.linalg.vecdot(self.queries[:, q], self.candidates[:, c])
-            parts.append((self.weights @ (cosine - self.hubness[:, c])).cpu().numpy())
-        return replace(lists, similarity=np.concatenate(parts))
+            yield torch.linalg.vecdot(self.queries[:, q], self.candidates[:, c]), self.hubness[:, c]
 
 
 def blocks(rows: np.ndarray) -> list[Tensor]:

@@ -1,0 +1,120 @@
+"""The weights of a refinement's views: what they are learned from, and when they stay."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from xmrank.candidates import Lists
+from xmrank.rankers.memory import Memory
+from xmrank.rankers.refinement import Refinement
+from xmrank.training.refined import Table
+from xmrank.training.weighing import weigh
+
+
+def toy(views=2, lists=200, items=6, seed=0):
+    """Lists of which each item has a candidate row of its own, and a table with random embeddings."""
+    generator = np.random.default_rng(seed)
+    rows = np.arange(lists * items, dtype=np.int64)
+
+    def drawn(*shape):
+        return torch.from_numpy(generator.normal(size=shape).astype(np.float32))
+
+    table = Table(
+        np.arange(lists),
+        rows,
+        drawn(views, lists, 4) / 2,
+        drawn(views, len(rows), 4) / 2,
+        drawn(views, len(rows)) / 2,
+        torch.zeros(2, views),
+    )
+    made = Lists(
+        queries=np.arange(lists),
+        offsets=np.arange(lists + 1) * items,
+        candidates=rows,
+        similarity=np.zeros(len(rows), np.float32),
+        labels=np.zeros(len(rows), np.float32),
+    )
+    return table, made
+
+
+def label(table, lists, weights, scale=20.0):
+    """Mark one item a list, drawn from the softmax that the weights [2, views] give."""
+    generator, scores = np.random.default_rng(1), []
+    for cosine, hubness in table.items(lists):
+        scores.append((weights[0] @ cosine - weights[1] @ hubness).numpy())
+    scores = scale * np.concatenate(scores).reshape(len(lists), -1) + generator.gumbel(size=(len(lists), 6))
+    lists.labels[np.arange(len(lists)) * 6 + scores.argmax(1)] = 1
+
+
+def refinement(memory=True):
+    kept = Memory(4, pairs=1, images=1, bank=1, neighbours=1, scale=1.0, text="query") if memory else None
+    return Refinement(4, members=3, width=1, bank=1, neighbours=1, hub=0.5, memory=kept, recall=0.3)
+
+
+def likelihood(table, lists, weights):
+    """Mean −log softmax of the relevant items; weights [views, 2], of unscaled cosines and hubnesses."""
+    (cosine, hubness), *more = table.items(lists)
+    assert not more
+    scores = (weights[:, 0] @ cosine.numpy() - weights[:, 1] @ hubness.numpy()).reshape(len(lists), -1)
+    right = lists.labels.reshape(len(lists), -1) > 0
+    shifted = scores - scores.max(1, keepdims=True)
+    return -np.mean(shifted[right] - np.log(np.exp(shifted).sum(1)))
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_they_are_those_that_make_the_relevant_items_likeliest(views):
+    table, lists = toy(views)
+    label(table, lists, torch.tensor([[1.0, 0.6], [0.8, -0.2]])[:, :views])
+    made = refinement(memory=views == 2)
+    weigh(made, table, lists)
+    best = minimize(
+        lambda flat: likelihood(table, lists, flat.reshape(views, 2)) + 1e-5 * (flat**2).sum(), np.ones(2 * views)
+    ).x.reshape(views, 2)
+    found = made.weights[:views].numpy()
+    np.testing.assert_allclose(found, best / best[0, 0], atol=0.01)
+    assert found[0, 0] == 1 and abs(found[0, 1] - 0.8) < 0.2
+    if views == 1:
+        assert made.weights[1].tolist() == pytest.approx([0.3, 0.15])
+
+
+def test_they_stay_where_nothing_is_relevant():
+    table, lists = toy()
+    made = refinement()
+    weigh(made, table, lists)
+    assert made.weights.tolist() == [[1.0, 0.5], pytest.approx([0.3, 0.15])]
+
+
+def test_they_stay_where_likeness_would_count_against_a_candidate():
+    table, lists = toy()
+    label(table, lists, torch.tensor([[-1.0, 0.3], [0.0, 0.0]]))
+    made = refinement()
+    weigh(made, table, lists)
+    assert made.weights[0].tolist() == [1.0, 0.5]
+
+
+def test_lists_of_different_lengths_are_told_apart():
+    """One list of three items and one of two; the softmax of each is over its own items."""
+    table, _ = toy(1, lists=2, items=3)
+    lists = Lists(
+        queries=np.array([0, 1]),
+        offsets=np.array([0, 3, 5]),
+        candidates=np.arange(5),
+        similarity=np.zeros(5, np.float32),
+        labels=np.array([0, 1, 0, 1, 0], np.float32),
+    )
+    made = refinement(memory=False)
+    columns = [torch.cat([part[k] for part in table.items(lists)], 1)[0].numpy() for k in (0, 1)]
+
+    def loss(weights):
+        scores, total = weights[0] * columns[0] - weights[1] * columns[1], 1e-5 * (weights**2).sum()
+        for part, right in ((slice(0, 3), 1), (slice(3, 5), 3)):
+            total += 0.5 * (math.log(sum(math.exp(s) for s in scores[part])) - scores[right])
+        return total
+
+    best = minimize(loss, np.array([20.0, 10.0]), method="BFGS").x
+    weigh(made, table, lists)
+    expected = best[1] / best[0] if best[0] > 0 else 0.5
+    assert made.weights[0, 1].item() == pytest.approx(expected, rel=0.05)

@@ -1,0 +1,58 @@
+"""The weights of a refinement's views, learned from training lists that the views have not seen."""
+
+import torch
+from torch import Tensor
+
+from xmrank.candidates import Lists
+from xmrank.losses import LOSSES
+from xmrank.rankers.refinement import Refinement
+from xmrank.training.refined import Table
+
+SCALE = 20.0
+"""What similarities are multiplied by in the softmax, to begin with; it is learned with the weights."""
+DECAY = 1e-5
+"""Weight of the squares."""
+STEPS = 100
+
+
+def weigh(refinement: Refinement, table: Table, lists: Lists) -> None:
+    """Set a refinement's weights to those that rank lists best, by softmax over the list.
+
+    The members' cosine keeps the weight 1, so that similarities keep their scale. Where no list has a relevant item, or
+    the members' cosine would count against a candidate, the weights stay as they were.
+
+    Args:
+        refinement: members, and perhaps a memory.
+        table: of views that have not seen the images of the lists: one member, and perhaps the memory.
+        lists: drawn for training, their rows in the table.
+    """
+    columns, labels, mask = by_list(table, lists)
+    if not labels.any():
+        return
+    learned = refinement.weights[: columns.shape[2]]
+    weights = (SCALE * learned).requires_grad_()
+    optimizer = torch.optim.LBFGS([weights], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        scores = torch.einsum("livk,vk->li", columns, weights)
+        loss: Tensor = LOSSES["softmax"](scores, labels, mask=mask, multi_positive="mass")
+        loss = loss + DECAY * weights.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    found = weights.detach()
+    if torch.isfinite(found).all() and found[0, 0] > 0:
+        learned.copy_(found / found[0, 0])
+
+
+def by_list(table: Table, lists: Lists) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosine and negative hubness of every view, [lists, items, views, 2], labels and mask, [lists, items]."""
+    flat = torch.cat([torch.stack([cosine, -hubness], -1).transpose(0, 1) for cosine, hubness in table.items(lists)])
+    width, offsets = int(lists.lengths.max()), torch.from_numpy(lists.offsets)
+    places = offsets[:-1, None] + torch.arange(width)
+    mask = places < offsets[1:, None]
+    places = places.where(mask, offsets[:-1, None])
+    labels = torch.from_numpy(lists.labels)[places] * mask
+    return flat[places.to(flat.device)], labels.to(flat.device), mask.to(flat.device)
