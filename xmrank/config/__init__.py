@@ -2,7 +2,7 @@
 
 from xmrank.config.base import DIRECTIONS, RUN, Direction, at_least, semantic
 from xmrank.config.baselines import BaselinesConfig
-from xmrank.config.embed import ColumnsConfig, EmbedConfig, ScenesConfig
+from xmrank.config.embed import ColumnsConfig, EmbedConfig, ScenesConfig, SentencesConfig
 from xmrank.config.encoder import TrainEncoderConfig
 from xmrank.config.experiment import ExperimentConfig
 from xmrank.config.mine import MineConfig
@@ -29,6 +29,7 @@ __all__ = [
     "RegisterConfig",
     "ReportConfig",
     "ScenesConfig",
+    "SentencesConfig",
     "SupervisedConfig",
     "TrainConfig",
     "TrainEncoderConfig",

@@ -1,0 +1,13 @@
+"""Embed a store's captions with a model of sentence-transformers (extra: sentences), to compare captions by.
+
+    python jobs/sentences.py --embeddings runs/demo/embeddings --output runs/demo/sentences
+    python jobs/mine.py --embeddings runs/demo/embeddings --relevance captions \\
+        --relevance-texts runs/demo/sentences/texts.npy --output runs/demo/graded
+"""
+
+from xmrank.commandline import run
+from xmrank.config import SentencesConfig
+from xmrank.embedding.sentences import sentences
+
+if __name__ == "__main__":
+    run(sentences, SentencesConfig)
