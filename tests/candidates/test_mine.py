@@ -64,6 +64,7 @@ def test_the_stage_makes_a_file_for_each_direction_and_role(store, tmp_path, cap
         "queries": 60,
         "objects": 60 * 6,
         "positives": 60,
+        "positives_last": last_of(lists["i2t", "train"]),
         "shortest": 6,
         "longest": 6,
         "gallery": int(np.isin(store.image_of_caption, store.image_rows("train")).sum()),
@@ -71,6 +72,31 @@ def test_the_stage_makes_a_file_for_each_direction_and_role(store, tmp_path, cap
     assert manifest.counts["t2i_report"]["gallery"] == 20
     assert manifest.counts["queries_without_positives"] == {"train": 0, "selection": 0, "report": 0}
     assert manifest.inputs == {"embeddings": store.fingerprint}
+
+
+def last_of(lists):
+    """Lists whose positives stand behind all negatives, one after another."""
+    count = 0
+    for start, end in itertools.pairwise(lists.offsets):
+        right = lists.labels[start:end] > 0
+        similarity = lists.similarity[start:end]
+        count += bool(right.any() and not right.all() and similarity[right].max() < similarity[~right].min())
+    return count
+
+
+def test_lists_that_give_their_answer_away_are_counted():
+    made = Lists(
+        queries=np.arange(5),
+        offsets=np.array([0, 3, 6, 9, 11, 12]),
+        candidates=np.arange(12),
+        # behind both; between; two of which one is in front; behind an equal one, so not behind; nothing else
+        similarity=np.array([0.1, 0.5, 0.4, 0.4, 0.5, 0.1, 0.1, 0.6, 0.5, 0.3, 0.3, 0.2], np.float32),
+        labels=np.array([1, 0, 0, 1, 0, 0, 1, 1, 0, 1, 0, 1], np.float32),
+    )
+    assert stage.positives_last(made) == last_of(made) == 1
+    none = np.empty(0, np.float32)
+    empty = Lists(np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0, np.int64), labels=none, similarity=none)
+    assert stage.positives_last(empty) == 0
 
 
 @pytest.mark.parametrize("parameters", [{}, {"positives": "all", "captions": "all"}], ids=["one", "all"])

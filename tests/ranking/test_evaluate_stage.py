@@ -295,6 +295,8 @@ def test_the_manifest_says_how_ties_and_lists_were_treated(evaluated):
     settings = read_manifest(evaluated.output, "evaluate").settings
     assert settings["candidates_per_list"] == {"i2t_report": 7, "t2i_report": 7}
     assert settings["lists_config"]["hard_negatives"] == 6
+    given_away = settings["positives_last"]
+    assert given_away.keys() == {"i2t_report", "t2i_report"} and all(0 <= share < 1 for share in given_away.values())
     assert "expectation" in settings["tie_rule"]
 
 

@@ -238,6 +238,21 @@ def test_protocol_card_does_without_what_evaluate_does_not_say(tmp_path):
     assert "<dt>Ties</dt>" not in read_text(config, "report.html")
 
 
+def test_protocol_card_says_what_lists_give_away(tmp_path):
+    config = make_run(tmp_path, SMALL)
+    rewrite_manifest_settings(config.evaluation, positives_last={"i2t_report": 0.0372, "t2i_report": 0.04})
+    report(config)
+    assert "in 3.7 % of the i2t and 4.0 % of the t2i lists the first stage puts" in read_text(config, "report.md")
+
+
+def test_an_epoch_before_the_first_step_has_its_own_figures():
+    epochs = [{"epoch": 0, "selection_hit@1": 0.4}, {"epoch": 1, "selection_hit@1": 0.3, "train_loss": 2.0}]
+    trial = Trial("ranknet", "t2i", 0, 0, epochs)
+    assert trial.numbers == [0, 1] and trial.best("selection_hit@1") == 0.4
+    (curves,) = learning_curves([trial], [], "test")
+    assert curves.hit is not None and curves.best[0].epochs == (0,)
+
+
 def test_curves_do_without_figures_that_are_missing():
     epochs = [{"epoch": 1, "selection_loss": None}, {"epoch": 2, "selection_loss": 0.5}]
     (curves,) = learning_curves([Trial("ranknet", "t2i", 0, 2, epochs)], [], "test")

@@ -130,7 +130,11 @@ def images_of(directory: Path, role: Role) -> np.ndarray:
 
 
 def describe(lists: Lists, gallery: int) -> dict[str, Any]:
-    """The row of the paper's Table 1: queries, labelled objects, and the lists' lengths."""
+    """The row of the paper's Table 1: queries, labelled objects, and the lists' lengths; and what lists give away.
+
+    In a list whose positives are all less similar than every negative, the right answer stands apart by the way the
+    list was made: negatives are the most similar of many, the positive is added whatever its similarity.
+    """
     lengths = lists.lengths
     shortest, longest = (int(lengths.min()), int(lengths.max())) if len(lists) else (0, 0)
     positives = int((lists.labels > 0).sum())
@@ -139,10 +143,21 @@ def describe(lists: Lists, gallery: int) -> dict[str, Any]:
         "queries": len(lists),
         "objects": objects,
         "positives": positives,
+        "positives_last": positives_last(lists),
         "shortest": shortest,
         "longest": longest,
         "gallery": gallery,
     }
+
+
+def positives_last(lists: Lists) -> int:
+    """How many lists have positives and negatives, and all positives behind all negatives by similarity."""
+    if not len(lists):
+        return 0
+    starts, positive = lists.offsets[:-1], lists.labels > 0
+    best = np.maximum.reduceat(np.where(positive, lists.similarity, -np.inf), starts)
+    worst = np.minimum.reduceat(np.where(positive, np.inf, lists.similarity), starts)
+    return int(((best < worst) & np.isfinite(best) & np.isfinite(worst)).sum())
 
 
 def refuse_short_gallery(pool: Pool, part: Part, direction: Direction, config: MineConfig) -> None:

@@ -98,10 +98,15 @@ def evaluate_all(stage: Stage, config: EvaluateConfig, store: EmbeddingStore, li
 
 def settings(store: EmbeddingStore, lists: Manifest, images: np.ndarray) -> dict[str, Any]:
     """What a reader of the figures must know: how lists were made, ties broken, and which images are reported."""
-    candidates = {name: entry["longest"] for name, entry in lists.counts.items() if name.endswith("_report")}
+    reported = {name: entry for name, entry in lists.counts.items() if name.endswith("_report")}
     ids = store.images["image_id"].take(images).to_pylist()
     return {
-        "candidates_per_list": candidates,
+        "candidates_per_list": {name: entry["longest"] for name, entry in reported.items()},
+        "positives_last": {
+            name: entry["positives_last"] / max(entry["queries"], 1)
+            for name, entry in reported.items()
+            if "positives_last" in entry
+        },
         "lists_config": lists.config,
         "tie_rule": TIE_RULE,
         "split_images": len(ids),

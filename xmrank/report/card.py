@@ -29,8 +29,10 @@ def protocol_card(inputs: Inputs, tables: Sequence[ResultTable]) -> list[tuple[s
         ("Encoder", _encoder(inputs.encoder)),
         ("Candidate lists", _lists(settings.get("lists_config"))),
         ("Candidates a list", _candidates(settings.get("candidates_per_list"))),
+        ("Given away", _given_away(settings.get("positives_last"))),
         ("Protocols", "; ".join(dict.fromkeys(protocol_name(t.protocol).lower() for t in tables))),
         ("Ranker", _ranker(inputs.rankers.config.get("ranker"))),
+        ("Refinement", _refinement(inputs.rankers.config.get("refine"))),
         ("Training", _training(inputs.rankers.config)),
         ("Losses", ", ".join(dict.fromkeys(r.label for t in tables for r in t.rows if r.trained_ranker))),
         ("Seeds", _seeds(inputs, tables)),
@@ -144,6 +146,27 @@ def _candidates(counts: Any) -> str:
     )
 
 
+def _given_away(shares: Any) -> str:
+    """How often a list betrays its right answer by the way it was made."""
+    if not isinstance(shares, dict) or not any(shares.values()):
+        return ""
+    found = joined([f"{100 * share:.1f} % of the {name.removesuffix('_report')}" for name, share in shares.items()])
+    return (
+        f"in {found} lists the first stage puts the right answer behind all others, where an item is found by standing "
+        "apart; a gallery has no such places"
+    )
+
+
+def _refinement(config: dict[str, Any] | None) -> str:
+    """The first stage of a ranker's own, if it has one."""
+    if not config or not config.get("members"):
+        return ""
+    words = {"width": "width {}", "epochs": "{} epochs", "hub": "hubness {}", "recall": "memory {}"}
+    parts = [f"{config['members']} pairs of adapters"]
+    parts += [text.format(plain(config[key])) for key, text in words.items() if config.get(key)]
+    return ", ".join(parts + ["weights learned"] * bool(config.get("weigh")))
+
+
 def _ranker(config: dict[str, Any] | None) -> str:
     """The ranker's name and what of its configuration is set."""
     config = dict(config or {})
@@ -158,6 +181,8 @@ def _ranker(config: dict[str, Any] | None) -> str:
 def _training(config: dict[str, Any]) -> str:
     words = {"epochs": "{} epochs", "batch_size": "{} lists a step", "learning_rate": "learning rate {}"}
     words |= {"patience": "stopped after {} validations without a better one"}
+    if config.get("draw") not in (None, "fixed"):
+        words["draw"] = "lists drawn anew every epoch ({})"
     return ", ".join(text.format(plain(config[key])) for key, text in words.items() if config.get(key) is not None)
 
 

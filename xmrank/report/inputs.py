@@ -41,7 +41,10 @@ class Trial:
     @property
     def numbers(self) -> list[int | float]:
         """The epochs' numbers, from 1 where the history does not say; fractions where validations came within them."""
-        return [epoch_number(epoch.get("epoch") or place) for place, epoch in enumerate(self.epochs, start=1)]
+        return [
+            epoch_number(place if (number := epoch.get("epoch")) is None else number)
+            for place, epoch in enumerate(self.epochs, start=1)
+        ]
 
 
 def epoch_number(value: float) -> int | float:
