@@ -28,7 +28,10 @@ class Group:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with its gradients averaged over the group."""
-        return model if self.size == 1 else DistributedDataParallel(model, process_group=self.handle)
+        if self.size == 1:
+            return model
+        # No buffer changes in training, and those of a refinement are large: they need not be sent in every step.
+        return DistributedDataParallel(model, process_group=self.handle, broadcast_buffers=False)
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of a tensor over the group, without a gradient."""
