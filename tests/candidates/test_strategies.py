@@ -72,6 +72,25 @@ def brute(store, direction, role, query):
     return others[order], similarity[order]
 
 
+def test_a_positive_that_must_be_found_is_listed_where_it_is_among_the_hardest(weak_store, tmp_path):
+    """Same seed, same draws: the lists with a positive added tell what was drawn."""
+    drawn = {"random_candidates": 12, "hard_negatives": 12}
+    _, every = mined(weak_store, tmp_path / "every", **drawn)
+    _, lists = mined(weak_store, tmp_path / "found", **{**drawn, "hard_negatives": 4, "positives": "found"})
+    missing = 0
+    for key, part in lists.items():
+        whole = every[key]
+        assert np.array_equal(part.queries, whole.queries) and set(part.lengths.tolist()) == {5}
+        for row in range(len(part)):
+            places = slice(whole.offsets[row], whole.offsets[row + 1])
+            order = np.argsort(-whole.similarity[places], kind="stable")[:5]
+            assert set(items_of(part, row)) == set(whole.candidates[places][order].tolist())
+            here = slice(part.offsets[row], part.offsets[row + 1])
+            assert part.labels[here].sum() == whole.labels[places][order].sum()
+            missing += not part.labels[here].any()
+    assert 10 < missing < sum(map(len, lists.values())) - 10
+
+
 @pytest.mark.parametrize("shards", [False, True])
 @pytest.mark.parametrize("positives", ["one", "all"])
 def test_top_k_are_the_hardest_of_the_whole_gallery(store, tmp_path, request, shards, positives):
@@ -279,7 +298,8 @@ def test_a_grading_without_labels_is_refused(store, tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"positives": "found"}, "--positives found: the list is the first stage's own; expected --strategy top-k"),
+        ({"strategy": "mixed", "positives": "found"}, "--positives found: the list is the first stage's own; expected"),
+        ({"positives": "found", "duplicate_cosine": 0.9}, "--positives found: the list is the first stage's own"),
         ({"strategy": "top-k", "positives": "found", "positive_margin": 0.1}, "--positives found"),
         ({"strategy": "mixed", "random_negatives": 0}, "--random-negatives 0: expected at least 1"),
         ({"index": "ivf", "probes": 0}, "--probes 0: expected at least 1"),

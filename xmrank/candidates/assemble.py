@@ -32,6 +32,11 @@ class Ranked:
         order = np.argsort(self.items < 0, axis=1, kind="stable")[:, :count]
         return Ranked(np.take_along_axis(self.items, order, 1), np.take_along_axis(self.similarity, order, 1))
 
+    def by_similarity(self) -> "Ranked":
+        """The same, the most similar first; equal ones stay as they stood."""
+        order = np.argsort(np.where(self.items < 0, np.inf, -self.similarity), axis=1, kind="stable")
+        return Ranked(np.take_along_axis(self.items, order, 1), np.take_along_axis(self.similarity, order, 1))
+
     def beside(self, other: "Ranked") -> "Ranked":
         """Both side by side."""
         pairs = zip((self.items, self.similarity), (other.items, other.similarity), strict=True)

@@ -56,7 +56,11 @@ Strategy = Callable[[Chunk], Ranked]
 
 
 def random_hard(chunk: Chunk) -> Ranked:
-    """The paper's: the hardest of a number of random candidates, and the positives."""
+    """The paper's: the hardest of a number of random candidates, and the positives.
+
+    With positives "found" a positive is one candidate more, and the list is as long as the paper's: it is listed where
+    it is among the hardest, so that no place in a list gives it away.
+    """
     config = chunk.config
     negatives, positives = paper.random_hard(
         chunk.pool,
@@ -66,6 +70,8 @@ def random_hard(chunk: Chunk) -> Ranked:
         random_candidates=config.random_candidates,
         positives=config.positives,
     )
+    if config.positives == "found":
+        return negatives.beside(positives).by_similarity().first(config.hard_negatives + 1)
     return chunk.hardest(negatives, positives).beside(positives)
 
 

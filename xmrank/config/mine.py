@@ -27,8 +27,10 @@ class MineConfig:
     random_negatives: int = 25
     """mixed: further negatives, drawn at random."""
     positives: Literal["one", "all", "found"] = "one"
-    """i2t: one caption of the image, drawn by seed, or all of them; found (top-k only): the list is the first stage's
-    top --hard-negatives as it is, with the positives that are among them."""
+    """i2t: one caption of the image, drawn by seed, or all of them; found: those that the first stage finds. With top-k
+    the list is then the first --hard-negatives of the gallery as they are; with random-hard one positive is a candidate
+    among the random ones, and the list is the first --hard-negatives + 1 of them: one cannot tell it by where it
+    stands. Queries whose list has no positive are not counted."""
     captions: Literal["one", "all"] = "one"
     """t2i: one caption an image asks, drawn by seed, or all of them do."""
     positive_margin: float | None = None
@@ -73,10 +75,10 @@ class MineConfig:
             )
         if self.relevance_texts and self.relevance != "captions":
             raise ConfigError(f"--relevance-texts: expected with --relevance captions, not {self.relevance}")
-        if self.positives == "found" and (self.strategy != "top-k" or self.leaves_out):
+        if self.positives == "found" and (self.strategy == "mixed" or self.leaves_out):
             raise ConfigError(
-                "--positives found: the list is the first stage's own; expected --strategy top-k, and neither "
-                "--positive-margin nor --duplicate-cosine"
+                "--positives found: the list is the first stage's own; expected --strategy top-k or random-hard, and "
+                "neither --positive-margin nor --duplicate-cosine"
             )
 
     @property
