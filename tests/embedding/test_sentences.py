@@ -1,6 +1,6 @@
 """Captions embedded by a model of sentence-transformers: a small one that is made here, not downloaded."""
 
-from dataclasses import replace
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -90,7 +90,7 @@ def test_a_model_that_cannot_be_loaded_is_named(worded, tmp_path):
 
 
 def test_without_the_package_the_extra_is_named(worded, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     config = SentencesConfig(embeddings=worded[0].directory, output=tmp_path / "out")
     with pytest.raises(ConfigError, match=r"pip install 'xmrank\[sentences\]'"):
-        sentences(replace(config, batch_size=1))
+        sentences(config)

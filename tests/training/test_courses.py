@@ -62,7 +62,7 @@ def ranker_of(made, config=CONFIG):
 def similarity_of(refinement, store, lists, direction, member=slice(None)):
     """The refinement's similarity of every item, computed one list at a time, by the members that are chosen."""
     asking, side = (store.image, store.text) if direction == "i2t" else (store.text, store.image)
-    w, u = (weights[member] for weights in refinement.view_weights)
+    w, u = (weights[member] for weights in refinement.view_weights.T)
     if member != slice(None):
         w, u = w * refinement.members, u * refinement.members
     found = []

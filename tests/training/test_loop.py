@@ -21,7 +21,7 @@ from xmrank.training.learner import Learner, make_optimizer
 from xmrank.training.loop import make_ranker
 from xmrank.training.trials import Trial
 
-from .toys import TRIAL, assert_equal_weights, settings, toy_data, train_toy
+from .toys import TRIAL, assert_equal_weights, result, run_toys, settings, toy_data, train_toy
 
 PAPER_LOSSES = ("lambdarank", "neural_ndcg", "listnet", "ranknet")
 STANDSTILL = 1e-300
@@ -140,6 +140,20 @@ def test_a_training_that_was_killed_after_its_first_validation_goes_on_to_the_sa
     weights, again = train_toy(tmp_path / "killed", config)
     assert_equal_weights(weights, expected)
     assert again == history and [epoch["epoch"] for epoch in again["epochs"]] == [0, 1, 2]
+
+
+def test_a_stack_that_was_killed_between_first_validations_has_each_once(tmp_path):
+    config = settings(epochs=2, ranker=RESIDUAL, validate_start=True)
+    trials = [Trial("ranknet", "i2t", seed) for seed in (0, 1)]
+
+    def stop(trial, epoch, seconds):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run_toys(tmp_path, config, trials, stacked=True, on_epoch=stop)
+    assert run_toys(tmp_path, config, trials, stacked=True) == {}
+    for trial in trials:
+        assert [epoch["epoch"] for epoch in result(tmp_path / trial.name)[1]["epochs"]] == [0, 1, 2]
 
 
 def test_every_epoch_is_told_once_with_its_seconds(tmp_path):

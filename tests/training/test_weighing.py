@@ -1,5 +1,6 @@
 """The weights of a refinement's views: what they are learned from, and when they stay."""
 
+import itertools
 import math
 
 import numpy as np
@@ -28,7 +29,7 @@ def toy(views=2, lists=200, items=6, seed=0):
         drawn(views, lists, 4) / 2,
         drawn(views, len(rows), 4) / 2,
         drawn(views, len(rows)) / 2,
-        torch.zeros(2, views),
+        torch.zeros(views, 2),
     )
     made = Lists(
         queries=np.arange(lists),
@@ -96,25 +97,25 @@ def test_they_stay_where_likeness_would_count_against_a_candidate():
 
 
 def test_lists_of_different_lengths_are_told_apart():
-    """One list of three items and one of two; the softmax of each is over its own items."""
-    table, _ = toy(1, lists=2, items=3)
-    lists = Lists(
-        queries=np.array([0, 1]),
-        offsets=np.array([0, 3, 5]),
-        candidates=np.arange(5),
-        similarity=np.zeros(5, np.float32),
-        labels=np.array([0, 1, 0, 1, 0], np.float32),
-    )
-    made = refinement(memory=False)
-    columns = [torch.cat([part[k] for part in table.items(lists)], 1)[0].numpy() for k in (0, 1)]
+    """Lists of six, four and two items in turn; the softmax of each is over its own items."""
+    table, lists = toy(1, lists=150)
+    label(table, lists, torch.tensor([[1.0], [0.2]]), scale=2.0)
+    kept = np.concatenate([np.arange(6) < (6, 4, 2)[row % 3] for row in range(150)])
+    offsets = np.concatenate([[0], np.cumsum(kept.reshape(150, 6).sum(1))])
+    fewer = Lists(lists.queries, offsets, lists.candidates[kept], lists.labels[kept], lists.similarity[kept])
+    assert 0 < (np.add.reduceat(fewer.labels, offsets[:-1]) == 0).sum() < 75  # the right one is not among the first
+    (cosine, hubness), *_ = table.items(fewer)
 
     def loss(weights):
-        scores, total = weights[0] * columns[0] - weights[1] * columns[1], 1e-5 * (weights**2).sum()
-        for part, right in ((slice(0, 3), 1), (slice(3, 5), 3)):
-            total += 0.5 * (math.log(sum(math.exp(s) for s in scores[part])) - scores[right])
-        return total
+        scores, found = weights[0] * cosine[0].numpy() - weights[1] * hubness[0].numpy(), []
+        for start, end in itertools.pairwise(offsets):
+            right = fewer.labels[start:end] > 0
+            if right.any():
+                found.append(math.log(np.exp(scores[start:end]).sum()) - scores[start:end][right].item())
+        return sum(found) / len(found) + 1e-5 * (weights**2).sum()
 
-    best = minimize(loss, np.array([20.0, 10.0]), method="BFGS").x
-    weigh(made, table, lists)
-    expected = best[1] / best[0] if best[0] > 0 else 0.5
-    assert made.weights[0, 1].item() == pytest.approx(expected, rel=0.05)
+    best = minimize(loss, np.ones(2)).x
+    made = refinement(memory=False)
+    weigh(made, table, fewer)
+    assert abs(best[1] / best[0] - 0.5) > 0.2  # where they started
+    assert made.weights[0].tolist() == pytest.approx([1, best[1] / best[0]], abs=1e-3)

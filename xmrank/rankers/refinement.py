@@ -74,10 +74,9 @@ class Refinement(nn.Module):
 
     @property
     def view_weights(self) -> Tensor:
-        """w and u of every view, [2, views]."""
-        shares = torch.ones(self.members, device=self.weights.device, dtype=self.weights.dtype) / self.members
-        members = self.weights[0, :, None] * shares
-        return members if self.memory is None else torch.cat([members, self.weights[1, :, None]], 1)
+        """w and u of every view, [views, 2]."""
+        members = self.weights[:1].expand(self.members, 2) / self.members
+        return members if self.memory is None else torch.cat([members, self.weights[1:]])
 
     def adapted(self, side: str, x: Tensor) -> Tensor:
         """What the members make of a side's embeddings, [items, d] → [members, items, d]."""
@@ -106,7 +105,7 @@ class Refinement(nn.Module):
         asked, found = self.queries(query), self.candidates(candidates.reshape(-1, dimensions))
         embeddings = found.embeddings.view(-1, lists, items, dimensions)
         cosine = (embeddings @ asked[..., None]).squeeze(-1)
-        of_cosine, of_hubness = self.view_weights
+        of_cosine, of_hubness = self.view_weights.T
         hubness = found.hubness.view(-1, lists, items)
         return torch.tensordot(of_cosine, cosine, 1) - torch.tensordot(of_hubness, hubness, 1)
 

@@ -125,7 +125,7 @@ class Courses:
         table = Table.join(tables)
         if config.weigh:
             weigh(refinement, table, drawer(shares, seed, epoch=0))
-            table = replace(table, weights=refinement.weights[: len(table.queries)].T)
+            table = replace(table, weights=refinement.weights[: len(table.queries)])
         return Course(self.train, refined(ranker, self.selection), seed, drawer, shares, table)
 
 

@@ -23,7 +23,7 @@ class Table:
         queries: [views, queries, d].
         candidates: [views, candidates, d].
         hubness: [views, candidates].
-        weights: of a view's cosine and of its hubness, [2, views].
+        weights: of every view's cosine and of its hubness, [views, 2].
     """
 
     query_rows: np.ndarray
@@ -79,8 +79,8 @@ class Table:
 
     def refine(self, lists: Lists) -> Lists:
         """Lists of rows that are here, their similarities the views' weighted sum."""
-        of_cosine, of_hubness = self.weights
-        similarity = [(of_cosine @ cosine - of_hubness @ hubness) for cosine, hubness in self.items(lists)]
+        of_cosine, of_hubness = self.weights.T
+        similarity = [of_cosine @ cosine - of_hubness @ hubness for cosine, hubness in self.items(lists)]
         return replace(lists, similarity=torch.cat([self.hubness.new_empty(0), *similarity]).cpu().numpy())
 
     def items(self, lists: Lists) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,5 +1,6 @@
 """The weights of a refinement's views, learned from training lists that the views have not seen."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,9 +51,8 @@ def weigh(refinement: Refinement, table: Table, lists: Lists) -> None:
 def by_list(table: Table, lists: Lists) -> tuple[Tensor, Tensor, Tensor]:
     """Cosine and negative hubness of every view, [lists, items, views, 2], labels and mask, [lists, items]."""
     flat = torch.cat([torch.stack([cosine, -hubness], -1).transpose(0, 1) for cosine, hubness in table.items(lists)])
-    width, offsets = int(lists.lengths.max()), torch.from_numpy(lists.offsets)
-    places = offsets[:-1, None] + torch.arange(width)
-    mask = places < offsets[1:, None]
-    places = places.where(mask, offsets[:-1, None])
-    labels = torch.from_numpy(lists.labels)[places] * mask
-    return flat[places.to(flat.device)], labels.to(flat.device), mask.to(flat.device)
+    _, labels, _, mask = lists.padded(np.arange(len(lists)))
+    real = torch.from_numpy(mask).to(flat.device)
+    columns = flat.new_zeros(*real.shape, *flat.shape[1:])
+    columns[real] = flat
+    return columns, torch.from_numpy(labels).to(flat.device), real
