@@ -10,9 +10,10 @@ from torch import tensor
 from torch.nn import functional as F
 
 from xmrank.config import RefineConfig
+from xmrank.errors import ConfigError
 from xmrank.rankers.memory import Memory
 from xmrank.rankers.refinement import Refinement
-from xmrank.training.adapters import Pairs, apart, batches, divide, in_batch_loss, learn
+from xmrank.training.adapters import Pairs, apart, batches, divide, in_batch_loss, learn, step_size
 
 CPU = torch.device("cpu")
 CONFIG = RefineConfig(members=3, width=8, dropout=0.2, epochs=8, pairs=40, learning_rate=0.02, bank=10, neighbours=3)
@@ -34,6 +35,21 @@ def identity(members, dimensions):
     """Adapters that change nothing."""
     shapes = [(dimensions, 1), (1, 1), (1, dimensions), (1, dimensions)]
     return [torch.zeros(members, *shape) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"members": 1}, "--refine.members 1: expected 0, or at least 2"),
+        ({"average": 1.5}, "--refine.average 1.5: expected 0 to 1"),
+        ({"dropout": 1.0}, "--refine.dropout 1.0: expected at least 0 and below 1"),
+        ({"memory_neighbours": 0}, "--refine.memory-neighbours 0: expected at least 1"),
+        ({"learning_rate": 0.0}, "--refine.learning-rate 0.0: expected more than 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        RefineConfig(**wrong)
 
 
 def test_the_loss_is_the_cross_entropy_of_both_directions_without_siblings():
@@ -102,6 +118,26 @@ def test_they_bring_pairs_together_that_they_have_not_seen():
     adapted = (made.candidates(new.image).embeddings @ made.queries(new.text).mT).mean(0)
     assert right(new.image @ new.text.T) < 0.65
     assert right(adapted) > right(new.image @ new.text.T) + 0.1
+
+
+def test_the_matrices_of_the_last_steps_are_averaged():
+    pairs = bent_pairs(20, 0)
+    shares = divide(pairs.rows, 2, 0)
+
+    def matrices(epochs, average):  # an epoch is one step: a member knows the 20 captions of 10 images
+        made = Refinement(16, members=2, width=8, bank=5, neighbours=3, hub=0.0)
+        learn(made, pairs, shares, replace(CONFIG, epochs=epochs, average=average), "t2i", 0)
+        return torch.cat([getattr(made, name).flatten() for name in ("query_inner", "query_outer", "candidate_outer")])
+
+    third, fourth = matrices(3, 1 / 3), matrices(4, 1 / 4)
+    assert not torch.allclose(third, fourth, atol=1e-3)
+    torch.testing.assert_close(matrices(4, 1 / 2), (third + fourth) / 2)
+
+
+def test_the_step_size_stays_where_matrices_are_averaged_and_falls_where_they_are_not():
+    sizes = [step_size(replace(CONFIG, average=0.5), step, 20) for step in (0, 1, 2, 10, 19)]
+    assert sizes == pytest.approx([0.01, 0.02, 0.02, 0.02, 0.02])
+    assert [step_size(CONFIG, step, 20) for step in (0, 1, 11)] == pytest.approx([0.01, 0.02, 0.01])
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])

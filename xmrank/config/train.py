@@ -73,6 +73,9 @@ class RefineConfig:
     """Pairs of a step, each of which has the others for negatives."""
     learning_rate: float = 1e-3
     """Largest step size of AdamW, over one cycle."""
+    average: float = 0.0
+    """Share of the steps, the last ones, whose matrices are averaged; the step size then stays at its largest. 0: the
+    matrices of the last step are taken."""
     weight_decay: float = 0.05
     """Decoupled weight decay of the matrices."""
     scale: float = 20.0
@@ -105,6 +108,8 @@ class RefineConfig:
             at_least(f"--refine.{name.replace('_', '-')}", getattr(self, name), 0)
         if self.members == 1:
             raise ConfigError("--refine.members 1: expected 0, or at least 2, for each learns from the others' shares")
+        if not 0 <= self.average <= 1:
+            raise ConfigError(f"--refine.average {self.average}: expected 0 to 1")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"--refine.dropout {self.dropout}: expected at least 0 and below 1")
         for name in ("learning_rate", "scale"):

@@ -82,18 +82,31 @@ def learn(
     known = [np.flatnonzero(~np.isin(pairs.rows[pairs.owner], share)) for share in shares]
     size = min(config.pairs, *(len(captions) for captions in known))
     steps = config.epochs * (min(len(captions) for captions in known) // size)
+    averaged = max(1, round(config.average * steps))
+    kept = {side: [torch.zeros_like(matrix) for matrix in adapter] for side, adapter in adapters.items()}
     for step, captions in enumerate(batches(known, size, steps, seed)):
         for group in optimizer.param_groups:
-            group["lr"] = one_cycle(config.learning_rate, step, steps)
+            group["lr"] = step_size(config, step, steps)
         optimizer.zero_grad(set_to_none=True)
         in_batch_loss(pairs, captions, adapters, config).backward()
         optimizer.step()
+        if step >= steps - averaged:
+            for side, adapter in adapters.items():
+                for total, matrix in zip(kept[side], adapter, strict=True):
+                    total.add_(matrix.detach(), alpha=1 / averaged)
     for part, side in zip(SIDES, ASKS[direction], strict=True):
-        for name, matrix in zip(MATRICES, adapters[side], strict=True):
-            getattr(refinement, f"{part}_{name}").copy_(matrix.detach())
+        for name, matrix in zip(MATRICES, kept[side], strict=True):
+            getattr(refinement, f"{part}_{name}").copy_(matrix)
     refinement.bank.copy_(bank(refinement, pairs, shares, direction, seed))
     if refinement.memory is not None:
         remember(refinement.memory, pairs, seed)
+
+
+def step_size(config: RefineConfig, step: int, steps: int) -> float:
+    """One cycle; where matrices are averaged, which needs steps that go on, its rise and then its height."""
+    if config.average:
+        return config.learning_rate * min(1.0, (step + 1) / max(1, steps // 10))
+    return one_cycle(config.learning_rate, step, steps)
 
 
 def starting_adapter(refinement: Refinement) -> Adapter:
