@@ -245,6 +245,22 @@ def test_protocol_card_says_what_lists_give_away(tmp_path):
     assert "in 3.7 % of the i2t and 4.0 % of the t2i lists the first stage puts" in read_text(config, "report.md")
 
 
+def test_protocol_card_says_how_a_ranker_has_its_own_first_stage_and_its_lists(tmp_path):
+    config = make_run(tmp_path, SMALL)
+    path = config.rankers / "manifest.json"
+    manifest = json.loads(path.read_text())
+    refine = {"members": 3, "width": 256, "epochs": 5, "average": 0.5, "hub": 0.5, "recall": 0.3, "weigh": True}
+    manifest["config"] |= {"refine": refine, "draw": "random-hard", "draw_positives": "found"}
+    path.write_text(json.dumps(manifest))
+    report(config)
+    card = read_text(config, "report.md")
+    assert (
+        "3 pairs of adapters, width 256, 5 epochs, hubness 0.5, memory 0.3, mean of the last 50 % of the steps, "
+        "weights learned |"
+    ) in card
+    assert "lists drawn anew every epoch (random-hard, positives found)" in card
+
+
 def test_an_epoch_before_the_first_step_has_its_own_figures():
     epochs = [{"epoch": 0, "selection_hit@1": 0.4}, {"epoch": 1, "selection_hit@1": 0.3, "train_loss": 2.0}]
     trial = Trial("ranknet", "t2i", 0, 0, epochs)

@@ -67,6 +67,30 @@ def test_random_hard_lists_hold_the_hardest_of_random_items_and_one_positive(sto
         assert set(theirs) <= set(images(store))
 
 
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_positives_that_must_be_found_give_no_place_away(tiny_store, direction):
+    """Where a positive is as near as any other item, it is among the hardest 6 of 21 in 17 lists of 60."""
+    store = tiny_store(interleaved=True, signal=0.0)
+    shares = [images(store)]
+
+    def last(lists):
+        """In how many lists the positive is the least likely item."""
+        furthest = lists.similarity.reshape(60, 6).argmin(1)
+        return int((lists.labels.reshape(60, 6)[np.arange(60), furthest] > 0).sum())
+
+    assert last(drawer(store, direction)(shares, 0, 1)) > 30
+    made = drawer(store, direction, mining=replace(MINING, positives="all"), draw_positives="found")
+    lists = made(shares, 0, 1)
+    assert made.width == 6 and set(lists.lengths) == {6} and len(lists) == made.count(shares[0]) == 60
+    assert (lists.labels > 0).sum() >= 8 and last(lists) < 10
+
+
+def test_positives_that_must_be_found_and_negatives_left_out_are_refused(store):
+    made = drawer(store, mining=replace(MINING, duplicate_cosine=0.9), draw_positives="found")
+    with pytest.raises(ConfigError, match=r"--positives found: .* neither --positive-margin nor --duplicate-cosine"):
+        made.check([images(store)])
+
+
 def test_the_kept_negatives_are_harder_than_random_ones(store):
     lists = drawer(store)([images(store)], 0, 1)
     everyone = drawer(store, mining=replace(MINING, hard_negatives=20))([images(store)], 0, 1)

@@ -148,6 +148,9 @@ class TrainConfig:
     """Training lists: fixed (the mined ones), or drawn anew every epoch, one for each training image or one of its
     captions: random-hard (with the numbers of candidates and positives that the lists were mined with) or sub-gallery
     (the first stage's top --draw-top of a random gallery of --draw-images images, with the positives among them)."""
+    draw_positives: Literal["mined", "found"] = "mined"
+    """random-hard: positives as the lists were mined with, or found: a positive is listed where it is among the hardest
+    candidates, so that no place in a list gives its answer away."""
     draw_images: int = 1000
     """sub-gallery: images of a gallery, about; the training images are divided into such galleries."""
     draw_top: int = 100

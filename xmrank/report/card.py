@@ -164,6 +164,8 @@ def _refinement(config: dict[str, Any] | None) -> str:
     words = {"width": "width {}", "epochs": "{} epochs", "hub": "hubness {}", "recall": "memory {}"}
     parts = [f"{config['members']} pairs of adapters"]
     parts += [text.format(plain(config[key])) for key, text in words.items() if config.get(key)]
+    if config.get("average"):
+        parts.append(f"mean of the last {100 * config['average']:.0f} % of the steps")
     return ", ".join(parts + ["weights learned"] * bool(config.get("weigh")))
 
 
@@ -182,7 +184,10 @@ def _training(config: dict[str, Any]) -> str:
     words = {"epochs": "{} epochs", "batch_size": "{} lists a step", "learning_rate": "learning rate {}"}
     words |= {"patience": "stopped after {} validations without a better one"}
     if config.get("draw") not in (None, "fixed"):
-        words["draw"] = "lists drawn anew every epoch ({})"
+        found = (
+            ", positives found" if config["draw"] == "random-hard" and config.get("draw_positives") == "found" else ""
+        )
+        words["draw"] = f"lists drawn anew every epoch ({{}}{found})"
     return ", ".join(text.format(plain(config[key])) for key, text in words.items() if config.get(key) is not None)
 
 

@@ -77,12 +77,13 @@ class Drawer:
         if self.config.draw == "sub-gallery":
             return self.config.draw_top
         own = np.bincount(self.store.image_of_caption) if self.direction == "i2t" else np.ones(1, np.int64)
-        return self.mining.hard_negatives + (int(own.max()) if self.mining.positives == "all" else 1)
+        return self.mining.hard_negatives + (int(own.max()) if self._mining().positives == "all" else 1)
 
     def _mining(self) -> MineConfig:
         """The mining's configuration, as far as it goes for these lists."""
         if self.config.draw == "random-hard":
-            return replace(self.mining, strategy="random-hard")
+            mined = self.config.draw_positives == "mined"
+            return replace(self.mining, strategy="random-hard", positives=self.mining.positives if mined else "found")
         return replace(
             self.mining,
             strategy="top-k",
