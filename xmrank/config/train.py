@@ -72,7 +72,7 @@ class RefineConfig:
     pairs: int = 500
     """Pairs of a step, each of which has the others for negatives."""
     learning_rate: float = 1e-3
-    """Largest step size of AdamW, over one cycle."""
+    """Largest step size of AdamW: a rise to it, then a fall to 0, or with --refine.average none."""
     average: float = 0.0
     """Share of the steps, the last ones, whose matrices are averaged; the step size then stays at its largest. 0: the
     matrices of the last step are taken."""

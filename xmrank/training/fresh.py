@@ -57,6 +57,11 @@ class Drawer:
             ConfigError: says which flag asks for more than there is.
         """
         if self.config.draw == "random-hard":
+            if self.config.draw_positives == "found" and self.mining.leaves_out:
+                raise ConfigError(
+                    "--draw-positives found: the lists were mined with --positive-margin or --duplicate-cosine, which "
+                    "choose negatives by the positive; expected --draw-positives mined"
+                )
             flag, needed = drawn_negatives(self._mining())
             pools = [self._pool(share) for share in shares]
             least = min(len(pool.gallery) - int((pool.last - pool.first).max(initial=0)) for pool in pools)
