@@ -22,10 +22,10 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 from xmrank.config import EmbedConfig, ScenesConfig
-from xmrank.embedding import ray_stage
-from xmrank.embedding.embed import embed
-from xmrank.embedding.shards import Shard
-from xmrank.stage import read_manifest
+from xmrank.embed import ray as ray_stage
+from xmrank.embed.shards import Shard
+from xmrank.embed.stage import embed
+from xmrank.runtime.directory import read_manifest
 
 NODES = 3
 
@@ -35,7 +35,7 @@ def logged(log: str) -> type:
 
     class Logged:
         def __init__(self, *arguments: Any) -> None:
-            from xmrank.embedding.ray_stage import ShardEncoder  # in a worker: the real one
+            from xmrank.embed.ray import ShardEncoder
 
             self.encoder = ShardEncoder(*arguments)
 

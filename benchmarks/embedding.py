@@ -28,10 +28,10 @@ import torch
 
 from xmrank.config import EmbedConfig, ScenesConfig
 from xmrank.datasets import read
-from xmrank.embedding.embed import embed_dataset
-from xmrank.embedding.encoder import load_encoder
-from xmrank.embedding.pictures import decode
-from xmrank.files import write_array
+from xmrank.embed.decoding import decode
+from xmrank.embed.encoder import load_encoder
+from xmrank.embed.stage import embed_dataset
+from xmrank.runtime.files import write_array
 
 BATCH = 64
 

@@ -21,11 +21,11 @@ from typing import Any
 import faiss
 import numpy as np
 
-from xmrank.candidates.chunks import CHUNK, SearchTask, Task, mine_chunk, opened, run_search
-from xmrank.candidates.nearest import planned_searches
-from xmrank.candidates.strategies import searched_width
 from xmrank.config import DIRECTIONS, Direction, EmbedConfig, MineConfig
-from xmrank.embedding.importing import import_embeddings
+from xmrank.embed.importing import import_embeddings
+from xmrank.mine.chunks import CHUNK, MiningTask, SearchTask, mine_chunk, opened, run_search
+from xmrank.mine.nearest import planned_searches
+from xmrank.mine.strategies import searched_width
 
 IMAGES, CAPTIONS, DIMENSIONS = 29_000, 5, 512
 SAMPLE, SEARCHED = 1_000, 10_000
@@ -105,7 +105,9 @@ def ours(directory: Path, direction: Direction, folder: Path) -> dict[str, float
     _, pool = opened(directory, config, direction, "train")
     count, figures = len(pool.queries), {"gallery": len(pool.gallery)}
     if count < LARGE:
-        tasks = [Task(directory, config, direction, "train", chunk, folder) for chunk in range(-(-count // CHUNK))]
+        tasks = [
+            MiningTask(directory, config, direction, "train", chunk, folder) for chunk in range(-(-count // CHUNK))
+        ]
         figures |= {"queries": count, "random_hard_seconds": timed(lambda: [mine_chunk(task) for task in tasks])}
     top = MineConfig(embeddings=directory, captions="all", strategy="top-k", hard_negatives=50)
     part = pool[slice(0, SEARCHED)]

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:  # what our own imports take counts, so they come after the first look at memory
-    from xmrank.candidates.lists import Lists
-    from xmrank.training.data import ListData
+    from xmrank.mine.candidate_lists import CandidateLists
+    from xmrank.train.list_data import ListData
 
 ROWS, DIMENSIONS, QUERIES, ITEMS, BATCH = 174_000, 512, 29_000, 51, 32
 
@@ -37,16 +37,16 @@ def write_store(path: Path) -> None:
         array[start : start + 1000] = block / np.linalg.norm(block, axis=1, keepdims=True)
 
 
-def make_lists() -> "Lists":
+def make_lists() -> "CandidateLists":
     """Random lists with one positive each."""
-    from xmrank.candidates.lists import Lists
+    from xmrank.mine.candidate_lists import CandidateLists
 
     random = np.random.default_rng(1)
     labels = np.zeros((QUERIES, ITEMS), np.float32)
     labels[np.arange(QUERIES), random.integers(0, ITEMS, QUERIES)] = 1
     items = random.integers(0, ROWS, (QUERIES, ITEMS), dtype=np.int32)
     queries = random.integers(0, ROWS, QUERIES, dtype=np.int32)
-    return Lists.of(queries, items, labels, np.zeros_like(labels), np.full(QUERIES, ITEMS))
+    return CandidateLists.of(queries, items, labels, np.zeros_like(labels), np.full(QUERIES, ITEMS))
 
 
 def gather_all(data: "ListData") -> None:
@@ -60,7 +60,7 @@ def gather_all(data: "ListData") -> None:
 def main(store: Path) -> None:
     """Print the peak of one epoch above the start's, in bytes."""
     before = peak()
-    from xmrank.training.data import ListData
+    from xmrank.train.list_data import ListData
 
     sides = [torch.from_numpy(np.load(store, mmap_mode="c")) for _ in range(2)]
     gather_all(ListData(make_lists(), sides[0], sides[1], torch.device("cpu")))

@@ -36,12 +36,12 @@ from ranker_timing import gemm_rate, interleaved, lists_per_second, pin_to_one_c
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from xmrank.candidates.lists import Lists
-from xmrank.evaluation import list_metrics
 from xmrank.losses import LOSSES
-from xmrank.paths import home
+from xmrank.metrics import list_metrics
+from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.rankers import Ranker, build
-from xmrank.training.data import ListData
+from xmrank.runtime.paths import home
+from xmrank.train.list_data import ListData
 
 ITEMS, DIMENSIONS, WIDTH, LAYERS, HEADS, FEED_FORWARD, BATCH, RATE = 51, 512, 64, 2, 4, 128, 32, 1e-3
 STEPS = 8
@@ -71,7 +71,7 @@ def make_material() -> Material:
     labels = np.zeros((count, ITEMS), np.float32)
     labels[np.arange(count), random.integers(0, ITEMS, count)] = 1
     cosine = torch.einsum("ld,lid->li", sides[0][queries].float(), sides[1][items].float())
-    lists = Lists.of(queries, items, labels, cosine.numpy(), np.full(count, ITEMS))
+    lists = CandidateLists.of(queries, items, labels, cosine.numpy(), np.full(count, ITEMS))
     query = sides[0][queries][:, None].expand(-1, ITEMS, -1)
     features = torch.cat([query, sides[1][items]], -1).float()
     batches = list(zip(features.split(BATCH), torch.from_numpy(labels).split(BATCH), strict=True))

@@ -42,7 +42,7 @@ def search(embeddings: Path, lists: Path, folder: Path) -> float:
 def loop(embeddings: Path, lists: Path, folder: Path) -> float:
     """Seconds of the loop, and the same points."""
     from xmrank.config import TrainConfig, TuneConfig
-    from xmrank.tuning.space import candidates
+    from xmrank.tune.space import candidates
 
     train = TrainConfig(losses=(LOSS,), directions=(DIRECTION,), epochs=EPOCHS)  # type: ignore[arg-type]
     points = [candidate.point for candidate in candidates(TuneConfig(space=SPACE, train=train))]
@@ -62,23 +62,24 @@ def train_one(embeddings: Path, lists: Path, point: dict[str, Any], folder: Path
     """One training of the loop."""
     import torch
 
-    from xmrank.candidates import lists_path, open_lists
     from xmrank.config import TrainConfig
-    from xmrank.embedding import EmbeddingStore
-    from xmrank.training.data import ListData
-    from xmrank.training.groups import Group
-    from xmrank.training.loop import Material, train_trials
-    from xmrank.training.settings import with_point
-    from xmrank.training.trials import Trial
+    from xmrank.embed.store import EmbeddingStore
+    from xmrank.mine.mapped_lists import open_lists
+    from xmrank.mine.stage import lists_path
+    from xmrank.train.list_data import ListData
+    from xmrank.train.settings import with_point
+    from xmrank.train.trainer import TrainingJob, train_trials
+    from xmrank.train.trials import Trial
+    from xmrank.train.worker_group import WorkerGroup
 
     torch.set_num_threads(1)
     store = EmbeddingStore.open(embeddings)
     settings = with_point(TrainConfig(losses=(LOSS,), epochs=EPOCHS), LOSS, point)  # type: ignore[arg-type]
-    train, selection = (
+    train, validation = (
         ListData.of(open_lists(lists_path(lists, DIRECTION, role), folder), store, DIRECTION, torch.device("cpu"))
-        for role in ("train", "selection")
+        for role in ("train", "validation")
     )
-    material = Material(settings, train, selection, folder, Group(), {}, lambda *_: None)
+    material = TrainingJob(settings, train, validation, folder, WorkerGroup(), {}, lambda *_: None)
     failures = train_trials([Trial(LOSS, DIRECTION, 0)], material, stacked=False)
     assert not failures, failures
 

@@ -22,7 +22,7 @@ from scipy.spatial.distance import cdist
 from xmrank.config import SupervisedConfig
 from xmrank.supervised.layouts import read_features
 from xmrank.supervised.methods import fit_method
-from xmrank.supervised.search import by_distance, label_ranks, two_stage
+from xmrank.supervised.two_stage_knn import by_distance, label_ranks, two_stage
 
 QUERIES, TRAIN, ITEMS, DIMENSIONS = 2_000, 10_000, 2_000, 32
 KINDS = {"one label": (10, 1), "several labels": (90, 3)}

@@ -9,9 +9,9 @@
     python jobs/embed.py --import-clip-retrieval embeddings_folder --output runs/mine/embeddings
 """
 
-from xmrank.commandline import run
+from xmrank.cli import run
 from xmrank.config import EmbedConfig
-from xmrank.embedding.embed import embed
+from xmrank.embed.stage import embed
 
 if __name__ == "__main__":
     run(embed, EmbedConfig)

@@ -4,9 +4,9 @@
         --output runs/demo/evaluation
 """
 
-from xmrank.commandline import run
+from xmrank.cli import run
 from xmrank.config import EvaluateConfig
-from xmrank.ranking.evaluate import evaluate
+from xmrank.evaluate.stage import evaluate
 
 if __name__ == "__main__":
     run(evaluate, EvaluateConfig)

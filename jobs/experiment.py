@@ -3,9 +3,9 @@
 python jobs/experiment.py --preset demo
 """
 
-from xmrank.commandline import run
+from xmrank.cli import run
 from xmrank.config import ExperimentConfig
-from xmrank.experiment import experiment
+from xmrank.experiment.stage import experiment
 
 if __name__ == "__main__":
     run(experiment, ExperimentConfig)

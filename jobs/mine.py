@@ -3,9 +3,9 @@
 python jobs/mine.py --embeddings runs/demo/embeddings --preset paper --output runs/demo/lists
 """
 
-from xmrank.candidates import mine
-from xmrank.commandline import run
+from xmrank.cli import run
 from xmrank.config import MineConfig
+from xmrank.mine.stage import mine
 
 if __name__ == "__main__":
     run(mine, MineConfig)

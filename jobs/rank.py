@@ -4,9 +4,9 @@
         --output runs/demo/ranking
 """
 
-from xmrank.commandline import run
+from xmrank.cli import run
 from xmrank.config import RankConfig
-from xmrank.report.ranked import rank_and_show
+from xmrank.rank.page import rank_and_show
 
 if __name__ == "__main__":
     run(rank_and_show, RankConfig)

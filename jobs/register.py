@@ -3,9 +3,9 @@
 python jobs/register.py --rankers runs/demo/rankers --name flickr
 """
 
-from xmrank.commandline import run
+from xmrank.cli import run
 from xmrank.config import RegisterConfig
-from xmrank.ranking.registry import register
+from xmrank.register.stage import register
 
 if __name__ == "__main__":
     run(register, RegisterConfig)

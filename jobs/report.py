@@ -3,9 +3,9 @@
 python jobs/report.py --evaluation runs/default/evaluation --output runs/default/report
 """
 
-from xmrank.commandline import run
+from xmrank.cli import run
 from xmrank.config import ReportConfig
-from xmrank.report import report
+from xmrank.report.stage import report
 
 if __name__ == "__main__":
     run(report, ReportConfig)

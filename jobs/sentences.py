@@ -5,9 +5,9 @@
         --relevance-texts runs/demo/sentences/texts.npy --output runs/demo/graded
 """
 
-from xmrank.commandline import run
+from xmrank.cli import run
 from xmrank.config import SentencesConfig
-from xmrank.embedding.sentences import sentences
+from xmrank.sentences.stage import sentences
 
 if __name__ == "__main__":
     run(sentences, SentencesConfig)

@@ -3,9 +3,9 @@
 python jobs/train.py --embeddings runs/demo/embeddings --lists runs/demo/lists --output runs/demo/rankers
 """
 
-from xmrank.commandline import run
+from xmrank.cli import run
 from xmrank.config import TrainConfig
-from xmrank.training.train import train
+from xmrank.train.stage import train
 
 if __name__ == "__main__":
     run(train, TrainConfig)

@@ -4,9 +4,9 @@ python jobs/train_encoder.py --output runs/encoder
 cp runs/encoder/xmrank-tiny.safetensors xmrank/embedding/bundled/
 """
 
-from xmrank.commandline import run
+from xmrank.cli import run
 from xmrank.config import TrainEncoderConfig
-from xmrank.embedding.encoder_training import train_encoder
+from xmrank.train_encoder.stage import train_encoder
 
 if __name__ == "__main__":
     run(train_encoder, TrainEncoderConfig)

@@ -3,9 +3,9 @@
 python jobs/tune.py --preset grid12 --embeddings runs/demo/embeddings --lists runs/demo/lists --output runs/demo/tuned
 """
 
-from xmrank.commandline import run
+from xmrank.cli import run
 from xmrank.config import TuneConfig
-from xmrank.tuning import tune
+from xmrank.tune.stage import tune
 
 if __name__ == "__main__":
     run(tune, TuneConfig)

@@ -9,11 +9,11 @@ import pytest
 import ray
 from hypothesis import settings
 
-from xmrank.cluster import connect
 from xmrank.config import EmbedConfig
-from xmrank.embedding import EmbeddingStore
-from xmrank.embedding.importing import import_embeddings
-from xmrank.paths import HOME_VARIABLE
+from xmrank.embed.importing import import_embeddings
+from xmrank.embed.store import EmbeddingStore
+from xmrank.runtime.cluster import connect
+from xmrank.runtime.paths import HOME_VARIABLE
 
 settings.register_profile("xmrank", deadline=None)  # machines that are shared have slow moments
 settings.load_profile("xmrank")

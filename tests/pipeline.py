@@ -10,13 +10,13 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from xmrank.candidates import mine
 from xmrank.config import MineConfig, RankerConfig, TrainConfig
-from xmrank.embedding import EmbeddingStore
-from xmrank.paths import HOME_VARIABLE
-from xmrank.stage import Manifest
-from xmrank.training import ray_stage
-from xmrank.training.train import train
+from xmrank.embed.store import EmbeddingStore
+from xmrank.mine.stage import mine
+from xmrank.runtime.directory import Manifest
+from xmrank.runtime.paths import HOME_VARIABLE
+from xmrank.train import ray as ray_stage
+from xmrank.train.stage import train
 
 TRAINING = TrainConfig(
     losses=("listnet", "lambdarank"),

@@ -21,9 +21,9 @@ from xmrank.baselines.closed import (
     linear_cca,
     regularised_cca,
 )
-from xmrank.baselines.pairs import Pairs
+from xmrank.baselines.feature_pairs import FeaturePairs
 from xmrank.baselines.towers import load_towers, save_towers
-from xmrank.errors import DataError
+from xmrank.runtime.errors import DataError
 
 REFERENCE = os.environ.get("XMRANK_REFERENCE")
 FOLDER = Path(REFERENCE) if REFERENCE and Path(REFERENCE).is_dir() else None
@@ -60,7 +60,7 @@ def pairs():
     shared = generator.normal(size=(40, 3))
     image = (shared @ generator.normal(size=(3, 7)) + generator.normal(size=(40, 7))) * 10.0 ** np.arange(-3, 4)
     text = shared[owner] @ generator.normal(size=(3, 5)) + generator.normal(size=(len(owner), 5))
-    return Pairs(image.astype(np.float32), text.astype(np.float32), owner, unit(text))
+    return FeaturePairs(image.astype(np.float32), text.astype(np.float32), owner, unit(text))
 
 
 def standard(rows):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from xmrank.baselines.heads import Training, share_of_rate
-from xmrank.baselines.pairs import Pairs
-from xmrank.baselines.registry import BASELINES, Fit, all_fits, check_baselines, settings_of
+from xmrank.baselines.feature_pairs import FeaturePairs
+from xmrank.baselines.heads import HeadTraining, share_of_rate
+from xmrank.baselines.registry import BASELINES, BaselineFit, all_fits, check_baselines, settings_of
 from xmrank.config import BaselinesConfig
-from xmrank.errors import ConfigError, DataError
+from xmrank.runtime.errors import ConfigError, DataError
 
 LEARNED = [name for name, baseline in BASELINES.items() if baseline.learned]
 IMAGES, CAPTIONS = 60, 3
@@ -25,7 +25,7 @@ def make_pairs(seed=0):
     image = shared @ maps[0] + 0.1 * generator.normal(size=(IMAGES, 12))
     text = (shared @ maps[1])[owner] + 0.1 * generator.normal(size=(len(owner), 8))
     texts = text / np.linalg.norm(text, axis=1, keepdims=True)
-    return Pairs(image.astype(np.float32), text.astype(np.float32), owner, texts.astype(np.float32))
+    return FeaturePairs(image.astype(np.float32), text.astype(np.float32), owner, texts.astype(np.float32))
 
 
 def found_first(towers, pairs):
@@ -35,8 +35,8 @@ def found_first(towers, pairs):
 
 
 def training(other, **changes):
-    select = lambda towers: {"selection_mean": found_first(towers, other)}  # noqa: E731
-    return replace(Training(0, torch.device("cpu"), select), **changes)
+    select = lambda towers: {"validation_mean": found_first(towers, other)}  # noqa: E731
+    return replace(HeadTraining(0, torch.device("cpu"), select), **changes)
 
 
 def small(name, **changes):
@@ -53,8 +53,8 @@ def fit(name, settings=None, seed=0, **changes):
 def test_it_learns_what_both_sides_share(name):
     towers, best = fit(name)
     assert found_first(towers, make_pairs(2)) > 0.5  # by chance 1/60
-    assert best.value == max(epoch["selection_mean"] for epoch in best.epochs)
-    assert best.epochs[best.number - 1]["selection_mean"] == found_first(towers, make_pairs(1))
+    assert best.value == max(epoch["validation_mean"] for epoch in best.epochs)
+    assert best.epochs[best.number - 1]["validation_mean"] == found_first(towers, make_pairs(1))
     assert len(best.epochs) == 30
 
 
@@ -85,7 +85,7 @@ def test_a_loss_that_is_not_finite_ends_the_fit():
 
 def test_an_epoch_has_every_caption_once_and_no_siblings_in_a_batch():
     owner = np.array([0, 2, 2, 0, 1, 2, 3, 3])
-    pairs = Pairs(np.zeros((4, 1), np.float32), np.zeros((8, 1), np.float32), owner, np.zeros((8, 1)))
+    pairs = FeaturePairs(np.zeros((4, 1), np.float32), np.zeros((8, 1), np.float32), owner, np.zeros((8, 1)))
     batches = list(pairs.batches(2, seed=0, epoch=0))
     assert sorted(np.concatenate([captions for _, captions in batches]).tolist()) == list(range(8))
     for images, captions in batches:
@@ -101,7 +101,7 @@ def test_an_epoch_has_every_caption_once_and_no_siblings_in_a_batch():
 def test_relevance_of_a_batch():
     owner = np.array([0, 0, 1])
     texts = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
-    pairs = Pairs(np.zeros((2, 1), np.float32), np.zeros((3, 1), np.float32), owner, texts)
+    pairs = FeaturePairs(np.zeros((2, 1), np.float32), np.zeros((3, 1), np.float32), owner, texts)
     table = pairs.own_captions()
     assert table.tolist() == [[0, 1], [2, -1]]
     found = pairs.relevance_of(np.array([0, 1]), np.array([0, 2]), table)
@@ -120,8 +120,10 @@ def test_the_step_size_rises_and_falls():
 def test_fits_of_a_configuration():
     config = BaselinesConfig(baselines=("cca", "vsepp", "dcca"), seeds=(3, 4), listwise=(0.0, 0.5))
     assert all_fits(config) == [
-        Fit("cca", 0.0, -1), Fit("vsepp", 0.0, 3), Fit("vsepp", 0.0, 4), Fit("vsepp", 0.5, 3), Fit("vsepp", 0.5, 4),
-        Fit("dcca", 0.0, 3), Fit("dcca", 0.0, 4),
+        BaselineFit("cca", 0.0, -1),
+        BaselineFit("vsepp", 0.0, 3), BaselineFit("vsepp", 0.0, 4),
+        BaselineFit("vsepp", 0.5, 3), BaselineFit("vsepp", 0.5, 4),
+        BaselineFit("dcca", 0.0, 3), BaselineFit("dcca", 0.0, 4),
     ]  # fmt: skip
     assert [fit.name for fit in all_fits(config)[::4]] == ["cca", "vsepp-sndcg0.5-seed4"]
 

@@ -11,17 +11,17 @@ import torch
 from mlflow.tracking import MlflowClient
 from pipeline import make_home, mine_small
 
-from xmrank.baselines import ray_stage
-from xmrank.baselines.features import fitted_images
+from xmrank.baselines import ray as ray_stage
+from xmrank.baselines import stage as stage
+from xmrank.baselines.baseline_features import fitted_images
 from xmrank.baselines.fitting import fit_all
+from xmrank.baselines.stage import baselines
 from xmrank.baselines.towers import load_towers
-from xmrank.candidates import Lists
 from xmrank.config import BaselinesConfig
-from xmrank.errors import ConfigError, DataError
-from xmrank.evaluation import METRICS
-from xmrank.ranking import baselines as stage
-from xmrank.ranking.baselines import baselines
-from xmrank.stage import read_manifest
+from xmrank.metrics import METRICS
+from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.runtime.directory import read_manifest
+from xmrank.runtime.errors import ConfigError, DataError
 
 KEYS = ["method", "ranker", "seed", "direction", "protocol", "metric"]
 
@@ -96,7 +96,7 @@ def test_files_and_rows(done):
 def test_cca_on_lists_and_gallery_by_numpy(done):
     towers, _ = load_towers(done.output / "fits" / "cca")
     image, text = (towers.project(s, np.load(done.home / f"{s}.npy")).astype(float) for s in ("image", "text"))
-    lists = Lists.read(done.lists / "t2i-report.parquet")
+    lists = CandidateLists.read(done.lists / "t2i-test.parquet")
     candidates, labels, _, mask = lists.padded(np.arange(len(lists)))
     scores = np.where(mask, np.einsum("qd,qnd->qn", text[lists.queries], image[candidates]), -np.inf)
     first = np.take_along_axis(labels, scores.argmax(1)[:, None], 1).mean()
@@ -165,7 +165,7 @@ def test_a_rerun_does_nothing_and_an_interrupted_one_fits_only_what_is_missing(d
 def test_images_that_select_or_are_reported_are_never_fitted(inputs):
     fitted = fitted_images(inputs.config, inputs.store)
     roles = json.loads((inputs.lists / "splits.json").read_text())
-    assert not set(fitted) & set(roles["selection"]["images"] + roles["report"]["images"])
+    assert not set(fitted) & set(roles["validation"]["images"] + roles["test"]["images"])
     everything = replace(inputs.config, fit_splits=("align", "train", "val"))
     assert fitted_images(everything, inputs.store).tolist() == fitted.tolist()
     assert fitted_images(replace(inputs.config, fit_splits=()), inputs.store).tolist() == roles["train"]["images"]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from xmrank.config import EmbedConfig
 from xmrank.datasets import read
-from xmrank.errors import DataError
+from xmrank.runtime.errors import DataError
 
 
 def refusal(config, error=DataError):

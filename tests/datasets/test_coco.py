@@ -11,7 +11,7 @@ from readers_samples import refusal
 
 from xmrank.config import EmbedConfig
 from xmrank.datasets import read
-from xmrank.errors import DataError
+from xmrank.runtime.errors import DataError
 
 SAMPLE = {
     "info": {"description": "COCO 2017 Dataset", "version": "1.0"},

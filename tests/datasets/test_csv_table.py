@@ -5,7 +5,7 @@ from readers_samples import refusal
 
 from xmrank.config import ColumnsConfig, EmbedConfig
 from xmrank.datasets import read
-from xmrank.errors import ConfigError
+from xmrank.runtime.errors import ConfigError
 
 
 def configured(folder, content, name="pairs.csv", **parameters):

@@ -13,8 +13,8 @@ from readers_samples import picture, refusal
 from xmrank.config import ColumnsConfig, EmbedConfig
 from xmrank.datasets import hub, read
 from xmrank.datasets.locations import absent, changed, read_bytes
-from xmrank.errors import ConfigError, DataError
-from xmrank.paths import below
+from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.paths import below
 
 
 def stored(*greys):

@@ -10,7 +10,7 @@ import pytest
 
 from xmrank.config import EmbedConfig
 from xmrank.datasets import read
-from xmrank.errors import DataError
+from xmrank.runtime.errors import DataError
 
 SAMPLE = {
     "dataset": "coco",

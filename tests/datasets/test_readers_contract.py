@@ -8,7 +8,7 @@ from readers_samples import ITEMS, SAMPLES, TEXTS, refusal
 
 from xmrank.datasets import READERS, read
 from xmrank.datasets.locations import absent, changed, read_bytes
-from xmrank.paths import below
+from xmrank.runtime.paths import below
 
 
 @pytest.fixture(params=SAMPLES)

@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from xmrank.datasets import scenes
-from xmrank.datasets.scenes import IMAGE_SIZE, LABEL_NAMES, compose_scene, describe, draw_scene, generate
-from xmrank.datasets.scenes_captions import RELATIONS, Claim, Mention
-from xmrank.datasets.scenes_drawing import CELL, _glyphs
-from xmrank.datasets.scenes_layout import BACKGROUNDS, COLOURS, DIAMETERS, PATTERNS, SHAPES, Scene, Thing
-from xmrank.datasets.scenes_words import SYNONYMS
-from xmrank.datasets.tables import CAPTIONS, IMAGES
-from xmrank.errors import ConfigError
+from xmrank.datasets.dataset import CAPTIONS, IMAGES
+from xmrank.datasets.scenes.drawing import CELL, _glyphs
+from xmrank.datasets.scenes.generate import IMAGE_SIZE, LABEL_NAMES, compose_scene, describe, draw_scene, generate
+from xmrank.datasets.scenes.generate import generate as scenes
+from xmrank.datasets.scenes.layout import BACKGROUNDS, COLOURS, DIAMETERS, PATTERNS, SHAPES, Scene, SceneObject
+from xmrank.datasets.scenes.scene_captions import RELATIONS, Claim, Mention
+from xmrank.datasets.scenes.words import SYNONYMS
+from xmrank.runtime.errors import ConfigError
 
 SIZES = {"train": 7, "val": 2, "test": 3}
 SCENES = [compose_scene(0, "test", number) for number in range(300)]
@@ -39,11 +39,11 @@ def undisturbed(tmp_path_factory) -> Path:
     return root
 
 
-def thing(row: int, column: int, label: int = 13, colour: str = "red", size: str = "medium") -> Thing:
-    return Thing(label, colour, size, "solid", row, column, diameter=22, shift=(0, 0), angle=0.0, glyph=0.5)
+def thing(row: int, column: int, label: int = 13, colour: str = "red", size: str = "medium") -> SceneObject:
+    return SceneObject(label, colour, size, "solid", row, column, diameter=22, shift=(0, 0), angle=0.0, glyph=0.5)
 
 
-def scene_of(*things: Thing) -> Scene:
+def scene_of(*things: SceneObject) -> Scene:
     return Scene("key", "black", "plain", things)
 
 
@@ -102,7 +102,7 @@ def test_killed_run_ends_in_the_same_bytes(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from xmrank.datasets.scenes import generate
+from xmrank.datasets.scenes.generate import generate
 generate(Path(sys.argv[1]), train=300, val=0, test=300, progress=lambda images: print(images, flush=True))
 """
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")], stdout=subprocess.PIPE)

@@ -8,8 +8,8 @@ import pytest
 
 from xmrank.config import EmbedConfig
 from xmrank.datasets import read
-from xmrank.datasets.tables import CAPTIONS, IMAGES, Dataset, checked
-from xmrank.errors import ConfigError, DataError
+from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset, checked
+from xmrank.runtime.errors import ConfigError, DataError
 
 
 def dataset(images, captions):

@@ -10,7 +10,7 @@ from readers_samples import add, picture, refusal
 from xmrank.config import EmbedConfig
 from xmrank.datasets import read
 from xmrank.datasets.locations import changed, read_bytes
-from xmrank.paths import below
+from xmrank.runtime.paths import below
 
 
 def write_tar(path, members):

@@ -20,8 +20,8 @@ from losses_checks import (
 from torch import Tensor
 
 from xmrank.losses import LOSSES
-from xmrank.losses.pairs import Pairs
-from xmrank.losses.slates import Slates
+from xmrank.losses.item_pairs import ItemPairs
+from xmrank.losses.list_batch import ListBatch
 
 
 def is_caught(loss: Callable, name: str, parameters: dict) -> bool:
@@ -103,23 +103,23 @@ family, neural, listwise, approx, pointwise = (
 )
 
 
-def natural_discounts(slates: Slates) -> Tensor:
+def natural_discounts(slates: ListBatch) -> Tensor:
     return 1 / torch.log(torch.arange(2, slates.items + 2, dtype=slates.scores.dtype))
 
 
-def late_discounts(slates: Slates) -> Tensor:
+def late_discounts(slates: ListBatch) -> Tensor:
     return 1 / torch.log2(torch.arange(3, slates.items + 3, dtype=slates.scores.dtype))
 
 
-def reversed_pairs(pairs: Pairs) -> Tensor:
+def reversed_pairs(pairs: ItemPairs) -> Tensor:
     return (pairs.above(pairs.slates.labels) < pairs.below(pairs.slates.labels)) & pairs.below(pairs.slates.mask)
 
 
-def pairs_with_ties(pairs: Pairs) -> Tensor:
+def pairs_with_ties(pairs: ItemPairs) -> Tensor:
     return (pairs.above(pairs.slates.labels) >= pairs.below(pairs.slates.labels)) & pairs.below(pairs.slates.mask)
 
 
-def pairs_with_padding(pairs: Pairs) -> Tensor:
+def pairs_with_padding(pairs: ItemPairs) -> Tensor:
     return pairs.above(pairs.slates.labels) > pairs.below(pairs.slates.labels)
 
 
@@ -127,34 +127,34 @@ def rows_before_columns(matrix: Tensor, **settings: object) -> Tensor:
     return SINKHORN(matrix.mT.contiguous(), **settings).mT
 
 
-def ascending_label_order(slates: Slates, generator: None) -> Tensor:
+def ascending_label_order(slates: ListBatch, generator: None) -> Tensor:
     return slates.labels.masked_fill(~slates.mask, 99).argsort(dim=1, stable=True)
 
 
-def rank_counts_itself(slates: Slates, steepness: float, floor: float = 0.0) -> Tensor:
-    pairs = Pairs.of(slates)
+def rank_counts_itself(slates: ListBatch, steepness: float, floor: float = 0.0) -> Tensor:
+    pairs = ItemPairs.of(slates)
     ahead = torch.sigmoid(-steepness * pairs.difference(slates.scores)) * pairs.below(slates.mask)
     return (pairs.above(slates.gains()).squeeze(2) / torch.log2(2 + ahead.sum(2))).sum(1)
 
 
-def cross_entropy_of_squares(slates: Slates, targets: Tensor, eps: float) -> Tensor:
+def cross_entropy_of_squares(slates: ListBatch, targets: Tensor, eps: float) -> Tensor:
     return ((targets - slates.filled(-1e30).softmax(1)) ** 2).sum(1)
 
 
-SINKHORN, MEAN, BCE = neural.sinkhorn, Slates.mean, F.binary_cross_entropy_with_logits
+SINKHORN, MEAN, BCE = neural.sinkhorn, ListBatch.mean, F.binary_cross_entropy_with_logits
 PARTS = [
-    (Slates, "discounts", natural_discounts, SMOOTH, {}),  # the others use no other logarithm: the base cancels
-    (Slates, "discounts", late_discounts, NDCG, {}),
-    (Slates, "gains", lambda slates: slates.labels, NDCG, {}),
-    (Slates, "gains", lambda slates: torch.exp2(slates.labels), NDCG, {}),
-    (Slates, "ranks", lambda slates: torch.arange(1, slates.items + 1).expand_as(slates.mask), LAMBDAS, {}),
-    (Slates, "ideal_dcg", lambda slates, gains, k=None: (gains * slates.discounts())[:, :k].sum(1), NDCG, {}),
-    (Slates, "relevant", property(lambda slates: slates.mask.any(1)), [n for n in MEANS if n not in POINTWISE], {}),
-    (Slates, "mean", lambda slates, values, counted=None: MEAN(slates, values * 1.01, counted), MEANS, {}),
-    (Slates, "filled", lambda slates, value: slates.scores, ["listnet", "listnet_binary", "softmax", *LAMBDAS], {}),
-    (Pairs, "ordered", reversed_pairs, ["ranknet", "triplet", *LAMBDAS], {}),
-    (Pairs, "ordered", pairs_with_ties, ["ranknet", "triplet", "lambda_loss"], {"weighting": "none"}),
-    (Pairs, "ordered", pairs_with_padding, ["ranknet", "triplet"], {}),
+    (ListBatch, "discounts", natural_discounts, SMOOTH, {}),  # the others use no other logarithm: the base cancels
+    (ListBatch, "discounts", late_discounts, NDCG, {}),
+    (ListBatch, "gains", lambda slates: slates.labels, NDCG, {}),
+    (ListBatch, "gains", lambda slates: torch.exp2(slates.labels), NDCG, {}),
+    (ListBatch, "ranks", lambda slates: torch.arange(1, slates.items + 1).expand_as(slates.mask), LAMBDAS, {}),
+    (ListBatch, "ideal_dcg", lambda slates, gains, k=None: (gains * slates.discounts())[:, :k].sum(1), NDCG, {}),
+    (ListBatch, "relevant", property(lambda slates: slates.mask.any(1)), [n for n in MEANS if n not in POINTWISE], {}),
+    (ListBatch, "mean", lambda slates, values, counted=None: MEAN(slates, values * 1.01, counted), MEANS, {}),
+    (ListBatch, "filled", lambda slates, value: slates.scores, ["listnet", "listnet_binary", "softmax", *LAMBDAS], {}),
+    (ItemPairs, "ordered", reversed_pairs, ["ranknet", "triplet", *LAMBDAS], {}),
+    (ItemPairs, "ordered", pairs_with_ties, ["ranknet", "triplet", "lambda_loss"], {"weighting": "none"}),
+    (ItemPairs, "ordered", pairs_with_padding, ["ranknet", "triplet"], {}),
     (neural, "sinkhorn", lambda matrix, **settings: matrix, ["neural_ndcg"], {}),
     (neural, "sinkhorn", rows_before_columns, ["neural_ndcg"], {"max_iterations": 1}),
     (listwise, "_label_order", ascending_label_order, ["listmle"], {}),

@@ -24,7 +24,7 @@ from losses_checks import (
 from torch.testing import assert_close
 
 import xmrank.losses
-from xmrank.losses import LOSSES, Terms
+from xmrank.losses import LOSSES, LossSum
 
 variants = pytest.mark.parametrize(("name", "parameters"), VARIANTS, ids=variant_id)
 names = pytest.mark.parametrize("name", LOSSES)
@@ -71,7 +71,7 @@ def test_terms_of_parts_join_to_the_value_of_the_whole(name, parameters):
         loss.terms(scores[rows], lists.labels[rows], mask=lists.mask[rows], **parameters)
         for rows in (slice(0, 1), slice(1, 4))
     ]
-    joined = Terms(torch.cat([p.total for p in parts]), torch.cat([p.weight for p in parts]), parts[0].reduction)
+    joined = LossSum(torch.cat([p.total for p in parts]), torch.cat([p.weight for p in parts]), parts[0].reduction)
     tolerance = 1e-5 if together else 1e-12
     assert_close(joined.value().detach(), value, rtol=tolerance, atol=1e-12)
     (joined_gradient,) = torch.autograd.grad(joined.value(), scores)
@@ -185,7 +185,7 @@ def test_the_way_taken_on_an_accelerator_gives_the_same(name, parameters, monkey
     """There every item, not every relevant one, begins pairs, and Sinkhorn carries finished lists along."""
     lists, _ = insert_padding(random_lists(name), (2,))
     value, gradient = value_and_gradient(LOSSES[name], lists, **parameters)
-    for module in ("slates", "pairs", "sinkhorn"):
+    for module in ("list_batch", "item_pairs", "sinkhorn"):
         monkeypatch.setattr(f"xmrank.losses.{module}.on_host", lambda tensor: False)
     full, full_gradient = value_and_gradient(LOSSES[name], lists, **parameters)
     assert_close(full, value, rtol=1e-12, atol=0)

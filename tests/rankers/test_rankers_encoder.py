@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from xmrank.rankers import build
-from xmrank.rankers.encoder import RankEncoding, SelfAttention, UnbiasedLayerNorm, sinusoids
 from xmrank.rankers.layers import Dropout
+from xmrank.rankers.transformer import RankEncoding, SelfAttention, UnbiasedLayerNorm, sinusoids
 
 
 def test_attention_equals_torchs_own():
@@ -124,5 +124,5 @@ def test_long_lists_attend_as_short_ones(make_lists, monkeypatch):
     query, candidates, similarity = make_lists(count=3, items=5)
     mask = torch.tensor([[True] * 5, [True, False, True, True, False], [False] * 5])
     short = ranker(query, candidates, similarity, mask=mask)
-    monkeypatch.setattr("xmrank.rankers.encoder.SHORT", 2)
+    monkeypatch.setattr("xmrank.rankers.transformer.SHORT", 2)
     torch.testing.assert_close(ranker(query, candidates, similarity, mask=mask), short)

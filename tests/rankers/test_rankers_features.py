@@ -7,7 +7,7 @@ import torch
 from torch import tensor
 from torch.nn import functional as F
 
-from xmrank.rankers.features import ItemFeatures, cosine_columns, first_stage_rank
+from xmrank.rankers.item_features import ItemFeatures, cosine_columns, first_stage_rank
 
 CHOICES = [
     ("concat",),

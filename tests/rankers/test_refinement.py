@@ -8,7 +8,7 @@ from torch import tensor
 from torch.nn import functional as F
 
 from xmrank.rankers import build
-from xmrank.rankers.memory import Memory
+from xmrank.rankers.key_value_memory import KeyValueMemory
 from xmrank.rankers.refinement import Refinement, adapt
 
 
@@ -65,7 +65,7 @@ def double(values):
 
 def remembering(text="query", **changes):
     """A memory of three captions: two of the first image, one of the second."""
-    made = Memory(
+    made = KeyValueMemory(
         2, **{"pairs": 3, "images": 2, "bank": 2, "neighbours": 2, "scale": 5.0, "text": text, **changes}
     ).double()
     made.captions.copy_(double([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]))

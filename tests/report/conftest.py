@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from xmrank.config import ReportConfig
-from xmrank.report import report
-from xmrank.stage import Manifest
+from xmrank.report.stage import report
+from xmrank.runtime.directory import Manifest
 
 from .synthetic import World, make_run, read_text
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from xmrank.config import ReportConfig
-from xmrank.files import write_json
-from xmrank.stage import Stage
+from xmrank.runtime.directory import StageDirectory
+from xmrank.runtime.files import write_json
 
 LOSSES = ("lambdarank", "neural_ndcg", "listnet", "ranknet")
 # How much clearer than the first stage a loss separates right from wrong.
@@ -105,7 +105,7 @@ def _draw(scene: list[tuple[str, str, str]], number: int, path: Path) -> None:
 
 def _embeddings(root: Path, world: World, scenes: list[Any]) -> str:
     config = {"dataset": "scenes", "model": "xmrank-tiny"} if world.pictures else {"imported": True}
-    stage = Stage.open(root / "embeddings", "embed", config=config, inputs={})
+    stage = StageDirectory.open(root / "embeddings", "embed", config=config, inputs={})
     numbers = range(world.images)
     locations = [f"test/{image_id(n)}.jpg" for n in numbers]
     if world.pictures:
@@ -151,7 +151,9 @@ def _rankers(root: Path, world: World, embeddings: str) -> str:
         "learning_rate": 0.001,
         "ranker": ranker,
     }
-    stage = Stage.open(root / "rankers", "train", config=config, inputs={"embeddings": embeddings, "lists": "1f" * 32})
+    stage = StageDirectory.open(
+        root / "rankers", "train", config=config, inputs={"embeddings": embeddings, "lists": "1f" * 32}
+    )
     for loss in world.losses:
         for direction in ("i2t", "t2i"):
             for seed in world.seeds:
@@ -173,20 +175,20 @@ def _history(loss: str, direction: str, seed: int, epochs: int) -> dict[str, Any
             {
                 "epoch": epoch,
                 "train_loss": math.copysign(fall, scale),
-                "selection_loss": math.copysign(fall * 1.12 + abs(scale) * 0.012 * max(epoch - 6, 0), scale),
-                "selection_hit@1": hit,
-                "selection_hit@5": min(hit + 0.3, 1),
-                "selection_hit@10": min(hit + 0.45, 1),
-                "selection_mean": hit + 0.25,
+                "validation_loss": math.copysign(fall * 1.12 + abs(scale) * 0.012 * max(epoch - 6, 0), scale),
+                "validation_hit@1": hit,
+                "validation_hit@5": min(hit + 0.3, 1),
+                "validation_hit@10": min(hit + 0.45, 1),
+                "validation_mean": hit + 0.25,
             }
         )
-    best = max(entries, key=lambda entry: entry["selection_mean"])["epoch"]
+    best = max(entries, key=lambda entry: entry["validation_mean"])["epoch"]
     return {"loss": loss, "direction": direction, "seed": seed, "best_epoch": best, "epochs": entries}
 
 
 def _evaluation(root: Path, world: World, embeddings: str, rankers: str) -> None:
     inputs = {"embeddings": embeddings, "lists": "1f" * 32, "rankers": rankers}
-    stage = Stage.open(root / "evaluation", "evaluate", config={"top_n": world.depths}, inputs=inputs)
+    stage = StageDirectory.open(root / "evaluation", "evaluate", config={"top_n": world.depths}, inputs=inputs)
     metrics: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     rankings: list[dict[str, Any]] = []
@@ -205,7 +207,7 @@ def _evaluation(root: Path, world: World, embeddings: str, rankers: str) -> None
     stage.finish(
         counts={"queries": {"i2t": world.images, "t2i": world.images}, "rankings": len(rankings)},
         settings={
-            "candidates_per_list": {"i2t_report": LIST, "t2i_report": LIST},
+            "candidates_per_list": {"i2t_test": LIST, "t2i_test": LIST},
             "lists_config": lists,
             "tie_rule": "expectation over random orders of equal scores",
         },
@@ -257,7 +259,7 @@ def _mean(rows: list[dict[str, Any]], metric: str) -> float:
 def _search(root: Path, world: World, embeddings: str) -> None:
     """A grid in which the learning rate decides almost everything."""
     inputs = {"embeddings": embeddings, "lists": "1f" * 32}
-    stage = Stage.open(root / "tuned" / "search", "tune", config={"search": "grid"}, inputs=inputs)
+    stage = StageDirectory.open(root / "tuned" / "search", "tune", config={"search": "grid"}, inputs=inputs)
     rows = [
         {"loss": loss, "direction": direction, "settings": {"learning_rate": rate, "ranker.width": width}}
         | {"value": 0.5 + 0.1 * (rate == 0.001) + 0.002 * (width == 64), "best_epoch": 2, "epochs": 3}

@@ -11,20 +11,29 @@ import pyarrow.parquet as pq
 import pytest
 
 from xmrank.config import ReportConfig
-from xmrank.errors import ConfigError
-from xmrank.evaluation import holm, paired_tests
-from xmrank.report.comparison import Draws, with_tests
-from xmrank.report.depths import over_depths
+from xmrank.metrics import holm, paired_tests
+from xmrank.report.comparison import SignFlips, with_tests
 from xmrank.report.latex import escape, to_latex
-from xmrank.report.protocols import baseline_protocol, depth_of, protocol_name, shown_protocols
-from xmrank.report.tables import Cell, Compared, ResultTable, Row, deepest, result_tables, seed_means, to_csv
+from xmrank.report.protocol_names import baseline_protocol, depth_of, protocol_name, shown_protocols
+from xmrank.report.reranking_depth import over_depths
+from xmrank.report.result_tables import (
+    ResultTable,
+    TableCell,
+    TableRow,
+    TestedCell,
+    deepest,
+    result_tables,
+    seed_means,
+    to_csv,
+)
+from xmrank.report.summary import verdict
 from xmrank.report.terminal import print_table
-from xmrank.report.verdict import verdict
+from xmrank.runtime.errors import ConfigError
 
 from .synthetic import encoded
-from .test_tables import rows
+from .test_result_tables import rows
 
-DRAWS = Draws(2000, 0)
+DRAWS = SignFlips(2000, 0)
 approx = pytest.approx
 
 
@@ -124,13 +133,13 @@ def test_the_oracle_is_a_ceiling_and_no_method(tested):
 
 
 def cell(mean=0.5, difference=0.1, p=0.001, best=False):
-    test = Compared(difference - 0.02, difference + 0.02, p, p, 30, 60, 10, 2)
-    return Cell((mean - 0.01, mean + 0.01), 100, 0, difference, best, test)
+    test = TestedCell(difference - 0.02, difference + 0.02, p, p, 30, 60, 10, 2)
+    return TableCell((mean - 0.01, mean + 0.01), 100, 0, difference, best, test)
 
 
 def one_table(found, protocol="lists"):
-    first = Row("cosine", "", "First stage", {"hit@1": Cell((0.4,), 100, 0)})
-    return ResultTable(protocol, "i2t", (first, Row("rank_net", "", "rank_net", {"hit@1": found})))
+    first = TableRow("cosine", "", "First stage", {"hit@1": TableCell((0.4,), 100, 0)})
+    return ResultTable(protocol, "i2t", (first, TableRow("rank_net", "", "rank_net", {"hit@1": found})))
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,16 @@ import shutil
 import pytest
 from PIL import Image
 
-from xmrank.errors import DataError
-from xmrank.report import print_table, report
-from xmrank.report.charts import spread
-from xmrank.report.curves import learning_curves
-from xmrank.report.inputs import Trial
-from xmrank.report.pictures import MAX_PIXELS, Album, thumbnail
-from xmrank.report.tables import Cell, ResultTable, Row
-from xmrank.report.text import METRICS
-from xmrank.stage import read_manifest
+from xmrank.pages.charts import spread
+from xmrank.pages.thumbnails import MAX_PIXELS, ThumbnailAlbum, thumbnail
+from xmrank.pages.wording import METRICS
+from xmrank.report.inputs import TrialRecord
+from xmrank.report.learning_curves import learning_curves
+from xmrank.report.result_tables import ResultTable, TableCell, TableRow
+from xmrank.report.stage import report
+from xmrank.report.terminal import print_table
+from xmrank.runtime.directory import read_manifest
+from xmrank.runtime.errors import DataError
 
 from .synthetic import World, make_run, read_text, rewrite_manifest_settings
 
@@ -115,8 +116,8 @@ def test_terminal_output_is_whole_and_ends_with_the_files(made):
 
 def test_a_table_too_wide_is_printed_in_halves(capsys):
     loss = "lambda_loss_with_a_name_that_leaves_no_room"
-    cells = {metric: Cell((1.0, 0.9), 400, 0, 0.5) for metric in METRICS}
-    print_table([ResultTable("lists", "i2t", (Row(loss, "", loss, cells),))])
+    cells = {metric: TableCell((1.0, 0.9), 400, 0, 0.5) for metric in METRICS}
+    print_table([ResultTable("lists", "i2t", (TableRow(loss, "", loss, cells),))])
     printed = capsys.readouterr().out
     assert printed.count(loss) == 2
     assert printed.count("95.0±7.1") == len(METRICS)
@@ -240,7 +241,7 @@ def test_protocol_card_does_without_what_evaluate_does_not_say(tmp_path):
 
 def test_protocol_card_says_what_lists_give_away(tmp_path):
     config = make_run(tmp_path, SMALL)
-    rewrite_manifest_settings(config.evaluation, positives_last={"i2t_report": 0.0372, "t2i_report": 0.04})
+    rewrite_manifest_settings(config.evaluation, positives_last={"i2t_test": 0.0372, "t2i_test": 0.04})
     report(config)
     assert "in 3.7 % of the i2t and 4.0 % of the t2i lists the first stage puts" in read_text(config, "report.md")
 
@@ -262,16 +263,16 @@ def test_protocol_card_says_how_a_ranker_has_its_own_first_stage_and_its_lists(t
 
 
 def test_an_epoch_before_the_first_step_has_its_own_figures():
-    epochs = [{"epoch": 0, "selection_hit@1": 0.4}, {"epoch": 1, "selection_hit@1": 0.3, "train_loss": 2.0}]
-    trial = Trial("ranknet", "t2i", 0, 0, epochs)
-    assert trial.numbers == [0, 1] and trial.best("selection_hit@1") == 0.4
+    epochs = [{"epoch": 0, "validation_hit@1": 0.4}, {"epoch": 1, "validation_hit@1": 0.3, "train_loss": 2.0}]
+    trial = TrialRecord("ranknet", "t2i", 0, 0, epochs)
+    assert trial.numbers == [0, 1] and trial.best("validation_hit@1") == 0.4
     (curves,) = learning_curves([trial], [], "test")
     assert curves.hit is not None and curves.best[0].epochs == (0,)
 
 
 def test_curves_do_without_figures_that_are_missing():
-    epochs = [{"epoch": 1, "selection_loss": None}, {"epoch": 2, "selection_loss": 0.5}]
-    (curves,) = learning_curves([Trial("ranknet", "t2i", 0, 2, epochs)], [], "test")
+    epochs = [{"epoch": 1, "validation_loss": None}, {"epoch": 2, "validation_loss": 0.5}]
+    (curves,) = learning_curves([TrialRecord("ranknet", "t2i", 0, 2, epochs)], [], "test")
     assert curves.hit is None
     assert len(curves.losses) == 1
 
@@ -302,7 +303,7 @@ def test_pictures_are_found_inside_archives(tmp_path):
     content = file.getvalue()
     (tmp_path / "a.tar").write_bytes(bytes(512) + content)  # a header, then the member
     locations = {"there": f"a.tar::x.png@512+{len(content)}", "gone": "b.tar::x.png@512+9"}
-    album = Album(tmp_path, locations, {})
+    album = ThumbnailAlbum(tmp_path, locations, {})
     assert album.picture("there", 10).width == 10
     assert album.picture("gone", 10) is None
     assert album.missing == {"gone": "b.tar::x.png@512+9: the file is gone"}

@@ -7,12 +7,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from xmrank.errors import DataError
-from xmrank.report import report
-from xmrank.report.comparison import Draws, with_tests
-from xmrank.report.tables import result_tables, seed_means
-from xmrank.report.verdict import verdict
-from xmrank.stage import Stage, read_manifest
+from xmrank.report.comparison import SignFlips, with_tests
+from xmrank.report.result_tables import result_tables, seed_means
+from xmrank.report.stage import report
+from xmrank.report.summary import verdict
+from xmrank.runtime.directory import StageDirectory, read_manifest
+from xmrank.runtime.errors import DataError
 
 from .synthetic import World, encoded, make_run, read_text
 
@@ -28,7 +28,7 @@ def add_baselines(root, lists=None):
     values = values.astype({name: str for name in values.columns if values[name].dtype == "category"})
     first = values[values["method"] == "cosine"]
     ours = [first.assign(method="vsepp-sndcg0.5", ranker="baseline", seed=np.int32(seed), value=1.0) for seed in (0, 1)]
-    stage = Stage.open(root / "baselines", "baselines", config={}, inputs=inputs)
+    stage = StageDirectory.open(root / "baselines", "baselines", config={}, inputs=inputs)
     pq.write_table(encoded(pd.concat([first, *ours])), stage.directory / "metrics.parquet")
     stage.finish(counts={})
     return stage.directory
@@ -44,7 +44,7 @@ def run(tmp_path_factory):
 def tables_of(config):
     paths = config.evaluation / "metrics.parquet", config.baselines / "metrics.parquet"
     tables = result_tables(seed_means(paths[0], "test", paths[1]), ["listnet"])
-    return with_tests(tables, paths[0], "test", {}, Draws(200, 0), paths[1])
+    return with_tests(tables, paths[0], "test", {}, SignFlips(200, 0), paths[1])
 
 
 def test_baselines_stand_between_the_first_stage_and_the_rankers(run):

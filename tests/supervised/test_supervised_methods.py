@@ -14,13 +14,13 @@ from torch import nn, tensor
 from xmrank.config import SupervisedConfig
 from xmrank.config.supervised import METHODS, Clip4cmrConfig, DscmrConfig, LcmConfig
 from xmrank.supervised.clip4cmr import Clip4cmr, pan_loss
-from xmrank.supervised.data import Items, LabelledSet, labelled_set, with_labels
 from xmrank.supervised.dscmr import Dscmr, dscmr_loss
-from xmrank.supervised.fitting import Sides, batches, fit, precisions
+from xmrank.supervised.fit_loop import TwoSides, batches, fit, precisions
+from xmrank.supervised.labelled_set import LabelledItems, LabelledSet, labelled_set, with_labels
 from xmrank.supervised.lcm import Lcm, distance, label_loss, pivots
-from xmrank.supervised.measure import NAIVE, PREDICTED, TWO_STAGE, measure
+from xmrank.supervised.map_evaluation import NAIVE, PREDICTED, TWO_STAGE, measure
 from xmrank.supervised.methods import FITS, fit_method
-from xmrank.supervised.search import by_distance
+from xmrank.supervised.two_stage_knn import by_distance
 
 REFERENCE = os.environ.get("XMRANK_REFERENCE")
 QUICK = SupervisedConfig(
@@ -45,7 +45,7 @@ def blobs(*, several=False, text=12, noise=0.7, seed=0) -> LabelledSet:
             side: labels @ centre + noise * generator.normal(size=(count, centre.shape[1]))
             for side, centre in centres.items()
         }
-        parts[part] = Items(sides["image"], sides["text"], labels)
+        parts[part] = LabelledItems(sides["image"], sides["text"], labels)
     return labelled_set("blobs", "", parts, tuple("abcd"), seed=0, source="blobs")
 
 
@@ -277,7 +277,7 @@ def test_relevant_is_what_shares_a_label():
     assert value == pytest.approx((1 / 1 + 2 / 3) / 2)
 
 
-class OneNumber(Sides):
+class OneNumber(TwoSides):
     """A module with a single parameter."""
 
     def __init__(self):

@@ -13,10 +13,10 @@ import pytest
 from scipy.io import savemat
 from scipy.sparse import csr_matrix
 
-from xmrank.errors import DataError
-from xmrank.supervised.data import TABLE_1, labels_of
+from xmrank.runtime.errors import DataError
+from xmrank.supervised.labelled_set import TABLE_1, labels_of
 from xmrank.supervised.layouts import place_of, read_features
-from xmrank.supervised.readers import Source, read_source, sources_of
+from xmrank.supervised.set_readers import SetSource, read_source, sources_of
 from xmrank.supervised.stores import annotated
 
 DATA = os.environ.get("XMRANK_TEST_DATA")
@@ -232,9 +232,9 @@ def write_labels(store, lists):
 def test_a_store_with_labels(tiny_store, tmp_path):
     store = tiny_store(tmp_path)
     with pytest.raises(DataError, match="no image has labels; give annotations with --labels"):
-        read_source(Source("scenes", "", (store.directory,)))
+        read_source(SetSource("scenes", "", (store.directory,)))
     write_labels(store, [[row % 4, 9] if row % 5 else [] for row in range(100)])
-    found = read_source(Source("scenes", "", (store.directory,)))
+    found = read_source(SetSource("scenes", "", (store.directory,)))
     assert found.sizes == {"train": 60, "validation": 20, "retrieval": 20, "query": 20}
     assert found.classes == ("0", "1", "2", "3", "9")
     assert found.several_labels and found.common_space
@@ -242,7 +242,7 @@ def test_a_store_with_labels(tiny_store, tmp_path):
     np.testing.assert_allclose(found.query.image, store.image[rows], atol=1e-6)
     np.testing.assert_allclose(found.query.text, store.text[rows * 5], atol=1e-6)  # the first of five captions
     assert found.query.labels.sum(1).tolist() == [2 if row % 5 else 0 for row in rows]
-    mean = read_source(Source("scenes", "", (store.directory,), captions="mean")).query.text
+    mean = read_source(SetSource("scenes", "", (store.directory,), captions="mean")).query.text
     expected = store.text.reshape(100, 5, -1).mean(1)[rows]
     np.testing.assert_allclose(mean, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6)
 

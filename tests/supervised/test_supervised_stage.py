@@ -14,11 +14,12 @@ from scipy.io import savemat
 
 from xmrank.config import SupervisedConfig
 from xmrank.config.supervised import Clip4cmrConfig, DscmrConfig, LcmConfig, read_grid
-from xmrank.errors import ConfigError, DataError
-from xmrank.report.lcm_tables import Results, change, claim_table, feature_tables, spread
-from xmrank.report.supervised import supervised_and_report
-from xmrank.stage import read_manifest
-from xmrank.supervised import grid, runs, stage
+from xmrank.runtime.directory import read_manifest
+from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.supervised import grid, stage
+from xmrank.supervised import method_runs as runs
+from xmrank.supervised.lcm_tables import SupervisedResults, change, claim_table, feature_tables, spread
+from xmrank.supervised.page import supervised_and_report
 
 TINY = SupervisedConfig(
     data=("wikipedia=features",),
@@ -307,7 +308,7 @@ def test_claims_are_relative_changes_of_the_average():
         for s, values in {"distance": (0.2, 0.4), "two_stage": (0.3, 0.33), "two_stage_predicted": (0.2, 0.25)}.items()
         for d, value in zip(("i2t", "t2i"), values, strict=True)
     ]
-    results = Results({"name": "x"}, [{"method": "lcm", "rows": rows}], [])
+    results = SupervisedResults({"name": "x"}, [{"method": "lcm", "rows": rows}], [])
     # 0.315 over 0.3, and 0.225 over 0.3
     assert claim_table(results).rows == (("LCM", "+5 %", "no", "−25 %"),)
     assert (change(0.33, 0.3), change(0.2999, 0.3), change(0.3, float("nan"))) == ("+10 %", "0 %", "–")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xmrank.supervised.search import by_distance, label_ranks, neighbour_labels, predict_labels, two_stage
+from xmrank.supervised.two_stage_knn import by_distance, label_ranks, neighbour_labels, predict_labels, two_stage
 
 POINTS = np.array([[0.0], [1.0], [2.0], [4.0], [7.0]], np.float32)
 
@@ -129,6 +129,6 @@ def test_predicted_labels_are_the_most_frequent_and_with_several_labels_the_freq
 
 
 def test_more_groups_than_a_key_holds_are_refused(monkeypatch):
-    monkeypatch.setattr("xmrank.supervised.search.DISTANCE_BITS", 60)
+    monkeypatch.setattr("xmrank.supervised.two_stage_knn.DISTANCE_BITS", 60)
     with pytest.raises(ValueError, match="too many for one key"):
         by_distance(np.zeros((1, 1), np.float32), np.zeros((9, 1), np.float32))

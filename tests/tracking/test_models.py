@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 
 from xmrank import tracking
 from xmrank.tracking import models
-from xmrank.tracking.models import Package
+from xmrank.tracking.models import ModelPackage
 
 NAME = "toy-t2i"
 
@@ -45,7 +45,7 @@ def register(uri, home, tmp_path):
         (tmp_path / folder / "toy.json").write_text(str(factor))
         inputs = {"x": np.ones((1, 2), np.float32)}
         loader = f"{__name__}:load_toy"
-        package = Package(tmp_path / folder, loader, inputs, {"x": (-1, 2)}, (-1, 2), ["mlflow"])
+        package = ModelPackage(tmp_path / folder, loader, inputs, {"x": (-1, 2)}, (-1, 2), ["mlflow"])
         beats = lambda other: factor > float(other["score"])  # noqa: E731
         tags = {"score": str(factor)}
         return models.register(

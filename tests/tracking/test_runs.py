@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from xmrank import tracking
-from xmrank.evaluation import METRICS, mlflow_name
+from xmrank.metrics import METRICS, mlflow_name
 from xmrank.tracking import runs
 
 
@@ -91,10 +91,10 @@ def test_a_run_has_a_name_a_parent_tags_flat_params_and_inputs(home, uri):
 def test_metrics_go_in_at_once_and_keep_their_history(home, uri):
     run = tracking.begin(uri, home, "trial")
     for step, value in enumerate((0.5, 0.75), start=1):
-        tracking.log_metrics(uri, run, {"train/loss": value, "selection/mean": value / 2}, step=step)
+        tracking.log_metrics(uri, run, {"train/loss": value, "validation/mean": value / 2}, step=step)
     history = MlflowClient(uri).get_metric_history(run, "train/loss")
     assert [(metric.step, metric.value) for metric in history] == [(1, 0.5), (2, 0.75)]
-    assert read(uri, run).data.metrics == {"train/loss": 0.75, "selection/mean": 0.375}
+    assert read(uri, run).data.metrics == {"train/loss": 0.75, "validation/mean": 0.375}
 
 
 def test_every_metric_has_a_name_that_mlflow_takes(home, uri):

@@ -10,8 +10,8 @@ from cca_zoo.linear import CCA, RidgeCCA
 from cca_zoo.nonparametric import KCCA
 from torch import nn
 
-from xmrank.baselines.pairs import Pairs
-from xmrank.baselines.towers import KernelMap, Standardise, Towers, standardised
+from xmrank.baselines.feature_pairs import FeaturePairs
+from xmrank.baselines.towers import KernelMap, ProjectionTowers, Standardise, standardised
 
 KERNEL_STREAM = 0x4E71
 """Separates the draw of kernel CCA's pairs from other draws."""
@@ -53,12 +53,12 @@ class KernelSettings:
     shrinkage: float = 0.1
 
 
-def cosine(_pairs: Pairs, _settings: CosineSettings) -> Towers:
+def cosine(_pairs: FeaturePairs, _settings: CosineSettings) -> ProjectionTowers:
     """What the encoder embeds is in one space already."""
-    return Towers([], [])
+    return ProjectionTowers([], [])
 
 
-def cca(pairs: Pairs, settings: CcaSettings) -> Towers:
+def cca(pairs: FeaturePairs, settings: CcaSettings) -> ProjectionTowers:
     """Linear canonical correlation analysis, a pair a caption; both sides standardised first.
 
     Source: Hotelling, "Relations between two sets of variates", Biometrika 1936; by cca-zoo.
@@ -66,7 +66,7 @@ def cca(pairs: Pairs, settings: CcaSettings) -> Towers:
     return _linear(pairs, CCA(_dimensions(pairs, settings.dimensions)))
 
 
-def regularised_cca(pairs: Pairs, settings: RegularisedSettings) -> Towers:
+def regularised_cca(pairs: FeaturePairs, settings: RegularisedSettings) -> ProjectionTowers:
     """Canonical ridge: covariances are shrunk towards the identity.
 
     Source: Vinod, "Canonical ridge and econometrics of joint production", Journal of Econometrics 1976; by cca-zoo.
@@ -74,12 +74,12 @@ def regularised_cca(pairs: Pairs, settings: RegularisedSettings) -> Towers:
     return _linear(pairs, RidgeCCA(_dimensions(pairs, settings.dimensions), shrinkage=settings.shrinkage))
 
 
-def _dimensions(pairs: Pairs, wanted: int) -> int:
+def _dimensions(pairs: FeaturePairs, wanted: int) -> int:
     """As many as wanted, or as there are."""
     return min(wanted, pairs.image.shape[1], pairs.text.shape[1])
 
 
-def _linear(pairs: Pairs, model: CCA | RidgeCCA) -> Towers:
+def _linear(pairs: FeaturePairs, model: CCA | RidgeCCA) -> ProjectionTowers:
     """Towers of a linear model of cca-zoo, in float64; of fewer dimensions where a side has a lower rank."""
     sides = pairs.image, pairs.text
     firsts = [standardised([], rows)[1] for rows in sides]
@@ -88,7 +88,7 @@ def _linear(pairs: Pairs, model: CCA | RidgeCCA) -> Towers:
     model.fit(views)
     sizes = [{"in_features": len(weights), "out_features": weights.shape[1]} for weights in model.weights_]
     layers = [[("standardise", {"width": size["in_features"]}), ("linear", size)] for size in sizes]
-    towers = Towers(*layers).double()
+    towers = ProjectionTowers(*layers).double()
     for tower, first, view, weights in zip((towers.image, towers.text), firsts, views, model.weights_, strict=True):
         _put(tower, first, weights, view.mean(0))
     return towers
@@ -109,7 +109,7 @@ def _put(tower: nn.Sequential, first: Standardise, weights: np.ndarray, centre: 
         linear.bias.copy_(torch.from_numpy(-centre @ weights))
 
 
-def kernel_cca(pairs: Pairs, settings: KernelSettings) -> Towers:
+def kernel_cca(pairs: FeaturePairs, settings: KernelSettings) -> ProjectionTowers:
     """Kernel CCA with Gaussian kernels, on pairs drawn at random, of different images as long as there are.
 
     Source: Hardoon, Szedmak and Shawe-Taylor, "Canonical correlation analysis: an overview with application to learning
@@ -133,7 +133,7 @@ def kernel_cca(pairs: Pairs, settings: KernelSettings) -> Towers:
         ]
         for view, gamma in zip(views, gammas, strict=True)
     ]
-    towers = Towers(*layers).double()
+    towers = ProjectionTowers(*layers).double()
     for number, tower in enumerate((towers.image, towers.text)):
         tower[0].load_state_dict(firsts[number].state_dict())
         _put_kernel(tower[1], views[number], model.weights_[number], float(gammas[number]))

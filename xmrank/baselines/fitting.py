@@ -9,24 +9,24 @@ from pathlib import Path
 import torch
 
 from xmrank import tracking
-from xmrank.baselines.features import Features, Selection, fitted_images, pairs_of
-from xmrank.baselines.heads import Epoch, Training
-from xmrank.baselines.pairs import Pairs
-from xmrank.baselines.registry import BASELINES, Fit, settings_of
+from xmrank.baselines.baseline_features import BaselineFeatures, ValidationLists, fitted_images, pairs_of
+from xmrank.baselines.feature_pairs import FeaturePairs
+from xmrank.baselines.heads import Epoch, HeadTraining
+from xmrank.baselines.registry import BASELINES, BaselineFit, settings_of
 from xmrank.baselines.towers import save_towers
 from xmrank.config import BaselinesConfig
-from xmrank.embedding import EmbeddingStore
-from xmrank.errors import DataError
-from xmrank.evaluation import mlflow_name
-from xmrank.files import write_json, write_text
-from xmrank.paths import resolve
+from xmrank.embed.store import EmbeddingStore
+from xmrank.metrics import mlflow_name
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import write_json, write_text
+from xmrank.runtime.paths import resolve
 
 HISTORY = "history.json"
 FITS = "fits"
 
 
 @dataclass(frozen=True)
-class Work:
+class FittingJob:
     """All that a worker needs to know.
 
     Attributes:
@@ -39,26 +39,26 @@ class Work:
 
     config: BaselinesConfig
     output: Path
-    fits: list[Fit]
+    fits: list[BaselineFit]
     failures: Path
     uri: str
     runs: dict[str, str]
 
-    def directory(self, fit: Fit) -> Path:
+    def directory(self, fit: BaselineFit) -> Path:
         """The folder of a fit."""
         return directory_of(self.output, fit)
 
-    def pending(self) -> list[Fit]:
+    def pending(self) -> list[BaselineFit]:
         """The fits that are not done."""
         return [fit for fit in self.fits if not (self.directory(fit) / HISTORY).exists()]
 
 
-def directory_of(output: Path, fit: Fit) -> Path:
+def directory_of(output: Path, fit: BaselineFit) -> Path:
     """The folder of a fit in the stage's directory."""
     return output / FITS / fit.name
 
 
-class Material:
+class FittingData:
     """What the fits of one process share, read when first asked for."""
 
     def __init__(self, config: BaselinesConfig) -> None:
@@ -66,38 +66,38 @@ class Material:
         self.store = EmbeddingStore.open(resolve(config.embeddings))
         self.images = fitted_images(config, self.store)
 
-    def features(self, fit: Fit) -> Features:
+    def features(self, fit: BaselineFit) -> BaselineFeatures:
         """The features that a fit sees."""
         return self._own if BASELINES[fit.baseline].embeddings else self._given
 
-    def pairs(self, fit: Fit) -> Pairs:
+    def pairs(self, fit: BaselineFit) -> FeaturePairs:
         """The pairs that it learns from."""
         return self._own_pairs if BASELINES[fit.baseline].embeddings else self._given_pairs
 
-    def selection(self, fit: Fit) -> Selection:
+    def validation(self, fit: BaselineFit) -> ValidationLists:
         """The lists that choose its best epoch."""
-        return Selection.of(self.config, self.features(fit))
+        return ValidationLists.of(self.config, self.features(fit))
 
     @cached_property
-    def _given(self) -> Features:
-        return Features.open(self.config, self.store)
+    def _given(self) -> BaselineFeatures:
+        return BaselineFeatures.open(self.config, self.store)
 
     @cached_property
-    def _own(self) -> Features:
-        return Features(self.store.image, self.store.text, self.store.text)
+    def _own(self) -> BaselineFeatures:
+        return BaselineFeatures(self.store.image, self.store.text, self.store.text)
 
     @cached_property
-    def _given_pairs(self) -> Pairs:
+    def _given_pairs(self) -> FeaturePairs:
         return pairs_of(self._given, self.store, self.images)
 
     @cached_property
-    def _own_pairs(self) -> Pairs:
+    def _own_pairs(self) -> FeaturePairs:
         return pairs_of(self._own, self.store, self.images)
 
 
-def fit_all(fits: list[Fit], work: Work, device: torch.device) -> None:
+def fit_all(fits: list[BaselineFit], work: FittingJob, device: torch.device) -> None:
     """Fit one after another; one that fails leaves word why, and the others go on."""
-    material = Material(work.config)
+    material = FittingData(work.config)
     for fit in fits:
         try:
             fit_one(fit, work, material, device)
@@ -105,15 +105,15 @@ def fit_all(fits: list[Fit], work: Work, device: torch.device) -> None:
             write_text(work.failures / fit.name, f"{fit.name}: {error}")
 
 
-def fit_one(fit: Fit, work: Work, material: Material, device: torch.device) -> None:
+def fit_one(fit: BaselineFit, work: FittingJob, material: FittingData, device: torch.device) -> None:
     """Fit a baseline, write its towers and, last, its history."""
     baseline, settings = BASELINES[fit.baseline], settings_of(work.config, fit.baseline, fit.method)
-    selection, run = material.selection(fit), work.runs[fit.name]
-    training = Training(fit.seed, device, selection.figures, fit.listwise, logger(work.uri, run))
+    validation, run = material.validation(fit), work.runs[fit.name]
+    training = HeadTraining(fit.seed, device, validation.figures, fit.listwise, logger(work.uri, run))
     towers, best = baseline.fit(material.pairs(fit), settings, training)
     directory = work.directory(fit)
     save_towers(directory, towers, {**vars(fit), "method": fit.method, "settings": vars(settings)})
-    figures = best.epochs[best.number - 1] if best.epochs else selection.figures(towers)
+    figures = best.epochs[best.number - 1] if best.epochs else validation.figures(towers)
     tracking.log_metrics(work.uri, run, {mlflow_name(f"best/{name}"): value for name, value in figures.items()})
     history = {"best_epoch": best.number, "epochs": best.epochs, "best": figures}
     write_json(directory / HISTORY, history)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from xmrank.baselines import objectives
 from xmrank.baselines.closed import linear_cca
-from xmrank.baselines.pairs import Pairs
-from xmrank.baselines.towers import Layers, Towers, standardised
-from xmrank.errors import DataError
+from xmrank.baselines.feature_pairs import FeaturePairs
+from xmrank.baselines.towers import Layers, ProjectionTowers, standardised
+from xmrank.runtime.errors import DataError
 
 WARM_SHARE = 0.1
 """Of the steps: the step size rises, then falls as a cosine."""
@@ -70,28 +70,28 @@ class DccaSettings(HeadSettings):
 
 
 @dataclass(frozen=True)
-class Training:
+class HeadTraining:
     """What a trained baseline needs beside pairs and settings.
 
     Attributes:
         seed: of initial weights, data order and dropout.
         listwise: share of S-NDCG in the objective.
-        select: the figures of the towers on the selection lists, selection_mean among them.
+        select: the figures of the towers on the validation lists, validation_mean among them.
         on_epoch: called after each epoch with its figures.
     """
 
     seed: int
     device: torch.device
-    select: Callable[[Towers], Epoch]
+    select: Callable[[ProjectionTowers], Epoch]
     listwise: float = 0.0
     on_epoch: Callable[[Epoch], object] = lambda epoch: None  # noqa: ARG005
 
 
 @dataclass
-class Best:
+class BestHead:
     """The towers of the best epoch so far (the earliest on ties), and all epochs' figures."""
 
-    towers: Towers | None = None
+    towers: ProjectionTowers | None = None
     value: float = -1.0
     number: int = 0
     epochs: list[Epoch] = field(default_factory=list)
@@ -111,7 +111,7 @@ class Objective(nn.Module):
 class Vsepp(Objective):
     """The hardest-negative triplet hinge of cosines."""
 
-    def __init__(self, settings: VseppSettings, _pairs: Pairs) -> None:
+    def __init__(self, settings: VseppSettings, _pairs: FeaturePairs) -> None:
         super().__init__()
         self.margin = settings.margin
 
@@ -122,7 +122,7 @@ class Vsepp(Objective):
 class Infonce(Objective):
     """Cross-entropy of cosines over a temperature that is trained, 0.01 at least."""
 
-    def __init__(self, settings: InfonceSettings, _pairs: Pairs) -> None:
+    def __init__(self, settings: InfonceSettings, _pairs: FeaturePairs) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(1 / settings.temperature).log())
 
@@ -134,7 +134,7 @@ class Infonce(Objective):
 class Cmpm(Objective):
     """Cross-modal projection matching; an image with its captions is one label."""
 
-    def __init__(self, settings: HeadSettings, _pairs: Pairs) -> None:  # noqa: ARG002
+    def __init__(self, settings: HeadSettings, _pairs: FeaturePairs) -> None:  # noqa: ARG002
         super().__init__()
 
     def forward(self, image: Tensor, text: Tensor, places: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class Cmpm(Objective):
 class CmpmCmpc(Objective):
     """CMPM plus classification of each image and its captions as a class of their own."""
 
-    def __init__(self, settings: HeadSettings, pairs: Pairs) -> None:
+    def __init__(self, settings: HeadSettings, pairs: FeaturePairs) -> None:
         super().__init__()
         self.classes = nn.Parameter(nn.init.xavier_uniform_(torch.empty(settings.dimensions, len(pairs.image))))
 
@@ -155,7 +155,7 @@ class CmpmCmpc(Objective):
 class Dcca(Objective):
     """Minus the sum of the batch's canonical correlations."""
 
-    def __init__(self, settings: DccaSettings, _pairs: Pairs) -> None:
+    def __init__(self, settings: DccaSettings, _pairs: FeaturePairs) -> None:
         super().__init__()
         self.ridge = settings.ridge
 
@@ -172,18 +172,18 @@ def head(width: int, settings: HeadSettings) -> Layers:
     return [*layers, ("linear", {"in_features": width, "out_features": settings.dimensions})]
 
 
-def make_heads(pairs: Pairs, settings: HeadSettings) -> Towers:
+def make_heads(pairs: FeaturePairs, settings: HeadSettings) -> ProjectionTowers:
     """Untrained heads behind the standardisation of each side."""
     sides = [standardised(head(rows.shape[1], settings), rows) for rows in (pairs.image, pairs.text)]
-    towers = Towers(*(layers for layers, _ in sides))
+    towers = ProjectionTowers(*(layers for layers, _ in sides))
     for tower, (_, first) in zip((towers.image, towers.text), sides, strict=True):
         tower[0].load_state_dict(first.state_dict())
     return towers
 
 
 def train_heads(
-    pairs: Pairs, settings: HeadSettings, training: Training, kind: Callable[[Any, Pairs], Objective]
-) -> tuple[Towers, Best]:
+    pairs: FeaturePairs, settings: HeadSettings, training: HeadTraining, kind: Callable[[Any, FeaturePairs], Objective]
+) -> tuple[ProjectionTowers, BestHead]:
     """Train projection heads and keep those of the best epoch.
 
     Returns:
@@ -196,13 +196,13 @@ def train_heads(
         torch.manual_seed(training.seed)
         towers = make_heads(pairs, settings).to(training.device)
         objective = kind(settings, pairs).to(training.device)
-        best = Best()
+        best = BestHead()
         for number, loss in enumerate(epochs_of(pairs, settings, training, towers, objective), 1):
             whole = completed(towers, pairs, settings)
             epoch = {"epoch": float(number), "train_loss": loss, **training.select(whole)}
             best.epochs.append(epoch)
-            if epoch["selection_mean"] > best.value:
-                best.value, best.number = epoch["selection_mean"], number
+            if epoch["validation_mean"] > best.value:
+                best.value, best.number = epoch["validation_mean"], number
                 best.towers = copied(whole)
             training.on_epoch(epoch)
     assert best.towers
@@ -210,7 +210,7 @@ def train_heads(
 
 
 def epochs_of(
-    pairs: Pairs, settings: HeadSettings, training: Training, towers: Towers, objective: Objective
+    pairs: FeaturePairs, settings: HeadSettings, training: HeadTraining, towers: ProjectionTowers, objective: Objective
 ) -> Iterator[float]:
     """Train; yields the mean loss of each epoch."""
     parameters = [p for module in (towers, objective) for p in module.parameters()]
@@ -235,10 +235,10 @@ def epochs_of(
 
 
 def loss_of(
-    pairs: Pairs,
+    pairs: FeaturePairs,
     settings: HeadSettings,
-    training: Training,
-    towers: Towers,
+    training: HeadTraining,
+    towers: ProjectionTowers,
     objective: Objective,
     images: np.ndarray,
     captions: np.ndarray,
@@ -271,7 +271,7 @@ def share_of_rate(step: int, steps: int) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
 
 
-def completed(towers: Towers, pairs: Pairs, settings: HeadSettings) -> Towers:
+def completed(towers: ProjectionTowers, pairs: FeaturePairs, settings: HeadSettings) -> ProjectionTowers:
     """The towers as they rank: DCCA's end in a linear CCA of what the networks make of the pairs."""
     towers.eval()
     if not isinstance(settings, DccaSettings):
@@ -285,7 +285,7 @@ def completed(towers: Towers, pairs: Pairs, settings: HeadSettings) -> Towers:
     paired = image[pairs.owner], text
     weights = linear_cca(*paired, settings.linear_ridge, settings.dimensions)[:2]
     last = ("linear", {"in_features": settings.dimensions, "out_features": settings.dimensions})
-    whole = Towers([*towers.layers["image"], last], [*towers.layers["text"], last])
+    whole = ProjectionTowers([*towers.layers["image"], last], [*towers.layers["text"], last])
     for side, done, own, rows in zip(
         (whole.image, whole.text), (towers.image, towers.text), weights, paired, strict=True
     ):
@@ -295,8 +295,8 @@ def completed(towers: Towers, pairs: Pairs, settings: HeadSettings) -> Towers:
     return whole.eval()
 
 
-def copied(towers: Towers) -> Towers:
+def copied(towers: ProjectionTowers) -> ProjectionTowers:
     """A copy on the CPU."""
-    twin = Towers(towers.layers["image"], towers.layers["text"])
+    twin = ProjectionTowers(towers.layers["image"], towers.layers["text"])
     twin.load_state_dict({name: tensor.detach().cpu().clone() for name, tensor in towers.state_dict().items()})
     return twin.eval()

@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 
 from xmrank.baselines import closed, heads
-from xmrank.baselines.pairs import Pairs
-from xmrank.baselines.towers import Towers
+from xmrank.baselines.feature_pairs import FeaturePairs
+from xmrank.baselines.towers import ProjectionTowers
 from xmrank.config import BaselinesConfig
-from xmrank.errors import ConfigError
-from xmrank.paths import resolve
+from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.paths import resolve
 
-Fitted = tuple[Towers, heads.Best]
+Fitted = tuple[ProjectionTowers, heads.BestHead]
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,25 @@ class Baseline:
         embeddings: whether it ranks the store's own embeddings, whatever features are given.
     """
 
-    fit: Callable[[Pairs, Any, heads.Training], Fitted]
+    fit: Callable[[FeaturePairs, Any, heads.HeadTraining], Fitted]
     settings: Any
     learned: bool = False
     listwise: bool = False
     embeddings: bool = False
 
 
-def solved(fit: Callable[[Pairs, Any], Towers], settings: Any, *, embeddings: bool = False) -> Baseline:
+def solved(
+    fit: Callable[[FeaturePairs, Any], ProjectionTowers], settings: Any, *, embeddings: bool = False
+) -> Baseline:
     """A baseline that is solved in one go."""
 
-    def in_one_go(pairs: Pairs, chosen: Any, _training: heads.Training) -> Fitted:
-        return fit(pairs, chosen), heads.Best()
+    def in_one_go(pairs: FeaturePairs, chosen: Any, _training: heads.HeadTraining) -> Fitted:
+        return fit(pairs, chosen), heads.BestHead()
 
     return Baseline(in_one_go, settings, embeddings=embeddings)
 
 
-def trained(kind: Callable[[Any, Pairs], heads.Objective], settings: Any, *, listwise: bool = True) -> Baseline:
+def trained(kind: Callable[[Any, FeaturePairs], heads.Objective], settings: Any, *, listwise: bool = True) -> Baseline:
     """A baseline of projection heads under an objective."""
     return Baseline(partial(heads.train_heads, kind=kind), settings, learned=True, listwise=listwise)
 
@@ -65,7 +67,7 @@ BASELINES: dict[str, Baseline] = {
 
 
 @dataclass(frozen=True)
-class Fit:
+class BaselineFit:
     """One fit: a baseline, the share of S-NDCG in its objective, a seed (−1 where seeds do not matter)."""
 
     baseline: str
@@ -83,13 +85,13 @@ class Fit:
         return self.method + (f"-seed{self.seed}" if self.seed >= 0 else "")
 
 
-def all_fits(config: BaselinesConfig) -> list[Fit]:
+def all_fits(config: BaselinesConfig) -> list[BaselineFit]:
     """Every baseline, with every share and seed that mean something to it."""
     fits = []
     for name in config.baselines:
         baseline = BASELINES[name]
         for share in config.listwise if baseline.listwise else (0.0,):
-            fits += [Fit(name, share, seed) for seed in (config.seeds if baseline.learned else (-1,))]
+            fits += [BaselineFit(name, share, seed) for seed in (config.seeds if baseline.learned else (-1,))]
     return fits
 
 

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xmrank.errors import DataError
-from xmrank.files import atomic, write_json
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import atomic, write_json
 
 WEIGHTS, ABOUT = "towers.safetensors", "baseline.json"
 ROWS = 8192
@@ -70,7 +70,7 @@ LAYERS: dict[str, type[nn.Module]] = {
 }
 
 
-class Towers(nn.Module):
+class ProjectionTowers(nn.Module):
     """The two sides of a baseline.
 
     Args:
@@ -114,7 +114,7 @@ def standardised(tower: Layers, rows: np.ndarray) -> tuple[Layers, Standardise]:
     return [("standardise", {"width": rows.shape[1]}), *tower], first
 
 
-def save_towers(directory: Path, towers: Towers, about: dict[str, Any]) -> None:
+def save_towers(directory: Path, towers: ProjectionTowers, about: dict[str, Any]) -> None:
     """Write the weights, and the layers beside what else there is to say of them."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in towers.state_dict().items()}
     with atomic(directory / WEIGHTS) as temporary:
@@ -125,7 +125,7 @@ def save_towers(directory: Path, towers: Towers, about: dict[str, Any]) -> None:
     )
 
 
-def load_towers(directory: Path) -> tuple[Towers, dict[str, Any]]:
+def load_towers(directory: Path) -> tuple[ProjectionTowers, dict[str, Any]]:
     """The towers of a fitted baseline in evaluation mode, and what its JSON says.
 
     Raises:
@@ -133,7 +133,7 @@ def load_towers(directory: Path) -> tuple[Towers, dict[str, Any]]:
     """
     try:
         about = dict(json.loads((directory / ABOUT).read_text()))
-        towers = Towers(about["layers"]["image"], about["layers"]["text"]).to(getattr(torch, about["dtype"]))
+        towers = ProjectionTowers(about["layers"]["image"], about["layers"]["text"]).to(getattr(torch, about["dtype"]))
         towers.load_state_dict(load_file(directory / WEIGHTS))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{directory}: not a baseline of this version: {' '.join(str(error).split())[:300]}") from None

@@ -1,15 +1,19 @@
 """The configuration of every stage: frozen dataclasses whose attribute docstrings are the ``--help`` texts."""
 
-from xmrank.config.base import DIRECTIONS, RUN, Direction, at_least, semantic
 from xmrank.config.baselines import BaselinesConfig
-from xmrank.config.embed import ColumnsConfig, EmbedConfig, ScenesConfig, SentencesConfig
-from xmrank.config.encoder import TrainEncoderConfig
+from xmrank.config.common import DIRECTIONS, RUN, Direction, at_least, semantic
+from xmrank.config.embed import ColumnsConfig, EmbedConfig, ScenesConfig
+from xmrank.config.evaluate import EvaluateConfig
 from xmrank.config.experiment import ExperimentConfig
 from xmrank.config.mine import MineConfig
-from xmrank.config.rank import RankConfig, RegisterConfig
-from xmrank.config.results import EvaluateConfig, JudgeConfig, ReportConfig
+from xmrank.config.qrels import QrelsConfig
+from xmrank.config.rank import RankConfig
+from xmrank.config.register import RegisterConfig
+from xmrank.config.report import ReportConfig
+from xmrank.config.sentences import SentencesConfig
 from xmrank.config.supervised import SupervisedConfig
 from xmrank.config.train import RankerConfig, RefineConfig, TrainConfig
+from xmrank.config.train_encoder import TrainEncoderConfig
 from xmrank.config.tune import TuneConfig
 
 __all__ = [
@@ -21,8 +25,8 @@ __all__ = [
     "EmbedConfig",
     "EvaluateConfig",
     "ExperimentConfig",
-    "JudgeConfig",
     "MineConfig",
+    "QrelsConfig",
     "RankConfig",
     "RankerConfig",
     "RefineConfig",

@@ -4,23 +4,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from xmrank.config.base import RUN, at_least
-from xmrank.config.results import TrecFiles, folds_of
-from xmrank.errors import ConfigError
+from xmrank.config.common import RUN, at_least
+from xmrank.config.evaluate import TrecFiles, folds_of
+from xmrank.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class BaselinesConfig:
     """Fit baselines on paired data, and evaluate them on the same lists and galleries as the rankers."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset(
+    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
         {"embeddings", "lists", "output", "image_features", "text_features", "relevance_texts", "best", "workers"}
         | {"overwrite"}
     )
     embeddings: Path = RUN / "embeddings"
     """Embedding store that the lists were mined from; cosine is its own ranking."""
     lists: Path = RUN / "lists"
-    """Candidate lists: selection chooses the best epoch, report is ranked."""
+    """Candidate lists: validation chooses the best epoch, report is ranked."""
     output: Path = RUN / "baselines"
     """Directory of the fitted baselines and of their results."""
     baselines: tuple[str, ...] = (

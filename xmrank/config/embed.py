@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from xmrank.config.base import RUN, at_least
-from xmrank.errors import ConfigError
+from xmrank.config.common import RUN, at_least
+from xmrank.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ColumnsConfig:
 class EmbedConfig:
     """Embed the images and captions of a data set, or import embeddings that exist."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset(
+    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
         {"output", "annotations", "images", "workers", "overwrite", "reuse"}
         | {"import_images", "import_texts", "import_ids", "import_clip_retrieval"}
     )
@@ -131,26 +131,3 @@ class EmbedConfig:
     def imports(self) -> bool:
         """Whether existing embeddings are imported instead of made."""
         return self.import_images is not None or self.import_clip_retrieval is not None
-
-
-@dataclass(frozen=True)
-class SentencesConfig:
-    """Embed a store's captions with a model of sentence-transformers, to compare captions by."""
-
-    PLACES: ClassVar[frozenset[str]] = frozenset({"embeddings", "output", "batch_size", "device", "overwrite"})
-    embeddings: Path = RUN / "embeddings"
-    """Embedding store whose captions are embedded; it must hold their texts."""
-    model: str = "sentence-transformers/all-MiniLM-L6-v2"
-    """Model of sentence-transformers: a hub name, owner/name[@revision], or a local folder. Its weights must be
-    safetensors, and no code that comes with it is run."""
-    output: Path = RUN / "sentences"
-    """Directory of texts.npy: unit length, a row for every caption, for --relevance-texts."""
-    batch_size: int = 256
-    """Captions at a time."""
-    device: str | None = None
-    """Where the model runs, such as cuda or cpu; None: a GPU where there is one."""
-    overwrite: bool = False
-    """Empty the output directory first."""
-
-    def __post_init__(self) -> None:
-        at_least("--batch-size", self.batch_size, 1)

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xmrank.config.base import RUN
+from xmrank.config.common import RUN
 from xmrank.config.embed import EmbedConfig
+from xmrank.config.evaluate import EvaluateConfig
 from xmrank.config.mine import MineConfig
-from xmrank.config.rank import check_model_name
-from xmrank.config.results import EvaluateConfig, ReportConfig
+from xmrank.config.register import check_model_name
+from xmrank.config.report import ReportConfig
 from xmrank.config.train import TrainConfig
 
 

@@ -4,15 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from xmrank.config.base import RUN, at_least
-from xmrank.errors import ConfigError
+from xmrank.config.common import RUN, at_least
+from xmrank.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class MineConfig:
     """Mine a list of hard candidates for every query."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset({"embeddings", "output", "relevance_texts", "workers", "overwrite"})
+    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
+        {"embeddings", "output", "relevance_texts", "workers", "overwrite"}
+    )
     embeddings: Path = RUN / "embeddings"
     """Embedding store to mine from."""
     output: Path = RUN / "lists"
@@ -52,9 +54,9 @@ class MineConfig:
     own."""
     train_split: str = "train"
     """Split that rankers train on."""
-    selection_split: str = "auto"
+    validation_split: str = "auto"
     """Split that chooses the best epoch; auto: val when a test split is there, else a tenth of the training images."""
-    report_split: str = "auto"
+    test_split: str = "auto"
     """Split that the results are reported on; auto: test when it is there, else val."""
     seed: int = 0
     """Seed of all draws."""

@@ -1,31 +1,17 @@
-"""Configuration of ranking new queries, and of the registered rankers."""
+"""Configuration of ranking new queries."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from xmrank.config.base import RUN, Direction, at_least
-from xmrank.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class RegisterConfig:
-    """Register the best ranker of each direction of a training with MLflow."""
-
-    rankers: Path = RUN / "rankers"
-    """Trained rankers."""
-    name: str = "xmrank"
-    """Name of the models: NAME-i2t and NAME-t2i; the alias best says which version to use."""
-
-    def __post_init__(self) -> None:
-        check_model_name("--name", self.name)
+from xmrank.config.common import RUN, Direction, at_least
 
 
 @dataclass(frozen=True)
 class RankConfig:
     """Rank a gallery for new queries: the first stage's nearest, re-ordered by a trained ranker."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset(
+    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
         {"queries", "embeddings", "ranker", "direction", "output", "pretrained", "workers"}
         | {"page", "title", "overwrite"}
     )
@@ -64,9 +50,3 @@ class RankConfig:
         at_least("--top-n", self.top_n, 1)
         at_least("--page", self.page, 0)
         at_least("--workers", self.workers, 0)
-
-
-def check_model_name(flag: str, name: str) -> None:
-    """Raise ConfigError for a name that MLflow's registry does not take."""
-    if not name or set(name) & set("/:.%\"'@"):
-        raise ConfigError(f"{flag} {name}: expected a name without / : . % @ or quotes")

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from xmrank.config.base import at_least
-from xmrank.errors import ConfigError
+from xmrank.config.common import at_least
+from xmrank.runtime.errors import ConfigError
 
 METHODS = ("embeddings", "lcm", "lcm_c0", "lcm_kmeans", "dscmr", "clip4cmr")
 GRID = ("a", "b", "c", "sigma", "neighbours")
@@ -100,7 +100,7 @@ class Clip4cmrConfig:
 class SupervisedConfig:
     """Train methods on labelled sets, and measure them with and without the two-stage search."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset({"data", "labels", "output", "workers", "overwrite", "title"})
+    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"data", "labels", "output", "workers", "overwrite", "title"})
     data: tuple[str, ...] = ()
     """Labelled sets, each as NAME=PATH or NAME/FEATURES=PATH: an embedding store, a feature file (.mat, .npz, .h5, .pkl
     of arrays) or a folder of them (also .npy). Known names: wikipedia, pascal-sentence, nus-wide-10k, xmedianet,

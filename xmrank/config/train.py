@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from xmrank.config.base import DIRECTIONS, RUN, Direction, at_least
-from xmrank.errors import ConfigError
+from xmrank.config.common import DIRECTIONS, RUN, Direction, at_least
+from xmrank.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class RefineConfig:
 class TrainConfig:
     """Train a ranker for every loss, direction and seed."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset(
+    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
         {"embeddings", "lists", "output", "best", "workers", "stack", "overwrite"}
     )
     embeddings: Path = RUN / "embeddings"
@@ -177,7 +177,7 @@ class TrainConfig:
     """Steps between validations, instead of epochs."""
     validate_start: bool = False
     """Validate before the first step too: with --ranker.residual and --ranker.zero-init-output, what is kept then ranks
-    the selection lists no worse than its first stage."""
+    the validation lists no worse than its first stage."""
     patience: int | None = None
     """Stop after this many validations without a better one; None: train all epochs."""
     workers: int = 0

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from xmrank.config.base import RUN, at_least
 from xmrank.config.baselines import BaselinesConfig
+from xmrank.config.common import RUN, at_least
 from xmrank.config.train import TrainConfig
-from xmrank.errors import ConfigError
+from xmrank.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,11 @@ class TuneConfig:
     """Search the settings of every loss and direction, and train the best ones again with several seeds; or those of
     baselines."""
 
-    PLACES: ClassVar[frozenset[str]] = frozenset({"embeddings", "lists", "output", "workers", "overwrite"})
+    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"embeddings", "lists", "output", "workers", "overwrite"})
     embeddings: Path = RUN / "embeddings"
     """Embedding store that the lists were mined from."""
     lists: Path = RUN / "lists"
-    """Candidate lists; those of the role selection decide, and nothing else."""
+    """Candidate lists; those of the role validation decide, and nothing else."""
     output: Path = RUN / "tuned"
     """Directory of the search (search) and of the rankers of the best settings (rankers)."""
     target: Literal["rankers", "baselines"] = "rankers"

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from xmrank.config import EmbedConfig
 from xmrank.datasets.coco import read_coco
 from xmrank.datasets.csv_table import read_csv
+from xmrank.datasets.dataset import Dataset as Dataset
+from xmrank.datasets.dataset import checked
 from xmrank.datasets.folder import read_folder
 from xmrank.datasets.huggingface import read_huggingface
 from xmrank.datasets.karpathy import read_karpathy
-from xmrank.datasets.scenes_reader import read_scenes
-from xmrank.datasets.tables import Dataset as Dataset
-from xmrank.datasets.tables import checked
+from xmrank.datasets.scenes.reader import read_scenes
 from xmrank.datasets.webdataset import read_webdataset
-from xmrank.errors import ConfigError, DataError
+from xmrank.runtime.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
-class Reader:
+class DatasetReader:
     """A format: what reads it, and what it needs ``--annotations`` and ``--images`` to name (empty: nothing)."""
 
     read: Callable[[EmbedConfig], Dataset]
@@ -26,13 +26,13 @@ class Reader:
 
 
 READERS = {
-    "scenes": Reader(read_scenes),
-    "karpathy": Reader(read_karpathy, annotations="FILE.json", images="FOLDER"),
-    "coco": Reader(read_coco, annotations="FILE.json", images="FOLDER"),
-    "csv": Reader(read_csv, annotations="FILE.csv", images="FOLDER"),
-    "folder": Reader(read_folder, images="FOLDER"),
-    "huggingface": Reader(read_huggingface, images="FOLDER (or OWNER/NAME on the hub)"),
-    "webdataset": Reader(read_webdataset, images="FOLDER (or a tar, or a pattern)"),
+    "scenes": DatasetReader(read_scenes),
+    "karpathy": DatasetReader(read_karpathy, annotations="FILE.json", images="FOLDER"),
+    "coco": DatasetReader(read_coco, annotations="FILE.json", images="FOLDER"),
+    "csv": DatasetReader(read_csv, annotations="FILE.csv", images="FOLDER"),
+    "folder": DatasetReader(read_folder, images="FOLDER"),
+    "huggingface": DatasetReader(read_huggingface, images="FOLDER (or OWNER/NAME on the hub)"),
+    "webdataset": DatasetReader(read_webdataset, images="FOLDER (or a tar, or a pattern)"),
 }
 
 

@@ -4,12 +4,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.pairs import Pairs, text_fault
-from xmrank.datasets.places import expand, is_folder, read_json, the_folder
+from xmrank.datasets.dataset import Dataset
+from xmrank.datasets.pair_table import PairTable, text_fault
 from xmrank.datasets.splits import split_of_file
-from xmrank.datasets.tables import Dataset
-from xmrank.errors import DataError
-from xmrank.paths import below
+from xmrank.datasets.uris import expand, is_folder, read_json, the_folder
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.paths import below
 
 
 def read_coco(config: EmbedConfig) -> Dataset:
@@ -24,7 +24,7 @@ def read_coco(config: EmbedConfig) -> Dataset:
     assert config.annotations is not None
     folder, names = expand(config.annotations, "--annotations")
     root = the_folder(config.images, config.annotations.name)
-    pairs = Pairs(config.annotations.name)
+    pairs = PairTable(config.annotations.name)
     for name in names:
         content = read_json(below(folder, name), "--annotations")
         part = PurePosixPath(name).stem.rpartition("_")[2]  # captions_val2017 → val2017
@@ -49,7 +49,7 @@ def value(entry: Any, name: str, where: str) -> Any:
     return entry[name]
 
 
-def add_images(pairs: Pairs, images: list[dict[str, Any]], source: str, prefix: str, split_field: str) -> None:
+def add_images(pairs: PairTable, images: list[dict[str, Any]], source: str, prefix: str, split_field: str) -> None:
     """Take in the images of one file."""
     known = split_of_file(source)
     for number, entry in enumerate(images):
@@ -59,7 +59,7 @@ def add_images(pairs: Pairs, images: list[dict[str, Any]], source: str, prefix: 
         pairs.image(image_id, prefix + file, None if split is None else str(split))
 
 
-def add_captions(pairs: Pairs, annotations: list[dict[str, Any]], source: str) -> None:
+def add_captions(pairs: PairTable, annotations: list[dict[str, Any]], source: str) -> None:
     """Take in the captions of one file, under their own ids."""
     for number, entry in enumerate(annotations):
         where = f"{source}: annotation {number}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xmrank.config import EmbedConfig
-from xmrank.errors import ConfigError, DataError
+from xmrank.runtime.errors import ConfigError, DataError
 
 IMAGE = (
     "image", "path", "image_path", "filepath", "file_path", "file_name", "filename", "image_name", "image_file", "file",
@@ -18,7 +18,7 @@ LABELS = ("labels", "label")
 
 
 @dataclass(frozen=True)
-class Columns:
+class TableColumns:
     """The names of a table's columns; None, or no name, for what it has not."""
 
     image: str | None
@@ -33,7 +33,7 @@ class Columns:
         return list(dict.fromkeys(name for name in others if name))
 
 
-def find_columns(header: Sequence[str], config: EmbedConfig, source: str) -> Columns:
+def find_columns(header: Sequence[str], config: EmbedConfig, source: str) -> TableColumns:
     """The columns of a table with these names: those that ``--columns.*`` gives, else the usual ones.
 
     Raises:
@@ -49,7 +49,7 @@ def find_columns(header: Sequence[str], config: EmbedConfig, source: str) -> Col
     for flag, name in given:
         if name is not None and name not in header:
             raise ConfigError(f"--{flag} {name}: no such column in {source}; its columns: {', '.join(header)}")
-    return Columns(
+    return TableColumns(
         config.columns.image or usual(IMAGE, known),
         config.columns.caption or usual_captions(known, header),
         config.split_field if config.split_field in header else None,
@@ -70,7 +70,7 @@ def usual_captions(known: dict[str, str], header: Sequence[str]) -> tuple[str, .
     return numbered or ((single,) if single else ())
 
 
-def refuse_without(columns: Columns, header: Sequence[str], source: str) -> None:
+def refuse_without(columns: TableColumns, header: Sequence[str], source: str) -> None:
     """Refuse a table without a column for the images or the captions."""
     for what, found, names in (("image", columns.image, IMAGE), ("caption", columns.captions, CAPTION)):
         if not found:

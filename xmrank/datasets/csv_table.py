@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.columns import Columns, find_columns, refuse_without
-from xmrank.datasets.pairs import Pairs, labels_of, text_fault
-from xmrank.datasets.places import expand, read_file, the_folder
+from xmrank.datasets.columns import TableColumns, find_columns, refuse_without
+from xmrank.datasets.dataset import Dataset
+from xmrank.datasets.pair_table import PairTable, labels_of, text_fault
 from xmrank.datasets.splits import split_of_file
-from xmrank.datasets.tables import Dataset
-from xmrank.errors import DataError
-from xmrank.paths import Place, below
+from xmrank.datasets.uris import expand, read_file, the_folder
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.paths import Place, below
 
 DELIMITERS = (",", "\t", "|", ";")
 Row = tuple[int, dict[str, str]]
@@ -32,7 +32,7 @@ def read_csv(config: EmbedConfig) -> Dataset:
     assert config.annotations is not None
     folder, names = expand(config.annotations, "--annotations")
     root = the_folder(config.images, config.annotations.name)
-    pairs = Pairs(config.annotations.name)
+    pairs = PairTable(config.annotations.name)
     for name in names:
         header, delimiter, content = read_table(below(folder, name), name)
         columns = find_columns(header, config, name)
@@ -84,7 +84,7 @@ def table_rows(text: str, delimiter: str, header: list[str], source: str) -> Ite
 
 
 def add_row(
-    pairs: Pairs, row: dict[str, str], columns: Columns, where: str, root: Place, file_split: str | None
+    pairs: PairTable, row: dict[str, str], columns: TableColumns, where: str, root: Place, file_split: str | None
 ) -> None:
     """Take in one row: an image that is new, and its captions."""
     location = relative(row[str(columns.image)], root)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.pairs import IMAGE_SUFFIXES, TEXT_LIMIT, Pairs, lines
-from xmrank.datasets.places import list_files, read_file, suffix, threaded
+from xmrank.datasets.dataset import Dataset
+from xmrank.datasets.pair_table import IMAGE_SUFFIXES, TEXT_LIMIT, PairTable, lines
 from xmrank.datasets.splits import split_of_folder
-from xmrank.datasets.tables import Dataset
-from xmrank.errors import DataError
-from xmrank.paths import Place, below, place
+from xmrank.datasets.uris import list_files, read_file, suffix, threaded
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.paths import Place, below, place
 
 CHUNK = 4096
 """Text files read at once."""
@@ -30,7 +30,7 @@ def read_folder(config: EmbedConfig) -> Dataset:
     images = [name for name in files if suffix(name) in IMAGE_SUFFIXES]
     if not images:
         raise DataError(f"{root}: no images in it; expected files like dog.jpg and dog.txt (--images)")
-    pairs = Pairs(root.name if not isinstance(root, str) else root)
+    pairs = PairTable(root.name if not isinstance(root, str) else root)
     for start in range(0, len(images), CHUNK):
         add_images(pairs, root, images[start : start + CHUNK], texts)
     return pairs.dataset("folder", root, config)
@@ -41,7 +41,7 @@ def stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def add_images(pairs: Pairs, root: Place, images: Sequence[str], texts: set[str]) -> None:
+def add_images(pairs: PairTable, root: Place, images: Sequence[str], texts: set[str]) -> None:
     """Take in some of the images, with the lines of their texts."""
     known = [name for name in images if stem(name) in texts]
     contents = threaded(lambda name: read_file(below(root, f"{stem(name)}.txt"), "--images", TEXT_LIMIT + 1), known)

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from xmrank.datasets.places import one_line
-from xmrank.errors import DataError
-from xmrank.files import write_text
-from xmrank.paths import resolve
+from xmrank.datasets.uris import one_line
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import write_text
+from xmrank.runtime.paths import resolve
 
 NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 FOLDER = Path("data") / "hub"

@@ -8,17 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.columns import Columns, find_columns, refuse_without
+from xmrank.datasets.columns import TableColumns, find_columns, refuse_without
+from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.hub import download, is_hub_name
 from xmrank.datasets.image_folder import METADATA, read_image_folder
 from xmrank.datasets.locations import in_parquet
-from xmrank.datasets.pairs import Pairs, labels_of, texts_of
-from xmrank.datasets.places import FAULTS, is_folder, list_files, located, one_line, sizes, suffix
+from xmrank.datasets.pair_table import PairTable, labels_of, texts_of
 from xmrank.datasets.splits import split_of_file
-from xmrank.datasets.tables import Dataset
+from xmrank.datasets.uris import FAULTS, is_folder, list_files, located, one_line, sizes, suffix
 from xmrank.datasets.webdataset import read_tars
-from xmrank.errors import DataError
-from xmrank.paths import Place, below, place
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.paths import Place, below, place
 
 FOLDER_TABLE = "metadata.parquet"
 """An image folder's table: the paths in it start at its own folder."""
@@ -57,7 +57,7 @@ def find_root(images: Path | str) -> Place:
 
 def read_parquets(root: Place, tables: Sequence[str], config: EmbedConfig) -> Dataset:
     """The rows of parquet files; an image that is stored in them stays there."""
-    pairs = Pairs(root.name if isinstance(root, Path) else root)
+    pairs = PairTable(root.name if isinstance(root, Path) else root)
     addresses = [below(root, name) for name in tables]
     for name, address, size in zip(tables, addresses, sizes(addresses), strict=True):
         if (size or 0) == 0:
@@ -81,15 +81,15 @@ def open_parquet(address: str, source: str) -> pq.ParquetFile:
         raise DataError(f"{source}: not readable as parquet: {one_line(error)}") from None
 
 
-def image_column(schema: pa.Schema, columns: Columns) -> Columns:
+def image_column(schema: pa.Schema, columns: TableColumns) -> TableColumns:
     """The columns, with the images' found by its type where its name says nothing."""
     if columns.image:
         return columns
     found = (field.name for field in schema if pa.types.is_struct(field.type) and "bytes" in field.type.names)
-    return Columns(next(found, None), columns.captions, columns.split, columns.id, columns.labels)
+    return TableColumns(next(found, None), columns.captions, columns.split, columns.id, columns.labels)
 
 
-def is_stored(schema: pa.Schema, columns: Columns, source: str) -> bool:
+def is_stored(schema: pa.Schema, columns: TableColumns, source: str) -> bool:
     """Whether the images are in the file; False: it holds their paths."""
     kind = schema.field(str(columns.image)).type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -101,7 +101,7 @@ def is_stored(schema: pa.Schema, columns: Columns, source: str) -> bool:
     raise DataError(f"{source}: the column {columns.image} holds {kind}, expected images as bytes, or paths")
 
 
-def rows(file: pq.ParquetFile, columns: Columns, source: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def rows(file: pq.ParquetFile, columns: TableColumns, source: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows' numbers and values, without the images' bytes."""
     names = columns.named()
     stored = is_stored(file.schema_arrow, columns, source)
@@ -115,7 +115,7 @@ def rows(file: pq.ParquetFile, columns: Columns, source: str) -> Iterator[tuple[
         raise DataError(f"{source}: broken after row {start}: {one_line(error)}") from None
 
 
-def add_row(pairs: Pairs, source: str, row: int, values: dict[str, Any], columns: Columns) -> None:
+def add_row(pairs: PairTable, source: str, row: int, values: dict[str, Any], columns: TableColumns) -> None:
     """Take in one row: an image, or further captions of one that has the same id."""
     path = values.get(str(columns.image))
     location = in_parquet(source, str(columns.image), row) if path is None else str(path)

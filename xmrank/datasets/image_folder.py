@@ -6,14 +6,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.columns import Columns, find_columns, refuse_without
+from xmrank.datasets.columns import TableColumns, find_columns, refuse_without
 from xmrank.datasets.csv_table import read_table, table_rows
-from xmrank.datasets.pairs import Pairs, labels_of, texts_of
-from xmrank.datasets.places import read_file
+from xmrank.datasets.dataset import Dataset
+from xmrank.datasets.pair_table import PairTable, labels_of, texts_of
 from xmrank.datasets.splits import split_of_folder
-from xmrank.datasets.tables import Dataset
-from xmrank.errors import DataError
-from xmrank.paths import Place, below
+from xmrank.datasets.uris import read_file
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.paths import Place, below
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_NAME = "file_name"
@@ -26,7 +26,7 @@ def read_image_folder(root: Place, files: Sequence[str], config: EmbedConfig) ->
         ConfigError: a column that a flag names and a file has not.
         DataError: a metadata file without file_name or captions, or a row that does not fit, by its line.
     """
-    pairs = Pairs(str(PurePosixPath(str(root)).name))
+    pairs = PairTable(str(PurePosixPath(str(root)).name))
     for name in files:
         if PurePosixPath(name).name in METADATA:
             read = csv_rows if name.endswith(".csv") else json_rows
@@ -59,16 +59,16 @@ def json_rows(address: str, source: str) -> tuple[list[str], Iterator[tuple[int,
     return list(rows[0][1]) if rows else [], iter(rows)
 
 
-def metadata_columns(header: list[str], config: EmbedConfig, source: str) -> Columns:
+def metadata_columns(header: list[str], config: EmbedConfig, source: str) -> TableColumns:
     """The columns of a metadata file; the images are under file_name unless ``--columns.image`` says otherwise."""
     columns = find_columns(header, config, source)
     if FILE_NAME in header and not config.columns.image:
-        columns = Columns(FILE_NAME, columns.captions, columns.split, columns.id, columns.labels)
+        columns = TableColumns(FILE_NAME, columns.captions, columns.split, columns.id, columns.labels)
     refuse_without(columns, header, source)
     return columns
 
 
-def add_row(pairs: Pairs, source: str, line: int, row: dict[str, Any], columns: Columns) -> None:
+def add_row(pairs: PairTable, source: str, line: int, row: dict[str, Any], columns: TableColumns) -> None:
     """Take in one row; rows with the same image are captions of one."""
     file = row.get(str(columns.image))
     if not file or not isinstance(file, str):

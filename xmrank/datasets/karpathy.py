@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow as pa
 
 from xmrank.config import EmbedConfig
+from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset, refuse
 from xmrank.datasets.locations import leads_outside
-from xmrank.datasets.places import read_json, the_folder
-from xmrank.datasets.tables import CAPTIONS, IMAGES, Dataset, refuse
-from xmrank.errors import DataError
-from xmrank.paths import Place, place
+from xmrank.datasets.uris import read_json, the_folder
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.paths import Place, place
 
 
 def read_karpathy(config: EmbedConfig) -> Dataset:

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from xmrank.datasets.places import located, one_line, open_file, sizes
-from xmrank.errors import DataError
-from xmrank.paths import URI
+from xmrank.datasets.uris import located, one_line, open_file, sizes
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.paths import URI
 
 MEMBER = re.compile(r"(?P<file>.+?\.(?P<kind>tar|parquet))::(?P<member>.+)", re.IGNORECASE | re.DOTALL)
 SPAN = re.compile(r"@(\d+)\+(\d+)$")

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from xmrank.datasets.locations import leads_outside
-from xmrank.datasets.places import one_line, open_file, sizes
-from xmrank.errors import DataError
+from xmrank.datasets.uris import one_line, open_file, sizes
+from xmrank.runtime.errors import DataError
 
 BUFFER = 1 << 18
 """Bytes that one request to a remote store brings: several headers and texts."""
 
 
 @dataclass(frozen=True)
-class Member:
+class TarMember:
     """A file in a tar.
 
     Attributes:
@@ -29,7 +29,7 @@ class Member:
     content: bytes | None = None
 
 
-def read_members(address: str, source: str, wanted: Callable[[str, int], bool]) -> list[Member]:
+def read_members(address: str, source: str, wanted: Callable[[str, int], bool]) -> list[TarMember]:
     """The files in a tar, in its order.
 
     Args:
@@ -56,7 +56,7 @@ def read_members(address: str, source: str, wanted: Callable[[str, int], bool]) 
     return members
 
 
-def walk(file: BinaryIO, source: str, wanted: Callable[[str, int], bool]) -> Iterator[Member]:
+def walk(file: BinaryIO, source: str, wanted: Callable[[str, int], bool]) -> Iterator[TarMember]:
     """The members of an open tar that are plain files."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (entry := tar.next()) is not None:
@@ -69,7 +69,7 @@ def walk(file: BinaryIO, source: str, wanted: Callable[[str, int], bool]) -> Ite
             if wanted(entry.name, entry.size):
                 file.seek(entry.offset_data)
                 content = file.read(entry.size)
-            yield Member(entry.name, entry.offset_data, entry.size, content)
+            yield TarMember(entry.name, entry.offset_data, entry.size, content)
         # A header that makes no sense ends a tar for tarfile, as the mark of the end does: zeros.
         start = tar.offset  # type: ignore[attr-defined]
         file.seek(start)

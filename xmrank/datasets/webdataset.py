@@ -9,15 +9,15 @@ from typing import Any
 
 from xmrank.config import EmbedConfig
 from xmrank.datasets.columns import CAPTION, NUMBERED
+from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.locations import in_tar
-from xmrank.datasets.pairs import IMAGE_SUFFIXES, TEXT_LIMIT, Pairs, labels_of, lines, texts_of
-from xmrank.datasets.places import expand, is_folder, list_files, suffix, threaded
+from xmrank.datasets.pair_table import IMAGE_SUFFIXES, TEXT_LIMIT, PairTable, labels_of, lines, texts_of
 from xmrank.datasets.splits import split_of_file
-from xmrank.datasets.tables import Dataset
-from xmrank.datasets.tar_index import Member, read_members
-from xmrank.errors import DataError
-from xmrank.paths import Place, below, place
-from xmrank.progress import Progress
+from xmrank.datasets.tar_index import TarMember, read_members
+from xmrank.datasets.uris import expand, is_folder, list_files, suffix, threaded
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.paths import Place, below, place
+from xmrank.runtime.progress import Progress
 
 TEXTS = ("txt", "text", "caption", "caption.txt", "captions.txt")
 JSON, CLASS = "json", "cls"
@@ -27,15 +27,15 @@ AT_ONCE = 16
 
 
 @dataclass
-class Parts:
+class SampleParts:
     """The members of one key: its first image, and the texts by extension; None: longer than ``TEXT_LIMIT``."""
 
-    image: Member | None = None
+    image: TarMember | None = None
     texts: dict[str, bytes | None] = field(default_factory=dict)
 
 
 @dataclass
-class Sample:
+class TarSample:
     """What a tar holds under one key; ``fault`` says why it is no pair."""
 
     tar: str
@@ -81,14 +81,14 @@ def find_tars(images: Any) -> tuple[Place, list[str]]:
 
 def read_tars(root: Place, tars: Sequence[str], name: str, config: EmbedConfig) -> Dataset:
     """The samples of some tars."""
-    samples: list[Sample] = []
+    samples: list[TarSample] = []
     with Progress(f"{name}: tars", len(tars)) as progress:
         for start in range(0, len(tars), AT_ONCE):
             part = tars[start : start + AT_ONCE]
             for found in threaded(lambda tar: samples_of(tar, below(root, tar), config.split_field), part):
                 samples += found
             progress.advance(len(part))
-    pairs = Pairs(PurePosixPath(str(root)).name)
+    pairs = PairTable(PurePosixPath(str(root)).name)
     if not samples:
         raise DataError(f"{pairs.source}: no samples in its tars; expected members like 0001.jpg and 0001.txt")
     identify = naming(samples)
@@ -102,24 +102,24 @@ def read_tars(root: Place, tars: Sequence[str], name: str, config: EmbedConfig) 
     return pairs.dataset(name, root, config)
 
 
-def naming(samples: Sequence[Sample]) -> Callable[[Sample], str]:
+def naming(samples: Sequence[TarSample]) -> Callable[[TarSample], str]:
     """Where an image's id comes from: its key, or its tar and key where several tars use the same keys."""
     if max(Counter(sample.key for sample in samples).values()) > 1:
         return lambda sample: f"{PurePosixPath(sample.tar).with_suffix('')}/{sample.key}"
     return lambda sample: sample.key
 
 
-def samples_of(tar: str, address: str, split_field: str) -> list[Sample]:
+def samples_of(tar: str, address: str, split_field: str) -> list[TarSample]:
     """The samples of one tar, in its order."""
-    found: dict[str, Parts] = {}
+    found: dict[str, SampleParts] = {}
     for member in read_members(address, tar, is_wanted):
         key, extension = split_name(member.name)
         # Anything else (a checksum, an audio track) makes no pair of its own.
         if f".{extension}" in IMAGE_SUFFIXES:
-            parts = found.setdefault(key, Parts())
+            parts = found.setdefault(key, SampleParts())
             parts.image = parts.image or member
         elif extension in READ:
-            found.setdefault(key, Parts()).texts[extension] = member.content
+            found.setdefault(key, SampleParts()).texts[extension] = member.content
     return [sample_of(tar, key, parts, split_field) for key, parts in found.items() if key]
 
 
@@ -135,9 +135,9 @@ def is_wanted(name: str, size: int) -> bool:
     return split_name(name)[1] in READ and size <= TEXT_LIMIT
 
 
-def sample_of(tar: str, key: str, parts: Parts, split_field: str) -> Sample:
+def sample_of(tar: str, key: str, parts: SampleParts, split_field: str) -> TarSample:
     """A sample, or why it is none."""
-    sample, image = Sample(tar, key), parts.image
+    sample, image = TarSample(tar, key), parts.image
     try:
         about = described(parts.texts)
         sample.captions = captions_of(parts.texts, about)

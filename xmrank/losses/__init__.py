@@ -10,10 +10,10 @@ from typing import Any
 from xmrank.losses.approx import approx_ndcg, smooth_ndcg
 from xmrank.losses.lambda_family import lambda_loss, lambdarank
 from xmrank.losses.listwise import listmle, listnet, listnet_binary, softmax
+from xmrank.losses.loss_sum import Loss, LossSum, loss
 from xmrank.losses.neural import neural_ndcg
 from xmrank.losses.pairwise import ranknet, triplet
 from xmrank.losses.pointwise import bce, ordinal, rmse
-from xmrank.losses.terms import Loss, Terms, loss
 
 LOSSES: dict[str, Loss[Any]] = {
     "ranknet": ranknet,
@@ -35,7 +35,7 @@ LOSSES: dict[str, Loss[Any]] = {
 __all__ = [
     "LOSSES",
     "Loss",
-    "Terms",
+    "LossSum",
     "approx_ndcg",
     "bce",
     "lambda_loss",

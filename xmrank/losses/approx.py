@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xmrank.losses.pairs import Pairs
-from xmrank.losses.slates import Slates, check_positive
-from xmrank.losses.terms import Terms, loss
+from xmrank.losses.item_pairs import ItemPairs
+from xmrank.losses.list_batch import ListBatch, check_positive
+from xmrank.losses.loss_sum import LossSum, loss
 
 _CELLS = 1 << 20
 """Pairs of items held at a time where every item is relevant (4 MiB in float32, which a processor's cache holds)."""
@@ -17,7 +17,7 @@ _CELLS = 1 << 20
 @loss
 def approx_ndcg(
     scores: Tensor, labels: Tensor, *, mask: Tensor | None = None, alpha: float = 1.0, eps: float = 1e-10
-) -> Terms:
+) -> LossSum:
     """Negative NDCG with approximated positions.
 
     Definition: −Σ_i G_i / log2(1 + rank_i) with rank_i = 1 + Σ_{j≠i} σ(−alpha · (s_i − s_j)) and
@@ -38,7 +38,7 @@ def approx_ndcg(
     measures", Information Retrieval 13, 2010, the position function and ApproxNDCG.
     """
     check_positive("alpha", alpha)
-    slates = Slates.of(scores, labels, mask)
+    slates = ListBatch.of(scores, labels, mask)
     ideal = slates.ideal_dcg(slates.gains()).clamp(min=eps)
     return slates.mean(-_smooth_dcg(slates, alpha, eps) / ideal)
 
@@ -51,7 +51,7 @@ def smooth_ndcg(
     mask: Tensor | None = None,
     temperature: float = 0.01,
     reference_compatible: bool = False,
-) -> Terms:
+) -> LossSum:
     """S-NDCG: one minus a smooth NDCG on graded relevance.
 
     Definition: 1 − Σ_i (2^y_i − 1) / log2(1 + rank_i) / IDCG with rank_i = 1 + Σ_{j≠i} σ((s_j − s_i) / temperature),
@@ -74,14 +74,14 @@ def smooth_ndcg(
     Source: Li et al., "Integrating listwise ranking into pairwise-based image-text retrieval", 2023, S-NDCG.
     """
     check_positive("temperature", temperature)
-    slates = Slates.of(scores, labels, mask)
+    slates = ListBatch.of(scores, labels, mask)
     ideal = _shared_rank_dcg(slates) if reference_compatible else slates.ideal_dcg(slates.gains())
     return slates.mean(1 - _smooth_dcg(slates, 1 / temperature) / torch.where(ideal > 0, ideal, 1))
 
 
-def _smooth_dcg(slates: Slates, steepness: float, floor: float = 0.0) -> Tensor:
+def _smooth_dcg(slates: ListBatch, steepness: float, floor: float = 0.0) -> Tensor:
     """Σ_i (2^y_i − 1) / log2(1 + rank_i) with ranks as sums of sigmoids, [lists]."""
-    pairs = Pairs.of(slates)
+    pairs = ItemPairs.of(slates)
     if floor == 0 and pairs.first.numel() * slates.items > _CELLS:
         return (slates.gains() / torch.log2(1.5 + _Ahead.apply(slates.scores, slates.mask, steepness))).sum(1)
     ahead = torch.sigmoid(-steepness * pairs.difference(slates.scores)).clamp(min=floor)
@@ -128,8 +128,8 @@ def _blocks(scores: Tensor, steepness: float) -> Iterator[tuple[slice, Tensor]]:
         yield rows, (scores[rows].unsqueeze(1) - scores[rows].unsqueeze(2)).mul_(steepness).sigmoid_()
 
 
-def _shared_rank_dcg(slates: Slates) -> Tensor:
+def _shared_rank_dcg(slates: ListBatch) -> Tensor:
     """DCG of the ideal order when items of equal label all take the first of their ranks, [lists]."""
-    pairs = Pairs.of(slates)
+    pairs = ItemPairs.of(slates)
     higher = (pairs.difference(slates.labels) < 0).sum(2)
     return (pairs.above(slates.gains()).squeeze(2) * slates.discounts()[higher]).sum(1)

@@ -8,9 +8,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmrank.losses.pairs import Pairs
-from xmrank.losses.slates import Slates, check_choice, check_k, check_positive
-from xmrank.losses.terms import Reduction, Terms, loss
+from xmrank.losses.item_pairs import ItemPairs
+from xmrank.losses.list_batch import ListBatch, check_choice, check_k, check_positive
+from xmrank.losses.loss_sum import LossSum, Reduction, loss
 
 WeightingName = Literal["none", "ndcg1", "ndcg2", "lambdarank", "ndcg2pp", "gt_diff", "gt_diff_pow"]
 
@@ -19,7 +19,7 @@ WeightingName = Literal["none", "ndcg1", "ndcg2", "lambdarank", "ndcg2pp", "gt_d
 class _Ranking:
     """What a weighting may look at. No weight has a gradient: they depend on the labels and on the order alone."""
 
-    pairs: Pairs
+    pairs: ItemPairs
     gains: Tensor  # g(y) / maxDCG@k, [lists, items]
     ranks: Tensor  # predicted rank from 1, [lists, items]
     mu: float
@@ -86,7 +86,7 @@ def lambda_loss(
     reduction: Reduction = "sum",
     log_base: Literal[2, "e"] = 2,
     eps: float = 1e-10,
-) -> Terms:
+) -> LossSum:
     """Metric-driven pairwise losses of the LambdaLoss framework.
 
     Definition: −Σ w_ij · log σ(sigma · (s_i − s_j)) over the pairs with y_i > y_j whose items are both in the predicted
@@ -123,7 +123,7 @@ def lambda_loss(
     check_choice("log_base", log_base, (2, "e"))
     check_k(k)
     check_positive("sigma", sigma)
-    pairs = Pairs.of(slates := Slates.of(scores, labels, mask))
+    pairs = ItemPairs.of(slates := ListBatch.of(scores, labels, mask))
     ranks, gains = slates.ranks(), slates.gains()
     within = slates.mask if k is None else slates.mask & (ranks <= k)
     chosen = pairs.both(within) if weighting == "ndcg1" else pairs.both(within) & pairs.ordered()
@@ -135,7 +135,7 @@ def lambda_loss(
         count = within.sum(1).square() * slates.relevant
     else:
         count = chosen.sum((1, 2))
-    return Terms(total, count.to(total.dtype), reduction)
+    return LossSum(total, count.to(total.dtype), reduction)
 
 
 @loss
@@ -149,7 +149,7 @@ def lambdarank(
     reduction: Reduction = "sum",
     log_base: Literal[2, "e"] = 2,
     eps: float = 1e-10,
-) -> Terms:
+) -> LossSum:
     """LambdaRank: `lambda_loss` with the "lambdarank" weighting.
 
     Definition: −Σ |1/D_i − 1/D_j| · |G_i − G_j| · log σ(sigma · (s_i − s_j)) over the pairs with y_i > y_j.

@@ -6,12 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xmrank.losses.slates import Slates, check_choice
-from xmrank.losses.terms import Terms, loss
+from xmrank.losses.list_batch import ListBatch, check_choice
+from xmrank.losses.loss_sum import LossSum, loss
 
 
 @loss
-def listnet(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None, eps: float = 1e-10) -> Terms:
+def listnet(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None, eps: float = 1e-10) -> LossSum:
     """Top-one cross-entropy between the softmax of the labels and that of the scores.
 
     Definition: −Σ_i softmax(y)_i · log(softmax(s)_i + eps), mean over lists.
@@ -29,14 +29,14 @@ def listnet(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None, eps: 
     Source: Cao et al., "Learning to rank: from pairwise approach to listwise approach", ICML 2007, section 4.2 (top-one
     probability) and 5 (ListNet).
     """
-    slates = Slates.of(scores, labels, mask)
+    slates = ListBatch.of(scores, labels, mask)
     targets = slates.labels.masked_fill(~slates.mask, float("-inf"))
     targets = targets.masked_fill(~slates.relevant.unsqueeze(1), 0).softmax(1)
     return slates.mean(_cross_entropy(slates, targets, eps))
 
 
 @loss
-def listnet_binary(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None, eps: float = 1e-10) -> Terms:
+def listnet_binary(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None, eps: float = 1e-10) -> LossSum:
     """ListNet for binary relevance: the target is shared equally by the relevant items.
 
     Definition: −Σ_i y_i / Σy · log(softmax(s)_i + eps), mean over lists.
@@ -54,12 +54,12 @@ def listnet_binary(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None
     Source: Cao et al., "Learning to rank: from pairwise approach to listwise approach", ICML 2007, section 5, with the
     labels themselves as target distribution.
     """
-    slates = Slates.of(scores, labels, mask)
+    slates = ListBatch.of(scores, labels, mask)
     sums = slates.labels.sum(1, keepdim=True)
     return slates.mean(_cross_entropy(slates, slates.labels / torch.where(sums > 0, sums, 1), eps))
 
 
-def _cross_entropy(slates: Slates, targets: Tensor, eps: float) -> Tensor:
+def _cross_entropy(slates: ListBatch, targets: Tensor, eps: float) -> Tensor:
     """−Σ target · log(softmax(s) + eps) of each list, in logarithms so that eps may be 0."""
     logs = slates.filled(slates.lowest()).log_softmax(1)
     logs = torch.logaddexp(logs, torch.full_like(logs, math.log(eps) if eps > 0 else -math.inf))
@@ -74,7 +74,7 @@ def listmle(
     mask: Tensor | None = None,
     generator: torch.Generator | None = None,
     eps: float = 1e-10,
-) -> Terms:
+) -> LossSum:
     """Likelihood of the order of the labels under the Plackett–Luce model of the scores.
 
     Definition: with the items in descending order of label and z = s − max s, Σ_r log(Σ_{q ≥ r} e^z_q + eps) − z_r,
@@ -93,7 +93,7 @@ def listmle(
 
     Source: Xia et al., "Listwise approach to learning to rank: theory and algorithm", ICML 2008, the likelihood loss.
     """
-    slates = Slates.of(scores, labels, mask)
+    slates = ListBatch.of(scores, labels, mask)
     order = _label_order(slates, generator)
     real = slates.mask.gather(1, order)
     peak = slates.filled(float("-inf")).max(1, keepdim=True).values
@@ -103,7 +103,7 @@ def listmle(
     return slates.mean(((tails + eps).log() - heights).masked_fill(~real, 0).sum(1))
 
 
-def _label_order(slates: Slates, generator: torch.Generator | None) -> Tensor:
+def _label_order(slates: ListBatch, generator: torch.Generator | None) -> Tensor:
     """Positions of the items by descending label, padding last, [lists, items]."""
     keys = slates.labels.masked_fill(~slates.mask, -1)
     if generator is None:
@@ -119,7 +119,7 @@ def softmax(
     *,
     mask: Tensor | None = None,
     multi_positive: Literal["each", "mass"] = "each",
-) -> Terms:
+) -> LossSum:
     """Softmax cross-entropy; with one positive a list this is InfoNCE.
 
     Definition: "each": −Σ_i y_i · log softmax(s)_i; "mass": −log Σ_{y_i > 0} softmax(s)_i; mean over lists.
@@ -139,7 +139,7 @@ def softmax(
     videos", CVPR 2020, eq. 1 (MIL-NCE).
     """
     check_choice("multi_positive", multi_positive, ("each", "mass"))
-    slates = Slates.of(scores, labels, mask)
+    slates = ListBatch.of(scores, labels, mask)
     logs = slates.filled(slates.lowest()).log_softmax(1)
     if multi_positive == "each":
         return slates.mean(-(slates.labels * logs).sum(1))

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmrank.losses.list_batch import ListBatch, check_k, check_positive
+from xmrank.losses.loss_sum import LossSum, loss
 from xmrank.losses.sinkhorn import sinkhorn
-from xmrank.losses.slates import Slates, check_k, check_positive
-from xmrank.losses.terms import Terms, loss
 
 _TINY = 1e-10  # keeps the logarithms of the stochastic variant finite
 
@@ -29,7 +29,7 @@ def neural_ndcg(
     generator: torch.Generator | None = None,
     max_iterations: int = 50,
     tolerance: float = 1e-6,
-) -> Terms:
+) -> LossSum:
     """Negative NDCG@k of the list sorted by a relaxed permutation.
 
     Definition: −Σ_{r ≤ k} (P̂ g)_r / log2(1 + r) / IDCG@k, mean over lists, where P̂ is the NeuralSort matrix of the
@@ -66,7 +66,7 @@ def neural_ndcg(
     """
     check_k(k)
     check_positive("temperature", temperature)
-    slates = Slates.of(scores, labels, mask)
+    slates = ListBatch.of(scores, labels, mask)
     samples = slates.scores.unsqueeze(0)
     if stochastic_samples or noise is not None:
         noise = _gumbel(stochastic_samples, slates, generator) if noise is None else noise
@@ -112,7 +112,7 @@ def neural_sort(scores: Tensor, mask: Tensor, temperature: float) -> Tensor:
     return F.threshold(relaxed, 1e-30, 0)  # what is near the smallest float slows a CPU down and changes nothing
 
 
-def _perturbed(slates: Slates, noise: Tensor, noise_scale: float, log_scores: bool, independent: bool) -> Tensor:
+def _perturbed(slates: ListBatch, noise: Tensor, noise_scale: float, log_scores: bool, independent: bool) -> Tensor:
     """Scores, or their logarithms, plus noise, [samples, lists, items]; 0 at padding."""
     if noise.shape[1:] != slates.scores.shape:
         raise ValueError(f"noise must be [samples, lists, items], not of shape {tuple(noise.shape)}")
@@ -120,7 +120,7 @@ def _perturbed(slates: Slates, noise: Tensor, noise_scale: float, log_scores: bo
     return (scores + noise_scale * noise.to(scores.dtype)).masked_fill(~slates.mask, 0)
 
 
-def _positive_logs(slates: Slates, independent: bool) -> Tensor:
+def _positive_logs(slates: ListBatch, independent: bool) -> Tensor:
     """log(s + |smallest s| + 1e-10), [lists, items]; 0 at padding."""
     if len(slates.scores) == 0:
         return slates.scores
@@ -130,7 +130,7 @@ def _positive_logs(slates: Slates, independent: bool) -> Tensor:
     return (slates.scores + smallest.abs() + _TINY).masked_fill(~slates.mask, 1).log()
 
 
-def _gumbel(samples: int, slates: Slates, generator: torch.Generator | None) -> Tensor:
+def _gumbel(samples: int, slates: ListBatch, generator: torch.Generator | None) -> Tensor:
     """Gumbel noise, −log(−log(uniform)), [samples, lists, items]."""
     shape, like = (samples, *slates.scores.shape), slates.scores
     uniform = torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)

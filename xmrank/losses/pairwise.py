@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmrank.losses.pairs import Pairs
-from xmrank.losses.slates import Slates, check_choice
-from xmrank.losses.terms import Terms, loss
+from xmrank.losses.item_pairs import ItemPairs
+from xmrank.losses.list_batch import ListBatch, check_choice
+from xmrank.losses.loss_sum import LossSum, loss
 
 
 @loss
@@ -18,7 +18,7 @@ def ranknet(
     *,
     mask: Tensor | None = None,
     weight: Literal["diff", "diff_squares"] | None = None,
-) -> Terms:
+) -> LossSum:
     """Pairwise logistic loss.
 
     Definition: the mean of w_ij · softplus(−(s_i − s_j)) over all pairs of the batch with y_i > y_j.
@@ -35,18 +35,18 @@ def ranknet(
     Source: Burges et al., "Learning to rank using gradient descent", ICML 2005, eq. 3.
     """
     check_choice("weight", weight, (None, "diff", "diff_squares"))
-    pairs = Pairs.of(slates := Slates.of(scores, labels, mask))
+    pairs = ItemPairs.of(slates := ListBatch.of(scores, labels, mask))
     ordered = pairs.ordered()
     losses = -F.logsigmoid(pairs.difference(slates.scores))
     if weight is not None:
         losses = losses * pairs.difference(slates.labels if weight == "diff" else slates.labels.square())
-    return Terms(losses.masked_fill(~ordered, 0).sum((1, 2)), ordered.sum((1, 2)).to(losses.dtype))
+    return LossSum(losses.masked_fill(~ordered, 0).sum((1, 2)), ordered.sum((1, 2)).to(losses.dtype))
 
 
 @loss
 def triplet(
     scores: Tensor, labels: Tensor, *, mask: Tensor | None = None, margin: float = 0.2, hardest: bool = True
-) -> Terms:
+) -> LossSum:
     """Triplet hinge of each relevant item against the items below it.
 
     Definition: the mean over the list's relevant items i of max_j, or Σ_j, of max(0, margin + s_j − s_i), where j runs
@@ -66,7 +66,7 @@ def triplet(
     Source: Faghri et al., "VSE++: improving visual-semantic embeddings with hard negatives", BMVC 2018, eq. 5 (all) and
     eq. 6 (hardest).
     """
-    pairs = Pairs.of(slates := Slates.of(scores, labels, mask))
+    pairs = ItemPairs.of(slates := ListBatch.of(scores, labels, mask))
     hinges = F.relu(margin - pairs.difference(slates.scores)).masked_fill(~pairs.ordered(), 0)
     per_item = hinges.amax(2) if hardest else hinges.sum(2)
     relevant_items = (slates.labels > 0).sum(1)

@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmrank.losses.slates import Slates, check_positive
-from xmrank.losses.terms import Terms, loss
+from xmrank.losses.list_batch import ListBatch, check_positive
+from xmrank.losses.loss_sum import LossSum, loss
 
 
 @loss
-def bce(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Terms:
+def bce(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> LossSum:
     """Binary cross-entropy of each item.
 
     Definition: Σ_i −y_i · log σ(s_i) − (1 − y_i) · log(1 − σ(s_i)), mean over lists.
@@ -24,13 +24,13 @@ def bce(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Terms:
 
     Source: the cross-entropy of a Bernoulli variable, as in Goodfellow et al., "Deep learning", 2016, section 6.2.2.2.
     """
-    slates = Slates.of(scores, labels, mask)
+    slates = ListBatch.of(scores, labels, mask)
     losses = F.binary_cross_entropy_with_logits(slates.scores, slates.labels, reduction="none")
     return slates.mean(losses.masked_fill(~slates.mask, 0).sum(1), counted=slates.mask.any(1))
 
 
 @loss
-def rmse(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None, levels: float = 1) -> Terms:
+def rmse(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None, levels: float = 1) -> LossSum:
     """Root of the mean squared error of a list.
 
     Definition: sqrt(mean_i (y_i − levels · s_i)²), mean over lists; its gradient is 0 where the error is.
@@ -47,7 +47,7 @@ def rmse(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None, levels: 
     Source: Cossock and Zhang, "Subset ranking using regression", COLT 2006.
     """
     check_positive("levels", levels)
-    slates = Slates.of(scores, labels, mask)
+    slates = ListBatch.of(scores, labels, mask)
     squares = (slates.labels - levels * slates.scores).square()
     means = squares.masked_fill(~slates.mask, 0).sum(1) / slates.mask.sum(1).clamp(min=1)
     exact = means == 0
@@ -55,7 +55,7 @@ def rmse(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None, levels: 
 
 
 @loss
-def ordinal(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Terms:
+def ordinal(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> LossSum:
     """Ordinal regression: one binary question a level, is the label at least that high?
 
     Definition: the mean over items of Σ_l BCE(s_il, [y_i ≥ l]) for l = 1..levels, mean over lists.
@@ -70,7 +70,7 @@ def ordinal(scores: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Te
 
     Source: Niu et al., "Ordinal regression with multiple output CNN for age estimation", CVPR 2016.
     """
-    slates = Slates.of(scores, labels, mask, levels=True)
+    slates = ListBatch.of(scores, labels, mask, levels=True)
     levels = torch.arange(1, scores.shape[2] + 1, device=scores.device)
     targets = (slates.labels.unsqueeze(2) >= levels).to(slates.scores.dtype)
     losses = F.binary_cross_entropy_with_logits(slates.scores, targets, reduction="none").sum(2)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from xmrank.losses.slates import on_host
+from xmrank.losses.list_batch import on_host
 
 
 def sinkhorn(matrix: Tensor, *, max_iterations: int, tolerance: float, together: bool) -> Tensor:

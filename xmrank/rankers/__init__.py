@@ -7,10 +7,10 @@ and one line in `RANKERS`.
 from dataclasses import fields
 from typing import Any
 
-from xmrank.rankers.base import Ranker
 from xmrank.rankers.context_aware import ContextAwareRanker
-from xmrank.rankers.linear import LinearRanker
-from xmrank.rankers.pointwise import PointwiseRanker
+from xmrank.rankers.linear_ranker import LinearRanker
+from xmrank.rankers.pointwise_ranker import PointwiseRanker
+from xmrank.rankers.ranker import Ranker
 
 __all__ = ["RANKERS", "Ranker", "build"]
 

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from xmrank.rankers.base import Ranker, zero_
-from xmrank.rankers.encoder import LAYER_NORMS, EncoderLayer, RankEncoding
-from xmrank.rankers.features import first_stage_rank
+from xmrank.rankers.item_features import first_stage_rank
 from xmrank.rankers.layers import FullyConnected, linear
 from xmrank.rankers.parameters import (
     ACTIVATIONS,
@@ -16,6 +14,8 @@ from xmrank.rankers.parameters import (
     require_count,
     require_rate,
 )
+from xmrank.rankers.ranker import Ranker, zero_
+from xmrank.rankers.transformer import LAYER_NORMS, EncoderLayer, RankEncoding
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xmrank.rankers.memory import Memory
+from xmrank.rankers.key_value_memory import KeyValueMemory
 
 SIDES = ("query", "candidate")
 MATRICES = ("inner", "inner_bias", "outer", "outer_bias")
 
 
 @dataclass(frozen=True)
-class Seen:
+class RefinedCandidates:
     """Candidates as every view sees them.
 
     Attributes:
@@ -35,7 +35,7 @@ class Refinement(nn.Module):
     p: a candidate that is near many queries says less about each of them. The members share one w and one u equally; at
     the start w is 1 and u is ``hub``, and for the memory ``recall`` and ``recall`` · ``hub``.
 
-    All values are buffers: they are learned before the ranker (`xmrank.training.adapters`) and then stay as they are.
+    All values are buffers: they are learned before the ranker (`xmrank.train.adapters`) and then stay as they are.
     A module that nothing was loaded into has adapters that change nothing and empty banks.
 
     Sources: the correction, Conneau et al., "Word translation without parallel data", ICLR 2018, eq. 5 (CSLS); with a
@@ -55,7 +55,7 @@ class Refinement(nn.Module):
         bank: int,
         neighbours: int,
         hub: float,
-        memory: Memory | None = None,
+        memory: KeyValueMemory | None = None,
         recall: float = 0.0,
     ) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Refinement(nn.Module):
         seen = self.adapted("query", x)
         return seen if self.memory is None else torch.cat([seen, self.memory.queries(x.to(seen.dtype))[None]])
 
-    def candidates(self, x: Tensor) -> Seen:
+    def candidates(self, x: Tensor) -> RefinedCandidates:
         """Candidates as every view sees them, [items, d]."""
         seen, banks = self.adapted("candidate", x), self.bank
         if self.memory is not None:
@@ -95,9 +95,9 @@ class Refinement(nn.Module):
             banks = torch.cat([banks, self.memory.bank[None]])
         count = min(self.neighbours, banks.shape[1])
         if not count:
-            return Seen(seen, seen.new_zeros(seen.shape[:2]))
+            return RefinedCandidates(seen, seen.new_zeros(seen.shape[:2]))
         near = (seen @ banks.transpose(1, 2)).topk(count, -1, sorted=False).values
-        return Seen(seen, near.mean(-1))
+        return RefinedCandidates(seen, near.mean(-1))
 
     def forward(self, query: Tensor, candidates: Tensor) -> Tensor:
         """The similarity, [lists, items], of query [lists, d] and candidates [lists, items, d]."""

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from xmrank.report.inputs import Inputs
-from xmrank.report.pictures import Album
+from xmrank.pages.thumbnails import ThumbnailAlbum
+from xmrank.report.inputs import ReportInputs
 
 
 @dataclass(frozen=True)
-class Captions:
+class CaptionTexts:
     """Captions of a split.
 
     Attributes:
@@ -25,7 +25,7 @@ class Captions:
     first_of: dict[str, str]
 
 
-def read_captions(embeddings: Path, split: str) -> Captions:
+def read_captions(embeddings: Path, split: str) -> CaptionTexts:
     """The captions of one split of an embedding store, of all when ``split`` is empty."""
     table = pq.read_table(
         embeddings / "text.parquet",
@@ -38,19 +38,19 @@ def read_captions(embeddings: Path, split: str) -> Captions:
     first_of: dict[str, str] = {}
     for caption, text in text_of.items():
         first_of.setdefault(image_of[caption], text)
-    return Captions(image_of, text_of, first_of)
+    return CaptionTexts(image_of, text_of, first_of)
 
 
-def read_album(inputs: Inputs, image_ids: Iterable[str]) -> Album:
+def read_album(inputs: ReportInputs, image_ids: Iterable[str]) -> ThumbnailAlbum:
     """Where the files of these images are."""
     wanted = sorted(set(image_ids))
     root = inputs.images_root
     if root is None or not wanted:
-        return Album(None, {}, {})
+        return ThumbnailAlbum(None, {}, {})
     table = pq.read_table(
         inputs.embeddings_directory / "image.parquet",
         columns=["image_id", "location"],
         filters=[("image_id", "in", wanted)],
     )
     locations = dict(zip(table["image_id"].to_pylist(), table["location"].to_pylist(), strict=True))
-    return Album(root, locations, {})
+    return ThumbnailAlbum(root, locations, {})

@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from xmrank.evaluation import holm, paired_differences, paired_tests, seed_spread
-from xmrank.report.protocols import baseline_protocol
-from xmrank.report.tables import Compared, ResultTable, Row
-from xmrank.report.text import FIRST_STAGE, METRICS
+from xmrank.metrics import holm, paired_differences, paired_tests, seed_spread
+from xmrank.pages.wording import FIRST_STAGE, METRICS
+from xmrank.report.protocol_names import baseline_protocol
+from xmrank.report.result_tables import ResultTable, TableRow, TestedCell
 
 Place = tuple[int, int, str]
 """Of a cell: the table's number, the row's, the metric."""
 
 
 @dataclass(frozen=True)
-class Draws:
+class SignFlips:
     """How the tests draw: their number, and the seed."""
 
     count: int
@@ -30,7 +30,7 @@ def with_tests(
     path: Path,
     split: str,
     image_of: Mapping[str, str],
-    draws: Draws,
+    draws: SignFlips,
     baselines: Path | None = None,
 ) -> list[ResultTable]:
     """The tables with the test of every method's figure against the first stage's.
@@ -45,7 +45,7 @@ def with_tests(
         draws: of the tests.
         baselines: the per-query values of the baselines, if there are any.
     """
-    found: dict[Place, Compared] = {}
+    found: dict[Place, TestedCell] = {}
     for number, table in enumerate(tables):
         found |= dict(_tests_of(number, table, (path, baselines), split, image_of, draws))
     for protocol in dict.fromkeys(table.protocol for table in tables):
@@ -58,7 +58,7 @@ def with_tests(
     ]
 
 
-def _with(row: Row, table: int, number: int, found: Mapping[Place, Compared]) -> Row:
+def _with(row: TableRow, table: int, number: int, found: Mapping[Place, TestedCell]) -> TableRow:
     cells = {metric: replace(cell, test=found.get((table, number, metric))) for metric, cell in row.cells.items()}
     return replace(row, cells=cells)
 
@@ -69,8 +69,8 @@ def _tests_of(
     paths: tuple[Path, Path | None],
     split: str,
     image_of: Mapping[str, str],
-    draws: Draws,
-) -> Iterator[tuple[Place, Compared]]:
+    draws: SignFlips,
+) -> Iterator[tuple[Place, TestedCell]]:
     """The tests of one table, not yet corrected."""
     rankers = [(place, row) for place, row in enumerate(table.rows) if not row.first_stage]
     first = table.first_stage
@@ -92,7 +92,7 @@ def _tests_of(
             spread = seed_spread(np.array(row.cells[metric].by_seed) - first.cells[metric].mean)
             yield (
                 (number, place, metric),
-                Compared(
+                TestedCell(
                     low=float(tests.low[column]),
                     high=float(tests.high[column]),
                     p=float(tests.p[column]),
@@ -120,7 +120,7 @@ def read_values(
     return pd.concat([frame.astype({"method": str, "ranker": str, "protocol": str}) for frame in (found, more)])
 
 
-def values_of(values: pd.DataFrame, row: Row, protocol: str) -> pd.DataFrame:
+def values_of(values: pd.DataFrame, row: TableRow, protocol: str) -> pd.DataFrame:
     """One method's values: a row a seed and metric, a column a query and, of several lists, which of them."""
     own = (values["method"] == row.method) & (values["ranker"] == row.ranker) & (values["protocol"] == protocol)
     frame = values.loc[own, ["seed", "metric", "query_id", "value"]].astype({"metric": str, "query_id": str})

@@ -3,22 +3,22 @@
 from dataclasses import dataclass
 
 from xmrank.config import ReportConfig
-from xmrank.report import card
-from xmrank.report.curves import Curves, learning_curves
-from xmrank.report.depths import Depths, over_depths
-from xmrank.report.examples import Gallery, choose_examples
-from xmrank.report.found import Found, recall_curves
-from xmrank.report.importance import Searched, searches
-from xmrank.report.inputs import Inputs
-from xmrank.report.published import Comparison, comparisons
-from xmrank.report.rivals import Rivals
-from xmrank.report.seeds import Seeds, seed_scatter
-from xmrank.report.tables import ResultTable
-from xmrank.report.verdict import Verdict, verdict
+from xmrank.report import run_card as card
+from xmrank.report.examples import ExampleGallery, choose_examples
+from xmrank.report.hyperparameter_importance import HyperparameterImportance, searches
+from xmrank.report.inputs import ReportInputs
+from xmrank.report.learning_curves import LearningCurves, learning_curves
+from xmrank.report.pairwise_tests import PairwiseTests
+from xmrank.report.published import PublishedComparison, comparisons
+from xmrank.report.recall_curves import RecallCurves, recall_curves
+from xmrank.report.reranking_depth import RerankingDepth, over_depths
+from xmrank.report.result_tables import ResultTable
+from xmrank.report.seeds import SeedScatter, seed_scatter
+from xmrank.report.summary import Summary, verdict
 
 
 @dataclass(frozen=True)
-class Content:
+class ReportContent:
     """The parts of a report, in words and figures.
 
     Attributes:
@@ -28,24 +28,26 @@ class Content:
     title: str
     subtitle: str
     split: str
-    verdict: Verdict
+    verdict: Summary
     card: list[tuple[str, str]]
     fingerprints: list[tuple[str, str]]
     tables: list[ResultTable]
-    rivals: list[Rivals]
-    found: list[Found]
-    seeds: list[Seeds]
-    searches: list[Searched]
-    depths: list[Depths]
-    curves: list[Curves]
-    gallery: Gallery
-    comparisons: list[Comparison]
+    rivals: list[PairwiseTests]
+    found: list[RecallCurves]
+    seeds: list[SeedScatter]
+    searches: list[HyperparameterImportance]
+    depths: list[RerankingDepth]
+    curves: list[LearningCurves]
+    gallery: ExampleGallery
+    comparisons: list[PublishedComparison]
     counts: list[tuple[str, str, str]]
     left_out: list[tuple[str, int, list[str]]]
     notes: dict[str, str]
 
 
-def build_content(config: ReportConfig, inputs: Inputs, tables: list[ResultTable], rivals: list[Rivals]) -> Content:
+def build_content(
+    config: ReportConfig, inputs: ReportInputs, tables: list[ResultTable], rivals: list[PairwiseTests]
+) -> ReportContent:
     """Compute all parts of the report.
 
     Args:
@@ -54,7 +56,7 @@ def build_content(config: ReportConfig, inputs: Inputs, tables: list[ResultTable
         tables: the results.
         rivals: the rankers against each other.
     """
-    return Content(
+    return ReportContent(
         title=config.title,
         subtitle=card.subtitle(inputs, tables),
         split=inputs.split,

@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from xmrank.report.captions import Captions, read_album, read_captions
-from xmrank.report.inputs import Inputs, Trial
-from xmrank.report.pictures import Album, Picture
-from xmrank.report.protocols import baseline_protocol, protocol_name
-from xmrank.report.tables import ResultTable
-from xmrank.report.text import DIRECTION_NAMES, FIRST_STAGE, method_name
+from xmrank.pages.thumbnails import Thumbnail, ThumbnailAlbum
+from xmrank.pages.wording import DIRECTION_NAMES, FIRST_STAGE, method_name
+from xmrank.report.captions import CaptionTexts, read_album, read_captions
+from xmrank.report.inputs import ReportInputs, TrialRecord
+from xmrank.report.protocol_names import baseline_protocol, protocol_name
+from xmrank.report.result_tables import ResultTable
 
 SHOWN = 5
 QUERY_SIDE, CANDIDATE_SIDE = 320, 176
@@ -23,17 +23,17 @@ KINDS = ("helped", "hurt")
 
 
 @dataclass(frozen=True)
-class Item:
+class ExampleItem:
     """A query or a candidate as it is shown; ``relevant`` only says something of a candidate."""
 
     id: str
     text: str | None
-    picture: Picture | None
+    picture: Thumbnail | None
     relevant: bool = False
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleQuery:
     """One query with the first places before and after.
 
     Attributes:
@@ -45,9 +45,9 @@ class Example:
 
     direction: str
     kind: str
-    query: Item
-    before: tuple[Item, ...]
-    after: tuple[Item, ...]
+    query: ExampleItem
+    before: tuple[ExampleItem, ...]
+    after: tuple[ExampleItem, ...]
     rank_before: int | None
     rank_after: int | None
 
@@ -58,7 +58,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ExampleChoice:
     """Whose rankings the examples of a direction show: one ranker on one protocol, the best by ``basis``."""
 
     direction: str
@@ -77,7 +77,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Gallery:
+class ExampleGallery:
     """All examples and what they were drawn from.
 
     Attributes:
@@ -85,8 +85,8 @@ class Gallery:
         has_images: whether the embeddings know of images at all.
     """
 
-    examples: tuple[Example, ...]
-    choices: tuple[Choice, ...]
+    examples: tuple[ExampleQuery, ...]
+    choices: tuple[ExampleChoice, ...]
     missing: dict[str, str]
     has_images: bool
 
@@ -103,7 +103,7 @@ class Gallery:
         )
 
 
-def choose_examples(inputs: Inputs, tables: Sequence[ResultTable], count: int) -> Gallery:
+def choose_examples(inputs: ReportInputs, tables: Sequence[ResultTable], count: int) -> ExampleGallery:
     """The queries whose first right answer moved most, by the difference of reciprocal ranks.
 
     Args:
@@ -113,24 +113,24 @@ def choose_examples(inputs: Inputs, tables: Sequence[ResultTable], count: int) -
     """
     choices = [choice for d in dict.fromkeys(t.direction for t in tables) if (choice := _choice(inputs, tables, d))]
     if not choices or not count:
-        return Gallery((), (), {}, has_images=inputs.images_root is not None)
+        return ExampleGallery((), (), {}, has_images=inputs.images_root is not None)
     slots = Counter((choices[i // 2 % len(choices)], KINDS[i % 2]) for i in range(count))
     captions = read_captions(inputs.embeddings_directory, inputs.split)
     picked = {choice: _picked(inputs, choice, captions, slots) for choice in choices}
-    ranked = {choice: _Ranked.read(inputs, choice, [q for q, _ in picks]) for choice, picks in picked.items()}
+    ranked = {choice: _RankedExample.read(inputs, choice, [q for q, _ in picks]) for choice, picks in picked.items()}
     album = read_album(inputs, _images(picked, ranked))
     examples = [
         _example(choice, query, kind, ranked[choice], captions, album)
         for choice in choices
         for query, kind in picked[choice]
     ]
-    return Gallery(
+    return ExampleGallery(
         tuple(examples), tuple(choices), dict(sorted(album.missing.items())), has_images=inputs.images_root is not None
     )
 
 
-def _choice(inputs: Inputs, tables: Sequence[ResultTable], direction: str) -> Choice | None:
-    """The best loss by selection, its best seed; on the full gallery when rankers were run on it."""
+def _choice(inputs: ReportInputs, tables: Sequence[ResultTable], direction: str) -> ExampleChoice | None:
+    """The best loss by validation, its best seed; on the full gallery when rankers were run on it."""
     tables = [t for t in tables if t.direction == direction and any(row.trained_ranker for row in t.rows)]
     full = [t for t in tables if baseline_protocol(t.protocol) == "gallery"]  # by ascending N: the last is the deepest
     table = full[-1] if full else tables[0] if tables else None
@@ -138,27 +138,27 @@ def _choice(inputs: Inputs, tables: Sequence[ResultTable], direction: str) -> Ch
         return None
     rows = [row for row in table.rows if row.trained_ranker]
     trials = [t for t in inputs.trials if t.direction == direction and any(row.method == t.loss for row in rows)]
-    scores = {row.method: [_selection(t) for t in trials if t.loss == row.method] for row in rows}
+    scores = {row.method: [_validation(t) for t in trials if t.loss == row.method] for row in rows}
     known = [row for row in rows if scores[row.method] and not any(map(math.isnan, scores[row.method]))]
     if known:
         row = max(known, key=lambda row: statistics.fmean(scores[row.method]))
-        seed = max((t for t in trials if t.loss == row.method), key=_selection).seed
-        return Choice(direction, table.protocol, row.method, row.ranker, seed, "selection")
+        seed = max((t for t in trials if t.loss == row.method), key=_validation).seed
+        return ExampleChoice(direction, table.protocol, row.method, row.ranker, seed, "validation")
     row = max(rows, key=lambda row: row.cells["hit@1"].mean if "hit@1" in row.cells else 0.0)
-    return Choice(direction, table.protocol, row.method, row.ranker, _first_seed(inputs, row.method), "hit@1")
+    return ExampleChoice(direction, table.protocol, row.method, row.ranker, _first_seed(inputs, row.method), "hit@1")
 
 
-def _selection(trial: Trial) -> float:
-    mean = trial.best("selection_mean")
-    return trial.best("selection_hit@1") if math.isnan(mean) else mean
+def _validation(trial: TrialRecord) -> float:
+    mean = trial.best("validation_mean")
+    return trial.best("validation_hit@1") if math.isnan(mean) else mean
 
 
-def _first_seed(inputs: Inputs, method: str) -> int:
+def _first_seed(inputs: ReportInputs, method: str) -> int:
     seeds = pq.read_table(inputs.metrics, columns=["seed"], filters=[("method", "==", method)])["seed"]
     return int(min(seeds.unique().to_pylist()))
 
 
-def _filters(inputs: Inputs, choice: Choice, *, first_stage: bool) -> list[tuple[str, str, Any]]:
+def _filters(inputs: ReportInputs, choice: ExampleChoice, *, first_stage: bool) -> list[tuple[str, str, Any]]:
     protocol = baseline_protocol(choice.protocol) if first_stage else choice.protocol
     method, ranker, seed = (FIRST_STAGE, "", -1) if first_stage else (choice.method, choice.ranker, choice.seed)
     keys = {"method": method, "ranker": ranker, "seed": seed, "direction": choice.direction, "protocol": protocol}
@@ -166,7 +166,7 @@ def _filters(inputs: Inputs, choice: Choice, *, first_stage: bool) -> list[tuple
 
 
 def _picked(
-    inputs: Inputs, choice: Choice, captions: Captions, slots: Counter[tuple[Choice, str]]
+    inputs: ReportInputs, choice: ExampleChoice, captions: CaptionTexts, slots: Counter[tuple[ExampleChoice, str]]
 ) -> list[tuple[str, str]]:
     """Queries and kinds: the greatest gains and the greatest losses, one query an image."""
     gains = _gains(inputs, choice)
@@ -185,7 +185,7 @@ def _picked(
     return picked
 
 
-def _gains(inputs: Inputs, choice: Choice) -> "pd.Series[float]":
+def _gains(inputs: ReportInputs, choice: ExampleChoice) -> "pd.Series[float]":
     """Query → reciprocal rank after minus before."""
     before, after = (
         pq.read_table(
@@ -204,14 +204,14 @@ def _gains(inputs: Inputs, choice: Choice) -> "pd.Series[float]":
 
 
 @dataclass(frozen=True)
-class _Ranked:
+class _RankedExample:
     """Query → its candidates in order, before and after."""
 
     before: dict[str, list[str]]
     after: dict[str, list[str]]
 
     @classmethod
-    def read(cls, inputs: Inputs, choice: Choice, queries: list[str]) -> "_Ranked":
+    def read(cls, inputs: ReportInputs, choice: ExampleChoice, queries: list[str]) -> "_RankedExample":
         """Only the rows of these queries: the table of rankings can have many millions."""
         orders = []
         for first_stage in (True, False):
@@ -226,7 +226,9 @@ class _Ranked:
         return cls(*orders)
 
 
-def _images(picked: dict[Choice, list[tuple[str, str]]], ranked: dict[Choice, _Ranked]) -> Iterable[str]:
+def _images(
+    picked: dict[ExampleChoice, list[tuple[str, str]]], ranked: dict[ExampleChoice, _RankedExample]
+) -> Iterable[str]:
     """The images that will be shown."""
     for choice, picks in picked.items():
         for query, _ in picks:
@@ -237,23 +239,25 @@ def _images(picked: dict[Choice, list[tuple[str, str]]], ranked: dict[Choice, _R
                     yield from order.get(query, [])[:SHOWN]
 
 
-def _example(choice: Choice, query: str, kind: str, ranked: _Ranked, captions: Captions, album: Album) -> Example:
+def _example(
+    choice: ExampleChoice, query: str, kind: str, ranked: _RankedExample, captions: CaptionTexts, album: ThumbnailAlbum
+) -> ExampleQuery:
     before, after = ranked.before.get(query, []), ranked.after.get(query, [])
     own = query if choice.direction == "i2t" else captions.image_of.get(query, "")
     if choice.direction == "i2t":
-        asked = Item(query, captions.first_of.get(query), album.picture(query, QUERY_SIDE))
+        asked = ExampleItem(query, captions.first_of.get(query), album.picture(query, QUERY_SIDE))
         relevant = {candidate for candidate in {*before, *after} if captions.image_of.get(candidate) == own}
     else:
-        asked = Item(query, captions.text_of.get(query), None)
+        asked = ExampleItem(query, captions.text_of.get(query), None)
         relevant = {own}
 
-    def item(candidate: str) -> Item:
+    def item(candidate: str) -> ExampleItem:
         if choice.direction == "i2t":
-            return Item(candidate, captions.text_of.get(candidate), None, candidate in relevant)
+            return ExampleItem(candidate, captions.text_of.get(candidate), None, candidate in relevant)
         picture = album.picture(candidate, CANDIDATE_SIDE)
-        return Item(candidate, captions.first_of.get(candidate), picture, candidate in relevant)
+        return ExampleItem(candidate, captions.first_of.get(candidate), picture, candidate in relevant)
 
-    return Example(
+    return ExampleQuery(
         choice.direction,
         kind,
         asked,

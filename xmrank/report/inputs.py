@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from xmrank.config import ReportConfig
-from xmrank.errors import DataError
-from xmrank.paths import Place, place, resolve
-from xmrank.stage import Manifest, read_manifest
+from xmrank.runtime.directory import Manifest, read_manifest
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.paths import Place, place, resolve
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialRecord:
     """One trained ranker's history.
 
     Attributes:
@@ -53,7 +53,7 @@ def epoch_number(value: float) -> int | float:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ReportInputs:
     """Directories and manifests of the stages before.
 
     Attributes:
@@ -71,7 +71,7 @@ class Inputs:
     encoder: dict[str, Any]
     split: str
     losses: list[str]
-    trials: list[Trial]
+    trials: list[TrialRecord]
     search: Manifest | None
     search_results: Path | None
     baselines_directory: Path | None = None
@@ -115,7 +115,7 @@ class Inputs:
         return self.evaluation_directory / "rankings.parquet"
 
 
-def open_inputs(config: ReportConfig) -> Inputs:
+def open_inputs(config: ReportConfig) -> ReportInputs:
     """Read the manifests and the small files of the stages before.
 
     Raises:
@@ -136,7 +136,7 @@ def open_inputs(config: ReportConfig) -> Inputs:
         if fitted and fitted.inputs[name] != evaluated.inputs.get(name, fitted.inputs[name]):
             raise DataError(f"{baselines}: these baselines rank other {name} than the evaluation (--baselines)")
     losses = [str(loss) for loss in manifests["rankers"].config.get("losses", [])]
-    return Inputs(
+    return ReportInputs(
         embeddings_directory=embeddings,
         rankers_directory=rankers,
         evaluation_directory=evaluation,
@@ -165,13 +165,13 @@ def _read_search(config: ReportConfig, rankers: Manifest) -> dict[str, Any]:
     return {"search": manifest, "search_results": folder / "results.json"}
 
 
-def _read_trials(folder: Path, losses: list[str]) -> list[Trial]:
+def _read_trials(folder: Path, losses: list[str]) -> list[TrialRecord]:
     trials = []
     for path in sorted(folder.glob("*/history.json")):
         history = _read_object(path)
         try:
             trials.append(
-                Trial(
+                TrialRecord(
                     loss=str(history["loss"]),
                     direction=str(history["direction"]),
                     seed=int(history["seed"]),

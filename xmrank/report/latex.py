@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from xmrank.report.tables import Cell, ResultTable, Row
-from xmrank.report.text import METRIC_GROUPS, METRICS, metric_name
+from xmrank.pages.wording import METRIC_GROUPS, METRICS, metric_name
+from xmrank.report.result_tables import ResultTable, TableCell, TableRow
 
 SPECIAL = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -83,12 +83,12 @@ def _heading() -> list[str]:
     return [" & ".join(groups) + r" \\", "".join(rules), f"method & {' & '.join(names)} " + r"\\"]
 
 
-def _line(row: Row) -> str:
+def _line(row: TableRow) -> str:
     figures = (_figure(row.cells.get(metric)) for metric in METRICS)
     return " & ".join([escape(row.label), *figures]) + r" \\"
 
 
-def _figure(cell: Cell | None) -> str:
+def _figure(cell: TableCell | None) -> str:
     if cell is None:
         return "--"
     mean = f"{100 * cell.mean:.1f}"

@@ -3,18 +3,18 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from xmrank.report.content import Content
-from xmrank.report.curves import Curves
-from xmrank.report.depths import Depths
-from xmrank.report.examples import Example, Gallery, Item
-from xmrank.report.importance import Searched
-from xmrank.report.published import READING, Comparison
-from xmrank.report.rivals import SHOWN, Duel, Rivals
-from xmrank.report.tables import Cell, ResultTable
-from xmrank.report.text import DIRECTION_NAMES, GLOSSARY, METRICS, metric_name, percent, points
+from xmrank.pages.wording import DIRECTION_NAMES, GLOSSARY, METRICS, metric_name, percent, points
+from xmrank.report.content import ReportContent
+from xmrank.report.examples import ExampleGallery, ExampleItem, ExampleQuery
+from xmrank.report.hyperparameter_importance import HyperparameterImportance
+from xmrank.report.learning_curves import LearningCurves
+from xmrank.report.pairwise_tests import SHOWN, PairwiseTest, PairwiseTests
+from xmrank.report.published import READING, PublishedComparison
+from xmrank.report.reranking_depth import RerankingDepth
+from xmrank.report.result_tables import ResultTable, TableCell
 
 
-def render_markdown(content: Content) -> str:
+def render_markdown(content: ReportContent) -> str:
     """The whole report without its pictures and charts."""
     lines = [f"# {escape(content.title)}", "", escape(content.subtitle), ""]
     lines += [f"**{escape(content.verdict.lead)}**", ""]
@@ -69,7 +69,7 @@ def _results(table: ResultTable) -> list[str]:
     return [f"### {escape(table.title)}", "", *_grid(("method", *map(metric_name, METRICS)), rows), ""]
 
 
-def _figure(cell: Cell | None) -> str:
+def _figure(cell: TableCell | None) -> str:
     if cell is None:
         return "–"
     mean = f"**{percent(cell.mean)}**" if cell.best else percent(cell.mean)
@@ -77,25 +77,25 @@ def _figure(cell: Cell | None) -> str:
     return mean + spread + ("" if cell.difference is None else f" ({points(cell.difference)}{cell.mark})")
 
 
-def _rivals(rivals: Rivals) -> list[str]:
+def _rivals(rivals: PairwiseTests) -> list[str]:
     rows = [(f"{one} − {other}", *map(_duel, duels)) for one, other, duels in rivals.pairs]
     return [f"### {escape(rivals.title)}, points", "", *_grid(("pair", *map(metric_name, SHOWN)), rows), ""]
 
 
-def _duel(duel: Duel | None) -> str:
+def _duel(duel: PairwiseTest | None) -> str:
     return f"{points(duel.difference)}{duel.mark}" if duel else "–"
 
 
-def _searched(searched: Searched) -> list[str]:
+def _searched(searched: HyperparameterImportance) -> list[str]:
     shares = ", ".join(f"{name} {percent(share)} %" for name, share in searched.shares.items())
     told = (
         f"{searched.points:,} points. Shares of their variance: {shares}." if shares else f"{searched.points:,} points."
     )
-    best = _grid(("best settings", "selection, %"), [(words, percent(value)) for words, value in searched.best])
+    best = _grid(("best settings", "validation, %"), [(words, percent(value)) for words, value in searched.best])
     return [f"### {escape(searched.title)}", "", escape(told), "", *best, ""]
 
 
-def _depths(depths: Depths) -> list[str]:
+def _depths(depths: RerankingDepth) -> list[str]:
     lines = []
     for group in depths.groups:
         rows = [(line.label, *map(_figure, line.cells)) for line in group.lines]
@@ -104,7 +104,7 @@ def _depths(depths: Depths) -> list[str]:
     return lines
 
 
-def _best_epochs(curves: Sequence[Curves]) -> list[str]:
+def _best_epochs(curves: Sequence[LearningCurves]) -> list[str]:
     rows = [
         (
             f"{direction.title}: {best.label}",
@@ -114,10 +114,10 @@ def _best_epochs(curves: Sequence[Curves]) -> list[str]:
         for direction in curves
         for best in direction.best
     ]
-    return _grid(("ranker", "best epoch, a seed", "selection hit@1, a seed"), rows)
+    return _grid(("ranker", "best epoch, a seed", "validation hit@1, a seed"), rows)
 
 
-def _examples(gallery: Gallery) -> list[str]:
+def _examples(gallery: ExampleGallery) -> list[str]:
     if not gallery.examples:
         return []
     chosen = "; ".join(choice.words for choice in gallery.choices)
@@ -126,7 +126,7 @@ def _examples(gallery: Gallery) -> list[str]:
     return lines + [line for example in gallery.examples for line in (*_example(example), "")]
 
 
-def _example(example: Example) -> list[str]:
+def _example(example: ExampleQuery) -> list[str]:
     query = f"image {_named(example.query)}" if example.is_image else _named(example.query)
     heading = f"**{DIRECTION_NAMES[example.direction]}, {example.kind}**: {query}"
     return [
@@ -136,14 +136,14 @@ def _example(example: Example) -> list[str]:
     ]
 
 
-def _order(items: Sequence[Item]) -> str:
+def _order(items: Sequence[ExampleItem]) -> str:
     return "; ".join(
         f"{rank}. {_named(item)}{' **✓ relevant**' if item.relevant else ''}"
         for rank, item in enumerate(items, start=1)
     )
 
 
-def _named(item: Item) -> str:
+def _named(item: ExampleItem) -> str:
     return f"{escape(item.id)} “{escape(item.text)}”" if item.text else escape(item.id)
 
 
@@ -151,13 +151,13 @@ def _rank(rank: int | None) -> str:
     return f"rank {rank:,}" if rank else "not ranked"
 
 
-def _comparison(comparison: Comparison) -> list[str]:
+def _comparison(comparison: PublishedComparison) -> list[str]:
     heading = ["method", *(f"{escape(group)}, @{k}" for group in comparison.groups for k in (1, 5, 10))]
     rows = [(row.label, *(figure for figures in row.figures for figure in figures)) for row in comparison.rows]
     return [f"### {escape(comparison.title)}", "", *_grid(heading, rows), ""]
 
 
-def _counts(content: Content) -> list[str]:
+def _counts(content: ReportContent) -> list[str]:
     lines = ["## Counts, and what was left out", ""]
     lines += _grid(("stage", "what", "count"), ((s, escape(name), escape(value)) for s, name, value in content.counts))
     lines += [""]

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xmrank.report.protocols import baseline_protocol, protocol_name
-from xmrank.report.tables import ResultTable, Row, deepest
-from xmrank.report.text import DIRECTION_NAMES, FIRST_STAGE, method_name, percent
+from xmrank.pages.wording import DIRECTION_NAMES, FIRST_STAGE, method_name, percent
+from xmrank.report.protocol_names import baseline_protocol, protocol_name
+from xmrank.report.result_tables import ResultTable, TableRow, deepest
 
 Figures = tuple[str, str, str]
 CUTS = (1, 5, 10)
@@ -41,7 +41,7 @@ READING = (
 
 
 @dataclass(frozen=True)
-class ComparisonRow:
+class PublishedRow:
     """One method: the paper’s figures, then ours, one triple a protocol."""
 
     label: str
@@ -49,13 +49,13 @@ class ComparisonRow:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PublishedComparison:
     """The paper’s figures beside ours in one direction."""
 
     direction: str
     metric: str
     groups: tuple[str, ...]
-    rows: tuple[ComparisonRow, ...]
+    rows: tuple[PublishedRow, ...]
 
     @property
     def title(self) -> str:
@@ -63,7 +63,7 @@ class Comparison:
         return f"{DIRECTION_NAMES[self.direction]}: R@k of the paper, {self.metric}@k of this run"
 
 
-def comparisons(tables: Sequence[ResultTable]) -> list[Comparison]:
+def comparisons(tables: Sequence[ResultTable]) -> list[PublishedComparison]:
     """Table 2 beside ours, text queries first as in the paper; a direction that was not run is left out.
 
     Ours are those of the lists and of the full gallery, re-ranked as deep as it was.
@@ -76,12 +76,12 @@ def comparisons(tables: Sequence[ResultTable]) -> list[Comparison]:
     ]
 
 
-def _comparison(direction: str, metric: str, tables: list[ResultTable]) -> Comparison:
+def _comparison(direction: str, metric: str, tables: list[ResultTable]) -> PublishedComparison:
     ours = [{row.method: row for row in table.rows} for table in tables]
     others = [row.method for table in tables for row in table.rows if row.method not in TABLE_2]
     methods = [*TABLE_2, *dict.fromkeys(others)]
     rows = [
-        ComparisonRow(
+        PublishedRow(
             _label(method),
             (
                 TABLE_2.get(method, {}).get(direction, NO_FIGURES),
@@ -91,14 +91,14 @@ def _comparison(direction: str, metric: str, tables: list[ResultTable]) -> Compa
         for method in methods
     ]
     groups = ("Paper, Table 2 (Flickr30k)", *(f"This run: {protocol_name(t.protocol).lower()}" for t in tables))
-    return Comparison(direction, metric, groups, tuple(rows))
+    return PublishedComparison(direction, metric, groups, tuple(rows))
 
 
 def _label(method: str) -> str:
     return "First stage (paper: CLIP)" if method == FIRST_STAGE else LABELS.get(method, method_name(method))
 
 
-def _figures(row: Row | None, metric: str) -> Figures:
+def _figures(row: TableRow | None, metric: str) -> Figures:
     cells = [row.cells.get(f"{metric}@{k}") if row else None for k in CUTS]
     # Two decimals, as the paper prints.
     one, five, ten = (percent(cell.mean if cell else math.nan, digits=2) for cell in cells)

@@ -3,30 +3,30 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xmrank.report.charts import MUTED, Chart, canvas, look, svg_of
-from xmrank.report.tables import ResultTable, Row, deepest
-from xmrank.report.text import percent
-from xmrank.report.verdict import LEAD_METRIC
+from xmrank.pages.charts import MUTED, Chart, canvas, look, svg_of
+from xmrank.pages.wording import percent
+from xmrank.report.result_tables import ResultTable, TableRow, deepest
+from xmrank.report.summary import LEAD_METRIC
 
 
 @dataclass(frozen=True)
-class Seeds:
+class SeedScatter:
     """The dots of one protocol in one direction."""
 
     title: str
     chart: Chart
 
 
-def seed_scatter(tables: Sequence[ResultTable]) -> list[Seeds]:
+def seed_scatter(tables: Sequence[ResultTable]) -> list[SeedScatter]:
     """A chart a table with a method of two seeds or more, of several depths of one gallery the deepest."""
     return [
-        Seeds(table.title, _chart(number, table))
+        SeedScatter(table.title, _chart(number, table))
         for number, table in enumerate(deepest(tables))
         if any(len(row.cells[LEAD_METRIC].by_seed) > 1 for row in _drawn(table))
     ]
 
 
-def _drawn(table: ResultTable) -> list[Row]:
+def _drawn(table: ResultTable) -> list[TableRow]:
     return [row for row in table.rows if not row.first_stage and LEAD_METRIC in row.cells]
 
 

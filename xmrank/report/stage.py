@@ -4,19 +4,19 @@ import sys
 from dataclasses import replace
 
 from xmrank.config import ReportConfig, semantic
-from xmrank.files import write_text
-from xmrank.paths import resolve
 from xmrank.report.captions import read_captions
-from xmrank.report.comparison import Draws, with_tests
-from xmrank.report.content import Content, build_content
-from xmrank.report.inputs import Inputs, open_inputs
+from xmrank.report.comparison import SignFlips, with_tests
+from xmrank.report.content import ReportContent, build_content
+from xmrank.report.html import render_page
+from xmrank.report.inputs import ReportInputs, open_inputs
 from xmrank.report.latex import to_latex
 from xmrank.report.markdown import render_markdown
-from xmrank.report.page import render_page
-from xmrank.report.rivals import Rivals, rivals_of
-from xmrank.report.tables import ResultTable, result_tables, seed_means, to_csv
+from xmrank.report.pairwise_tests import PairwiseTests, rivals_of
+from xmrank.report.result_tables import ResultTable, result_tables, seed_means, to_csv
 from xmrank.report.terminal import print_table
-from xmrank.stage import Manifest, Stage
+from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.files import write_text
+from xmrank.runtime.paths import resolve
 
 PAGE, MARKDOWN, TABLE, LATEX = "report.html", "report.md", "table.csv", "table.tex"
 
@@ -34,7 +34,7 @@ def report(config: ReportConfig) -> Manifest:
         DataError: a stage before is not finished, or the stages were not made from one another.
     """
     inputs = open_inputs(config)
-    stage = Stage.open(
+    stage = StageDirectory.open(
         resolve(config.output),
         "report",
         config=semantic(config),
@@ -42,7 +42,7 @@ def report(config: ReportConfig) -> Manifest:
         overwrite=config.overwrite,
     )
     image_of = read_captions(inputs.embeddings_directory, inputs.split).image_of
-    tested = (inputs.metrics, inputs.split, image_of, Draws(config.draws, config.seed))
+    tested = (inputs.metrics, inputs.split, image_of, SignFlips(config.draws, config.seed))
     means = seed_means(inputs.metrics, inputs.split, inputs.baseline_metrics)
     tables = with_tests(result_tables(means, inputs.losses), *tested, inputs.baseline_metrics)
     # Baselines rank galleries whole: between themselves and rankers there is no one protocol to compare them on.
@@ -56,7 +56,11 @@ def report(config: ReportConfig) -> Manifest:
 
 
 def _write(
-    stage: Stage, config: ReportConfig, inputs: Inputs, tables: list[ResultTable], rivals: list[Rivals]
+    stage: StageDirectory,
+    config: ReportConfig,
+    inputs: ReportInputs,
+    tables: list[ResultTable],
+    rivals: list[PairwiseTests],
 ) -> Manifest:
     content = build_content(config, inputs, tables, rivals)
     write_text(stage.directory / PAGE, render_page(content))
@@ -66,7 +70,7 @@ def _write(
     return stage.finish(counts=_counts(content), left_out=_left_out(content))
 
 
-def _counts(content: Content) -> dict[str, int]:
+def _counts(content: ReportContent) -> dict[str, int]:
     items = [i for e in content.gallery.examples for i in (e.query, *e.before, *e.after)]
     return {
         "tables": len(content.tables),
@@ -77,5 +81,5 @@ def _counts(content: Content) -> dict[str, int]:
     }
 
 
-def _left_out(content: Content) -> list[dict[str, str]]:
+def _left_out(content: ReportContent) -> list[dict[str, str]]:
     return [{"picture_of": image, "reason": reason} for image, reason in content.gallery.missing.items()]

@@ -10,8 +10,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from xmrank.report.tables import Cell, ResultTable, Row
-from xmrank.report.text import METRICS, metric_name, percent, points
+from xmrank.pages.wording import METRICS, metric_name, percent, points
+from xmrank.report.result_tables import ResultTable, TableCell, TableRow
 
 LEGIBLE = 100
 HALF = 3
@@ -63,7 +63,7 @@ def _drawn(table: ResultTable, metrics: Sequence[str]) -> Table:
     return drawn
 
 
-def _figure(cell: Cell | None) -> Text:
+def _figure(cell: TableCell | None) -> Text:
     if cell is None:
         return Text("– ")
     spread = "" if cell.deviation is None else f"±{percent(cell.deviation)}"
@@ -74,7 +74,7 @@ def _figure(cell: Cell | None) -> Text:
     return text.append(mark, style=COLOURS[cell.verdict])
 
 
-def _difference(row: Row) -> Text:
+def _difference(row: TableRow) -> Text:
     cell = row.cells.get("hit@1")
     difference = math.nan if cell is None or cell.difference is None else cell.difference
     if math.isnan(difference):

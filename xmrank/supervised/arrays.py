@@ -11,7 +11,7 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.sparse import issparse
 
-from xmrank.errors import DataError
+from xmrank.runtime.errors import DataError
 
 Arrays = dict[str, np.ndarray]
 

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmrank.config.supervised import Clip4cmrConfig, SupervisedConfig
-from xmrank.supervised.data import LabelledSet
-from xmrank.supervised.fitting import Fitted, Sides, UnitLength, fit_pairs
+from xmrank.supervised.fit_loop import FittedMethod, TwoSides, UnitLength, fit_pairs
+from xmrank.supervised.labelled_set import LabelledSet
 
 
 def pan_loss(features: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def pan_loss(features: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:
     return losses.sum() / (counts > 0).sum().clamp(min=1)
 
 
-class Clip4cmr(Sides):
+class Clip4cmr(TwoSides):
     """Linear, GELU, linear, dropout, unit length for each modality; prototypes of unit length."""
 
     def __init__(self, image: int, text: int, classes: int, config: Clip4cmrConfig) -> None:
@@ -57,7 +57,7 @@ class Clip4cmr(Sides):
         return pan_loss(self.image(image), prototypes, labels) + pan_loss(self.text(text), prototypes, labels)
 
 
-def fit_clip4cmr(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> Fitted:
+def fit_clip4cmr(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> FittedMethod:
     """CLIP4CMR; stops on the mAP of validation by distance."""
     own = config.clip4cmr
     module = Clip4cmr(*data.widths, own).to(device)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmrank.config.supervised import DscmrConfig, SupervisedConfig
-from xmrank.supervised.data import LabelledSet
-from xmrank.supervised.fitting import Fitted, Sides, UnitLength, fit_pairs
+from xmrank.supervised.fit_loop import FittedMethod, TwoSides, UnitLength, fit_pairs
+from xmrank.supervised.labelled_set import LabelledSet
 
 LEAST_LENGTHS = 1e-6
 """Of the product of two lengths that a cosine is divided by, as in the authors' code."""
@@ -52,7 +52,7 @@ def _likelihood(one: Tensor, other: Tensor, shared: Tensor) -> Tensor:
     return (F.softplus(theta) - shared * theta).mean()
 
 
-class Dscmr(Sides):
+class Dscmr(TwoSides):
     """A layer for each modality, a layer that both share, and a linear classifier that both share.
 
     The common space is the shared layer's output at unit length, so that distances order as the cosines that the
@@ -76,7 +76,7 @@ class Dscmr(Sides):
         return dscmr_loss(one, other, self.classifier(one), self.classifier(other), labels, alpha=alpha, beta=beta)
 
 
-def fit_dscmr(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> Fitted:
+def fit_dscmr(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> FittedMethod:
     """DSCMR; stops on the mAP of validation by distance."""
     own = config.dscmr
     module = Dscmr(*data.widths, own).to(device)

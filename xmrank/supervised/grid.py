@@ -6,19 +6,21 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from xmrank.cluster import run_tasks
 from xmrank.config import SupervisedConfig
 from xmrank.config.supervised import read_grid
-from xmrank.files import write_json
-from xmrank.progress import Progress
-from xmrank.stage import Stage
-from xmrank.supervised.readers import Source
-from xmrank.supervised.runs import Point, best_point, make_point
+from xmrank.runtime.cluster import run_tasks
+from xmrank.runtime.directory import StageDirectory
+from xmrank.runtime.files import write_json
+from xmrank.runtime.progress import Progress
+from xmrank.supervised.method_runs import GridPoint, best_point, make_point
+from xmrank.supervised.set_readers import SetSource
 
 RESULTS = "grid.json"
 
 
-def search_grid(stage: Stage, config: SupervisedConfig, sources: list[Source]) -> dict[str, SupervisedConfig]:
+def search_grid(
+    stage: StageDirectory, config: SupervisedConfig, sources: list[SetSource]
+) -> dict[str, SupervisedConfig]:
     """The configuration to use on each set: the best point of the grid, or the given one without a grid."""
     if not config.grid:
         return {source.key: config for source in sources}
@@ -35,18 +37,18 @@ def search_grid(stage: Stage, config: SupervisedConfig, sources: list[Source]) -
     return chosen
 
 
-def points_of(stage: Stage, config: SupervisedConfig, source: Source) -> list[Point]:
+def points_of(stage: StageDirectory, config: SupervisedConfig, source: SetSource) -> list[GridPoint]:
     """All combinations of the grid but for those whose a : b : c are in proportion to an earlier one's: the pivots are
     signs, so these are the same training."""
     grid = read_grid(config.grid)
     neighbours = tuple(int(k) for k in grid.pop("neighbours", [config.neighbours]))
     base = settings_of(config)
-    points: dict[tuple[Any, ...], Point] = {}
+    points: dict[tuple[Any, ...], GridPoint] = {}
     for values in itertools.product(*grid.values()):
         settings: dict[str, Any] = base | dict(zip(grid, values, strict=True))
         path = stage.work / "grid" / f"{source.key}-{'-'.join(f'{v:g}' for v in settings.values())}.json"
         own = replace(config, lcm=replace(config.lcm, **settings))
-        points.setdefault(proportion(settings), Point(source, own, neighbours, path))
+        points.setdefault(proportion(settings), GridPoint(source, own, neighbours, path))
     return list(points.values())
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from xmrank.errors import DataError
+from xmrank.runtime.errors import DataError
 from xmrank.supervised.arrays import Arrays, read_arrays
-from xmrank.supervised.data import Items, LabelledSet, labelled_set, labels_of
+from xmrank.supervised.labelled_set import LabelledItems, LabelledSet, labelled_set, labels_of
 
 SPLIT_WORDS = {
     "train": ("train", "tr", "trainset", "training"),
@@ -51,7 +51,7 @@ def read_features(name: str, features: str, path: Path, seed: int) -> LabelledSe
                 raise DataError(f"{path}: no {kind} of the part {split}; the file holds {', '.join(sorted(arrays))}")
     labels, classes = labels_of([slots[split, "labels"] for split in splits], str(path))
     parts = {
-        split: Items(slots[split, "image"], slots[split, "text"], own)
+        split: LabelledItems(slots[split, "image"], slots[split, "text"], own)
         for split, own in zip(splits, labels, strict=True)
     }
     return labelled_set(name, features, parts, class_names(path, classes), seed=seed, source=str(path))

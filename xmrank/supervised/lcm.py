@@ -9,11 +9,11 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from xmrank.config.supervised import LcmConfig, SupervisedConfig
-from xmrank.supervised.data import Items, LabelledSet, with_labels
-from xmrank.supervised.fitting import Fitted, Round, Sides, batches, fit, two_stage_map
+from xmrank.supervised.fit_loop import FittedMethod, Round, TwoSides, batches, fit, two_stage_map
+from xmrank.supervised.labelled_set import LabelledItems, LabelledSet, with_labels
 
 
-class Lcm(Sides):
+class Lcm(TwoSides):
     """F and G into the common space, and the label network Z of encoder E and decoder D.
 
     Args:
@@ -58,7 +58,7 @@ def distance(found: Tensor, target: Tensor) -> Tensor:
     return (found - target).square().sum(dim=1).mean()
 
 
-class Trainer:
+class LcmTrainer:
     """The alternating training: a round is an Adam epoch of F, of G and of Z, then the pivots."""
 
     def __init__(self, module: Lcm, data: LabelledSet, config: LcmConfig, seed: int, device: torch.device) -> None:
@@ -108,14 +108,14 @@ class Trainer:
         return {name: float(loss) for name, loss in losses.items()} | {"total": float(sum(losses.values()))}
 
 
-def fit_lcm(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> Fitted:
+def fit_lcm(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> FittedMethod:
     """LCM as the paper has it; stops on the two-stage mAP of validation.
 
     Source: Gohil, Bithel and Bedathur, "LCM: a surprisingly effective framework for supervised cross-modal retrieval",
         CODS-COMAD 2023, section 3.1.
     """
     module = Lcm(*data.widths, config.lcm).to(device)
-    trainer = Trainer(module, data, config.lcm, seed, device)
+    trainer = LcmTrainer(module, data, config.lcm, seed, device)
     history, best = fit(
         module,
         trainer.round,
@@ -123,10 +123,10 @@ def fit_lcm(data: LabelledSet, config: SupervisedConfig, seed: int, device: torc
         rounds=config.lcm.rounds,
         patience=config.patience,
     )
-    return Fitted(module.embed, data.train.labels, history=history, best_round=best, module=module)
+    return FittedMethod(module.embed, data.train.labels, history=history, best_round=best, module=module)
 
 
-def fit_lcm_kmeans(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> Fitted:
+def fit_lcm_kmeans(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> FittedMethod:
     """LCM where clusters stand for labels, in the label network, in stage 1 and in validation: it sees no label at all.
 
     As many k-means clusters as there are classes, of the training pairs' image and text features side by side.
@@ -141,5 +141,5 @@ def fit_lcm_kmeans(data: LabelledSet, config: SupervisedConfig, seed: int, devic
     return replace(fitted, own_labels=False)
 
 
-def _side_by_side(items: Items) -> np.ndarray:
+def _side_by_side(items: LabelledItems) -> np.ndarray:
     return np.concatenate([items.image, items.text], axis=1)

@@ -6,19 +6,19 @@ from typing import Any
 
 from xmrank import tracking
 from xmrank.config import DIRECTIONS, SupervisedConfig, semantic
-from xmrank.files import write_json
-from xmrank.paths import home
-from xmrank.stage import Stage
-from xmrank.supervised.runs import Run
-from xmrank.training.train import TRACKING, connect_tracking
+from xmrank.runtime.directory import StageDirectory
+from xmrank.runtime.files import write_json
+from xmrank.runtime.paths import home
+from xmrank.supervised.method_runs import MethodRun
+from xmrank.train.stage import TRACKING, connect_tracking
 
 PARENT = "parent"
 
 
-class Runs:
+class SupervisedRuns:
     """The MLflow runs of a stage directory; their ids are kept beside its output, so that a rerun continues them."""
 
-    def __init__(self, stage: Stage, config: SupervisedConfig) -> None:
+    def __init__(self, stage: StageDirectory, config: SupervisedConfig) -> None:
         self.path, self.inputs = stage.directory / TRACKING, stage.inputs
         self.ids: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
         self.uri = connect_tracking()
@@ -30,7 +30,7 @@ class Runs:
         )
         self._keep(PARENT, self.parent)
 
-    def log(self, run: Run) -> None:
+    def log(self, run: MethodRun) -> None:
         """Log a run that is done, once."""
         if run.name in self.ids:
             return

@@ -7,17 +7,17 @@ import torch
 
 from xmrank.config import SupervisedConfig
 from xmrank.supervised.clip4cmr import fit_clip4cmr
-from xmrank.supervised.data import LabelledSet
 from xmrank.supervised.dscmr import fit_dscmr
-from xmrank.supervised.fitting import Fitted
+from xmrank.supervised.fit_loop import FittedMethod
+from xmrank.supervised.labelled_set import LabelledSet
 from xmrank.supervised.lcm import fit_lcm, fit_lcm_kmeans
 
-Fit = Callable[[LabelledSet, SupervisedConfig, int, torch.device], Fitted]
+Fit = Callable[[LabelledSet, SupervisedConfig, int, torch.device], FittedMethod]
 
 
-def fit_embeddings(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> Fitted:  # noqa: ARG001
+def fit_embeddings(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> FittedMethod:  # noqa: ARG001
     """The embeddings as they are; nothing is trained."""
-    return Fitted(lambda _side, features: features, data.train.labels)
+    return FittedMethod(lambda _side, features: features, data.train.labels)
 
 
 FITS: dict[str, Fit] = {
@@ -35,7 +35,7 @@ def settings_of(name: str, config: SupervisedConfig) -> SupervisedConfig:
     return replace(config, lcm=replace(config.lcm, c=0.0)) if name == "lcm_c0" else config
 
 
-def fit_method(name: str, data: LabelledSet, config: SupervisedConfig, seed: int) -> Fitted:
+def fit_method(name: str, data: LabelledSet, config: SupervisedConfig, seed: int) -> FittedMethod:
     """Train a method on a set; the same seed gives the same result on the same machine.
 
     Args:

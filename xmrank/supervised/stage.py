@@ -3,19 +3,19 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xmrank.cluster import run_tasks
 from xmrank.config import SupervisedConfig, semantic
-from xmrank.errors import ConfigError
-from xmrank.files import write_json, write_table
-from xmrank.paths import resolve
-from xmrank.progress import Progress
-from xmrank.stage import Manifest, Stage
-from xmrank.supervised.data import LabelledSet
+from xmrank.runtime.cluster import run_tasks
+from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.files import write_json, write_table
+from xmrank.runtime.paths import resolve
+from xmrank.runtime.progress import Progress
 from xmrank.supervised.grid import search_grid
-from xmrank.supervised.logged import Runs
+from xmrank.supervised.labelled_set import LabelledSet
+from xmrank.supervised.logged import SupervisedRuns
+from xmrank.supervised.method_runs import MethodRun, make_run
 from xmrank.supervised.methods import settings_of
-from xmrank.supervised.readers import Source, read_source, sources_of
-from xmrank.supervised.runs import Run, make_run
+from xmrank.supervised.set_readers import SetSource, read_source, sources_of
 
 STAGE = "supervised"
 RESULTS, TIMING, METRICS, TSNE = "results.json", "timing.json", "metrics.parquet", "tsne.json"
@@ -43,7 +43,7 @@ def supervised(config: SupervisedConfig) -> Manifest:
     values = {**semantic(config), "sets": sorted(sets)}
     inputs = {f"data {key}": str(entry["fingerprint"]) for key, entry in sets.items()}
     output = resolve(config.output) / "results"
-    stage = Stage.open(output, STAGE, config=values, inputs=inputs, overwrite=config.overwrite)
+    stage = StageDirectory.open(output, STAGE, config=values, inputs=inputs, overwrite=config.overwrite)
     manifest = stage.done or run_all(stage, config, sources, sets)
     print(f"supervised: {manifest.counts['runs']} runs on {manifest.counts['sets']} sets in {output}")
     return manifest
@@ -59,10 +59,10 @@ def about(data: LabelledSet) -> dict[str, object]:
 
 
 def run_all(
-    stage: Stage, config: SupervisedConfig, sources: list[Source], sets: dict[str, dict[str, object]]
+    stage: StageDirectory, config: SupervisedConfig, sources: list[SetSource], sets: dict[str, dict[str, object]]
 ) -> Manifest:
     """Make what is not made, log it, join it and finish the stage."""
-    tracked = Runs(stage, config)
+    tracked = SupervisedRuns(stage, config)
     failed = True
     try:
         settings = search_grid(stage, config, sources)
@@ -83,11 +83,11 @@ def run_all(
 
 
 def plan(
-    stage: Stage, config: SupervisedConfig, sources: list[Source], settings: dict[str, SupervisedConfig]
-) -> list[Run]:
+    stage: StageDirectory, config: SupervisedConfig, sources: list[SetSource], settings: dict[str, SupervisedConfig]
+) -> list[MethodRun]:
     """Every method with every seed on every set; embeddings once, for nothing in them is random."""
     return [
-        Run(
+        MethodRun(
             source,
             settings_of(method, settings[source.key]),
             method,
@@ -102,7 +102,7 @@ def plan(
     ]
 
 
-def join(stage: Stage, runs: list[Run], sets: dict[str, dict[str, object]]) -> None:
+def join(stage: StageDirectory, runs: list[MethodRun], sets: dict[str, dict[str, object]]) -> None:
     """One file of each kind out of the parts of all runs."""
     table = pa.concat_tables([pq.read_table(run.part("metrics.parquet")) for run in runs])
     write_table(stage.directory / METRICS, table)

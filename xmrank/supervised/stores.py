@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from xmrank.embedding import EmbeddingStore
-from xmrank.errors import DataError
-from xmrank.supervised.data import Items, LabelledSet, labelled_set, unit_rows
+from xmrank.embed.store import EmbeddingStore
+from xmrank.runtime.errors import DataError
+from xmrank.supervised.labelled_set import LabelledItems, LabelledSet, labelled_set, unit_rows
 
 Captions = Literal["first", "mean"]
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
@@ -41,7 +41,7 @@ def read_store(
     parts = {}
     for split, part in named.items():
         chosen = np.flatnonzero(splits[rows] == split)
-        parts[part] = Items(store.gather("image", rows[chosen]), text[chosen], labels[rows[chosen]])
+        parts[part] = LabelledItems(store.gather("image", rows[chosen]), text[chosen], labels[rows[chosen]])
     return labelled_set(name, features, parts, classes, seed=seed, source=str(directory))
 
 

@@ -32,7 +32,7 @@ def surroundings(uri: str) -> AbstractContextManager[None]:
 
 
 @dataclass(frozen=True)
-class Package:
+class ModelPackage:
     """A model as it is logged.
 
     Attributes:
@@ -59,7 +59,7 @@ class Package:
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredModel:
     """A version of a registered model.
 
     Attributes:
@@ -77,14 +77,14 @@ def register(
     uri: str,
     home: Path,
     name: str,
-    package: Package,
+    package: ModelPackage,
     *,
     fingerprint: str,
     tags: Mapping[str, str],
     alias: str,
     beats: Callable[[Mapping[str, str]], bool],
     run: str | None = None,
-) -> Registered:
+) -> RegisteredModel:
     """Log a model and register it under a name, unless the same was; then give it the alias if it deserves it.
 
     Args:
@@ -110,7 +110,7 @@ def register(
                 client, name, logged(client, home, package, fingerprint, tags, run), {FINGERPRINT: fingerprint, **tags}
             )
             holder = settle(client, name, str(version.version), version.tags, alias, beats)
-        return Registered(name, str(version.version), known is None, holder)
+        return RegisteredModel(name, str(version.version), known is None, holder)
     except Exception as error:  # MLflow, SQLAlchemy and requests each raise their own
         raise TrackingError(f"{uri}: the model {name} cannot be registered there: {reason(error)}") from error
 
@@ -147,7 +147,7 @@ def tags_of(client: MlflowClient, name: str, version: str) -> dict[str, str]:
 
 
 def logged(
-    client: MlflowClient, home: Path, package: Package, fingerprint: str, tags: Mapping[str, str], run: str | None
+    client: MlflowClient, home: Path, package: ModelPackage, fingerprint: str, tags: Mapping[str, str], run: str | None
 ) -> Any:
     """The logged model of this content: what a call that was killed before it could register it left, or a new one."""
     experiment = experiment_id(client, home)
@@ -156,7 +156,7 @@ def logged(
     return ready[0] if ready else log(client, experiment, package, {FINGERPRINT: fingerprint, **tags}, run)
 
 
-def log(client: MlflowClient, experiment: str, package: Package, tags: Mapping[str, str], run: str | None) -> Any:
+def log(client: MlflowClient, experiment: str, package: ModelPackage, tags: Mapping[str, str], run: str | None) -> Any:
     """Log a model; it belongs to the run where there is one."""
     run = run if run and status(client.tracking_uri, run) else None
     params = client.get_run(run).data.params if run else {}
@@ -174,7 +174,7 @@ def log(client: MlflowClient, experiment: str, package: Package, tags: Mapping[s
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
-def save(path: Path, package: Package, model: Model) -> None:
+def save(path: Path, package: ModelPackage, model: Model) -> None:
     """Write a model as MLflow keeps it; the example is tried on the way."""
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     with warnings.catch_warnings():

@@ -1,0 +1,361 @@
+"""An experiment: its directories, its run in MLflow, and the same result whatever interrupts it."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+from pipeline import make_home
+
+from xmrank import tracking
+from xmrank.cli import parse
+from xmrank.config import (
+    EmbedConfig,
+    EvaluateConfig,
+    ExperimentConfig,
+    MineConfig,
+    RankConfig,
+    RankerConfig,
+    RegisterConfig,
+    ReportConfig,
+    ScenesConfig,
+    TrainConfig,
+)
+from xmrank.experiment.stage import ExperimentRun, experiment, with_places
+from xmrank.runtime.directory import Manifest, read_manifest
+from xmrank.runtime.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+PRESETS = sorted((ROOT / "jobs/configs").glob("*.yaml"))
+JOBS = {
+    "embed": EmbedConfig,
+    "mine": MineConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "report": ReportConfig,
+    "rank": RankConfig,
+    "register": RegisterConfig,
+    "experiment": ExperimentConfig,
+}
+STAGES = {
+    "embeddings": "embed",
+    "lists": "mine",
+    "rankers": "train",
+    "evaluation": "evaluate",
+    "report": "report",
+}
+SMALL = {
+    "output": "runs/small",
+    "embed": {
+        "pretrained": "none",
+        "init_seed": 0,
+        "shard_size": 64,
+        "scenes": {"train": 80, "val": 40, "test": 40},
+    },
+    "mine": {"random_candidates": 30, "hard_negatives": 10},
+    "train": {
+        "losses": ["listnet", "ranknet"],
+        "seeds": [0],
+        "epochs": 2,
+        "batch_size": 16,
+        "ranker": {"width": 8, "layers": 1, "heads": 2, "feed_forward": 8},
+    },
+    "evaluate": {"top_n": [20]},
+    "report": {"examples": 3, "title": "A small experiment"},
+}
+"""A preset: 80/40/40 scenes, an untrained encoder, four rankers."""
+TRIALS = [f"{loss}-{direction}-seed0" for loss in ("listnet", "ranknet") for direction in ("i2t", "t2i")]
+
+
+def small():
+    """What the preset is read as."""
+    parts = {name: dict(SMALL[name]) for name in JOBS if name in SMALL}
+    parts["embed"]["scenes"] = ScenesConfig(**parts["embed"]["scenes"])
+    parts["evaluate"]["top_n"] = tuple(parts["evaluate"]["top_n"])
+    train = parts["train"]
+    train |= {name: tuple(train[name]) for name in ("losses", "seeds")} | {"ranker": RankerConfig(**train["ranker"])}
+    made = {name: JOBS[name](**values) for name, values in parts.items()}
+    return ExperimentConfig(output=Path(SMALL["output"]), **made)
+
+
+def fingerprints(run):
+    return {folder: read_manifest(run / folder, stage).fingerprint for folder, stage in STAGES.items()}
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_suits_every_job(preset, job):
+    values = yaml.safe_load(preset.read_text())
+    if job == "experiment" and {"tune", "supervised"} & values.keys():
+        pytest.skip("a preset of another job")
+    config = parse(JOBS[job], ["--preset", preset.stem], name=job, presets=preset.parent)
+    section = values if job == "experiment" else values.get(job, {})
+    for name, value in section.items():
+        if not isinstance(value, dict):
+            assert getattr(config, name) == type(getattr(config, name))(value)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_begins_with_the_command_that_runs_it(preset):
+    first = preset.read_text().splitlines()[0].split()
+    assert first[:2] == ["#", "python"]
+    assert (ROOT / first[2]).is_file()
+    assert first[3:5] == ["--preset", preset.stem]
+
+
+def test_every_stage_gets_a_directory_in_the_experiments():
+    config = with_places(replace(small(), output=Path("runs/x")))
+    assert config.embed.output == Path("runs/x/embeddings")
+    assert (config.mine.embeddings, config.mine.output) == (Path("runs/x/embeddings"), Path("runs/x/lists"))
+    assert (config.train.embeddings, config.train.lists) == (Path("runs/x/embeddings"), Path("runs/x/lists"))
+    assert (config.train.output, config.evaluate.rankers) == (Path("runs/x/rankers"), Path("runs/x/rankers"))
+    assert (config.evaluate.output, config.report.evaluation) == (Path("runs/x/evaluation"), Path("runs/x/evaluation"))
+    assert config.report.output == Path("runs/x/report")
+    assert not config.mine.overwrite
+
+
+def test_overwrite_holds_for_all_stages():
+    config = with_places(replace(small(), overwrite=True))
+    assert all(getattr(config, stage).overwrite for stage in STAGES.values())
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [(s, "output") for s in STAGES.values()] + [("train", "lists"), ("evaluate", "rankers"), ("report", "evaluation")],
+)
+def test_a_place_given_by_hand_is_refused_with_its_flag(stage, name):
+    config = small()
+    config = replace(config, **{stage: replace(getattr(config, stage), **{name: Path("elsewhere")})})
+    with pytest.raises(ConfigError, match=f"--{stage}.{name}: set by --output in an experiment; leave it out"):
+        with_places(config)
+
+
+class TestParent:
+    """The experiment's run in MLflow."""
+
+    @pytest.fixture
+    def output(self, tmp_path, track_at):
+        track_at(tmp_path)
+        (tmp_path / "report").mkdir()
+        for name in ("report.html", "report.md", "table.csv", "table.tex"):
+            (tmp_path / "report" / name).write_text(name)
+        return tmp_path
+
+    def finish(self, parent, output, fingerprint="first"):
+        parent.finish(Manifest("report", {}, {}, {}, fingerprint=fingerprint), output / "report")
+
+    def test_is_begun_once_and_continued(self, output):
+        run = ExperimentRun(output, small()).begin()
+        assert ExperimentRun(output, small()).begin() == run
+
+    def test_takes_the_reports_files_and_ends(self, output):
+        parent = ExperimentRun(output, small())
+        run = parent.begin()
+        self.finish(parent, output)
+        client = MlflowClient(parent.uri)
+        assert client.get_run(run).info.status == "FINISHED"
+        assert {file.path for file in client.list_artifacts(run)} == {
+            "report.html",
+            "report.md",
+            "table.csv",
+            "table.tex",
+        }
+
+    def test_is_left_alone_when_nothing_is_new(self, output, monkeypatch):
+        self.finish(ExperimentRun(output, small()), output)
+        monkeypatch.setattr("xmrank.experiment.stage.connect_tracking", lambda: pytest.fail("nothing was to be logged"))
+        self.finish(ExperimentRun(output, small()), output)
+
+    def test_takes_a_new_report(self, output):
+        self.finish(ExperimentRun(output, small()), output)
+        (output / "report/table.csv").write_text("new")
+        parent = ExperimentRun(output, small())
+        self.finish(parent, output, fingerprint="second")
+        (copy,) = (output / "mlartifacts").rglob("table.csv")
+        assert copy.read_text() == "new"
+        assert tracking.status(parent.uri, parent.run) == "FINISHED"
+
+    def test_is_ended_by_a_rerun_when_the_first_was_killed_before_that(self, output, monkeypatch):
+        parent = ExperimentRun(output, small())
+        with monkeypatch.context() as killed:
+            killed.setattr(tracking, "end", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                self.finish(parent, output)
+        again = ExperimentRun(output, small())
+        self.finish(again, output)
+        assert again.run == parent.run
+        assert tracking.status(again.uri, again.run) == "FINISHED"
+
+    def test_fails_with_the_experiment(self, output):
+        parent = ExperimentRun(output, small())
+        parent.fail()  # nothing was begun
+        parent.begin()
+        parent.fail()
+        assert tracking.status(parent.uri, parent.run) == "FAILED"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, ray_cluster, empty_tracking):
+    """A finished experiment, at home."""
+    folder = tmp_path_factory.mktemp("experiment")
+    with pytest.MonkeyPatch.context() as environment:
+        make_home(environment, folder, empty_tracking)
+        experiment(small())
+    return folder
+
+
+@pytest.mark.ray
+def test_the_files_of_an_experiment(home):
+    run = home / SMALL["output"]
+    found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    expected = {f"{folder}/{name}" for folder in STAGES for name in ("manifest.json", "plan.json")}
+    embeddings = ("image.npy", "text.npy", "image.parquet", "text.parquet", "encoder.json")
+    expected |= {f"embeddings/{name}" for name in embeddings}
+    roles = [f"{direction}-{role}" for direction in ("i2t", "t2i") for role in ("train", "validation", "test")]
+    expected |= {f"lists/{role}.parquet" for role in roles} | {"lists/splits.json"}
+    ranker = ("ranker.safetensors", "ranker.json", "history.json")
+    expected |= {f"rankers/trials/{trial}/{name}" for trial in TRIALS for name in ranker}
+    results = ("metrics.parquet", "rankings.parquet", "summary.json", "timing.json", "curves.json")
+    expected |= {f"evaluation/{name}" for name in results}
+    runs = {"lists": ["cosine", "qrels"], "gallery": ["cosine", "qrels"], "top-20": ["qrels"]}
+    for trial in TRIALS:
+        direction = trial.split("-")[1]
+        for protocol in ("lists", "top-20"):
+            expected.add(f"evaluation/trec/{direction}/{protocol}/{trial}.trec.gz")
+    for direction in ("i2t", "t2i"):
+        for protocol, names in runs.items():
+            names = [f"cosine-{direction}" if name == "cosine" else name for name in names]
+            expected |= {f"evaluation/trec/{direction}/{protocol}/{name}.trec.gz" for name in names}
+    expected |= {f"report/{name}" for name in ("report.html", "report.md", "table.csv", "table.tex")}
+    assert found == expected | {"tracking.json", "rankers/tracking.json", "evaluation/tracking.json"}
+
+
+@pytest.mark.ray
+def test_every_stage_was_made_from_the_one_before(home):
+    run = home / SMALL["output"]
+    made = fingerprints(run)
+    assert read_manifest(run / "lists", "mine").inputs == {"embeddings": made["embeddings"]}
+    assert read_manifest(run / "evaluation", "evaluate").inputs == {
+        name: made[name] for name in ("embeddings", "lists", "rankers")
+    }
+
+
+@pytest.mark.ray
+def test_one_parent_has_a_child_a_trial_and_one_for_the_first_stage(home):
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("xmrank").experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.info.run_name == "experiment small"
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert sorted(run.info.run_name for run in children) == sorted([*TRIALS, "cosine"])
+    assert len(runs) == 1 + len(children)
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert files == {"report.html", "report.md", "table.csv", "table.tex"}
+    (trial,) = [run for run in children if run.info.run_name == "ranknet-t2i-seed0"]
+    assert {"validation/mean", "t2i/recall_at_1", "t2i/top-20/hit_at_1"} <= set(trial.data.metrics)
+    assert {"cost/seconds", "cost/lists_per_second", "cost/peak_memory_mb"} <= set(trial.data.metrics)
+
+
+def registered(home):
+    """The versions of all registered models at a home."""
+    return MlflowClient(f"sqlite:///{home}/mlflow.db").search_model_versions("name LIKE 'xmrank-%'")
+
+
+@pytest.mark.ray
+def test_the_best_ranker_of_each_direction_is_registered(home):
+    assert {version.name for version in registered(home)} == {"xmrank-i2t", "xmrank-t2i"}
+    assert len(registered(home)) == 2
+    for version in registered(home):
+        assert f"{version.tags['loss']}-{version.tags['direction']}-seed0" in TRIALS
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("kind", ["captions", "images"])
+def test_new_queries_are_ranked_by_the_registered_ranker(home, track_at, kind):
+    track_at(home)
+    pictures = sorted((home / "data").rglob("*.jpg"))[:3]
+    (home / "images").mkdir(exist_ok=True)
+    for picture in pictures:
+        (home / "images" / picture.name).write_bytes(picture.read_bytes())
+    (home / "images/broken.jpg").write_text("no image")
+    (home / "captions.txt").write_text("a red <circle>\n\na blue digit\n")
+    queries = {"captions": "captions.txt", "images": "images"}[kind]
+    flags = ["--queries", queries, "--embeddings", "runs/small/embeddings", "--split", "test", "--top-n", "12"]
+    command = [sys.executable, ROOT / "jobs/rank.py", *flags, "--output", f"runs/{kind}", "--page", "2"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = pd.read_parquet(home / f"runs/{kind}/results.parquet")
+    asked = {"captions": {"1": "a red <circle>", "3": "a blue digit"}, "images": {p.name: p.name for p in pictures}}
+    assert dict(zip(results["query_id"], results["query"], strict=True)) == asked[kind]
+    assert results["rank"].tolist() == list(range(1, 13)) * len(asked[kind])
+    page = (home / f"runs/{kind}/results.html").read_text()
+    if kind == "captions":
+        assert "rank: 2 queries, the first stage's 12 of 40 images re-ranked in " in done.stdout
+        assert page.count('<img src="data:image/jpeg;base64,') == 2 * 10
+        assert "a red &lt;circle&gt;" in page
+    else:
+        assert "rank: 3 queries (1 could not be read)" in done.stdout
+        assert page.count('<img src="data:image/jpeg;base64,') == 2
+        assert "1 query could not be read; the first, broken.jpg: not an image of a known format." in page
+        assert results["candidate"].notna().all()
+
+
+@pytest.mark.ray
+def test_the_experiment_again_starts_nothing(home, track_at, monkeypatch):
+    track_at(home)
+    for module in ("cluster", "embedding.ray_stage", "training.ray_stage"):
+        monkeypatch.setattr(f"xmrank.{module}.connect", lambda: pytest.fail("nothing needed a cluster"))
+    monkeypatch.setattr("xmrank.experiment.stage.connect_tracking", lambda: pytest.fail("nothing was to be logged"))
+    monkeypatch.setattr("xmrank.register.stage.connect_tracking", lambda: pytest.fail("nothing was to be registered"))
+    monkeypatch.setattr("xmrank.train.stage.connect_tracking", lambda: pytest.fail("nothing was to be logged"))
+    before = fingerprints(home / SMALL["output"])
+    assert experiment(small()).fingerprint == before["report"]
+    assert fingerprints(home / SMALL["output"]) == before
+
+
+MOMENTS = {
+    "embedding": "embeddings/work",
+    "mining": "lists/plan.json",
+    "training begins": "rankers/tracking.json",
+    "a trial is done": "rankers/trials/*/history.json",
+    "evaluation begins": "evaluation/work",
+    "a method is evaluated": "evaluation/work/*.summary",
+    "reporting": "report/plan.json",
+    "registering": "report/manifest.json",
+}
+"""When the experiment is killed: as soon as such a file is there."""
+
+
+@pytest.mark.ray
+def test_a_killed_experiment_is_continued_to_the_same_result(home, tmp_path, track_at):
+    track_at(tmp_path)
+    (tmp_path / "data").symlink_to(home / "data")
+    preset, run = tmp_path / "small.yaml", tmp_path / SMALL["output"]
+    preset.write_text(yaml.safe_dump(SMALL))
+    moment = random.choice(list(MOMENTS))
+    with (tmp_path / "log").open("w") as log:
+        command = [sys.executable, ROOT / "jobs/experiment.py", "--preset", preset]
+        job = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        while not any(run.glob(MOMENTS[moment])) and job.poll() is None:
+            time.sleep(0.005)
+        os.killpg(job.pid, signal.SIGKILL)
+        assert job.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
+    print(f"killed when {moment}")
+    experiment(small())
+    assert fingerprints(run) == fingerprints(home / SMALL["output"])
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("xmrank").experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert len(registered(tmp_path)) == 2
+    kept = json.loads((run / "rankers/tracking.json").read_text())
+    assert set(kept.values()) <= {run.info.run_id for run in runs}

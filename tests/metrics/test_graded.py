@@ -1,0 +1,66 @@
+"""mAP@R, R-precision and PMRP on judgements by hand, and on all orders of ties."""
+
+from itertools import pairwise, permutations
+
+import numpy as np
+import pytest
+
+from xmrank.metrics import at_r, pmrp
+
+
+def test_by_hand():
+    scores = [[5.0, 4.0, 3.0, 2.0, 1.0]]
+    relevant = np.array([[True, False, True, False, True]])  # R = 3: the top 3 hold two
+    found = at_r(scores, relevant)
+    assert found["r_precision"][0] == pytest.approx(2 / 3)
+    assert found["map@r"][0] == pytest.approx((1 / 1 + 2 / 3) / 3)
+
+
+def test_what_was_not_ranked_is_missed():
+    scores = [[2.0, 1.0, -np.inf, -np.inf]]
+    relevant = np.array([[False, True, True, False]])
+    found = at_r(scores, relevant, totals=[3])
+    assert found["r_precision"][0] == pytest.approx(1 / 3)
+    assert found["map@r"][0] == pytest.approx((1 / 2) / 3)
+
+
+def test_a_query_without_positives_has_no_value():
+    found = at_r([[1.0, 0.0]], np.zeros((1, 2), bool))
+    assert np.isnan(found["map@r"][0]) and np.isnan(found["r_precision"][0])
+
+
+@pytest.mark.parametrize("scores", [[1, 1, 1, 1, 0], [2, 1, 1, 1, 0], [0] * 5, [3, 1, 3, 1, 2], [4, 3, 2, 1, 0]])
+@pytest.mark.parametrize("relevant", [[1, 0, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1]])
+def test_ties_are_the_mean_over_all_orders(scores, relevant):
+    values, hits, r = np.array(scores, float), np.array(relevant), sum(relevant)
+    orders = [o for o in permutations(range(5)) if all(values[a] >= values[b] for a, b in pairwise(o))]
+    precision = [np.cumsum(hits[list(o)]) / np.arange(1, 6) for o in orders]
+    expected = np.mean([(hits[list(o)][:r] * p[:r]).sum() / r for o, p in zip(orders, precision, strict=True)])
+    found = at_r(values[None], hits[None] > 0)
+    assert found["map@r"][0] == pytest.approx(expected)
+    assert found["r_precision"][0] == pytest.approx(np.mean([hits[list(o)][:r].sum() / r for o in orders]))
+
+
+def test_pmrp_by_hand():
+    query = np.array([[1, 1, 0, 0]]) > 0
+    items = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1]]) > 0  # differ in 0, 1, 1 and 4 classes
+    scores = [[0.1, 0.9, 0.5, 0.8]]  # ranked: 1, 3, 2, 0
+    # ζ = 0: one plausible match, not in the top 1. ζ = 1 and 2: three of them, two in the top 3.
+    assert pmrp(scores, query, items)[0] == pytest.approx((0 + 2 / 3 + 2 / 3) / 3)
+    assert pmrp(scores, query, items, distances=(4,))[0] == 1.0
+    assert np.isnan(pmrp([[1.0]], query, items[3:], distances=(0, 1))[0])
+    assert pmrp([[1.0]], query, items[1:2])[0] == 1.0  # nothing at ζ = 0, which is left out
+
+
+@pytest.mark.parametrize(
+    ("scores", "relevant", "totals", "message"),
+    [
+        ([[1.0, 2.0]], [[True]], None, "expected one shape"),
+        ([[np.nan]], [[True]], None, "scores are NaN"),
+        ([[1.0, 2.0]], [[True, True]], [1], "totals: expected one a query"),
+        ([[1.0, 2.0]], [[True, True]], [3], "totals: expected one a query"),
+    ],
+)
+def test_what_cannot_be_is_refused(scores, relevant, totals, message):
+    with pytest.raises(ValueError, match=message):
+        at_r(scores, np.array(relevant), totals)

@@ -1,0 +1,253 @@
+"""Ranking of new queries: the figures by hand, resumed batch by batch, refused inputs."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from xmrank.cli import run
+from xmrank.config import RankConfig, RegisterConfig
+from xmrank.rank import batches
+from xmrank.rank import stage as stage
+from xmrank.rank.batches import QueryBatch, QueryRanker
+from xmrank.rank.stage import rank
+from xmrank.register.stage import best_rankers, register
+from xmrank.runtime.directory import read_manifest
+from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.train.checkpoint import load_ranker
+
+pytestmark = pytest.mark.ray
+TOP = 15
+
+
+@pytest.fixture(scope="module")
+def asked(trained, tmp_path_factory):
+    """The captions of test as new queries, by their embeddings, and how they are ranked."""
+    folder = tmp_path_factory.mktemp("asked")
+    rows = np.flatnonzero(np.isin(trained.store.image_of_caption, trained.store.image_rows("test")))
+    ids = trained.store.captions["caption_id"].take(rows)
+    embeddings = pa.array(list(np.array(trained.store.text[rows], np.float32)))
+    pq.write_table(pa.table({"caption_id": ids, "embedding": embeddings}), folder / "queries.parquet")
+    config = RankConfig(
+        queries=folder / "queries.parquet",
+        embeddings=trained.config.embeddings,
+        split="test",
+        ranker=str(trained.config.output),
+        direction="t2i",
+        top_n=TOP,
+        output=folder / "ranking",
+    )
+    return SimpleNamespace(rows=rows, ids=ids.to_pylist(), config=config, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def ranked(asked):
+    """Their results, by actors on the cluster."""
+    manifest = rank(asked.config)
+    return SimpleNamespace(manifest=manifest, table=pd.read_parquet(asked.config.output / "results.parquet"))
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Makes batches of 32 be ranked in this process; the list names those that were."""
+    done = []
+
+    def rank_batches(left, work, workers):
+        ranker = QueryRanker(work)
+        for batch in left:
+            done.append(batch.start)
+            yield {"queries": len(batch.ids), "broken": ranker.rank(batch)}
+
+    monkeypatch.setattr(stage, "rank_batches", rank_batches)
+    monkeypatch.setattr(stage, "BATCH", 32)
+    return done
+
+
+def test_the_results_by_numpy_and_the_rankers_own_forward_pass(trained, asked, ranked):
+    gallery = trained.store.image_rows("test")
+    ranker, _ = load_ranker(best_rankers(trained.config.output)["t2i"].directory)
+    images = np.array(trained.store.images["image_id"].to_pylist())[gallery]
+    for name, found in list(ranked.table.groupby("query_id", sort=False))[:25]:
+        query = np.array(trained.store.text[asked.rows[asked.ids.index(name)]], np.float32)
+        similarity = np.array(trained.store.image[gallery], np.float32) @ query
+        first = np.argsort(-similarity)[:TOP]
+        with torch.no_grad():
+            candidates = torch.from_numpy(np.array(trained.store.image[gallery[first]]))[None]
+            scores = ranker(torch.from_numpy(query)[None], candidates, torch.from_numpy(similarity[first])[None])[0]
+        order = np.argsort(-scores.numpy())
+        assert found["candidate_id"].tolist() == images[first[order]].tolist()
+        assert found["first_rank"].tolist() == (order + 1).tolist()
+        assert found["rank"].tolist() == list(range(1, TOP + 1))
+        assert found["score"].to_numpy() == pytest.approx(scores.numpy()[order], abs=1e-5)
+        assert found["similarity"].to_numpy() == pytest.approx(similarity[first[order]], abs=1e-6)
+
+
+def test_every_query_has_its_results_in_order(asked, ranked):
+    assert ranked.table["query_id"].drop_duplicates().tolist() == asked.ids
+    assert len(ranked.table) == len(asked.ids) * TOP == ranked.manifest.counts["rows"]
+    assert ranked.table["query"].isna().all()  # of an embedding there is nothing to show
+    assert ranked.manifest.counts | {"rows": 0} == {"queries": 100, "gallery": 20, "top_n": TOP, "rows": 0}
+    assert set(ranked.manifest.settings["milliseconds_per_query"]) == {"embed", "search", "rank"}
+
+
+def test_the_files_of_a_ranking(asked, ranked):
+    assert sorted(path.name for path in asked.config.output.iterdir()) == [
+        "manifest.json", "plan.json", "results.parquet",
+    ]  # fmt: skip
+    assert set(ranked.manifest.outputs) == {"results.parquet"}
+    assert set(ranked.manifest.inputs) == {"embeddings", "queries", "ranker"}
+
+
+def test_a_second_call_does_nothing_and_a_registered_ranker_is_the_same(asked, ranked, trained, track_at, monkeypatch):
+    track_at(trained.home)
+    monkeypatch.setattr(stage, "rank_all", lambda *arguments: pytest.fail("nothing was to be ranked"))
+    assert rank(asked.config) == ranked.manifest
+    register(RegisterConfig(trained.config.output))
+    assert rank(replace(asked.config, ranker=None)) == ranked.manifest
+
+
+def test_an_interrupted_ranking_keeps_the_batches_that_are_done(asked, ranked, here, tmp_path):
+    config = replace(asked.config, output=tmp_path / "ranking")
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(batches, "write_json", stopped_after(2))
+        with pytest.raises(KeyboardInterrupt):
+            rank(config)
+    assert here == [0, 32, 64]
+    here.clear()
+    rank(config)
+    assert here == [64, 96]
+    again = pd.read_parquet(tmp_path / "ranking/results.parquet")
+    pd.testing.assert_frame_equal(again, ranked.table, rtol=1e-5, check_categorical=False)
+
+
+def stopped_after(count):
+    """A writer of reports that is interrupted."""
+    written = []
+
+    def write(path, value, write_json=batches.write_json):
+        if len(written) == count:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_json(path, value)
+
+    return write
+
+
+def test_a_gallery_of_several_shards_gives_the_same(asked, ranked, here, tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "SHARD", 7)
+    rank(replace(asked.config, output=tmp_path / "ranking"))
+    again = pd.read_parquet(tmp_path / "ranking/results.parquet")
+    pd.testing.assert_frame_equal(again, ranked.table, rtol=1e-5, check_categorical=False)
+
+
+def test_without_a_split_the_gallery_is_everything(asked, here, tmp_path):
+    manifest = rank(replace(asked.config, split=None, output=tmp_path / "ranking"))
+    assert manifest.counts["gallery"] == 340
+
+
+def test_captions_are_found_for_images(trained, here, tmp_path):
+    rows = trained.store.image_rows("test")[:3]
+    pq.write_table(pa.table({"embedding": list(np.array(trained.store.image[rows]))}), tmp_path / "q.parquet")
+    config = RankConfig(
+        queries=tmp_path / "q.parquet", embeddings=trained.config.embeddings, direction="i2t", top_n=7,
+        ranker=str(trained.config.output), output=tmp_path / "ranking",
+    )  # fmt: skip
+    assert rank(config).counts["gallery"] == 340 * 5
+    table = pd.read_parquet(tmp_path / "ranking/results.parquet")
+    assert set(table["candidate_id"]) <= set(trained.store.captions["caption_id"].to_pylist())
+
+
+def test_other_queries_are_another_ranking(asked, ranked):
+    with pytest.raises(DataError, match="top_n is 15 there, 5 here"):
+        rank(replace(asked.config, top_n=5))
+
+
+REFUSED = {
+    "no queries": ({"queries": None}, "--queries: expected a text file, a folder of images or a parquet file"),
+    "a missing file": ({"queries": "missing.txt"}, "missing.txt: no such file or folder (--queries)"),
+    "an empty file": ({"queries": "empty.txt"}, "empty.txt: no queries in it"),
+    "an unknown model": ({"ranker": "models:/nobody@best"}, "--ranker models:/nobody@best: no such model in sqlite"),
+    "a folder without ranker": ({"ranker": "elsewhere"}, "elsewhere: no trained ranker here"),
+    "too many candidates": ({"top_n": 21}, "--top-n 21: the gallery has 20 images"),
+    "an unknown split": ({"split": "dev"}, "--split dev: the gallery's splits are test, train, val"),
+    "no direction": ({"direction": None}, "--direction: the queries are embeddings; expected i2t"),
+    "captions without encoder": ({"queries": "captions.txt"}, "the gallery's embeddings were imported"),
+    "other dimensions": ({"queries": "short.parquet"}, "embeddings of 2 dimensions, the gallery's have 16"),
+    "no gallery": ({"embeddings": "nowhere"}, "nowhere: no finished output of the stage embed here"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_ranked_is_one_line_on_the_command_line(asked, tmp_path, track_at, monkeypatch, capsys, case):
+    track_at(tmp_path)
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "captions.txt").write_text("a dog")
+    pq.write_table(pa.table({"embedding": [[1.0, 0.0]]}), tmp_path / "short.parquet")
+    changes, message = REFUSED[case]
+    config = replace(asked.config, output=tmp_path / "ranking", **changes)
+    names = ("queries", "embeddings", "ranker", "direction", "split", "top_n", "output")
+    flags = [f"--{n.replace('_', '-')}={v}" for n in names if (v := getattr(config, n)) is not None]
+    monkeypatch.setattr("sys.argv", ["jobs/rank.py", *flags])
+    with pytest.raises(SystemExit) as stop:
+        run(rank, RankConfig)
+    assert stop.value.code in (1, 2)
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rank: ")]
+    assert message in error
+    assert not (tmp_path / "ranking").exists()
+
+
+def test_a_ranker_of_another_encoder_is_refused_with_both_names(asked, trained):
+    about = json.loads((best_rankers(trained.config.output)["t2i"].directory / "ranker.json").read_text())
+    for other in ({"name": "ViT-B-32", "weights_hash": "0" * 64}, {"name": "imported", "weights_hash": "1" * 64}):
+        with pytest.raises(DataError, match=rf"trained on embeddings of {other['name']} \(weights .* of imported \(16"):
+            stage.check_encoder(trained.store, about | {"encoder": other}, "there")
+    with pytest.raises(DataError, match="trained on embeddings of imported"):
+        stage.check_encoder(trained.store, about | {"parameters": {"dimensions": 8}}, "there")
+
+
+def test_a_ranker_of_the_other_direction_is_refused(asked, trained):
+    ranker = best_rankers(trained.config.output)["i2t"].directory
+    with pytest.raises(ConfigError, match="its direction is i2t, the queries ask t2i"):
+        rank(replace(asked.config, ranker=str(ranker)))
+
+
+def test_a_checkpoint_is_asked_for_and_compared(trained, tmp_path):
+    encoder = {"name": "RN50", "weights_hash": "0" * 64, "pretrained": "sha256:" + "0" * 64}
+    store = replace(trained.store, encoder=encoder)
+    (tmp_path / "w.safetensors").touch()
+    with pytest.raises(ConfigError, match="--pretrained: the gallery was embedded with a checkpoint of RN50"):
+        stage.encoder_of(store, RankConfig())
+    with pytest.raises(DataError, match=r"w.safetensors: not the checkpoint that the gallery was embedded with"):
+        stage.encoder_of(store, RankConfig(pretrained=tmp_path / "w.safetensors"))
+    with pytest.raises(DataError, match=r"no.safetensors: no such file \(--pretrained\)"):
+        stage.encoder_of(store, RankConfig(pretrained=tmp_path / "no.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "size"),
+    [({"batch_size": 8}, {}, 8), ({"batch_size": 0}, {"batch_size": 32}, 32), ({"batch_size": 0}, {}, 64),
+     ({}, {}, 64), ({"batch_size": 0}, {"batch_size": 4096}, 256)],
+)  # fmt: skip
+def test_queries_are_encoded_in_batches_like_the_gallerys(trained, config, settings, size):
+    manifest = replace(trained.store.manifest, config=config, settings=settings)
+    assert stage.batch_size_of(replace(trained.store, manifest=manifest)) == size
+
+
+def test_queries_that_are_all_broken_fail_with_the_first_reason(trained, asked, tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    batch = QueryBatch(0, ["a.jpg"], ["a.jpg"], ["a.jpg"])
+    batch.report(folder).write_text(json.dumps({"broken": {"a.jpg": "not an image"}, "seconds": {}}))
+    work = SimpleNamespace(folder=folder)
+    with pytest.raises(DataError, match=r"none of 1 could be read; the first, a\.jpg: not an image"):
+        stage.put_together(None, work, [batch], ["a.jpg"], 0.0)
+
+
+def test_the_manifest_is_a_finished_stages(asked, ranked):
+    assert read_manifest(asked.config.output, "rank").fingerprint == ranked.manifest.fingerprint

@@ -1,0 +1,70 @@
+"""Where relative paths lead."""
+
+from pathlib import Path
+
+import pytest
+
+from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.paths import resolve
+
+
+@pytest.fixture
+def job_copy(tmp_path, monkeypatch):
+    """The current directory of a job that Ray runs: its temporary copy of the code."""
+    folder = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123456789abcdef"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("XMRANK_HOME", raising=False)
+    return folder
+
+
+def test_relative_paths_lead_to_the_home(home):
+    assert resolve("runs/demo") == home / "runs" / "demo"
+    assert resolve(Path("runs/demo")) == home / "runs" / "demo"
+
+
+def test_without_a_home_they_start_from_the_current_directory(tmp_path, monkeypatch):
+    monkeypatch.delenv("XMRANK_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert resolve("runs") == tmp_path / "runs"
+
+
+def test_a_relative_home_starts_from_the_current_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("XMRANK_HOME", "experiments")
+    monkeypatch.chdir(tmp_path)
+    assert resolve("runs") == tmp_path / "experiments" / "runs"
+
+
+def test_absolute_paths_stay(home):
+    assert resolve("/data/runs") == Path("/data/runs")
+    assert resolve("~/runs") == Path.home() / "runs"
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://bucket/run", Path("s3://bucket/run"), "gs://bucket", "hdfs:/run", "abfs://a@b/run", "file:///run"]
+)
+def test_a_remote_store_is_refused(home, uri):
+    with pytest.raises(ConfigError, match="expected a local path"):
+        resolve(uri)
+
+
+@pytest.mark.parametrize("path", ["runs/a:b", "a:b/c", "C:/run"])
+def test_a_colon_makes_no_uri(home, path):
+    assert resolve(path) == home / path
+
+
+def test_a_relative_path_in_the_copy_of_a_job_is_refused(job_copy):
+    with pytest.raises(ConfigError, match="set XMRANK_HOME to a folder that all nodes share, or give absolute paths"):
+        resolve("runs/demo")
+    assert resolve("/shared/runs") == Path("/shared/runs")
+
+
+def test_a_home_helps_in_the_copy_of_a_job(job_copy, monkeypatch, tmp_path):
+    monkeypatch.setenv("XMRANK_HOME", str(tmp_path / "shared"))
+    assert resolve("runs") == tmp_path / "shared" / "runs"
+
+
+def test_a_relative_home_in_the_copy_of_a_job_is_refused(job_copy, monkeypatch):
+    monkeypatch.setenv("XMRANK_HOME", "shared")
+    with pytest.raises(ConfigError, match="XMRANK_HOME"):
+        resolve("runs")

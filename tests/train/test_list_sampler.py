@@ -1,0 +1,160 @@
+"""Training lists drawn anew every epoch: what they hold, and that seed and epoch alone decide it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from xmrank.config import MineConfig, TrainConfig
+from xmrank.runtime.errors import ConfigError
+from xmrank.train.list_sampler import ListSampler
+
+MINING = MineConfig(random_candidates=20, hard_negatives=5)
+SUB_GALLERY = {"draw": "sub-gallery", "draw_images": 15, "draw_top": 8}
+
+
+@pytest.fixture(scope="module")
+def store(tiny_store):
+    """60 training images with five captions each, mixed with others."""
+    return tiny_store(interleaved=True)
+
+
+def drawer(store, direction="i2t", mining=MINING, **changes):
+    return ListSampler(store, direction, mining, TrainConfig(**{"draw": "random-hard", **changes}))
+
+
+def images(store):
+    return store.image_rows("train")
+
+
+def rows_of(lists):
+    """Each list's candidates."""
+    return [lists.candidates[a:b] for a, b in zip(lists.offsets[:-1], lists.offsets[1:], strict=True)]
+
+
+def owners(store, direction, lists):
+    """The image of every list's query, and of every candidate."""
+    if direction == "i2t":
+        return lists.queries, [store.image_of_caption[rows] for rows in rows_of(lists)]
+    return store.image_of_caption[lists.queries], rows_of(lists)
+
+
+def assert_same(one, other):
+    for name in ("queries", "offsets", "candidates", "labels", "similarity"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
+@pytest.mark.parametrize("draw", ["random-hard", "sub-gallery"])
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_lists_follow_from_seed_and_epoch(store, direction, draw):
+    made = drawer(store, direction, **{**SUB_GALLERY, "draw": draw})
+    one = made([images(store)], 3, 7)
+    assert_same(one, drawer(store, direction, **{**SUB_GALLERY, "draw": draw})([images(store)], 3, 7))
+    for seed, epoch in ((3, 8), (4, 7)):
+        other = made([images(store)], seed, epoch)
+        assert not np.array_equal(one.candidates, other.candidates)
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_random_hard_lists_hold_the_hardest_of_random_items_and_one_positive(store, direction):
+    made = drawer(store, direction)
+    lists = made([images(store)], 0, 1)
+    asking, found = owners(store, direction, lists)
+    assert sorted(asking) == sorted(images(store)) and len(lists) == made.count(images(store)) == 60
+    assert set(lists.lengths) == {6} and made.width == 6
+    for query, theirs, labels in zip(asking, found, lists.labels.reshape(-1, 6), strict=True):
+        assert np.array_equal(labels > 0, theirs == query) and labels.sum() == 1
+        assert set(theirs) <= set(images(store))
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_positives_that_must_be_found_give_no_place_away(tiny_store, direction):
+    """Where a positive is as near as any other item, it is among the hardest 6 of 21 in 17 lists of 60."""
+    store = tiny_store(interleaved=True, signal=0.0)
+    shares = [images(store)]
+
+    def last(lists):
+        """In how many lists the positive is the least likely item."""
+        furthest = lists.similarity.reshape(60, 6).argmin(1)
+        return int((lists.labels.reshape(60, 6)[np.arange(60), furthest] > 0).sum())
+
+    assert last(drawer(store, direction)(shares, 0, 1)) > 30
+    made = drawer(store, direction, mining=replace(MINING, positives="all"), draw_positives="found")
+    lists = made(shares, 0, 1)
+    assert made.width == 6 and set(lists.lengths) == {6} and len(lists) == made.count(shares[0]) == 60
+    assert (lists.labels > 0).sum() >= 8 and last(lists) < 10
+
+
+def test_positives_that_must_be_found_and_negatives_left_out_are_refused(store):
+    made = drawer(store, mining=replace(MINING, duplicate_cosine=0.9), draw_positives="found")
+    with pytest.raises(ConfigError, match="--draw-positives found: the lists were mined with --positive-margin or"):
+        made.check([images(store)])
+
+
+def test_the_kept_negatives_are_harder_than_random_ones(store):
+    lists = drawer(store)([images(store)], 0, 1)
+    everyone = drawer(store, mining=replace(MINING, hard_negatives=20))([images(store)], 0, 1)
+    hard, all_drawn = (made.similarity[made.labels == 0].reshape(60, -1) for made in (lists, everyone))
+    np.testing.assert_allclose(np.sort(hard), np.sort(all_drawn)[:, -5:], atol=1e-6)
+
+
+def test_similarities_are_the_first_stages(store):
+    for draw in ("random-hard", "sub-gallery"):
+        lists = drawer(store, **{**SUB_GALLERY, "draw": draw})([images(store)], 0, 1)
+        asked = np.repeat(lists.queries, lists.lengths)
+        np.testing.assert_allclose(
+            lists.similarity, (store.image[asked] * store.text[lists.candidates]).sum(1), atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_sub_galleries_are_searched_as_the_gallery_in_use_is(store, direction):
+    made = drawer(store, direction, mining=replace(MINING, captions="all"), **SUB_GALLERY)
+    lists = made([images(store)], 0, 1)
+    asking, found = owners(store, direction, lists)
+    assert len(lists) == 60
+    assert set(lists.lengths) == {8} and made.width == 8
+    galleries = {}  # 60 images make four galleries of 15
+    for query, theirs, labels in zip(asking, found, lists.labels.reshape(-1, 8), strict=True):
+        assert np.array_equal(labels > 0, theirs == query)
+        galleries.setdefault(int(query), set()).update(theirs.tolist())
+    groups = {query: frozenset(others) for query, others in galleries.items()}
+    assert all(len(group) <= 15 for group in groups.values())
+    assert lists.labels.sum() > len(lists) / 2
+    if direction == "i2t":
+        assert lists.labels.reshape(-1, 8).sum(1).max() > 1  # siblings stand beside each other
+
+
+def test_a_sub_gallery_of_all_images_gives_the_nearest_of_all(store):
+    lists = drawer(store, draw="sub-gallery", draw_top=4)([images(store)], 0, 1)
+    captions = store.caption_rows("train")
+    cosine = store.image[lists.queries] @ store.text[captions].T
+    best = captions[np.argsort(-cosine, axis=1)[:, :4]]
+    assert [set(rows) for rows in rows_of(lists)] == [set(rows) for rows in best]
+
+
+def test_a_list_keeps_to_the_share_of_its_query(store):
+    shares = np.array_split(np.random.default_rng(0).permutation(images(store)), 2)
+    for draw in ("random-hard", "sub-gallery"):
+        asking, found = owners(store, "i2t", drawer(store, draw=draw, draw_top=8)([*map(np.sort, shares)], 0, 1))
+        for query, theirs in zip(asking, found, strict=True):
+            assert set(theirs) <= set(shares[0] if query in shares[0] else shares[1])
+
+
+def test_another_caption_asks_in_another_epoch(store):
+    made = drawer(store, "t2i")
+    asked = [set(made([images(store)], 0, epoch).queries.tolist()) for epoch in (1, 2)]
+    assert len(asked[0]) == 60 and asked[0] != asked[1]
+
+
+def test_all_positives_are_listed_where_the_mined_lists_have_them(store):
+    made = drawer(store, mining=replace(MINING, positives="all"))
+    lists = made([images(store)], 0, 1)
+    assert set(lists.lengths) == {10} and made.width == 10
+    assert (lists.labels.reshape(-1, 10).sum(1) == 5).all()
+
+
+def test_a_draw_from_too_few_items_is_refused(store):
+    with pytest.raises(ConfigError, match=r"--random-candidates 60, but a share .* has only 59 t2i items"):
+        drawer(store, "t2i", mining=replace(MINING, random_candidates=60)).check([images(store)])
+    drawer(store, "t2i", mining=replace(MINING, random_candidates=59)).check([images(store)])

@@ -1,0 +1,136 @@
+"""Rankers that are trained as a stack end as those that are trained alone: their own start, data order and dropout."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from xmrank.config import RankerConfig
+from xmrank.rankers import build
+from xmrank.rankers.layers import dropout_draws
+from xmrank.train import step as learner
+from xmrank.train import trainer as loop
+from xmrank.train.trials import Trial
+
+from .toys import TINY, run_toys, settings, toy_data
+
+WEIGHTS, FIGURES = 1e-5, 1e-5
+"""Sums in another order differ in float32's last digits; a wrong seed, order or mask of dropout by more than 0.01."""
+TRIALS = [Trial(loss, "i2t", seed) for loss in ("lambdarank", "neural_ndcg", "ranknet") for seed in (3, 4)]
+DROPPING = RankerConfig(**{**vars(TINY), "dropout": 0.2, "input_dropout": 0.1, "features": ("concat", "cosine")})
+
+
+@pytest.fixture
+def plain_steps(monkeypatch):
+    """Plain gradient steps: Adam would blow up the rounding of weights that no score depends on."""
+
+    def make(config, parameters, decayed):
+        return torch.optim.SGD(parameters.values(), lr=config.learning_rate, momentum=0.9)
+
+    monkeypatch.setattr(learner, "make_optimizer", make)
+
+
+def results(output, trials):
+    return {trial: (load_file(output / trial.name / "ranker.safetensors"), history(output, trial)) for trial in trials}
+
+
+def history(output, trial):
+    return json.loads((output / trial.name / "history.json").read_text())
+
+
+def assert_alike(one, other):
+    for trial, (weights, figures) in one.items():
+        theirs, their_figures = other[trial]
+        for name, value in weights.items():
+            assert torch.allclose(theirs[name], value, rtol=0, atol=WEIGHTS), (trial.name, name)
+        assert their_figures["best_epoch"] == figures["best_epoch"]
+        for mine, its in zip(figures["epochs"], their_figures["epochs"], strict=True):
+            assert its == pytest.approx(mine, abs=FIGURES), trial.name
+
+
+@pytest.mark.usefixtures("plain_steps")
+@pytest.mark.parametrize("changes", [{}, {"gradient_clip": 0.05, "micro_batch": 3}], ids=["whole", "clipped parts"])
+def test_a_stack_of_losses_and_seeds_ends_in_the_weights_of_each_alone(tmp_path, changes):
+    config = settings(ranker=DROPPING, epochs=2, schedule="one_cycle", **changes)
+    assert run_toys(tmp_path / "alone", config, TRIALS, stacked=False) == {}
+    assert run_toys(tmp_path / "stack", config, TRIALS, stacked=True) == {}
+    assert_alike(results(tmp_path / "alone", TRIALS), results(tmp_path / "stack", TRIALS))
+    seeds = [results(tmp_path / "stack", TRIALS)[trial][0]["output.weight"] for trial in TRIALS[:2]]
+    assert not torch.allclose(*seeds, atol=100 * WEIGHTS)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_stack_with_adam_reports_the_figures_of_each_alone(tmp_path, stacked):
+    config = settings(epochs=3, weight_decay=0.1)
+    run_toys(tmp_path / "alone", config, TRIALS)
+    run_toys(tmp_path / "other", config, TRIALS, stacked=stacked)
+    for trial in TRIALS:
+        mine, its = (history(tmp_path / folder, trial)["epochs"][-1] for folder in ("alone", "other"))
+        assert its == pytest.approx(mine, abs=2e-3)
+
+
+def test_a_trial_that_stops_early_leaves_the_stack_and_changes_nothing_for_the_others(tmp_path):
+    config = settings(epochs=8, patience=1)
+    run_toys(tmp_path / "alone", config, TRIALS)
+    run_toys(tmp_path / "stack", config, TRIALS, stacked=True)
+    lengths = [len(history(tmp_path / "alone", trial)["epochs"]) for trial in TRIALS]
+    assert len(set(lengths)) > 1  # else nobody would leave before the others
+    assert [len(history(tmp_path / "stack", trial)["epochs"]) for trial in TRIALS] == lengths
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def test_a_stack_that_is_killed_between_two_of_its_states_is_continued(tmp_path):
+    config = settings(ranker=DROPPING, epochs=3)
+    run_toys(tmp_path / "whole", config, TRIALS, stacked=True)
+
+    def stop(trial, epoch, seconds):
+        if epoch["epoch"] == 2 and trial == TRIALS[3]:  # the others after it are one epoch behind
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run_toys(tmp_path / "resumed", config, TRIALS, stacked=True, on_epoch=stop)
+    assert run_toys(tmp_path / "resumed", config, TRIALS, stacked=True) == {}
+    for trial in TRIALS:
+        mine, its = (history(tmp_path / folder, trial)["epochs"][-1] for folder in ("whole", "resumed"))
+        assert its == pytest.approx(mine, abs=2e-3)
+
+
+def test_a_trial_that_diverges_takes_nobody_of_its_stack_with_it(tmp_path, monkeypatch):
+    ill = TRIALS[2]
+    enrol = loop.enrol
+
+    def infect(trial, material):
+        pupil = enrol(trial, material)
+        if trial == ill:
+            pupil.ranker.output.bias.data.fill_(torch.nan)
+        return pupil
+
+    monkeypatch.setattr(loop, "enrol", infect)
+    failures = run_toys(tmp_path, settings(epochs=2), TRIALS, stacked=True)
+    assert list(failures) == [ill]
+    assert f"{ill.name}: the loss" in failures[ill]
+    assert sorted(p.parent.name for p in tmp_path.glob("*/history.json")) == sorted(t.name for t in TRIALS if t != ill)
+
+
+def test_models_drop_the_same_alone_and_under_vmap():
+    rankers = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        rankers.append(build("context_aware", dimensions=6, **{k: getattr(DROPPING, k) for k in (
+            "features", "width", "layers", "heads", "feed_forward", "dropout", "input_dropout")}))  # fmt: skip
+    stack = learner.TrainingStep(rankers, ["listnet"] * 2, settings(), loop.WorkerGroup())
+    batch = toy_data(10).batch(torch.arange(10).numpy())
+    stack.module.train()
+    with dropout_draws([torch.Generator().manual_seed(seed) for seed in (5, 6)]):
+        together = stack.scores(batch).unflatten(0, (2, 5))
+    for model, seed in enumerate((5, 6)):
+        with dropout_draws([torch.Generator().manual_seed(seed)]):
+            part = slice(5 * model, 5 * model + 5)
+            alone = rankers[model](
+                *(t[part] for t in (batch.query, batch.candidates, batch.similarity)), mask=batch.mask[part]
+            )
+        assert torch.allclose(together[model], alone, atol=1e-6)

@@ -1,0 +1,250 @@
+"""The training stage: its files, its runs in MLflow, what it refuses, and that nothing disturbs its result."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from mlflow.tracking import MlflowClient
+from pipeline import TRAINING, mine_small
+
+from xmrank import tracking
+from xmrank.cli import run
+from xmrank.config import TrainConfig
+from xmrank.runtime.errors import DataError
+from xmrank.train import ray as ray_stage
+from xmrank.train import stage as stage
+from xmrank.train.stage import train
+from xmrank.train.trials import all_trials, pending
+
+NAMES = [trial.name for trial in all_trials(TRAINING)]
+FILES = ("history.json", "ranker.json", "ranker.safetensors")
+
+
+@pytest.fixture
+def inputs(tiny_store, tmp_path, track_at):
+    """A configuration of two trials, with a store and lists to train on."""
+    track_at(tmp_path)
+    store = tiny_store(tmp_path / "store")
+    lists = mine_small(store.directory, tmp_path / "lists")
+    places = {"embeddings": store.directory, "lists": lists.output, "output": tmp_path / "rankers"}
+    return replace(TRAINING, **places, directions=("i2t",), seeds=(0,), workers=1)
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Makes a training of anything a failure."""
+
+    def refuse(*arguments):
+        raise AssertionError("nothing was to be trained")
+
+    monkeypatch.setattr(stage, "train_on_cluster", refuse)
+
+
+def runs_of(manifest_directory, home):
+    """Name → MLflow run of a trained stage, as the tracking file has them."""
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    known = json.loads((manifest_directory / "tracking.json").read_text())
+    return {name: client.get_run(run) for name, run in known.items()}
+
+
+@pytest.mark.ray
+def test_every_trial_leaves_a_ranker_and_its_history(trained):
+    assert set(trained.manifest.outputs) == {f"trials/{name}/{file}" for name in NAMES for file in FILES}
+    assert trained.manifest.counts == {"rankers": 8}
+    assert sorted(p.name for p in trained.config.output.iterdir()) == [
+        "manifest.json", "plan.json", "tracking.json", "trials",
+    ]  # fmt: skip
+
+
+@pytest.mark.ray
+def test_a_ranker_says_what_it_was_trained_on_and_for(trained):
+    about = json.loads((trained.config.output / "trials/lambdarank-t2i-seed1/ranker.json").read_text())
+    assert (about["loss"], about["direction"], about["seed"], about["ranker"]) == (
+        "lambdarank", "t2i", 1, "context_aware",
+    )  # fmt: skip
+    assert about["embeddings"] == trained.store.fingerprint
+    assert about["lists"] == trained.manifest.inputs["lists"]
+    assert about["encoder"]["name"] == "imported"
+    assert 1 <= about["best_epoch"] <= 3
+
+
+@pytest.mark.ray
+def test_mlflow_has_a_finished_child_a_trial_under_one_finished_parent(trained):
+    runs = runs_of(trained.config.output, trained.home)
+    assert set(runs) == {"parent", *NAMES}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    parent = runs.pop("parent")
+    assert "mlflow.parentRunId" not in parent.data.tags
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert {run.info.run_name for run in runs.values()} == set(NAMES)
+
+
+@pytest.mark.ray
+def test_a_child_has_its_parameters_tags_inputs_metrics_and_files(trained):
+    run = runs_of(trained.config.output, trained.home)["listnet-t2i-seed1"]
+    params = {"loss": "listnet", "direction": "t2i", "seed": "1", "epochs": "3", "ranker.width": "8"}
+    assert params.items() <= run.data.params.items()
+    assert not {"losses", "directions", "seeds", "output", "workers"} & set(run.data.params)
+    tags = {"stage": "train", "loss": "listnet", "direction": "t2i", "encoder": "imported", "dataset": "imported"}
+    assert tags.items() <= run.data.tags.items()
+    assert run.data.tags["candidates"] == trained.manifest.inputs["lists"]
+    inputs = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
+    assert inputs == {name: fingerprint[:36] for name, fingerprint in trained.manifest.inputs.items()}
+    while_training = {name for name in run.data.metrics if name.startswith(("train/", "validation/", "cost/"))}
+    assert while_training == {  # the evaluation of the same rankers may have logged its own by now
+        "train/loss", "train/hit_at_1", "train/hit_at_5", "train/hit_at_10",
+        "validation/loss", "validation/hit_at_1", "validation/hit_at_5", "validation/hit_at_10", "validation/mean",
+        "cost/epoch_seconds", "cost/lists_per_second", "cost/seconds", "cost/peak_memory_mb",
+    }  # fmt: skip
+    client = MlflowClient(f"sqlite:///{trained.home}/mlflow.db")
+    assert sorted(file.path for file in client.list_artifacts(run.info.run_id)) == sorted(FILES)
+
+
+@pytest.mark.ray
+def test_the_metrics_of_an_epoch_are_those_of_the_history(trained):
+    name = "lambdarank-i2t-seed0"
+    history = json.loads((trained.config.output / "trials" / name / "history.json").read_text())
+    run = runs_of(trained.config.output, trained.home)[name].info.run_id
+    for metric, key in (("train/loss", "train_loss"), ("validation/hit_at_5", "validation_hit@5")):
+        logged = MlflowClient(f"sqlite:///{trained.home}/mlflow.db").get_metric_history(run, metric)
+        assert [(m.step, m.value) for m in logged] == [(e["epoch"], e[key]) for e in history["epochs"]]
+
+
+@pytest.mark.ray
+def test_a_second_call_trains_nothing_and_starts_nothing(trained, no_training, monkeypatch, capsys):
+    monkeypatch.setattr(stage, "connect_tracking", lambda: pytest.fail("nothing was to be logged"))
+    before = (trained.config.output / "manifest.json").stat().st_mtime_ns
+    assert train(replace(trained.config, workers=1)) == trained.manifest
+    assert (trained.config.output / "manifest.json").stat().st_mtime_ns == before
+    assert capsys.readouterr().out == f"train: 8 rankers in {trained.config.output}\n"
+
+
+@pytest.mark.ray
+def test_what_a_process_left_that_died_right_after_the_last_epoch_is_put_in_order(
+    trained, no_training, tmp_path, track_at
+):
+    track_at(trained.home)
+    output = tmp_path / "rankers"
+    shutil.copytree(trained.config.output, output)
+    (output / "manifest.json").unlink()
+    (output / "trials" / NAMES[0] / "state.safetensors").write_bytes(b"all but removed")
+    (output / "trials" / NAMES[1] / ".tmp-01234567-history.json").write_bytes(b"half")
+    uri = tracking.connect(trained.home)
+    left = [runs_of(output, trained.home)[name].info.run_id for name in (NAMES[0], "parent")]
+    for run_id in left:
+        tracking.begin(uri, trained.home, "", resume=run_id)
+    assert train(replace(trained.config, output=output)).fingerprint == trained.manifest.fingerprint
+    assert [tracking.status(uri, run_id) for run_id in left] == ["FINISHED", "FINISHED"]
+
+
+def command(monkeypatch, capsys, *flags):
+    """Run the job's command line in this process; returns the exit status and what it said."""
+    monkeypatch.setattr("sys.argv", ["jobs/train.py", *map(str, flags)])
+    with pytest.raises(SystemExit) as stop:
+        run(train, TrainConfig)
+    return stop.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--losses", "lstnet"], "--losses lstnet: expected one of ranknet, lambda_loss"),
+        (["--directions", "t2t"], "t2t"),
+        (["--ranker.name", "mlp"], "--ranker.name mlp: expected one of context_aware, pointwise, linear"),
+        (["--ranker.features", "sum"], "--ranker: ranker 'context_aware': features must be a list of distinct names"),
+        (["--ranker.dropout", "1.5"], "--ranker: ranker 'context_aware': dropout must be at least 0 and below 1"),
+        (["--seeds", "1", "1"], "--seeds 1 1: expected one or more, each once"),
+        (["--workers", "3", "--workers-per-trial", "2"], "--workers 3: expected a multiple of --workers-per-trial 2"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_status_2(inputs, no_training, monkeypatch, capsys, flags, message):
+    places = ("--embeddings", inputs.embeddings, "--lists", inputs.lists, "--output", inputs.output)
+    status, error = command(monkeypatch, capsys, *places, *flags)
+    assert status == 2
+    assert error.startswith("train: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not inputs.output.exists()
+
+
+def test_lists_of_other_embeddings_are_refused(inputs, no_training, tiny_store, tmp_path):
+    other = tiny_store(tmp_path / "other", seed=1).directory
+    with pytest.raises(DataError, match=f"{inputs.lists}: these lists were mined from other embeddings than {other}"):
+        train(replace(inputs, embeddings=other))
+
+
+@pytest.mark.parametrize("name", ["embeddings", "lists"])
+def test_inputs_that_are_not_finished_are_refused(inputs, no_training, name):
+    (getattr(inputs, name) / "manifest.json").unlink()
+    with pytest.raises(DataError, match=f"{getattr(inputs, name)}: no finished output of the stage"):
+        train(inputs)
+
+
+def test_a_tracking_server_that_is_not_there_is_told_before_anything_starts(inputs, no_training, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(DataError, match=r"http://127.0.0.1:9: cannot track runs there: Connection refused"):
+        train(inputs)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_trial_that_fails_does_not_take_the_others_with_it(inputs, tmp_path, monkeypatch):
+    train_trials = ray_stage.train_trials
+
+    def diverge(trials, *arguments, **keywords):
+        if trials[0].loss == "listnet":
+            return {trials[0]: f"{trials[0].name}: the loss of epoch 2 is nan"}
+        return train_trials(trials, *arguments, **keywords)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ray_stage, "train_trials", diverge)
+        with pytest.raises(DataError, match="listnet-i2t-seed0: the loss of epoch 2 is nan"):
+            train(inputs)
+    status = {name: run.info.status for name, run in runs_of(inputs.output, tmp_path).items()}
+    assert status == {"parent": "FAILED", "listnet-i2t-seed0": "FAILED", "lambdarank-i2t-seed0": "FINISHED"}
+    assert [trial.name for trial in pending(all_trials(inputs), inputs.output)] == ["listnet-i2t-seed0"]
+    assert train(inputs).counts == {"rankers": 2}
+    assert {run.info.status for run in runs_of(inputs.output, tmp_path).values()} == {"FINISHED"}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_failed_training_is_continued_in_the_same_runs(inputs, tmp_path, monkeypatch):
+    undisturbed = train(replace(inputs, output=tmp_path / "undisturbed"))
+
+    def stop(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tracking, "log_metrics", stop)  # called after the first epoch
+        with pytest.raises(KeyboardInterrupt):
+            train(inputs)
+    before = runs_of(inputs.output, tmp_path)
+    assert {run.info.status for run in before.values()} == {"FAILED"}
+    assert train(inputs).fingerprint == undisturbed.fingerprint
+    after = runs_of(inputs.output, tmp_path)
+    assert {name: run.info.run_id for name, run in after.items()} == {name: r.info.run_id for name, r in before.items()}
+    assert {run.info.status for run in after.values()} == {"FINISHED"}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_damaged_state_is_one_line(inputs):
+    state = inputs.output / "trials/listnet-i2t-seed0/state.safetensors"
+    train(inputs)
+    for name in ("history.json", "ranker.json", "ranker.safetensors"):
+        (state.parent / name).unlink()
+    (inputs.output / "manifest.json").unlink()
+    state.write_bytes(b"not a state")
+    with pytest.raises(DataError, match=f"{state}: cannot continue from it"):
+        train(inputs)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_experiment_gives_its_run_as_the_parent_and_ends_it_itself(inputs, tmp_path):
+    uri = tracking.connect(tmp_path)
+    parent = tracking.begin(uri, tmp_path, "experiment")
+    train(inputs, lambda: parent)
+    runs = runs_of(inputs.output, tmp_path)
+    assert runs.pop("parent").info.run_id == parent
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent}
+    assert tracking.status(uri, parent) == "RUNNING"
+    train(inputs, lambda: pytest.fail("a finished stage needs no parent"))

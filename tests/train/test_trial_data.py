@@ -1,0 +1,257 @@
+"""What a trial learns from: similarities by members that have not seen the images."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pipeline import mine_small
+
+from xmrank.config import RankerConfig, RefineConfig, TrainConfig
+from xmrank.evaluate.scoring import score_lists
+from xmrank.metrics import list_metrics
+from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.mine.stage import lists_path
+from xmrank.runtime.errors import ConfigError
+from xmrank.train.adapters import TrainingPairs, apart
+from xmrank.train.checkpoint import load_ranker
+from xmrank.train.list_data import ListData
+from xmrank.train.stage import train
+from xmrank.train.trainer import make_ranker
+from xmrank.train.trial_data import TrialDataSource, refined, refinement_sizes
+from xmrank.train.trials import Trial
+
+from .toys import assert_equal_weights, result, run_toys, train_toy
+
+REFINE = RefineConfig(members=2, width=8, epochs=2, pairs=50, learning_rate=0.01, bank=20, neighbours=3)
+CONFIG = TrainConfig(
+    ranker=RankerConfig(
+        features=("cosine",), width=8, layers=1, heads=2, feed_forward=8, residual=20.0, zero_init_output=True
+    ),
+    refine=REFINE,
+    draw="random-hard",
+    losses=("softmax", "ranknet"),
+    directions=("i2t",),
+    seeds=(0,),
+    epochs=2,
+    batch_size=16,
+)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def mined(tiny_store, tmp_path_factory):
+    """A store of 120 training images and its lists."""
+    folder = tmp_path_factory.mktemp("courses")
+    store = tiny_store(folder / "store", splits={"train": 120, "val": 20, "test": 30}, signal=0.7)
+    return store, mine_small(store.directory, folder / "lists").output
+
+
+def courses(mined, direction="i2t", config=CONFIG):
+    store, folder = mined
+    data = [ListData.of(CandidateLists.read(lists_path(folder, direction, role)), store, direction, CPU)
+            for role in ("train", "validation")]  # fmt: skip
+    return TrialDataSource.open(*data, store, folder, direction, config)
+
+
+def ranker_of(made, config=CONFIG):
+    torch.manual_seed(0)
+    return make_ranker(config, 16, "softmax", refinement_sizes(made, config.refine)).eval()
+
+
+def similarity_of(refinement, store, lists, direction, member=slice(None)):
+    """The refinement's similarity of every item, computed one list at a time, by the members that are chosen."""
+    asking, side = (store.image, store.text) if direction == "i2t" else (store.text, store.image)
+    w, u = (weights[member] for weights in refinement.view_weights.T)
+    if member != slice(None):
+        w, u = w * refinement.members, u * refinement.members
+    found = []
+    for query, start, stop in zip(lists.queries, lists.offsets[:-1], lists.offsets[1:], strict=True):
+        asked = refinement.queries(torch.from_numpy(asking[[query]]))[member]
+        seen = refinement.candidates(torch.from_numpy(side[lists.candidates[start:stop]]))
+        cosine = (seen.embeddings[member] @ asked.mT)[..., 0]
+        found.append((w @ cosine - u @ seen.hubness[member]).numpy())
+    return np.concatenate(found)
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_training_lists_are_judged_by_what_has_not_seen_them(mined, direction):
+    config = replace(CONFIG, refine=replace(REFINE, recall=0.3, memory_neighbours=5))
+    made = courses(mined, direction, config)
+    ranker = ranker_of(made, config)
+    course = made.of(0, ranker, config.refine)
+    lists = course.train(1).lists
+    owner = lists.queries if direction == "i2t" else mined[0].image_of_caption[lists.queries]
+    pairs = TrainingPairs.of(mined[0], made.images, CPU)
+    expected, in_use = np.empty(len(lists.candidates)), similarity_of(ranker.refinement, mined[0], lists, direction)
+    for member, share in enumerate(course.shares):
+        which = np.repeat(np.isin(owner, share), lists.lengths)
+        one = apart(ranker.refinement, member, share, pairs, 0)
+        expected[which] = similarity_of(one, mined[0], lists, direction)[which]
+    assert np.abs(expected - in_use).max() > 0.05
+    np.testing.assert_allclose(lists.similarity, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_learned_weights_rank_training_and_validation_lists(mined, direction):
+    plain = replace(CONFIG, refine=replace(REFINE, recall=0.3, memory_neighbours=5))
+    config = replace(plain, refine=replace(plain.refine, weigh=True))
+    made = courses(mined, direction, config)
+    ranker, same = ranker_of(made, config), ranker_of(made, config)
+    course, unweighed = made.of(0, ranker, config.refine), made.of(0, same, plain.refine)
+    weights = ranker.refinement.weights
+    assert weights[0, 0] == 1 and not torch.allclose(weights, same.refinement.weights, atol=0.01)
+    assert torch.equal(ranker.refinement.bank, same.refinement.bank)
+    validation = course.validation.lists
+    np.testing.assert_allclose(
+        validation.similarity, similarity_of(ranker.refinement, mined[0], validation, direction), atol=1e-5
+    )
+    lists, before = course.train(1).lists, unweighed.train(1).lists
+    assert np.array_equal(lists.candidates, before.candidates)
+    assert np.abs(lists.similarity - before.similarity).max() > 0.01
+    pairs = TrainingPairs.of(mined[0], made.images, CPU)
+    owner = lists.queries if direction == "i2t" else mined[0].image_of_caption[lists.queries]
+    which = np.repeat(np.isin(owner, course.shares[0]), lists.lengths)
+    one = apart(ranker.refinement, 0, course.shares[0], pairs, 0)
+    expected = similarity_of(one, mined[0], lists, direction)
+    np.testing.assert_allclose(lists.similarity[which], expected[which], atol=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_without_a_memory_that_is_one_member(mined, direction):
+    made = courses(mined, direction)
+    ranker = ranker_of(made)
+    course = made.of(0, ranker, REFINE)
+    lists = course.train(1).lists
+    owner = lists.queries if direction == "i2t" else mined[0].image_of_caption[lists.queries]
+    which = np.repeat(np.isin(owner, course.shares[1]), lists.lengths)
+    alone = [similarity_of(ranker.refinement, mined[0], lists, direction, slice(m, m + 1)) for m in (0, 1)]
+    assert np.abs(alone[0] - alone[1]).max() > 0.01
+    np.testing.assert_allclose(lists.similarity, np.where(which, alone[1], alone[0]), atol=1e-5)
+
+
+def test_validation_lists_are_judged_by_all_members_as_lists_in_use_are(mined):
+    made = courses(mined)
+    ranker = ranker_of(made)
+    data = made.of(0, ranker, REFINE).validation
+    expected = similarity_of(ranker.refinement, mined[0], data.lists, "i2t")
+    np.testing.assert_allclose(data.lists.similarity, expected, atol=1e-5)
+    raw = made.validation.batch(np.arange(5))
+    with torch.no_grad():
+        used = ranker(raw.query, raw.candidates, raw.similarity, mask=raw.mask)
+    torch.testing.assert_close(used, 20.0 * data.batch(np.arange(5)).similarity, atol=1e-3, rtol=0)
+    np.testing.assert_allclose(
+        score_lists(ranker, made.validation.lists, mined[0], "i2t", CPU), 20.0 * expected, atol=1e-3
+    )
+
+
+def test_trials_of_one_seed_share_what_is_learned_once(mined, monkeypatch):
+    made = courses(mined)
+    one, other = ranker_of(made), ranker_of(made)
+    course = made.of(0, one, REFINE)
+    monkeypatch.setattr("xmrank.train.trial_data.learn", None)  # called again, it would fail
+    assert made.of(0, other, REFINE) is course
+    assert torch.equal(one.refinement.bank, other.refinement.bank)
+    assert other.refinement.bank.abs().sum() > 0
+
+
+def test_fixed_lists_are_what_was_mined(mined):
+    made = courses(mined, config=TrainConfig(ranker=CONFIG.ranker))
+    ranker = ranker_of(made, TrainConfig(ranker=CONFIG.ranker))
+    course = made.of(0, ranker, RefineConfig())
+    assert course.train(1) is course.train(2) is made.train
+    assert refined(ranker, made.validation) is made.validation
+    assert len(made) == len(made.train.lists)
+
+
+def test_lists_are_new_every_epoch_and_the_same_again_after_a_resume(mined):
+    made = courses(mined, config=replace(CONFIG, refine=RefineConfig()))
+    course, later = (made.of(0, ranker_of(made, TrainConfig()), RefineConfig()) for _ in range(2))
+    first, second = course.train(1).lists, course.train(2).lists
+    assert not np.array_equal(first.candidates, second.candidates)
+    assert np.array_equal(later.train(2).lists.candidates, second.candidates)
+
+
+def test_an_interrupted_training_on_fresh_lists_and_a_refinement_ends_in_the_same_weights(mined, tmp_path):
+    config = replace(CONFIG, epochs=3)
+    weights, history = train_toy(tmp_path / "undisturbed", config, courses=courses(mined, config=config))
+
+    def stop(epoch, seconds):
+        if epoch["epoch"] == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_toy(tmp_path / "resumed", config, on_epoch=stop, courses=courses(mined, config=config))
+    resumed, figures = train_toy(tmp_path / "resumed", config, courses=courses(mined, config=config))
+    assert_equal_weights(resumed, weights)
+    assert figures == history
+
+
+def test_a_stack_of_seeds_learns_from_the_lists_of_each(mined, tmp_path):
+    config = replace(CONFIG, batch_size=30, ranker=replace(CONFIG.ranker, dropout=0.2))
+    trials = [Trial("softmax", "i2t", seed) for seed in (0, 1)]
+    figures = []
+    for stacked in (False, True):
+        output = tmp_path / str(stacked)
+        assert run_toys(output, config, trials, stacked=stacked, courses=courses(mined, config=config)) == {}
+        figures.append([result(output / trial.name)[1]["epochs"] for trial in trials])
+    for alone, together in zip(*figures, strict=True):
+        for one, other in zip(alone, together, strict=True):
+            assert other == pytest.approx(one, abs=2e-3)
+    assert figures[0][0][0]["train_loss"] != pytest.approx(figures[0][1][0]["train_loss"], abs=2e-3)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_stage_trains_refined_rankers_that_work_on_raw_embeddings(mined, tmp_path, track_at):
+    track_at(tmp_path)
+    store, folder = mined
+    config = replace(CONFIG, embeddings=store.directory, lists=folder, output=tmp_path / "rankers")
+    train(config)
+    scored = {}
+    for loss in CONFIG.losses:
+        directory = tmp_path / "rankers/trials" / f"{loss}-i2t-seed0"
+        ranker, about = load_ranker(directory)
+        assert (about["parameters"]["refine_members"], about["parameters"]["refine_bank"]) == (2, 20)
+        history = json.loads((directory / "history.json").read_text())
+        lists = CandidateLists.read(lists_path(folder, "i2t", "validation"))
+        scored[loss] = score_lists(ranker, lists, store, "i2t", CPU)
+        _, labels, _, mask = lists.padded(np.arange(len(lists)))
+        found = list_metrics(scored[loss].reshape(mask.shape), labels, mask=mask)
+        best = next(e for e in history["epochs"] if e["epoch"] == history["best_epoch"])
+        for k in (1, 5, 10):
+            assert np.mean(found[f"hit@{k}"]) == pytest.approx(best[f"validation_hit@{k}"], abs=1e-6)
+    assert not np.allclose(scored["softmax"], scored["ranknet"])
+
+
+def test_a_refinement_of_fixed_lists_is_refused():
+    with pytest.raises(ConfigError, match="expected --draw random-hard or sub-gallery"):
+        TrainConfig(refine=REFINE)
+
+
+def test_lists_that_need_more_than_a_share_has_are_refused(mined, tmp_path):
+    store, folder = mined
+    config = replace(CONFIG, embeddings=store.directory, lists=folder, output=tmp_path / "rankers", directions=("t2i",))
+    with pytest.raises(ConfigError, match=r"--random-candidates 12, but a share .* has only 9 t2i items"):
+        train(replace(config, refine=replace(REFINE, members=11)))
+
+
+@pytest.mark.parametrize(("members", "bank", "expected"), [(3, 50, 50), (3, 90, 80), (0, 9, None)])
+def test_a_bank_is_no_larger_than_what_every_member_knows(mined, members, bank, expected):
+    made = courses(mined)
+    made = replace(made, images=made.images[:120])
+    assert refinement_sizes(made, RefineConfig(members=members, bank=bank)).get("refine_bank") == expected
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_a_memory_has_all_captions_of_the_training_images_or_as_many_as_allowed(mined, direction):
+    made, text = courses(mined, direction), {"i2t": "candidate", "t2i": "query"}[direction]
+    captions = int(np.isin(mined[0].image_of_caption, made.images).sum())
+    for limit, expected in ((10**6, captions), (7, 7)):
+        sizes = refinement_sizes(made, replace(REFINE, recall=0.3, memory=limit))
+        assert sizes == {
+            "refine_bank": 20,
+            "refine_memory_pairs": expected,
+            "refine_memory_images": len(made.images),
+            "refine_memory_text": text,
+        }

@@ -1,0 +1,95 @@
+"""The search over settings of baselines, point by point in this process."""
+
+import json
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from pipeline import mine_small
+
+from xmrank.baselines.registry import settings_of
+from xmrank.config import BaselinesConfig, TuneConfig
+from xmrank.runtime.errors import ConfigError
+from xmrank.tune import baseline_search as stage
+from xmrank.tune.stage import tune
+
+
+@pytest.fixture
+def searched(tiny_store, track_at, tmp_path, monkeypatch):
+    """Settings of a search over a small store; the fits that it makes are listed."""
+    track_at(tmp_path)
+    store = tiny_store(tmp_path / "store")
+    lists = mine_small(store.directory, tmp_path / "lists").output
+    fitted = []
+
+    def run_tasks(function, points, workers):
+        for point in points:
+            fitted.append((point.fit.method, point.settings))
+            yield function(point)
+
+    monkeypatch.setattr(stage, "run_tasks", run_tasks)
+
+    def config(space, baselines=("regularised_cca", "vsepp"), **changes):
+        own = BaselinesConfig(baselines=baselines, parameters=("vsepp.epochs=1", "vsepp.batch_size=20"))
+        places = {"embeddings": store.directory, "lists": lists, "output": tmp_path / "tuned"}
+        return TuneConfig(**places, target="baselines", space=space, baselines=own, **changes)
+
+    return config, fitted, tmp_path / "tuned" / "search"
+
+
+def test_a_grid_and_its_best_settings(searched, tmp_path):
+    config, fitted, folder = searched
+    settings = config(("regularised_cca.shrinkage=[0.0,0.9]", "dimensions=[2,8]", "vsepp.margin=[0.1]"))
+    manifest = tune(settings)
+    assert manifest.counts == {"points": 4 + 2, "failed": 0}
+    results = json.loads((folder / "results.json").read_text())
+    assert [result["name"] for result in results] == ["regularised_cca"] * 4 + ["vsepp"] * 2
+    assert results[1]["settings"] == {"shrinkage": 0.0, "dimensions": 8}
+    best = json.loads((folder / "best.json").read_text())
+    values = [result["value"] for result in results[:4]]
+    assert best["regularised_cca"]["value"] == max(values)
+    assert best["regularised_cca"]["settings"] == results[int(np.argmax(values))]["settings"]
+    taken = BaselinesConfig(best=folder / "best.json")
+    assert settings_of(taken, "vsepp", "vsepp").margin == 0.1
+    assert settings_of(taken, "vsepp", "vsepp-sndcg0.5").margin == 0.2  # nobody searched it
+    run = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["1"], "params.margin = '0.1'")[0]
+    assert "mlflow.parentRunId" in run.data.tags
+    assert run.data.metrics["validation_mean"] in [result["value"] for result in results[4:]]
+    before = len(fitted)
+    (folder / "manifest.json").unlink()
+    next((folder / "points").glob("vsepp-*")).unlink()
+    assert tune(settings).fingerprint == manifest.fingerprint
+    assert len(fitted) == before + 1  # only what was missing
+
+
+def test_random_points_are_drawn_by_the_seed(searched):
+    config, fitted, _ = searched
+    tune(config(("shrinkage=uniform(0.1,0.5)",), baselines=("regularised_cca",), search="random", samples=3))
+    drawn = [settings["shrinkage"] for _, settings in fitted]
+    assert len(set(drawn)) == 3
+    assert all(0.1 <= value <= 0.5 for value in drawn)
+
+
+@pytest.mark.parametrize(
+    ("space", "changes", "message"),
+    [
+        ((), {}, "--space: nothing to search"),
+        (("cca.depth=[1]",), {}, "--space cca.depth=[1]: expected NAME=[VALUE,...]"),
+        (("infonce.temperature=[1]",), {}, "--space infonce.temperature=[1]: expected"),  # not among the baselines
+        (("vsepp.margin=uniform(0,1)",), {}, "a grid needs values"),
+        (("vsepp.margin=[-1]",), {}, "vsepp.margin=-1: expected a number of at least 0"),
+        (("vsepp.margin=[0.1]",), {"search": "optuna"}, "baselines are searched by grid or random"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(searched, space, changes, message):
+    config, fitted, folder = searched
+    with pytest.raises(ConfigError) as refused:
+        tune(config(space, **changes))
+    assert message in str(refused.value)
+    assert not fitted and not folder.exists()
+
+
+def test_a_file_that_is_no_search_is_refused(tmp_path):
+    (tmp_path / "best.json").write_text("[1]")
+    with pytest.raises(ConfigError, match=r"--best .*: expected the best.json of jobs/tune.py"):
+        settings_of(BaselinesConfig(best=tmp_path / "best.json"), "vsepp", "vsepp")

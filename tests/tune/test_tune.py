@@ -1,0 +1,188 @@
+"""Searches on a tiny run: the best settings win by the validation lists, and nothing that is done is done again."""
+
+import contextlib
+import json
+from dataclasses import replace
+
+import pytest
+from mlflow.tracking import MlflowClient
+from pipeline import TRAINING, mine_small
+
+from xmrank.config import TuneConfig
+from xmrank.runtime.errors import DataError
+from xmrank.tune import ray as ray_stage
+from xmrank.tune.points import PointResult, SearchFolder, best_of
+from xmrank.tune.space import SearchPoint, candidates
+from xmrank.tune.stage import tune
+
+TRAIN = replace(TRAINING, losses=("listnet",), directions=("t2i",), seeds=(0, 1), epochs=2)
+SPACE = ("learning_rate=[0.02,1e-5]", "ranker.width=[4,8]")
+
+
+@pytest.fixture
+def config(tiny_store, tmp_path, track_at):
+    """A grid of four points."""
+    track_at(tmp_path)
+    store = tiny_store(tmp_path / "store")
+    lists = mine_small(store.directory, tmp_path / "lists")
+    places = {"embeddings": store.directory, "lists": lists.output, "output": tmp_path / "tuned"}
+    return TuneConfig(**places, space=SPACE, train=TRAIN, repeats=(0, 7), workers=2)
+
+
+@pytest.fixture
+def here(in_process, monkeypatch):
+    """Points are trained in this process, one after another."""
+
+    def run(work, candidate_of, space, samples, algorithm, progress, scratch):
+        for name in space["name"]["grid_search"]:
+            ray_stage.train_point({"name": name}, work, candidate_of)
+            progress.advance(1)
+
+    monkeypatch.setattr(ray_stage, "run", run)
+    monkeypatch.setattr(ray_stage.tune, "report", lambda metrics: None)
+
+
+def results(output):
+    return [PointResult(**row) for row in json.loads((output / "search" / "results.json").read_text())]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster", "in_process")
+def test_a_grid_is_searched_and_its_best_trained_with_all_seeds(config, tmp_path, capsys):
+    manifest = tune(config)
+    found = results(config.output)
+    assert [r.settings for r in found] == [c.point for c in candidates(config)]
+    best = json.loads((config.output / "search" / "best.json").read_text())
+    highest = max(r.value for r in found)
+    assert best == {"t2i": {"listnet": next(r.settings for r in found if r.value == highest)}}
+    assert {r.epochs for r in found} == {2} and not any(r.stopped or r.failure for r in found)
+    trials = config.output / "rankers" / "trials"
+    assert sorted(path.name for path in trials.iterdir()) == ["listnet-t2i-seed0", "listnet-t2i-seed7"]
+    about = json.loads((trials / "listnet-t2i-seed7" / "ranker.json").read_text())
+    assert about["parameters"]["width"] == best["t2i"]["listnet"]["ranker.width"]
+    # The search's training of seed 0 and its repetition are the same training.
+    history = json.loads((trials / "listnet-t2i-seed0" / "history.json").read_text())
+    assert max(epoch["validation_mean"] for epoch in history["epochs"]) == highest
+    runs = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_runs(["1"])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    parents = [run.data.tags.get("mlflow.parentRunId") for run in runs]
+    assert parents.count(None) == 1 and len(set(parents)) == 2 and len(runs) == 1 + 4 + 2
+    assert "best listnet t2i: " in capsys.readouterr().out
+    assert tune(config) == manifest
+
+
+@pytest.mark.usefixtures("here")
+def test_points_that_are_done_are_not_trained_again(config, tmp_path, monkeypatch):
+    undisturbed = tune(replace(config, output=tmp_path / "undisturbed"))
+    tune(config)
+    points = SearchFolder(config.output / "search" / "points", 0)
+    every = candidates(config)
+    (points.place(every[1]) / "result.json").unlink()
+    for path in points.trial(every[1]).directory(points.place(every[1])).iterdir():
+        path.unlink()
+    for folder in ("search", "rankers"):
+        (config.output / folder / "manifest.json").unlink()
+    before = {c.name: (points.place(c) / "result.json").stat().st_mtime_ns for c in every if c != every[1]}
+    assert tune(config).fingerprint == undisturbed.fingerprint
+    after = {c.name: (points.place(c) / "result.json").stat().st_mtime_ns for c in every if c != every[1]}
+    assert after == before
+    assert points.result(every[1]) is not None
+
+
+@pytest.mark.usefixtures("here")
+def test_a_point_that_diverges_is_left_out_and_told(config):
+    tune(replace(config, space=("learning_rate=[0.02,1e38]",)))
+    manifest = json.loads((config.output / "search" / "manifest.json").read_text())
+    assert manifest["counts"] == {"points": 2, "failed": 1, "stopped": 0}
+    assert "listnet-t2i-seed0: the loss" in manifest["left_out"][0]["reason"]
+    assert json.loads((config.output / "search" / "best.json").read_text())["t2i"]["listnet"] == {"learning_rate": 0.02}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster", "in_process")
+@pytest.mark.parametrize("changes", [{"search": "optuna"}, {"search": "optuna", "scheduler": "asha", "grace": 1}])
+def test_other_searches_train_their_samples(config, changes):
+    space = ("learning_rate=log(1e-5,0.05)", "ranker.width=[4,8]")
+    tune(replace(config, space=space, samples=4, repeats=(0,), train=replace(TRAIN, epochs=3), **changes))
+    found = results(config.output)
+    assert len(found) == 4
+    assert all(1e-5 <= r.settings["learning_rate"] <= 0.05 and r.settings["ranker.width"] in (4, 8) for r in found)
+    assert all(r.stopped == (r.epochs < 3) for r in found)
+    assert not list((config.output / "search" / "points").rglob("state.safetensors"))
+
+
+@pytest.mark.usefixtures("here")
+def test_a_search_that_is_interrupted_goes_on_within_its_point(config, tmp_path, monkeypatch):
+    undisturbed = tune(replace(config, output=tmp_path / "undisturbed"))
+    reported = []
+
+    def stop(metrics):
+        reported.append(metrics)
+        if len(reported) == 3:  # the first epoch of the second point
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ray_stage.tune, "report", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tune(config)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert "RUNNING" not in {run.info.status for run in client.search_runs(["1"])}
+    done = {p: p.stat().st_mtime_ns for p in (config.output / "search" / "points").glob("*/result.json")}
+    assert len(done) == 1
+    monkeypatch.setattr(ray_stage.tune, "report", reported.append)
+    assert tune(config).fingerprint == undisturbed.fingerprint
+    assert len(reported) == 3 + 1 + 2 * 2  # the second epoch of the second point, and the two points after it
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert {run.info.status for run in client.search_runs(["1"])} == {"FINISHED"}
+
+
+@pytest.mark.usefixtures("here")
+def test_a_point_that_was_not_trained_to_its_end_has_no_result(config, tmp_path, monkeypatch):
+    undisturbed = tune(replace(config, output=tmp_path / "undisturbed"))
+    whole, reported = ray_stage.run, []
+
+    def stop(metrics):
+        reported.append(metrics)
+        if len(reported) == 3:
+            raise KeyboardInterrupt
+
+    def ends_early(*arguments):  # as Ray's own handler of an interrupt does
+        with contextlib.suppress(KeyboardInterrupt):
+            whole(*arguments)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(ray_stage.tune, "report", stop)
+        interrupted.setattr(ray_stage, "run", ends_early)
+        with pytest.raises(DataError, match="no finished training of listnet-t2i-"):
+            tune(config)
+    assert len(list((config.output / "search" / "points").glob("*/result.json"))) == 1
+    assert tune(config).fingerprint == undisturbed.fingerprint
+
+
+def result(value, place, **changes):
+    return PointResult("listnet", "i2t", {"place": place}, value, **changes)
+
+
+def test_the_best_is_the_earliest_of_the_highest():
+    found = [result(0.1, 0), result(None, 1, failure="no"), result(0.3, 2), result(0.3, 3)]
+    assert best_of(found) == {"i2t": {"listnet": {"place": 2}}}
+    assert best_of([result(None, 0, failure="no"), result(0.0, 1)]) == {"i2t": {"listnet": {"place": 1}}}
+
+
+def test_a_loss_all_of_whose_points_failed_is_told():
+    with pytest.raises(DataError, match="listnet i2t: every point failed, the first with: diverged"):
+        best_of([result(None, 0, failure="diverged")])
+
+
+def test_points_share_the_accelerators(monkeypatch):
+    monkeypatch.setattr(ray_stage.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    assert ray_stage.shares(0) == (2, {"cpu": 1.0, "gpu": 1.0})
+    assert ray_stage.shares(6) == (6, {"cpu": 1.0, "gpu": 0.3333})
+    monkeypatch.setattr(ray_stage.ray, "cluster_resources", lambda: {"CPU": 2.0})
+    assert ray_stage.shares(0) == (2, {"cpu": 1.0})
+    assert ray_stage.shares(4) == (4, {"cpu": 0.5})
+
+
+def test_a_training_that_left_nothing_is_no_result(tmp_path):
+    with pytest.raises(DataError, match="no finished training"):
+        SearchFolder(tmp_path, 0).write(SearchPoint("listnet", "i2t", {}))

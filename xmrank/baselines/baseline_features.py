@@ -1,0 +1,167 @@
+"""The features that baselines are fitted on and project: the store's embeddings, or arrays of their own beside it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from xmrank.baselines.feature_pairs import FeaturePairs
+from xmrank.baselines.towers import ProjectionTowers
+from xmrank.config import DIRECTIONS, BaselinesConfig, Direction
+from xmrank.embed.importing import rows_beside
+from xmrank.embed.store import EmbeddingStore, normalised
+from xmrank.metrics import list_metrics, mean_over_queries
+from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.mine.pool import captions_of
+from xmrank.mine.stage import lists_path
+from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.files import sha256_file
+from xmrank.runtime.paths import resolve
+
+VALIDATION_METRICS = ("hit@1", "hit@5", "hit@10")
+
+
+@dataclass(frozen=True)
+class BaselineFeatures:
+    """Rows of both sides, in the store's order.
+
+    Attributes:
+        image: [images, d1], any floating dtype, memory-mapped.
+        text: [captions, d2], likewise.
+        relevance: text embeddings of the captions for S-NDCG, [captions, d], likewise.
+    """
+
+    image: np.ndarray
+    text: np.ndarray
+    relevance: np.ndarray
+
+    @classmethod
+    def open(cls, config: BaselinesConfig, store: EmbeddingStore) -> "BaselineFeatures":
+        """The arrays that the configuration names, or the store's.
+
+        Raises:
+            DataError: a file that is not there, no such array, or of other rows than the store has.
+        """
+        arrays = {"image": store.image, "text": store.text, "relevance": store.text}
+        for (side, path), rows in zip(sources(config).items(), (len(store.image), *2 * [len(store.text)]), strict=True):
+            if path is not None:
+                arrays[side] = rows_beside(resolve(path), f"--{FLAGS[side]}", rows)
+        return cls(**arrays)
+
+
+FLAGS = {"image": "image-features", "text": "text-features", "relevance": "relevance-texts"}
+
+
+def sources(config: BaselinesConfig) -> dict[str, Path | None]:
+    """The files of each of ``Features``, as configured."""
+    return {"image": config.image_features, "text": config.text_features, "relevance": config.relevance_texts}
+
+
+def fingerprints(config: BaselinesConfig) -> dict[str, str]:
+    """The content of every file that is configured."""
+    found = {FLAGS[side].replace("-", "_"): path for side, path in sources(config).items()}
+    return {name: sha256_file(resolve(path)) for name, path in found.items() if path is not None}
+
+
+def roles(lists: Path) -> dict[str, np.ndarray]:
+    """The image rows of each role, int64, ascending."""
+    content = json.loads((lists / "splits.json").read_text())
+    return {role: np.array(entry["images"], np.int64) for role, entry in content.items()}
+
+
+def fitted_images(config: BaselinesConfig, store: EmbeddingStore) -> np.ndarray:
+    """The image rows to fit on, ascending: never one that selects or is reported.
+
+    Raises:
+        ConfigError: a split that the store does not have, or no image left.
+    """
+    parts = roles(resolve(config.lists))
+    if not config.fit_splits:
+        return parts["train"]
+    for split in config.fit_splits:
+        if split not in store.splits():
+            raise ConfigError(f"--fit-splits {split}: the store has no such split; it has: {', '.join(store.splits())}")
+    rows = np.unique(np.concatenate([store.image_rows(split) for split in config.fit_splits]))
+    rows = rows[~np.isin(rows, np.concatenate([parts["validation"], parts["test"]]))]
+    if not len(rows):
+        raise ConfigError(f"--fit-splits {' '.join(config.fit_splits)}: all their images select or are reported")
+    return rows
+
+
+def pairs_of(features: BaselineFeatures, store: EmbeddingStore, images: np.ndarray) -> FeaturePairs:
+    """The images and their captions as pairs to fit on; images without captions are left out."""
+    captions, owner = captions_of(store, images)
+    kept, owner = np.unique(owner, return_inverse=True)
+    return FeaturePairs(
+        np.asarray(features.image[images[kept]], np.float32),
+        np.asarray(features.text[captions], np.float32),
+        owner.reshape(-1).astype(np.int64),
+        normalised(features.relevance[captions], np.dtype(np.float32)),
+    )
+
+
+@dataclass(frozen=True)
+class ValidationLists:
+    """The lists that choose the best epoch, with the features of what is in them."""
+
+    features: BaselineFeatures
+    lists: dict[Direction, CandidateLists]
+    images: np.ndarray
+    captions: np.ndarray
+
+    @classmethod
+    def of(cls, config: BaselinesConfig, features: BaselineFeatures) -> "ValidationLists":
+        """The lists of the role validation, both directions."""
+        lists = {d: CandidateLists.read(lists_path(resolve(config.lists), d, "validation")) for d in DIRECTIONS}
+        images = np.unique(np.concatenate([lists["i2t"].queries, lists["t2i"].candidates]))
+        captions = np.unique(np.concatenate([lists["t2i"].queries, lists["i2t"].candidates]))
+        return cls(features, lists, images, captions)
+
+    def figures(self, towers: ProjectionTowers) -> dict[str, float]:
+        """hit@1, hit@5 and hit@10 of each direction, and the mean of all of them: validation_mean."""
+        image = towers.project("image", self.features.image[self.images])
+        text = towers.project("text", self.features.text[self.captions])
+        found: dict[str, float] = {}
+        for direction, lists in self.lists.items():
+            asking, items = np.repeat(lists.queries, lists.lengths), lists.candidates
+            rows, columns = (asking, items) if direction == "i2t" else (items, asking)
+            scores = products(image[np.searchsorted(self.images, rows)], text[np.searchsorted(self.captions, columns)])
+            found |= {f"validation_{direction}_{name}": value for name, value in hits(lists, scores).items()}
+        return {**found, "validation_mean": float(np.mean([*found.values()]))}
+
+
+def hits(lists: CandidateLists, scores: np.ndarray) -> dict[str, float]:
+    """The mean of each validation metric over lists whose items have these scores, flat."""
+    _, labels, _, mask = lists.padded(np.arange(len(lists)))
+    matrix = np.zeros(mask.shape, np.float32)
+    matrix[mask] = scores
+    metrics = list_metrics(matrix, labels, mask=mask)
+    return {name: mean_over_queries(metrics[name]).mean for name in VALIDATION_METRICS}
+
+
+def products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Row by row, the dot product in float64, rounded to float32, [rows]: as galleries are searched."""
+    return np.einsum("nd,nd->n", first, second, dtype=np.float64).astype(np.float32)
+
+
+def projected(
+    towers: ProjectionTowers, features: BaselineFeatures, store: EmbeddingStore, images: np.ndarray
+) -> EmbeddingStore:
+    """The store with the towers' projections in place of its embeddings, for some images and their captions."""
+    captions, _ = captions_of(store, images)
+    image, text = towers.project("image", features.image[images]), towers.project("text", features.text[captions])
+    return EmbeddingStore(
+        **{
+            **vars(store),
+            "image": _spread(image, images, len(store.image)),
+            "text": _spread(text, captions, len(store.text)),
+        }
+    )
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """The values at their rows of an array of zeros, [count, d]; rows that nobody asks for take no memory."""
+    array = np.zeros((count, values.shape[1]), np.float32)
+    array[rows] = values
+    return array

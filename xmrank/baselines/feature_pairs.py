@@ -1,0 +1,72 @@
+"""The pairs that a baseline is fitted on: features of images, of their captions, and which belong together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xmrank.baselines.objectives import caption_relevance
+
+ORDER_STREAM = 0xBA5E
+"""Separates the order of the pairs from other draws under the same seed."""
+
+
+@dataclass(frozen=True)
+class FeaturePairs:
+    """Images and captions to fit on.
+
+    Attributes:
+        image: features, float32 [images, d1].
+        text: features, float32 [captions, d2].
+        owner: each caption's place among the images, int64 [captions].
+        relevance: unit-length text embeddings of the captions for S-NDCG, [captions, d]; may be a memory map.
+    """
+
+    image: np.ndarray
+    text: np.ndarray
+    owner: np.ndarray
+    relevance: np.ndarray
+
+    def batches(self, size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Every caption once, with its image; in a batch, no two captions are of one image.
+
+        An epoch is as many rounds as an image has captions at most; each round gives every image one of those that it
+        has left. Batches of a round are equal, up to one pair, and hold ``size`` pairs at least where the round does.
+
+        Yields:
+            places of the images and of the captions, int64 [pairs] each.
+        """
+        generator = np.random.default_rng([seed, ORDER_STREAM, epoch])
+        drawn = generator.permutation(len(self.owner))
+        drawn = drawn[np.argsort(self.owner[drawn], kind="stable")]
+        owner = self.owner[drawn]
+        turn = np.arange(len(owner)) - np.searchsorted(owner, owner)  # the how-manyth of its image's captions
+        for number in range(int(turn.max(initial=-1)) + 1):
+            captions = generator.permutation(drawn[turn == number])
+            for part in np.array_split(captions, max(1, len(captions) // size)):
+                yield self.owner[part], part
+
+    def own_captions(self) -> np.ndarray:
+        """Each image's captions, int64 [images, most]; −1 behind the last."""
+        order = np.argsort(self.owner, kind="stable")
+        owner = self.owner[order]
+        turn = np.arange(len(owner)) - np.searchsorted(owner, owner)
+        table = np.full((len(self.image), int(turn.max(initial=0)) + 1), -1, np.int64)
+        table[owner, turn] = order
+        return table
+
+    def relevance_of(self, images: np.ndarray, captions: np.ndarray, table: np.ndarray) -> Tensor:
+        """How relevant each caption of a batch is to each of its images, float32 [pairs, pairs]; 1 on matched pairs.
+
+        Args:
+            images, captions: places of a batch.
+            table: of ``own_captions``.
+        """
+        own = table[images]
+        embeddings, asked = (
+            torch.from_numpy(self.relevance[at].astype(np.float32)) for at in (own.reshape(-1), captions)
+        )
+        found = caption_relevance(embeddings.view(*own.shape, -1), torch.from_numpy(own >= 0), asked)
+        return torch.where(torch.from_numpy(self.owner[captions] == images[:, None]), 1.0, found.clamp(0, 1))

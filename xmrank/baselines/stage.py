@@ -1,0 +1,194 @@
+"""The stage of the baselines: fit them, and rank the same lists and galleries with them as with everything else."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from xmrank import tracking
+from xmrank.baselines.baseline_features import BaselineFeatures, fingerprints, fitted_images
+from xmrank.baselines.fitting import FittingJob, directory_of
+from xmrank.baselines.ray import fit_on_cluster
+from xmrank.baselines.registry import BaselineFit, all_fits, check_baselines, settings_of
+from xmrank.config import DIRECTIONS, BaselinesConfig, semantic
+from xmrank.embed.store import EmbeddingStore
+from xmrank.evaluate.logged import name_of
+from xmrank.evaluate.stage import TIE_RULE, TREC, joined
+from xmrank.mine.stage import STAGE as MINE
+from xmrank.protocols.galleries import check_galleries
+from xmrank.protocols.methods import PARTS, EvaluationTask, evaluate_one, reported_images, reported_split
+from xmrank.protocols.query_tables import METRICS_SCHEMA, RANKINGS_SCHEMA, join_tables
+from xmrank.runtime.cluster import run_tasks
+from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import write_json
+from xmrank.runtime.paths import home, resolve
+from xmrank.runtime.progress import Progress
+from xmrank.train.stage import TRACKING, connect_tracking
+
+STAGE = "baselines"
+SHOWN = ("hit@1", "hit@5", "hit@10")
+
+
+def baselines(config: BaselinesConfig) -> Manifest:
+    """Fit all baselines and evaluate them; fits and evaluations that an interrupted run finished are kept.
+
+    Raises:
+        ConfigError: an unknown baseline, setting or split.
+        DataError: inputs that are not finished or do not belong together, features of other rows than the store's.
+    """
+    store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_manifest(resolve(config.lists), MINE)
+    check(config, store, lists)
+    output = resolve(config.output)
+    stage = StageDirectory.open(
+        output,
+        STAGE,
+        config=semantic_with(config),
+        inputs={"embeddings": store.fingerprint, "lists": lists.fingerprint, **fingerprints(config)},
+        overwrite=config.overwrite,
+    )
+    manifest = stage.done or run(stage, with_absolute_paths(config), store, lists)
+    print_means(json.loads((output / "summary.json").read_text())["rows"])
+    print(f"baselines: {manifest.counts['fits']} fits in {output}")
+    return manifest
+
+
+def semantic_with(config: BaselinesConfig) -> dict[str, Any]:
+    """The semantic configuration; what a search found counts by its content."""
+    return semantic(config) | ({"best": json.loads(resolve(config.best).read_text())} if config.best else {})
+
+
+def check(config: BaselinesConfig, store: EmbeddingStore, lists: Manifest) -> None:
+    """Refuse what cannot work before anything is started."""
+    check_baselines(config)
+    if lists.inputs["embeddings"] != store.fingerprint:
+        raise DataError(f"{resolve(config.lists)}: these lists were mined from other embeddings than {store.directory}")
+    folder = resolve(config.lists)
+    check_galleries(config.galleries, len(reported_images(folder)), reported_split(folder))
+    fitted_images(config, store)
+    BaselineFeatures.open(config, store)
+
+
+def with_absolute_paths(config: BaselinesConfig) -> BaselinesConfig:
+    """The configuration as workers elsewhere can read it."""
+    paths: dict[str, Any] = {name: resolve(path) for name, path in vars(config).items() if isinstance(path, Path)}
+    return dataclasses.replace(config, **paths)
+
+
+def run(stage: StageDirectory, config: BaselinesConfig, store: EmbeddingStore, lists: Manifest) -> Manifest:
+    """Fit and evaluate what is missing, and finish the stage."""
+    fits, output = all_fits(config), stage.directory
+    runs = BaselineRuns(stage, config, store, lists)
+    finished = False
+    try:
+        ids = {fit.name: runs.of(fit) for fit in fits}
+        work = FittingJob(config, output, fits, stage.work / "failures", runs.uri, ids)
+        with Progress("baselines (fits)", len(fits), len(fits) - len(work.pending())) as progress:
+            left = len(work.pending())
+            fit_on_cluster(work, stage.work / "ray")
+            progress.advance(left)
+        rows = evaluate_all(stage, config, fits)
+        runs.log(rows)
+        finished = True
+    finally:
+        runs.end(failed=not finished)
+    described = {"split": reported_split(config.lists), "galleries": config.galleries}
+    write_json(output / "summary.json", {"rows": rows, **described})
+    counts = {
+        "fits": len(fits),
+        "methods": len({fit.method for fit in fits}),
+        "images": len(fitted_images(config, store)),
+    }
+    return stage.finish(counts=counts, settings={"tie_rule": TIE_RULE, "threads": 1})
+
+
+def evaluate_all(stage: StageDirectory, config: BaselinesConfig, fits: list[BaselineFit]) -> list[dict[str, Any]]:
+    """Evaluate the fits that are not evaluated, and join the tables; returns the summary's rows."""
+    tasks = [task_of(stage, config, fit, direction) for fit in fits for direction in DIRECTIONS]
+    left = [task for task in tasks if not all(task.part(kind).exists() for kind in PARTS)]
+    with Progress("evaluate (methods)", len(tasks), len(tasks) - len(left)) as progress:
+        for _ in run_tasks(evaluate_one, left) if left else ():
+            progress.advance()
+    join_tables(stage.directory / "metrics.parquet", [t.part("metrics") for t in tasks], METRICS_SCHEMA)
+    join_tables(stage.directory / "rankings.parquet", [t.part("rankings") for t in tasks], RANKINGS_SCHEMA)
+    return joined(tasks, "summary")
+
+
+def task_of(stage: StageDirectory, config: BaselinesConfig, fit: BaselineFit, direction: Any) -> EvaluationTask:
+    """The evaluation of one fit in one direction."""
+    return EvaluationTask(
+        f"{fit.name}-{direction}",
+        direction,
+        embeddings=config.embeddings,
+        lists=config.lists,
+        ranker=None,
+        work=stage.work,
+        top_n=(config.top_n,),
+        galleries=config.galleries,
+        trec=config.trec,
+        trec_folder=stage.directory / TREC,
+        baseline=directory_of(stage.directory, fit),
+        features=config,
+    )
+
+
+class BaselineRuns:
+    """The MLflow runs of the stage, a child a fit; their ids are kept beside its output, so that a rerun continues."""
+
+    def __init__(self, stage: StageDirectory, config: BaselinesConfig, store: EmbeddingStore, lists: Manifest) -> None:
+        self.config, self.path, self.uri = config, stage.directory / TRACKING, connect_tracking()
+        self.known: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.inputs = stage.inputs
+        self.tags = {"stage": STAGE, "encoder": str(store.encoder["name"]), "candidates": lists.fingerprint}
+        self.tags |= {"dataset": str(store.manifest.settings.get("dataset", "imported"))} | tracking.origin_tags()
+        self.parent = self._begin("parent", f"{STAGE} {stage.directory.parent.name}", semantic(config), {})
+
+    def of(self, fit: BaselineFit) -> str:
+        """The run of a fit."""
+        params = {
+            **vars(fit),
+            **vars(settings_of(self.config, fit.baseline, fit.method)),
+            "fit_splits": self.config.fit_splits,
+        }
+        return self._begin(fit.name, fit.name, params, {"loss": fit.method})
+
+    def log(self, rows: list[dict[str, Any]]) -> None:
+        """Log every fit's means."""
+        metrics: dict[str, dict[str, float]] = {}
+        for row in rows:
+            name = row["method"] + (f"-seed{row['seed']}" if row["seed"] >= 0 else "")
+            if row["mean"] is not None:
+                metrics.setdefault(self.known[name], {})[name_of(row)] = row["mean"]
+        for run_id, values in metrics.items():
+            tracking.log_metrics(self.uri, run_id, values)
+
+    def end(self, *, failed: bool) -> None:
+        """End all runs."""
+        for run_id in self.known.values():
+            tracking.end(self.uri, run_id, failed=failed)
+
+    def _begin(self, key: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> str:
+        self.known[key] = tracking.begin(
+            self.uri,
+            home(),
+            name,
+            parent=None if key == "parent" else self.parent,
+            resume=self.known.get(key),
+            tags={**self.tags, **tags},
+            params=params,
+            inputs=self.inputs,
+        )
+        write_json(self.path, self.known)
+        return self.known[key]
+
+
+def print_means(rows: list[dict[str, Any]]) -> None:
+    """A line for each method, direction and protocol: hit@1, hit@5 and hit@10 in percent, means over seeds."""
+    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for row in rows:
+        key = row["protocol"], row["direction"], row["method"]
+        if row["metric"] in SHOWN and row["mean"] is not None:
+            found.setdefault(key, {}).setdefault(row["metric"], []).append(100 * row["mean"])
+    for (protocol, direction, method), metrics in sorted(found.items()):
+        figures = " / ".join(f"{sum(v) / len(v):.1f}" for v in (metrics[name] for name in SHOWN))
+        print(f"{protocol} {direction} {method}: hit@1/5/10 {figures} %")

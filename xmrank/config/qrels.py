@@ -1,0 +1,37 @@
+"""Configuration of the qrels evaluation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from xmrank.config.common import RUN
+from xmrank.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class QrelsConfig:
+    """Measure the rankings of an evaluation by more judgements than one caption's own image."""
+
+    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"embeddings", "results", "qrels", "output", "overwrite"})
+    embeddings: Path = RUN / "embeddings"
+    """Embedding store that was ranked."""
+    results: Path = RUN / "evaluation"
+    """Directory of evaluate.py or baselines.py; its rankings of galleries are judged."""
+    qrels: Path | None = None
+    """Judgements as a TREC qrels file (query 0 item grade), as of ECCV Caption or CxC: gives hit@k, recall@k, MRR,
+    NDCG@10 by the grades, mAP@R and R-precision."""
+    least_grade: float = 1.0
+    """Judgements of at least this grade are positives; lower ones count for nothing."""
+    plausible: bool = False
+    """Also PMRP: an item is a plausible match when its image's class labels differ from those of the query's in at
+    most 0, 1 or 2 classes."""
+    output: Path = RUN / "qrels"
+    """Directory of the per-query results."""
+    overwrite: bool = False
+    """Empty the output directory first."""
+
+    def __post_init__(self) -> None:
+        if self.qrels is None and not self.plausible:
+            raise ConfigError("--qrels: expected a file of judgements, or --plausible, or both")
+        if self.least_grade <= 0:
+            raise ConfigError(f"--least-grade {self.least_grade:g}: expected more than 0")

@@ -1,0 +1,57 @@
+"""Configuration of the encoder's training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from xmrank.config.common import at_least
+from xmrank.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainEncoderConfig:
+    """Train xmrank-tiny, or another of open_clip's models from scratch, on generated scenes of a seed of their own."""
+
+    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"output", "workers", "overwrite"})
+    output: Path = Path("runs/encoder")
+    """Directory of the trained weights."""
+    model: str = "xmrank-tiny"
+    """The model's configuration: xmrank-tiny or a name that open_clip knows."""
+    images: int = 24000
+    """Scenes to train on, five captions each."""
+    held_out: int = 400
+    """Other scenes of the same seed, on which hit@1 is measured after every epoch."""
+    data_seed: int = 1000003
+    """Seed of these scenes; never that of a data set that the encoder will be measured on."""
+    seed: int = 0
+    """Seed of the initial weights, the data order and the augmentation."""
+    epochs: int = 5
+    """Passes over the scenes; an image meets all its captions in each."""
+    batch_size: int = 128
+    """Images of a step, over all workers; the captions of the others are negatives."""
+    learning_rate: float = 1e-3
+    """Highest step size of AdamW."""
+    warmup: float = 0.05
+    """Share of the steps in which the step size rises; it falls as a cosine afterwards."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of the matrices."""
+    shift: int = 3
+    """Augmentation: a step's images move by up to this many pixels. Never mirrored: captions say left and right."""
+    autocast: bool = True
+    """Compute the image side in bfloat16."""
+    workers: int = 0
+    """Training processes; 0: one a GPU, or one a core. An interrupted run is resumed with the same number."""
+    overwrite: bool = False
+    """Empty the output directory first."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "held_out", "epochs", "batch_size"):
+            at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
+        for name in ("shift", "workers", "weight_decay"):
+            at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
+        if self.batch_size > self.images:
+            raise ConfigError(f"--batch-size {self.batch_size} exceeds --images {self.images}")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"--learning-rate {self.learning_rate}: expected more than 0")
+        if not 0 <= self.warmup <= 1:
+            raise ConfigError(f"--warmup {self.warmup}: expected a share between 0 and 1")

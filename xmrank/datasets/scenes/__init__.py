@@ -1,0 +1,1 @@
+"""Generated scenes: pictures, captions that describe them, and labels."""

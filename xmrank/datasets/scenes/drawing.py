@@ -1,0 +1,148 @@
+"""Drawing a scene: handwritten digits of scikit-learn and polygons, textured, on a patterned background."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from xmrank.datasets.scenes.layout import (
+    BACKGROUNDS,
+    COLOURS,
+    GRID,
+    LABEL_NAMES,
+    Colour,
+    Scene,
+    SceneObject,
+    random_numbers,
+)
+
+CELL = 32
+IMAGE_SIZE = GRID * CELL
+_SUPERSAMPLING = 4
+_Points = list[tuple[float, float]]
+_Mask = NDArray[np.bool_]
+
+
+def draw_scene(scene: Scene) -> Image.Image:
+    """The scene as an RGB image of 96 × 96 pixels; the same scene always gives the same pixels."""
+    image = _draw_background(scene)
+    for thing in scene.things:
+        stencil = _digit(thing) if thing.is_digit else _shape(LABEL_NAMES[thing.label], thing.diameter)
+        stencil = stencil.rotate(thing.angle, Image.Resampling.BILINEAR)
+        corner = (
+            thing.column * CELL + (CELL - thing.diameter) // 2 + thing.shift[0],
+            thing.row * CELL + (CELL - thing.diameter) // 2 + thing.shift[1],
+        )
+        image.paste(_fill(COLOURS[thing.colour], thing.texture, thing.diameter), corner, stencil)
+    return image
+
+
+def write_scene(scene: Scene, file: Path | BinaryIO) -> None:
+    """Write the scene as the data set's JPEG files hold it."""
+    draw_scene(scene).save(file, "JPEG", quality=90)
+
+
+def _draw_background(scene: Scene) -> Image.Image:
+    rng = random_numbers(f"{scene.key}/background")
+    y, x = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE]
+    strength, period = rng.uniform(16, 28), rng.randint(8, 20)
+    if scene.pattern == "shaded":
+        angle = rng.uniform(0, 2 * math.pi)
+        relief = ((x / IMAGE_SIZE - 0.5) * math.cos(angle) + (y / IMAGE_SIZE - 0.5) * math.sin(angle)) * 2
+    elif scene.pattern == "banded":
+        relief = np.where((x + y * rng.choice((-1, 0, 1))) // period % 2, 0.5, -0.5)
+    elif scene.pattern == "tiled":
+        relief = np.where((x // period + y // period) % 2, 0.5, -0.5)
+    elif scene.pattern == "grainy":
+        grain = np.frombuffer(rng.randbytes(IMAGE_SIZE * IMAGE_SIZE), np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE)
+        relief = grain / 127.5 - 1
+    else:
+        relief = np.zeros((IMAGE_SIZE, IMAGE_SIZE))
+    pixels = np.array(BACKGROUNDS[scene.background]) + (relief * strength)[:, :, None]
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@cache
+def _fill(colour: Colour, texture: str, diameter: int) -> Image.Image:
+    """A square of the colour, with the texture in a darker tone of it: the colour's name stays true."""
+    dark = np.array([round(channel * 0.55) for channel in colour])
+    pixels = np.where(_texture(texture, diameter)[:, :, None], dark, np.array(colour))
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def _texture(name: str, diameter: int) -> _Mask:
+    y, x = np.mgrid[0:diameter, 0:diameter]
+    period = max(6, diameter // 4)
+    half = period // 2
+    if name == "striped":
+        return np.asarray((x + y) % period < half)
+    if name == "checkered":
+        return np.asarray((x // half + y // half) % 2 == 1)
+    if name == "dotted":
+        return np.asarray((x % period - half) ** 2 + (y % period - half) ** 2 < half**2 * 0.6)
+    return np.zeros((diameter, diameter), bool)
+
+
+def _digit(thing: SceneObject) -> Image.Image:
+    glyphs = _glyphs()[thing.label]
+    glyph = glyphs[int(thing.glyph * len(glyphs))]
+    return Image.fromarray(glyph).resize((thing.diameter, thing.diameter), Image.Resampling.BICUBIC)
+
+
+@cache
+def _glyphs() -> tuple[NDArray[np.uint8], ...]:
+    """Per digit, its handwritten examples: uint8 [examples, 8, 8]."""
+    from sklearn.datasets import load_digits  # takes a second to import, and only drawing needs it
+
+    digits = load_digits()
+    ink = (digits.images * 255 / 16).astype(np.uint8)
+    return tuple(ink[digits.target == digit] for digit in range(10))
+
+
+@cache
+def _shape(name: str, diameter: int) -> Image.Image:
+    """The shape's stencil, uint8 [diameter, diameter], drawn larger and averaged down for smooth edges."""
+    side = diameter * _SUPERSAMPLING
+    stencil = Image.new("L", (side, side))
+    draw = ImageDraw.Draw(stencil)
+    if name in _POLYGONS:
+        draw.polygon([(x * side, y * side) for x, y in _POLYGONS[name]()], fill=255)
+    else:
+        draw.ellipse((0.02 * side, 0.02 * side, 0.98 * side, 0.98 * side), fill=255)
+    if name == "ring":
+        draw.ellipse((0.26 * side, 0.26 * side, 0.74 * side, 0.74 * side), fill=0)
+    elif name == "crescent":
+        draw.ellipse((0.32 * side, -0.04 * side, 1.14 * side, 0.78 * side), fill=0)
+    return stencil.reduce(_SUPERSAMPLING)
+
+
+def _star() -> _Points:
+    radii = (0.5, 0.2)
+    turns = [math.pi * (tip / 5 - 0.5) for tip in range(10)]
+    return [(0.5 + radii[i % 2] * math.cos(t), 0.52 + radii[i % 2] * math.sin(t)) for i, t in enumerate(turns)]
+
+
+def _heart() -> _Points:
+    turns = [math.pi * step / 30 for step in range(60)]
+    across = [16 * math.sin(t) ** 3 for t in turns]
+    up = [13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t) for t in turns]
+    return [(0.5 + x / 34, 0.46 - y / 34) for x, y in zip(across, up, strict=True)]
+
+
+_POLYGONS: dict[str, Callable[[], _Points]] = {
+    "square": lambda: [(0.08, 0.08), (0.92, 0.08), (0.92, 0.92), (0.08, 0.92)],
+    "triangle": lambda: [(0.5, 0.04), (0.98, 0.94), (0.02, 0.94)],
+    "diamond": lambda: [(0.5, 0.0), (0.86, 0.5), (0.5, 1.0), (0.14, 0.5)],
+    "cross": lambda: [
+        (0.35, 0.04), (0.65, 0.04), (0.65, 0.35), (0.96, 0.35), (0.96, 0.65), (0.65, 0.65),
+        (0.65, 0.96), (0.35, 0.96), (0.35, 0.65), (0.04, 0.65), (0.04, 0.35), (0.35, 0.35),
+    ],
+    "arrow": lambda: [(0.02, 0.36), (0.5, 0.36), (0.5, 0.1), (0.98, 0.5), (0.5, 0.9), (0.5, 0.64), (0.02, 0.64)],
+    "star": _star,
+    "heart": _heart,
+}  # fmt: skip

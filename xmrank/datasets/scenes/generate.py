@@ -1,0 +1,157 @@
+"""The generated data set `scenes`: pictures of handwritten digits and drawn shapes, five captions each, labels.
+
+Nothing is downloaded. Image i of a split depends on (seed, split, i) alone, so it is the same whatever the sizes of the
+splits, the number of workers, or the order of work.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xmrank.datasets.dataset import CAPTIONS, IMAGES
+from xmrank.datasets.scenes.drawing import IMAGE_SIZE, draw_scene, write_scene
+from xmrank.datasets.scenes.layout import LABEL_NAMES, Scene, SceneObject, compose_scene
+from xmrank.datasets.scenes.scene_captions import Caption, Claim, Mention, describe
+from xmrank.runtime.errors import ConfigError
+
+__all__ = [
+    "IMAGE_SIZE", "LABEL_NAMES", "Caption", "Claim", "Mention", "Scene", "SceneObject",
+    "compose_scene", "describe", "draw_scene", "generate", "scene_tables", "write_scene",
+]  # fmt: skip
+
+VERSION = 1
+"""Raised whenever the same seed gives different pictures or captions."""
+
+_CHUNK = 250
+_Chunk = tuple[str, list[int]]
+
+
+def generate(
+    root: Path,
+    *,
+    train: int = 2000,
+    val: int = 400,
+    test: int = 400,
+    seed: int = 0,
+    workers: int = 1,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[pa.Table, pa.Table]:
+    """Write the data set: images/{split}/{number}.jpg, images.parquet, captions.parquet, scenes.json.
+
+    Files appear whole or not at all, and images that are there are kept: after an interruption the same call
+    finishes the work, and ends in the same bytes as one that was never interrupted.
+
+    Args:
+        root: the folder, made if need be; locations in the images table are relative to it.
+        train, val, test: images of each split, at least 0; together at least 1.
+        seed: of all that is random.
+        workers: processes that draw; 1 draws in this one.
+        progress: called with the number of images that are there, then with that of the images just done, every 250.
+
+    Returns:
+        The images and captions tables, as ``scene_tables`` does.
+
+    Raises:
+        ConfigError: a size or number of workers out of range, or a root that holds scenes of another seed or version.
+    """
+    sizes = {"train": train, "val": val, "test": test}
+    if min(sizes.values()) < 0 or sum(sizes.values()) == 0 or workers < 1:
+        raise ConfigError(f"scenes: sizes must be at least 0 and not all 0, workers at least 1: got {sizes}, {workers}")
+    _claim_folder(root, seed)
+    missing = list(_missing(root, sizes))
+    there = sum(sizes.values()) - sum(len(numbers) for _, numbers in missing)
+    drawn = _map(partial(_draw_chunk, root, seed), missing, min(workers, len(missing)))
+    for count in chain([there], drawn):
+        if progress is not None:
+            progress(count)
+    images, captions = scene_tables(sizes, seed)
+    _write_table(images, root / "images.parquet")
+    _write_table(captions, root / "captions.parquet")
+    return images, captions
+
+
+def scene_tables(sizes: dict[str, int], seed: int) -> tuple[pa.Table, pa.Table]:
+    """The tables of splits of these sizes, without drawing anything.
+
+    Returns:
+        images (image_id, location, split, labels: sorted class ids) and captions (caption_id, image_id, text, split),
+        in the order of splits, numbers and captions.
+    """
+    images, captions = [], []
+    for split, size in sizes.items():
+        for number in range(size):
+            scene = compose_scene(seed, split, number)
+            image_id = f"{split}-{number:06d}"
+            location = _location(split, number).as_posix()
+            images.append({"image_id": image_id, "location": location, "split": split, "labels": scene.labels})
+            captions += [
+                {"caption_id": f"{image_id}#{i}", "image_id": image_id, "text": caption.text, "split": split}
+                for i, caption in enumerate(describe(scene))
+            ]
+    return pa.Table.from_pylist(images, IMAGES), pa.Table.from_pylist(captions, CAPTIONS)
+
+
+def _location(split: str, number: int) -> Path:
+    return Path("images", split, f"{number:06d}.jpg")
+
+
+def _missing(root: Path, sizes: dict[str, int]) -> Iterator[_Chunk]:
+    for split, size in sizes.items():
+        numbers = [number for number in range(size) if not _is_complete(root / _location(split, number))]
+        for start in range(0, len(numbers), _CHUNK):
+            yield split, numbers[start : start + _CHUNK]
+
+
+def _map(draw: Callable[[_Chunk], int], chunks: list[_Chunk], workers: int) -> Iterator[int]:
+    if workers <= 1:
+        yield from map(draw, chunks)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:  # fork would copy held locks
+        yield from pool.map(draw, chunks)
+
+
+def _draw_chunk(root: Path, seed: int, chunk: _Chunk) -> int:
+    split, numbers = chunk
+    (root / _location(split, 0)).parent.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        path = root / _location(split, number)
+        write_scene(compose_scene(seed, split, number), _part(path))
+        _part(path).replace(path)
+    return len(numbers)
+
+
+def _is_complete(path: Path) -> bool:
+    """True for a file that ends as a JPEG does; a power cut can leave a renamed file empty or short."""
+    if not path.is_file() or path.stat().st_size < 2:
+        return False
+    with path.open("rb") as file:
+        file.seek(-2, os.SEEK_END)
+        return file.read() == b"\xff\xd9"
+
+
+def _claim_folder(root: Path, seed: int) -> None:
+    marker = root / "scenes.json"
+    content = json.dumps({"dataset": "scenes", "version": VERSION, "seed": seed}) + "\n"
+    if marker.is_file() and marker.read_text() != content:
+        raise ConfigError(f"{marker}: holds {marker.read_text().strip()}, expected {content.strip()}")
+    root.mkdir(parents=True, exist_ok=True)
+    _part(marker).write_text(content)
+    _part(marker).replace(marker)
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, _part(path))
+    _part(path).replace(path)
+
+
+def _part(path: Path) -> Path:
+    """The name a file has until it is whole. It is always the same one, so that a rerun leaves no other behind."""
+    return path.with_name(f".{path.name}.part")

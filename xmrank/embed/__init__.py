@@ -1,0 +1,1 @@
+"""Embeddings of images and captions: encoded on the cluster, or imported."""

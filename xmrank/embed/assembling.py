@@ -1,0 +1,142 @@
+"""After all shards are encoded: their arrays become the store's, row for row of the tables."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from xmrank.datasets import Dataset
+from xmrank.embed.planning import ShardPlan
+from xmrank.embed.shards import Shard, read_report
+from xmrank.runtime.files import write_rows, write_table
+
+BLOCK = 65536
+"""Rows that are in memory at once."""
+
+
+@dataclass
+class StoreFacts:
+    """What the images' reports say, together.
+
+    Attributes:
+        bytes, sha256: a chunk a shard.
+        broken: row → reason.
+        copied: rows taken over from another store.
+    """
+
+    bytes: list[pa.Array] = field(default_factory=list)
+    sha256: list[pa.Array] = field(default_factory=list)
+    broken: dict[int, str] = field(default_factory=dict)
+    copied: list[int] = field(default_factory=list)
+
+
+def gather_facts(shards: list[Shard], work: Path) -> StoreFacts:
+    """The reports of the images' shards, read one at a time."""
+    facts = StoreFacts()
+    for shard in shards:
+        report = read_report(shard, work)
+        assert report is not None
+        facts.bytes.append(pa.array(report.bytes, pa.int64()))
+        facts.sha256.append(pa.array(report.sha256, pa.string()))
+        facts.broken |= report.broken
+        facts.copied += [shard.start + place for place in report.copied]
+    return facts
+
+
+@dataclass(frozen=True)
+class StoreRows:
+    """Which images and captions the store holds: without the broken images, and their captions.
+
+    Attributes:
+        images, captions: rows of the data set's tables, ascending.
+        image_of: row in the store of each of these captions' image.
+    """
+
+    images: np.ndarray
+    captions: np.ndarray
+    image_of: np.ndarray
+
+    @classmethod
+    def of(cls, dataset: Dataset, broken: dict[int, str]) -> "StoreRows":
+        """The rows that stay."""
+        sound = np.setdiff1d(np.arange(len(dataset.images)), list(broken))
+        new_row = np.full(len(dataset.images), -1, np.int64)
+        new_row[sound] = np.arange(len(sound))
+        image_of = new_row[pc.index_in(dataset.captions["image_id"], dataset.images["image_id"]).to_numpy()]
+        kept = np.flatnonzero(image_of >= 0)
+        return cls(sound, kept, image_of[kept])
+
+
+def write_store(
+    directory: Path, work: Path, dataset: Dataset, plan: ShardPlan, facts: StoreFacts, rows: StoreRows
+) -> None:
+    """Write the two arrays and the two tables of rows."""
+    chosen = {"image": rows.images, "text": plan.text_of[rows.captions]}
+    for kind, places in chosen.items():
+        write_side(directory / f"{kind}.npy", [shard.array_path(work) for shard in plan.of_kind(kind)], places)
+    write_table(directory / "image.parquet", image_table(dataset.images, rows.images, facts))
+    write_table(directory / "text.parquet", caption_table(dataset.captions, rows))
+
+
+def write_side(path: Path, parts: list[Path], rows: np.ndarray) -> None:
+    """Write the chosen rows of consecutive parts into one ``.npy`` file.
+
+    Args:
+        path: the file.
+        parts: arrays of one length each, the last one shorter; their rows are numbered on from part to part.
+        rows: in the order of the file; a row may stand more than once.
+    """
+    first = np.load(parts[0], allow_pickle=False)
+    write_rows(path, blocks(parts, len(first), rows), (len(rows), first.shape[1]), first.dtype)
+
+
+def blocks(parts: list[Path], size: int, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The chosen rows, a block at a time; of a part, only what is chosen is read."""
+    for start in range(0, len(rows), BLOCK):
+        chosen = rows[start : start + BLOCK]
+        of_part = chosen // size
+        order = np.argsort(of_part, kind="stable")
+        numbers, starts = np.unique(of_part[order], return_index=True)
+        block: np.ndarray | None = None
+        for number, places in zip(numbers, np.split(order, starts[1:]), strict=True):
+            array = np.load(parts[number], mmap_mode="r", allow_pickle=False)
+            if block is None:
+                block = np.empty((len(chosen), array.shape[1]), array.dtype)
+            block[places] = array[chosen[places] - number * size]
+        assert block is not None
+        yield block
+
+
+def image_table(images: pa.Table, rows: np.ndarray, facts: StoreFacts) -> pa.Table:
+    """The table of image rows, with the size and hash of every file as it was read."""
+    images = images.append_column("bytes", pa.chunked_array(facts.bytes, pa.int64()))
+    images = images.append_column("sha256", pa.chunked_array(facts.sha256, pa.string()))
+    return with_rows(images.take(rows))
+
+
+def caption_table(captions: pa.Table, rows: StoreRows) -> pa.Table:
+    """The table of caption rows."""
+    chosen = captions.take(rows.captions)
+    return with_rows(chosen.append_column("image_row", pa.array(rows.image_of, pa.int32())))
+
+
+def with_rows(table: pa.Table) -> pa.Table:
+    """The table with its row numbers as first column."""
+    return table.add_column(0, "row", pa.array(range(len(table)), pa.int32())).combine_chunks()
+
+
+def left_out_images(dataset: Dataset, broken: dict[int, str]) -> list[dict[str, Any]]:
+    """One entry an image that could not be read, with the number of its captions that went with it."""
+    if not broken:
+        return []
+    per_image = pc.value_counts(dataset.captions["image_id"]).to_pylist()
+    captions = {entry["values"]: entry["counts"] for entry in per_image}
+    ids = dataset.images["image_id"].to_pylist()
+    return [
+        {"image_id": ids[row], "reason": reason, "captions": captions.get(ids[row], 0)}
+        for row, reason in sorted(broken.items())
+    ]

@@ -1,0 +1,251 @@
+"""Import of what clip-retrieval's inference wrote: img_emb/img_emb_0.npy, text_emb/text_emb_0.npy,
+metadata/metadata_0.parquet, and so on; row i of the three with one number is one image and its caption."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from xmrank.config import EmbedConfig
+from xmrank.datasets.dataset import refuse
+from xmrank.datasets.splits import drawn_splits
+from xmrank.datasets.uris import FAULTS, one_line
+from xmrank.embed.importing import caption_table, describe_imported, image_table, load_array
+from xmrank.embed.store import STAGE, check_embeddings, normalised
+from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.files import sha256_file, sha256_json, write_json, write_rows, write_table
+from xmrank.runtime.paths import resolve
+
+FLAG = "--import-clip-retrieval"
+IMAGE, CAPTION = "image_path", "caption"
+FORMS = {
+    "images": "img_emb/img_emb_*.npy",
+    "texts": "text_emb/text_emb_*.npy",
+    "metadata": "metadata/metadata_*.parquet",
+}
+SAME = 0.99
+"""Cosine from which two embeddings of one image count as the same: batches and number formats move the last digits."""
+
+
+@dataclass(frozen=True)
+class ExportPart:
+    """The three files with one number."""
+
+    images: Path
+    texts: Path
+    metadata: Path
+
+
+@dataclass(frozen=True)
+class ExportRows:
+    """Which rows of all parts together become the store's.
+
+    Attributes:
+        image_rows, caption_rows: int64, ascending; an image stands in the first row that has it.
+        ids: what ``importing``'s tables are made from.
+    """
+
+    image_rows: np.ndarray
+    caption_rows: np.ndarray
+    ids: dict[str, list[Any]]
+    left_out: list[dict[str, Any]]
+
+
+def import_clip_retrieval(config: EmbedConfig) -> Manifest:
+    """Make a store from the folder ``--import-clip-retrieval``. Rows with the same image_path are one image.
+
+    The splits are the metadata's column ``--split-field``; without one they are drawn (``--held-out``). Rows without a
+    caption are left out and listed.
+
+    Raises:
+        ConfigError: no column of the name ``--split-field``.
+        DataError: a file that is missing, broken or of another length than its fellows; NaN; one image with two
+            embeddings; more rows without a caption than ``--max-broken`` allows.
+    """
+    folder = resolve(config.import_clip_retrieval or "")
+    parts = find_parts(folder)
+    images, texts = load_side(parts, "images"), load_side(parts, "texts")
+    refuse_other_dimensions(parts, images, texts)
+    metadata = read_metadata(parts, images, texts, config.split_field)
+    rows = choose_rows(metadata, config, folder.name)
+    stage = StageDirectory.open(
+        resolve(config.output),
+        STAGE,
+        config={"imported": "clip-retrieval", "split_field": config.split_field, "held_out": config.held_out},
+        inputs={kind: sha256_json([sha256_file(getattr(part, kind)) for part in parts]) for kind in FORMS},
+        overwrite=config.overwrite,
+    )
+    if stage.done:
+        return stage.done
+    for kind, arrays in (("images", images), ("texts", texts)):
+        for part, array in zip(parts, arrays, strict=True):
+            check_embeddings(array, getattr(part, kind).name)
+    refuse_different(images, rows, folder.name)
+    return write_store(stage, images, texts, rows)
+
+
+def find_parts(folder: Path) -> list[ExportPart]:
+    """The files of every number, in the numbers' order."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder ({FLAG})")
+    found = {kind: numbered(folder, form) for kind, form in FORMS.items()}
+    numbers = sorted(set().union(*found.values()))
+    if not numbers:
+        raise DataError(f"{folder}: expected {', '.join(FORMS.values())} ({FLAG})")
+    for number in numbers:
+        for kind, form in FORMS.items():
+            if number not in found[kind]:
+                raise DataError(f"{folder}: no {form.replace('*', str(number))}, though its fellows are there ({FLAG})")
+    return [ExportPart(**{kind: found[kind][number] for kind in FORMS}) for number in numbers]
+
+
+def numbered(folder: Path, form: str) -> dict[int, Path]:
+    """Number → file; the numbers may have zeros in front."""
+    found = [(re.search(r"_(\d+)\.\w+$", path.name), path) for path in sorted(folder.glob(form))]
+    return {int(match[1]): path for match, path in found if match}
+
+
+def load_side(parts: list[ExportPart], kind: str) -> list[np.ndarray]:
+    """The memory-mapped arrays of one side, of equal dimensions."""
+    arrays = [load_array(getattr(part, kind), FLAG) for part in parts]
+    for part, array in zip(parts, arrays, strict=True):
+        if array.ndim != 2 or array.shape[1] != arrays[0].shape[-1]:
+            expected = f"[items, {arrays[0].shape[-1] if arrays[0].ndim == 2 else 'dimensions'}]"
+            raise DataError(f"{getattr(part, kind).name}: shape {list(array.shape)}, expected {expected}")
+    return arrays
+
+
+def refuse_other_dimensions(parts: list[ExportPart], images: list[np.ndarray], texts: list[np.ndarray]) -> None:
+    """Refuse sides that cannot be compared."""
+    if images[0].shape[1] != texts[0].shape[1]:
+        name, other = parts[0].texts.name, parts[0].images.name
+        raise DataError(f"{name}: {texts[0].shape[1]} dimensions, but {other} has {images[0].shape[1]}")
+
+
+def read_metadata(
+    parts: list[ExportPart], images: list[np.ndarray], texts: list[np.ndarray], split_field: str
+) -> pa.Table:
+    """image_path, caption and, where it is there, the split of all rows.
+
+    Raises:
+        ConfigError: ``--split-field`` names a column that is not there.
+        DataError: a file that is not parquet, lacks a column, or is of another length than its embeddings.
+    """
+    tables = []
+    for part, image, text in zip(parts, images, texts, strict=True):
+        name = part.metadata.name
+        try:
+            columns = pq.read_schema(part.metadata).names
+            wanted = [column for column in (IMAGE, CAPTION, split_field) if column in columns]
+            table = pq.read_table(part.metadata, columns=wanted).cast(pa.schema([(c, pa.string()) for c in wanted]))
+        except FAULTS as error:
+            raise DataError(f"{name}: not readable as parquet: {one_line(error)}") from None
+        refuse([column for column in (IMAGE, CAPTION) if column not in columns], name, "no column {}")
+        if split_field not in columns and split_field != "split":
+            raise ConfigError(
+                f"--split-field {split_field}: no such column in {name}; its columns: {', '.join(columns)}"
+            )
+        for file, rows in ((part.images, len(image)), (part.texts, len(text))):
+            if rows != len(table):
+                raise DataError(f"{file.name}: {rows} rows, but {name} has {len(table)}")
+        tables.append(table)
+    if len({tuple(table.column_names) for table in tables}) > 1:
+        raise DataError(f"{parts[0].metadata.parent.name}: only some of the files have the column {split_field}")
+    return pa.concat_tables(tables)
+
+
+def choose_rows(metadata: pa.Table, config: EmbedConfig, source: str) -> ExportRows:
+    """The rows that are captions, the first row of every image, and their ids and splits."""
+    for column in (IMAGE, config.split_field):
+        if column in metadata.column_names:
+            missing = np.flatnonzero(pc.is_null(metadata[column]).to_numpy()).tolist()
+            refuse(missing, source, f"row {{}} of the metadata: nothing under {column}")
+    lengths = pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(metadata[CAPTION], "")))
+    sound = pc.greater(lengths, 0).to_numpy()
+    empty = np.flatnonzero(~sound)
+    if len(empty) > config.max_broken * len(metadata):
+        raise DataError(
+            f"{source}: row {empty[0]} of the metadata: the caption is empty ({len(empty)} in all; --max-broken "
+            f"{config.max_broken})"
+        )
+    paths = metadata[IMAGE].to_pylist()
+    left_out = [{"image_id": paths[row], "reason": f"row {row}: its caption is empty", "captions": 1} for row in empty]
+    rows = np.flatnonzero(sound)
+    if not len(rows):
+        raise DataError(f"{source}: no rows in the metadata; expected at least one")
+    kept = metadata.take(rows).combine_chunks()
+    image_of = kept[IMAGE].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    first = np.unique(image_of, return_index=True)[1]
+    return ExportRows(rows[first], rows, ids_of(kept, image_of, first, config), left_out)
+
+
+def ids_of(kept: pa.Table, image_of: np.ndarray, first: np.ndarray, config: EmbedConfig) -> dict[str, list[Any]]:
+    """The tables' columns, from the rows that are kept."""
+    images = kept[IMAGE].take(first).to_pylist()
+    order = np.argsort(image_of, kind="stable")
+    starts = np.searchsorted(image_of[order], np.arange(len(first)))
+    place = np.empty(len(kept), np.int64)
+    place[order] = np.arange(len(kept)) - starts[image_of[order]]
+    named = config.split_field in kept.column_names
+    splits = kept[config.split_field].take(first).to_pylist() if named else drawn_splits(images, config.held_out)
+    return {
+        "image_ids": images,
+        "splits": splits,
+        "caption_ids": [f"{images[image]}#{number}" for image, number in zip(image_of, place, strict=True)],
+        "caption_image": image_of.tolist(),
+        "texts": [text.strip() for text in kept[CAPTION].to_pylist()],
+    }
+
+
+def refuse_different(arrays: list[np.ndarray], rows: ExportRows, source: str) -> None:
+    """Refuse rows that name one image and hold another's embedding: keys that repeat from tar to tar, say."""
+    first_row = rows.image_rows[np.asarray(rows.ids["caption_image"], np.int64)]
+    again = np.flatnonzero(first_row != rows.caption_rows)
+    for start in range(0, len(again), 65536):
+        part = again[start : start + 65536]
+        here, there = gathered(arrays, rows.caption_rows[part]), gathered(arrays, first_row[part])
+        different = part[np.einsum("nd,nd->n", here, there) < SAME]
+        pairs = [f'"{rows.ids["image_ids"][rows.ids["caption_image"][i]]}"' for i in different]
+        refuse(pairs, source, "image_path {} stands for different images: rows with it differ in their embeddings")
+
+
+def gathered(arrays: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Rows of all parts together, at unit length, in float32."""
+    starts = np.cumsum([0, *map(len, arrays)])
+    result = np.empty((len(rows), arrays[0].shape[1]), np.float32)
+    for start, array in zip(starts, arrays, strict=False):
+        inside = (rows >= start) & (rows < start + len(array))
+        result[inside] = normalised(array[rows[inside] - start], np.dtype(np.float32))
+    return result
+
+
+def write_store(stage: StageDirectory, images: list[np.ndarray], texts: list[np.ndarray], rows: ExportRows) -> Manifest:
+    """Write the arrays part after part, and the tables."""
+    half = all(array.dtype == np.float16 for array in (*images, *texts))
+    dtype = np.dtype(np.float16 if half else np.float32)
+    for kind, arrays, chosen in (("image", images, rows.image_rows), ("text", texts, rows.caption_rows)):
+        shape = (len(chosen), arrays[0].shape[1])
+        write_rows(stage.directory / f"{kind}.npy", chosen_parts(arrays, chosen, dtype), shape, dtype)
+    write_table(stage.directory / "image.parquet", image_table(rows.ids))
+    write_table(stage.directory / "text.parquet", caption_table(rows.ids))
+    write_json(stage.directory / "encoder.json", describe_imported(images[0].shape[1]))
+    return stage.finish(
+        counts={"images": len(rows.image_rows), "captions": len(rows.caption_rows)},
+        left_out=rows.left_out,
+        settings={"images_root": None, "dtype": dtype.name},
+    )
+
+
+def chosen_parts(arrays: list[np.ndarray], rows: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """The chosen rows of each part at unit length; the rows are numbered on from part to part."""
+    start = 0
+    for array in arrays:
+        yield normalised(array[rows[(rows >= start) & (rows < start + len(array))] - start], dtype)
+        start += len(array)

@@ -1,0 +1,257 @@
+"""Encoders of open_clip, and our own `xmrank-tiny`, behind one interface: images or captions in, unit vectors out."""
+
+import contextlib
+import difflib
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from xmrank.embed.decoding import PixelTransform
+from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.paths import resolve
+
+BUNDLED = Path(__file__).parent / "bundled"
+TINY = "xmrank-tiny"
+PRECISIONS = ("fp32", "bf16", "fp16")
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded model with all that belongs to it.
+
+    Attributes:
+        name: open_clip's name of the model.
+        model: in evaluation mode, on `device`.
+        preprocess: one RGB image → float32 [3, H, W], open_clip's transform for evaluation.
+        tokenizer: captions → int64 [captions, context length].
+        dimensions: length d of an embedding.
+        weights_hash: sha256 over the names, shapes, types and bytes of the weights.
+        preprocessing: what preprocess and tokenizer do, JSON-able.
+    """
+
+    name: str
+    model: open_clip.CLIP  # or another class of open_clip's with the same two methods
+    preprocess: Callable[[Image.Image], Tensor]
+    tokenizer: Callable[[list[str]], Tensor]
+    dimensions: int
+    weights_hash: str
+    preprocessing: dict[str, Any]
+    device: torch.device
+    input_dtype: torch.dtype
+
+    @cached_property
+    def pixels(self) -> PixelTransform:
+        """The transform in two parts; what they give together is what `preprocess` gives."""
+        return PixelTransform.of(self.preprocess)
+
+    def compiled(self) -> "Encoder":
+        """The same with torch.compile around both sides of its model."""
+        for name in ("encode_image", "encode_text"):
+            setattr(self.model, name, torch.compile(getattr(self.model, name)))
+        return self
+
+    @torch.inference_mode()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W], preprocessed or as ``pixels`` prepares them → float32 [B, d] of unit length, on the
+        encoder's device."""
+        pixels = self.pixels.finished(images.to(self.device))
+        features = self.model.encode_image(pixels.to(self.input_dtype))
+        return F.normalize(features.float(), dim=-1)
+
+    def encode_texts(self, texts: list[str]) -> Tensor:
+        """B captions → float32 [B, d] of unit length, on the encoder's device; long ones are cut at the context."""
+        return self.encode_tokens(self.tokenizer(texts))
+
+    @torch.inference_mode()
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """What the tokenizer gave for B captions → as `encode_texts`."""
+        return F.normalize(self.model.encode_text(tokens.to(self.device)).float(), dim=-1)
+
+
+def load_encoder(
+    model: str,
+    pretrained: str | None = None,
+    *,
+    init_seed: int | None = None,
+    precision: str = "fp32",
+    device: str | torch.device = "cpu",
+) -> Encoder:
+    """Load any open_clip model, or `xmrank-tiny`.
+
+    Args:
+        model: a name that open_clip knows, or xmrank-tiny.
+        pretrained: a tag that open_clip knows for the model (downloaded, or from its cache); the path of a local
+            checkpoint, .safetensors or a .pt that holds weights only; "none" for an untrained model; "bundled", the
+            default of xmrank-tiny and only there.
+        init_seed: seed of an untrained model's weights; needed for "none", refused otherwise.
+        precision: fp32, bf16 or fp16.
+        device: where the model goes.
+
+    Raises:
+        ConfigError: an unknown model, tag, file or precision, a checkpoint that is not the model's or holds code, a
+            download that failed: one line that names the flag.
+    """
+    register_bundled()
+    _check_model(model, precision)
+    weights = _find_weights(model, pretrained, init_seed)
+    with _quiet_open_clip(), torch.random.fork_rng(enabled=init_seed is not None):
+        if init_seed is not None:
+            torch.manual_seed(init_seed)
+        loaded, preprocess = _create(model, weights, precision, device)
+        tokenizer = tokenizer_of(model)
+    return Encoder(
+        name=model,
+        model=loaded,
+        preprocess=preprocess,
+        tokenizer=tokenizer,
+        dimensions=open_clip.get_model_config(model)["embed_dim"],
+        weights_hash=hash_weights(loaded),
+        preprocessing=_describe(loaded, tokenizer),
+        device=torch.device(device),
+        input_dtype=open_clip.get_input_dtype(precision) or torch.float32,
+    )
+
+
+@cache
+def register_bundled() -> None:
+    """Make open_clip know our model configurations; from then on they are models like any other."""
+    open_clip.add_model_config(BUNDLED)
+
+
+def tokenizer_of(model: str) -> Callable[[list[str]], Tensor]:
+    """The tokenizer of a model that is known to exist."""
+    register_bundled()
+    return cast(Callable[[list[str]], Tensor], open_clip.get_tokenizer(model))
+
+
+def hash_weights(model: nn.Module) -> str:
+    """sha256 over the names, shapes, types and bytes of a model's state, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _check_model(model: str, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ConfigError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
+    known = open_clip.list_models()
+    if model not in known:
+        close = difflib.get_close_matches(model, known, n=5, cutoff=0.5) or [TINY, "ViT-B-32", "RN50"]
+        raise ConfigError(f"--model {model}: open_clip has no such model; close to it: {', '.join(close)}")
+
+
+def _find_weights(model: str, pretrained: str | None, init_seed: int | None) -> str | None:
+    """What open_clip is to load: a tag, the path of a checkpoint known to hold no code, or None for untrained."""
+    if pretrained is None and model == TINY:
+        pretrained = "bundled"
+    if pretrained == "none":
+        if init_seed is None:
+            raise ConfigError("--pretrained none: an untrained model needs --init-seed")
+        return None
+    if init_seed is not None:
+        raise ConfigError(f"--init-seed {init_seed}: only an untrained model takes it, with --pretrained none")
+    if pretrained == "bundled" and model == TINY:
+        return str(BUNDLED / f"{TINY}.safetensors")
+    if pretrained is not None and open_clip.get_pretrained_cfg(model, pretrained):
+        return pretrained
+    path = resolve(pretrained) if pretrained else None
+    if path is None or not path.is_file():
+        given = f"--pretrained {pretrained}: no such tag or file; expected" if pretrained else "--pretrained: expected"
+        raise ConfigError(f"{given} {_expected(model)}")
+    _refuse_code(path)
+    return str(path)
+
+
+def _expected(model: str) -> str:
+    """What `--pretrained` may be for a model."""
+    tags = open_clip.list_pretrained_tags_by_model(model) + (["bundled"] if model == TINY else [])
+    known = f"a tag of {model} ({', '.join(tags)}), " if tags else ""
+    return f"{known}the path of a checkpoint, or none with --init-seed"
+
+
+def _refuse_code(path: Path) -> None:
+    """Raise unless a checkpoint's file can be read as weights only.
+
+    open_clip reads with weights_only=True, but on a TypeError once more without it: what passes here never gets there.
+    """
+    if path.suffix not in CHECKPOINT_SUFFIXES:
+        raise ConfigError(f"--pretrained {path}: expected a file that ends in {', '.join(CHECKPOINT_SUFFIXES)}")
+    if path.suffix == ".safetensors":
+        return
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it holds {foreign[1]}" if foreign else _first_line(error)
+        raise ConfigError(f"--pretrained {path}: expected weights only, anything else may run code: {reason}") from None
+
+
+def _create(
+    model: str, weights: str | None, precision: str, device: str | torch.device
+) -> tuple[nn.Module, Callable[[Image.Image], Tensor]]:
+    try:
+        created, _, preprocess = open_clip.create_model_and_transforms(
+            model,
+            pretrained=weights,
+            precision=precision,
+            device=device,
+            pretrained_text=False,  # its default fetches a language model's weights, even for an untrained model
+            require_pretrained=weights is not None,
+        )
+    except Exception as error:
+        raise ConfigError(_explain(model, weights, error)) from error
+    return created.eval(), preprocess
+
+
+def _explain(model: str, weights: str | None, error: Exception) -> str:
+    """Why a model could not be made, in one line."""
+    if weights is None:
+        return f"--model {model}: could not be made: {_first_line(error)}"
+    tag = open_clip.get_pretrained_cfg(model, weights)
+    if not tag:
+        return f"--pretrained {weights}: does not fit {model}: {_first_line(error)}"
+    source = tag.get("hf_hub") or tag.get("url")
+    return (
+        f"--pretrained {weights}: the weights could not be downloaded from {source}: {_first_line(error)}; "
+        "without a network, give the path of a checkpoint"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:240] or type(error).__name__
+
+
+def _describe(model: nn.Module, tokenizer: object) -> dict[str, Any]:
+    described = {
+        "image": open_clip.get_model_preprocess_cfg(model),
+        "tokenizer": type(tokenizer).__name__,
+        "context_length": getattr(tokenizer, "context_length", None),
+    }
+    return dict(json.loads(json.dumps(described)))
+
+
+@contextlib.contextmanager
+def _quiet_open_clip() -> Iterator[None]:
+    """Keep open_clip from logging, on the root logger, what our own message says."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,84 @@
+"""Embeddings taken over from another store (``--reuse``): of the same images and captions, by the same encoder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from xmrank.embed.store import EmbeddingStore
+from xmrank.runtime.errors import DataError
+
+SAME_ENCODER = ("name", "weights_hash", "preprocessing", "precision")
+
+
+@dataclass(frozen=True)
+class KnownImages:
+    """Finds an image's row by the hash of its bytes; 16 bytes an image in memory, however many there are.
+
+    Attributes:
+        store: where the rows are.
+        keys: the first half of every hash's first 32 digits, uint64, ascending.
+        rows: their rows.
+    """
+
+    store: EmbeddingStore
+    keys: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, directory: Path) -> "KnownImages":
+        """The images of the store in a directory."""
+        store = EmbeddingStore.open(directory)
+        keys = np.array([key(digest) for digest in store.images["sha256"].to_pylist()], np.uint64)
+        rows = np.argsort(keys, kind="stable")
+        return cls(store, keys[rows], rows)
+
+    def row(self, sha256: str) -> int | None:
+        """The first row of an image with this hash, or None."""
+        wanted = np.uint64(key(sha256))
+        place = int(np.searchsorted(self.keys, wanted))
+        while place < len(self.keys) and self.keys[place] == wanted:
+            row = int(self.rows[place])
+            if self.store.images["sha256"][row].as_py() == sha256:
+                return row
+            place += 1
+        return None
+
+
+def key(sha256: str) -> int:
+    """The first 64 bits of a hash."""
+    return int(sha256[:16], 16)
+
+
+def known_texts(store: EmbeddingStore, texts: pa.Array) -> pa.Array:
+    """The store's row of each text, int64; null where it has none."""
+    return pc.index_in(texts, store.captions["text"].combine_chunks()).cast(pa.int64())
+
+
+def refuse_output(directory: Path, output: Path) -> None:
+    """Raise DataError when ``--reuse`` names the output itself, before anything there is overwritten."""
+    if directory.resolve() == output.resolve():
+        raise DataError(f"--reuse {directory}: is the --output itself; give the new store another --output")
+
+
+def reusable(directory: Path, encoder: dict[str, Any], dtype: str) -> EmbeddingStore:
+    """The store of ``--reuse``, after the check that its embeddings are what this encoder would give.
+
+    Args:
+        directory: where it is.
+        encoder: what the new store will record of its encoder.
+        dtype: number format of the new store.
+
+    Raises:
+        DataError: it is no finished store, imported, of another encoder or number format.
+    """
+    store = EmbeddingStore.open(directory)
+    for name in SAME_ENCODER:
+        if store.encoder.get(name) != encoder[name]:
+            raise DataError(f"--reuse {directory}: another encoder: its {name} is {store.encoder.get(name)!r}")
+    if store.image.dtype != dtype:
+        raise DataError(f"--reuse {directory}: holds {store.image.dtype}, expected {dtype} (--dtype)")
+    return store

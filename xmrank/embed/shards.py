@@ -1,0 +1,152 @@
+"""One shard of work: up to ``shard_size`` images or captions in, one array and one report on disk out."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from xmrank.datasets.locations import changed
+from xmrank.embed.encoder import Encoder
+from xmrank.embed.store import EmbeddingStore
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import TEMPORARY, atomic, write_array, write_json
+
+Kind = Literal["image", "text"]
+ItemBatch = tuple[list[int], Tensor]
+"""Places in the shard, and what the encoder takes for them: pixels or tokens."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows ``start`` … ``stop`` of the images, or of the distinct captions.
+
+    The items themselves stand in a table beside the shards' output, one record batch a shard: what the cluster passes
+    around stays small, however many there are.
+    """
+
+    kind: Kind
+    number: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def items(self, work: Path) -> pa.RecordBatch:
+        """Its rows of the table: ``item``, an address (``datasets.locations``) or a text, and ``copied``."""
+        return pa.ipc.open_file(pa.memory_map(str(items_path(work, self.kind)))).get_batch(self.number)
+
+    def array_path(self, work: Path) -> Path:
+        """Where its embeddings go."""
+        return work / f"{self.kind}-{self.number:06d}.npy"
+
+    def report_path(self, work: Path) -> Path:
+        """Where its report goes, written last: a shard with a report is done."""
+        return work / f"{self.kind}-{self.number:06d}.json"
+
+
+@dataclass
+class ShardReport:
+    """What became of a shard's items.
+
+    Attributes:
+        broken: row → reason, of images that could not be read; their embeddings are rows of zeros.
+        bytes, sha256: of every image file as it was read; empty for captions.
+        copied: place in the shard → row of the store whose embedding was taken over (``--reuse``).
+        settings: what the first run found and later ones keep: the batch size, the store of ``--reuse``.
+    """
+
+    items: int
+    broken: dict[int, str] = field(default_factory=dict)
+    bytes: list[int] = field(default_factory=list)
+    sha256: list[str] = field(default_factory=list)
+    copied: dict[int, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PreparedShard:
+    """A shard as the encoder takes it.
+
+    Attributes:
+        report: complete once the batches have been taken.
+        batches: none crosses shards, so the result does not depend on which of them an interrupted run had finished.
+    """
+
+    report: ShardReport
+    batches: Iterable[ItemBatch]
+
+
+def items_path(work: Path, kind: Kind) -> Path:
+    """The table of all items of a kind; each run writes it anew, and what a killed one leaves is swept away."""
+    return work / f"{TEMPORARY}{kind}s.arrow"
+
+
+def write_items(work: Path, kind: Kind, items: pa.Array, copied: pa.Array, size: int) -> list[Shard]:
+    """Write the table of items, a record batch a shard, and return the shards."""
+    table = pa.table({"item": items, "copied": copied}).combine_chunks()
+    path = items_path(work, kind)
+    with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+        for start in range(0, len(table), size):
+            out.write_batch(table.slice(start, size).combine_chunks().to_batches()[0])
+    return [Shard(kind, i // size, i, min(i + size, len(table))) for i in range(0, len(table), size)]
+
+
+def encode_shard(
+    shard: Shard,
+    prepared: PreparedShard,
+    encoder: Encoder,
+    work: Path,
+    *,
+    dtype: str,
+    known: EmbeddingStore | None = None,
+) -> ShardReport:
+    """Encode one shard and write its array, then its report.
+
+    Args:
+        shard: which.
+        prepared: its batches; ``known`` is the store that its report's ``copied`` rows are of.
+        encoder: on the device that is to do it.
+        work: folder of the arrays and reports.
+        dtype: number format of the array.
+
+    Raises:
+        DataError: the encoder gave NaN or infinity.
+    """
+    array = np.zeros((len(shard), encoder.dimensions), np.float32)
+    for places, inputs in prepared.batches:
+        encode = encoder.encode_images if shard.kind == "image" else encoder.encode_tokens
+        array[places] = encode(inputs).cpu().numpy()
+    report = prepared.report
+    if known and report.copied:
+        side = known.image if shard.kind == "image" else known.text
+        array[list(report.copied)] = side[list(report.copied.values())]
+    if not np.isfinite(array).all():
+        raise DataError(f"{encoder.name}: gave NaN or infinity for {shard.kind} rows {shard.start} and after")
+    write_array(shard.array_path(work), array.astype(dtype))
+    write_json(shard.report_path(work), asdict(report))
+    return report
+
+
+def read_report(shard: Shard, work: Path) -> ShardReport | None:
+    """The report of a shard that an earlier run finished, or None."""
+    path = shard.report_path(work)
+    if not path.exists():
+        return None
+    values: dict[str, Any] = json.loads(path.read_text())
+    for name in ("broken", "copied"):
+        values[name] = {int(row): value for row, value in values[name].items()}
+    return ShardReport(**values)
+
+
+def forget_changed(shard: Shard, report: ShardReport, work: Path) -> bool:
+    """Remove a shard's report when an image file has another size by now, a repaired one say: it is encoded again."""
+    if shard.kind == "image" and changed(shard.items(work)["item"].to_pylist(), report.bytes):
+        shard.report_path(work).unlink()
+        return True
+    return False

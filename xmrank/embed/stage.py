@@ -1,0 +1,219 @@
+"""The embedding stage: plan the shards, encode those that are missing, put the store together."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from xmrank.config import EmbedConfig, semantic
+from xmrank.datasets import Dataset, read
+from xmrank.datasets.locations import absent, changed
+from xmrank.embed.assembling import StoreRows, gather_facts, left_out_images, write_store
+from xmrank.embed.clip_retrieval import import_clip_retrieval
+from xmrank.embed.decoding import PixelTransform
+from xmrank.embed.encoder import BUNDLED, CHECKPOINT_SUFFIXES, TINY, Encoder, load_encoder
+from xmrank.embed.fetching import local_imports
+from xmrank.embed.importing import import_embeddings
+from xmrank.embed.planning import EarlierStore, ShardPlan, look_back, make_plan, refuse_other_reuse
+from xmrank.embed.preparing import Preparer
+from xmrank.embed.ray import choose_batch_size, encode_shards
+from xmrank.embed.reuse import refuse_output, reusable
+from xmrank.embed.shards import Shard, read_report
+from xmrank.embed.store import STAGE, EmbeddingStore
+from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import sha256_file, write_json
+from xmrank.runtime.paths import below, resolve
+from xmrank.runtime.progress import Progress
+
+DATASET_FIELDS = ("dataset", "split_field", "held_out", "columns", "scenes", "max_broken")
+"""Fields that only choose or check the data; what they chose is in the data set's fingerprint."""
+
+
+def embed(config: EmbedConfig) -> Manifest:
+    """Embed a data set, or import embeddings; a finished store is left as it is, a half-made one is completed.
+
+    Returns:
+        The store's manifest.
+
+    Raises:
+        ConfigError: an unknown data set, model or tag.
+        DataError: bad data, or a finished store whose images have changed since.
+    """
+    output = resolve(config.output)
+    if config.imports:
+        with local_imports(config) as fetched:
+            manifest = (import_clip_retrieval if config.import_clip_retrieval else import_embeddings)(fetched)
+    else:
+        manifest = embed_dataset(config, read(config), output)
+    left = f", {len(manifest.left_out)} left out" if manifest.left_out else ""
+    print(f"embed: {manifest.counts['images']} images, {manifest.counts['captions']} captions{left} in {output}")
+    return manifest
+
+
+def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manifest:
+    """Embed a data set that has been read."""
+    reuse = resolve(config.reuse) if config.reuse else None
+    refuse_missing(dataset, config.max_broken)
+    if reuse:
+        refuse_output(reuse, output)
+    stage = StageDirectory.open(
+        output,
+        STAGE,
+        config=encoder_settings(config),
+        inputs={"dataset": dataset.fingerprint},
+        overwrite=config.overwrite,
+    )
+    if stage.done:
+        refuse_changed(EmbeddingStore.open(output), dataset)
+        return stage.done
+    about, pixels = look_at_encoder(config)
+    known = reusable(reuse, about, config.dtype) if reuse else None
+    plan = make_plan(dataset, config.shard_size, stage.work, known)
+    earlier = look_back(plan, stage.work)
+    refuse_other_reuse(earlier.settings, known, output)
+    settings = worker_settings(config)
+    preparer = prepared_for(config, pixels, earlier.settings, known)
+    if earlier.missing:
+        preparer = with_batch_size(preparer, settings, config.shard_size)
+        run_shards(plan, earlier, settings, preparer, stage.work, config, dataset)
+    write_json(stage.directory / "encoder.json", about)
+    return put_together(stage, dataset, plan, preparer, config)
+
+
+def look_at_encoder(config: EmbedConfig) -> tuple[dict[str, Any], PixelTransform]:
+    """What the store records of the encoder, and its pixels; the model itself does not stay in this process."""
+    encoder = load_encoder(config.model, config.pretrained, init_seed=config.init_seed, precision=config.precision)
+    return describe(encoder, config), encoder.pixels
+
+
+def worker_settings(config: EmbedConfig) -> dict[str, Any]:
+    """What a worker needs to load the encoder and to write its output."""
+    names = ("model", "pretrained", "init_seed", "precision", "dtype", "threads", "compile")
+    settings = {name: getattr(config, name) for name in names}
+    if names_checkpoint(config):
+        settings["pretrained"] = str(resolve(settings["pretrained"]))  # workers may have another current directory
+    return settings
+
+
+def prepared_for(
+    config: EmbedConfig, pixels: PixelTransform, earlier: dict[str, Any], known: EmbeddingStore | None
+) -> Preparer:
+    """What prepares the shards; its batch size is that of earlier runs, or 0 when none has found one."""
+    size = config.batch_size or earlier.get("batch_size", 0)
+    settings = {"batch_size": size, "reuse": known.fingerprint if known else None}
+    return Preparer(pixels, config.model, size, known.directory if known else None, settings)
+
+
+def with_batch_size(preparer: Preparer, settings: dict[str, Any], largest: int) -> Preparer:
+    """The preparer with a batch size: what is found now, when none has been given or found before."""
+    if preparer.batch_size:
+        return preparer
+    size = choose_batch_size(settings, preparer, largest)
+    return replace(preparer, batch_size=size, settings=preparer.settings | {"batch_size": size})
+
+
+def encoder_settings(config: EmbedConfig) -> dict[str, Any]:
+    """The semantic configuration; a checkpoint counts by its content, not its place, also the one of xmrank-tiny."""
+    values = {k: v for k, v in semantic(config).items() if k not in DATASET_FIELDS}
+    checkpoint = None
+    if names_checkpoint(config):
+        checkpoint = resolve(config.pretrained or "")
+    elif uses_bundled(config):
+        checkpoint = BUNDLED / f"{TINY}.safetensors"
+    if checkpoint and checkpoint.is_file():
+        values["pretrained"] = f"sha256:{sha256_file(checkpoint)}"
+    return values
+
+
+def names_checkpoint(config: EmbedConfig) -> bool:
+    """Whether ``--pretrained`` is the path of a file, not a tag."""
+    return config.pretrained is not None and config.pretrained.endswith(CHECKPOINT_SUFFIXES)
+
+
+def uses_bundled(config: EmbedConfig) -> bool:
+    """Whether the encoder is the one that comes with xmrank."""
+    return config.model == TINY and config.pretrained in (None, "bundled")
+
+
+def refuse_missing(dataset: Dataset, max_broken: float) -> None:
+    """Refuse a data set of which too many image files are missing, before anything is encoded."""
+    locations = dataset.images["location"].to_pylist()
+    missing = [locations[i] for i in absent([below(dataset.root, location) for location in locations])]
+    if len(missing) > max_broken * len(dataset.images):
+        more = f" ({len(missing) - 1} more like it; --max-broken {max_broken})" if len(missing) > 1 else ""
+        raise DataError(f'{dataset.name}: image "{missing[0]}" is not in {dataset.root}{more}')
+
+
+def refuse_changed(store: EmbeddingStore, dataset: Dataset) -> None:
+    """Refuse to pass a finished store off as that of images whose files have another size by now."""
+    addresses = [below(dataset.root, location) for location in store.images["location"].to_pylist()]
+    if others := changed(addresses, store.images["bytes"].to_pylist()):
+        raise DataError(
+            f"{addresses[others[0]]}: has changed since it was embedded in {store.directory} (--overwrite to redo it)"
+        )
+
+
+def run_shards(
+    plan: ShardPlan,
+    earlier: EarlierStore,
+    settings: dict[str, Any],
+    preparer: Preparer,
+    work: Path,
+    config: EmbedConfig,
+    data: Dataset,
+) -> None:
+    """Encode the shards that are missing; stops as soon as too many images are broken."""
+    broken, limit = earlier.broken, config.max_broken * len(data.images)
+    done = plan.items - sum(map(len, earlier.missing))
+    with Progress("embed", plan.items, done) as progress:
+        for result in encode_shards(earlier.missing, settings, preparer, work, config.workers):
+            broken += int(result["broken"])
+            progress.advance(int(result["items"]), note=f"{broken} broken" if broken else "")
+            if broken > limit:
+                break
+    if broken > limit:
+        raise DataError(
+            f"{data.name}: {first_broken(plan.shards, work, data)} ({broken} in all; --max-broken {config.max_broken})"
+        )
+
+
+def first_broken(shards: list[Shard], work: Path, data: Dataset) -> str:
+    """The first broken image that any report names, with its reason."""
+    for shard in shards:
+        report = read_report(shard, work)
+        if report and report.broken:
+            row = min(report.broken)
+            return f'image "{data.images["location"][row]}": {report.broken[row]}'
+    raise AssertionError("no report names a broken image")
+
+
+def put_together(
+    stage: StageDirectory, dataset: Dataset, plan: ShardPlan, preparer: Preparer, config: EmbedConfig
+) -> Manifest:
+    """Join the shards without the broken images and their captions, and finish the stage."""
+    facts = gather_facts(plan.of_kind("image"), stage.work)
+    rows = StoreRows.of(dataset, facts.broken)
+    write_store(stage.directory, stage.work, dataset, plan, facts, rows)
+    counts = {"images": len(rows.images), "captions": len(rows.captions), "broken_images": len(facts.broken)}
+    if config.reuse:
+        counts["reused_images"] = len(facts.copied)
+        counts["reused_captions"] = int(plan.copied_texts[plan.text_of[rows.captions]].sum())
+    found = {"threads": config.threads, **preparer.settings}
+    return stage.finish(
+        counts=counts,
+        left_out=dataset.left_out + left_out_images(dataset, facts.broken),
+        settings={"images_root": str(dataset.root), "dataset": dataset.name, **found},
+    )
+
+
+def describe(encoder: Encoder, config: EmbedConfig) -> dict[str, Any]:
+    """What the store records of its encoder."""
+    return {
+        "name": encoder.name,
+        "pretrained": "bundled" if uses_bundled(config) else encoder_settings(config)["pretrained"],
+        "init_seed": config.init_seed,
+        "dimensions": encoder.dimensions,
+        "weights_hash": encoder.weights_hash,
+        "preprocessing": encoder.preprocessing,
+        "precision": config.precision,
+    }

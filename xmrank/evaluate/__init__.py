@@ -1,0 +1,1 @@
+"""Evaluation of the first stage and of rankers, query by query."""

@@ -1,0 +1,61 @@
+"""The evaluation's means and times in MLflow, each under its method's run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from xmrank import tracking
+from xmrank.metrics import mlflow_name
+from xmrank.protocols.methods import FIRST_STAGE, ORACLE
+from xmrank.runtime.files import write_json
+from xmrank.runtime.paths import home
+from xmrank.train.stage import TRACKING, connect_tracking
+
+Rows = list[dict[str, Any]]
+
+
+def log_results(directory: Path, rankers: Path, stage: str, rows: Rows, timing: Rows) -> None:
+    """Log every method's means to its MLflow run; the first stage gets a run beside the rankers'.
+
+    Args:
+        directory: of the evaluation; remembers the first stage's run.
+        rankers: of the training; knows the rankers' runs. Where it does not, nothing is logged.
+        stage: a tag.
+        rows: of the summary.
+        timing: of the same keys.
+    """
+    path = rankers / TRACKING
+    if not path.exists():
+        return
+    uri, runs = connect_tracking(), json.loads(path.read_text())
+    tags = {"stage": stage, "loss": FIRST_STAGE} | tracking.origin_tags()
+    own = directory / TRACKING
+    resume = json.loads(own.read_text())[FIRST_STAGE] if own.exists() else None
+    first = tracking.begin(uri, home(), FIRST_STAGE, parent=runs["parent"], resume=resume, tags=tags)
+    write_json(own, {FIRST_STAGE: first})
+    metrics: dict[str, dict[str, float]] = {}
+    for row in [*rows, *(time_row(row) for row in timing)]:
+        run = first if row["method"] in (FIRST_STAGE, ORACLE) else runs.get(trial_of(row))
+        if run and row["mean"] is not None:
+            metrics.setdefault(run, {})[name_of(row)] = row["mean"]
+    for run, values in metrics.items():
+        if tracking.status(uri, run):  # rankers that were trained elsewhere have their runs there
+            tracking.log_metrics(uri, run, values)
+    tracking.end(uri, first)
+
+
+def trial_of(row: dict[str, Any]) -> str:
+    """The trial that a ranker's row is of."""
+    return f"{row['loss']}-{row['direction']}-seed{row['seed']}"
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """A row's name in MLflow: t2i/recall_at_5, t2i/top-100/hit_at_1, t2i/top-100/oracle/hit_at_1."""
+    place = "" if row["protocol"] == "lists" else f"{row['protocol']}/"
+    method = f"{ORACLE}/" if row["method"] == ORACLE else ""
+    return f"{row['direction']}/{place}{method}{mlflow_name(row['metric'])}"
+
+
+def time_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A time as a row of the summary."""
+    return {**row, "metric": "ms_per_query", "mean": row["alone_ms"]}

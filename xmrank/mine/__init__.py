@@ -1,0 +1,1 @@
+"""Candidate lists: for every query, the hard candidates that a ranker orders."""

@@ -1,0 +1,66 @@
+"""Candidate lists that are larger than memory: unpacked once from their parquet file, then mapped from disk."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from xmrank.mine.candidate_lists import COLUMNS, CandidateLists
+from xmrank.runtime.files import write_array, write_rows
+
+IN_MEMORY_BYTES = 1 << 30
+"""Lists up to this size, unpacked, are kept in memory."""
+BATCH = 8192
+"""Lists that are unpacked at once."""
+
+
+def open_lists(path: Path, cache: Path) -> CandidateLists:
+    """The lists of a file, in memory or, when they are large, mapped: batches then read what they need from disk.
+
+    Args:
+        path: what ``Lists.write`` wrote.
+        cache: folder for the unpacked arrays, about 12 bytes an item; arrays that are there are used.
+
+    Raises:
+        DataError: no such file.
+    """
+    if not path.is_file() or unpacked_bytes(path) <= IN_MEMORY_BYTES:
+        return CandidateLists.read(path)
+    folder = cache / path.stem
+    unpack(path, folder)
+    queries, offsets, *items = (np.load(array_path(folder, n), mmap_mode="r") for n in ("queries", "offsets", *COLUMNS))
+    return CandidateLists(queries, offsets, *items)
+
+
+def unpacked_bytes(path: Path) -> int:
+    """The size of a file's columns without compression."""
+    metadata = pq.read_metadata(path)
+    return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Write the arrays that are not there yet; a few lists at a time are in memory, and one number a list."""
+    with pq.ParquetFile(path) as file:
+        queries, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
+        for batch in file.iter_batches(BATCH, columns=["query", "candidates"]):
+            queries.append(batch["query"].to_numpy())
+            lengths.append(batch["candidates"].value_lengths().to_numpy(zero_copy_only=False).astype(np.int64))
+        offsets = np.cumsum(np.concatenate(lengths))
+        for name, array in (("queries", np.concatenate(queries)), ("offsets", offsets)):
+            if not array_path(folder, name).exists():
+                write_array(array_path(folder, name), array)
+        for name, dtype in COLUMNS.items():
+            if not array_path(folder, name).exists():
+                write_rows(array_path(folder, name), column_parts(file, name), (int(offsets[-1]),), np.dtype(dtype))
+
+
+def column_parts(file: pq.ParquetFile, name: str) -> Iterator[np.ndarray]:
+    """A list column's items, a few lists at a time."""
+    for batch in file.iter_batches(BATCH, columns=[name]):
+        yield batch[name].flatten().to_numpy(zero_copy_only=False)
+
+
+def array_path(folder: Path, name: str) -> Path:
+    """Where an unpacked array is."""
+    return folder / f"{name}.npy"

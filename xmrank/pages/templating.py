@@ -1,0 +1,43 @@
+"""Templates of this package, filled in: what all pages have in common."""
+
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from xmrank.pages import wording as text
+
+FILTERS = {
+    "percent": text.percent,
+    "points": text.points,
+    "probability": text.probability,
+    "capitalize_first": lambda words: words[:1].upper() + words[1:],
+    "thousands": lambda count: f"{count:,}",
+    "metric_name": text.metric_name,
+    "direction_name": lambda direction: text.DIRECTION_NAMES.get(direction, direction),
+}
+
+
+def fill(template: str, *, room: str, **values: Any) -> str:
+    """A page of one file, in the style that all share; ids, captions and whatever else comes from data is escaped.
+
+    Args:
+        template: name of the file in the room's folder ``templates``.
+        room: the package that has it, such as ``xmrank.report``.
+        values: what the template names.
+    """
+    environment = Environment(
+        loader=PackageLoader(room),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= FILTERS
+    style = resources.files("xmrank.pages").joinpath("templates/page.css").read_text()
+    return environment.get_template(template).render(
+        style=Markup(style),  # noqa: S704 - a file of this package
+        svg=Markup,  # the charts: matplotlib's own markup, which has escaped its texts
+        **values,
+    )

@@ -1,0 +1,94 @@
+"""Pictures inside the page: small JPEGs as data URIs."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+from PIL import Image, ImageOps
+
+from xmrank.datasets.locations import read_bytes
+from xmrank.runtime.errors import XmrankError
+from xmrank.runtime.paths import Place, below
+
+MAX_PIXELS = 80_000_000
+QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture that needs no other file."""
+
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass
+class ThumbnailAlbum:
+    """The images of an embedding store, as pictures for the page.
+
+    Attributes:
+        root: the folder of the images; None when the store was imported and knows of none.
+        missing: image id → why there is no picture of it, for those asked for of a store that has images.
+    """
+
+    root: Place | None
+    locations: dict[str, str]
+    missing: dict[str, str]
+
+    def picture(self, image_id: str, side: int) -> Thumbnail | None:
+        """The image, made small.
+
+        Args:
+            image_id: which image.
+            side: pixels of the longer side at most.
+
+        Returns:
+            None when there is no such file or it is no picture; ``missing`` then says why.
+        """
+        if self.root is None:
+            return None
+        location = self.locations.get(image_id)
+        if not location:
+            self.missing[image_id] = "the embeddings do not say where its file is"
+            return None
+        try:
+            return thumbnail(read_bytes(below(self.root, location)), side)
+        # Pillow answers broken files with any of these.
+        except (XmrankError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            self.missing[image_id] = f"{location}: {_reason(error)}"
+            return None
+
+
+def thumbnail(content: bytes, side: int) -> Thumbnail:
+    """An image's picture, upright, as a small JPEG.
+
+    Args:
+        content: of its file; none where there is no such file.
+        side: pixels of the longer side at most.
+
+    Raises:
+        OSError, ValueError, SyntaxError: there is none, it is broken, or has more than ``MAX_PIXELS``.
+    """
+    if not content:
+        raise FileNotFoundError
+    with Image.open(io.BytesIO(content)) as image:
+        # The header is enough to refuse a picture whose pixels would not fit into memory.
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} × {image.height} pixels")
+        image.draft("RGB", (side, side))
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    upright.thumbnail((side, side), Image.Resampling.LANCZOS)
+    sink = io.BytesIO()
+    upright.save(sink, "JPEG", quality=QUALITY, optimize=True)
+    uri = f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}"
+    return Thumbnail(uri, upright.width, upright.height)
+
+
+def _reason(error: Exception) -> str:
+    """Why, without the place of the folder, which differs between machines."""
+    if isinstance(error, FileNotFoundError):
+        return "the file is gone"
+    if isinstance(error, ValueError):
+        return str(error)
+    return "not a readable picture"

@@ -1,0 +1,143 @@
+"""Rankings as TREC files, `qid Q0 docid rank score tag` and `qid 0 docid relevance`, which evaluation tools read.
+
+Fields are parted by spaces, so an id stands as in a URL: a blank, a control character, a quotation mark, a percent
+sign and whatever is not ASCII become %XX of their UTF-8 bytes, and `urllib.parse.unquote` gives the id back. A query
+that has several lists stands once for each, from the second on with `|2`, `|3`, … behind its id (a `|` of an id is
+%7C).
+"""
+
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+
+from xmrank.config.evaluate import TrecFiles
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import atomic
+
+SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{}~"
+SUFFIX = {"gzip": ".trec.gz", "plain": ".trec"}
+"""ranx tells the format by the end of the name; ir_measures, whether it is compressed."""
+FORMAT = csv.WriteOptions(include_header=False, delimiter=" ", quoting_style="none")
+LINES = 1 << 20
+"""Written at a time."""
+
+
+def trec_path(folder: Path, protocol: str, name: str, kind: TrecFiles) -> Path:
+    """Where a file of one direction is: a folder a protocol, with its qrels beside its runs."""
+    return folder / protocol / f"{name}{SUFFIX[kind]}"
+
+
+def encoded(identifier: str) -> str:
+    """An id without blanks."""
+    return quote(identifier, safe=SAFE)
+
+
+def query_names(ids: pa.Array, queries: np.ndarray) -> pa.Array:
+    """The encoded ids of the query rows, [lists], no two of them equal."""
+    times: dict[int, int] = {}
+    names = []
+    for row in queries.tolist():
+        times[row] = times.get(row, 0) + 1
+        names.append(encoded(ids[row].as_py()) + (f"|{times[row]}" if times[row] > 1 else ""))
+    return pa.array(names, pa.string())
+
+
+def write_run(path: Path, names: pa.Array, lengths: np.ndarray, rankings: pa.Table) -> None:
+    """Write one method's rankings on one protocol.
+
+    Args:
+        path: its name without the endings is the tag.
+        names: of the queries, [lists].
+        lengths: of the lists, [lists].
+        rankings: candidate_id (a dictionary), rank and score, list by list.
+    """
+    owner = np.repeat(np.arange(len(names)), lengths)
+    tag = path.name.split(".trec")[0]
+    with trec_file(path) as sink:
+        for start in range(0, len(owner), LINES):
+            part = rankings.slice(start, LINES).combine_chunks()
+            count = len(part)
+            columns = {
+                "qid": names.take(pa.array(owner[start : start + count])),
+                "Q0": pa.repeat("Q0", count),
+                "docid": encoded_column(part["candidate_id"]),
+                "rank": part["rank"],
+                "score": part["score"],
+                "tag": pa.repeat(encoded(tag), count),
+            }
+            csv.write_csv(pa.table(columns), sink, FORMAT)
+
+
+def write_qrels(path: Path, names: pa.Array, pairs: tuple[np.ndarray, np.ndarray], ids: pa.Array) -> None:
+    """Write what is relevant on one protocol, each with relevance 1.
+
+    Args:
+        path: the file.
+        names: of the queries, [lists].
+        pairs: the list's number, and the item's row, [pairs] each.
+        ids: of all rows of the items' side.
+    """
+    lists, rows = pairs
+    known, place = np.unique(rows, return_inverse=True)
+    items = pa.array([encoded(name) for name in ids.take(pa.array(known)).to_pylist()], pa.string())
+    zeros, ones = (pa.array(np.full(len(rows), value)) for value in (0, 1))
+    columns = {"qid": names.take(pa.array(lists)), "0": zeros, "docid": items.take(pa.array(place)), "relevance": ones}
+    with trec_file(path) as sink:
+        csv.write_csv(pa.table(columns), sink, FORMAT)
+
+
+def read_qrels(path: Path) -> dict[str, dict[str, float]]:
+    """Judgements: query id → item id → grade.
+
+    Args:
+        path: lines ``query 0 item grade``, ids percent-encoded as ``write_qrels`` does; may be compressed (.gz).
+
+    Raises:
+        DataError: no such file, or a line of another form; names it.
+    """
+    found: dict[str, dict[str, float]] = {}
+    try:
+        text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file (--qrels)") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a qrels file: {error} (--qrels)") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        try:
+            query, _, item, grade = words
+            found.setdefault(unquote(query), {})[unquote(item)] = float(grade)
+        except ValueError:
+            if words:
+                raise DataError(
+                    f"{path}: line {number}: {line[:80]!r}, expected QUERY 0 ITEM GRADE (--qrels)"
+                ) from None
+    return found
+
+
+def encoded_column(column: pa.ChunkedArray) -> pa.Array:
+    """The ids of a dictionary column, each different one encoded once."""
+    whole = column.unify_dictionaries().combine_chunks()
+    whole = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
+    words = pa.array([encoded(word) for word in whole.dictionary.to_pylist()], pa.string())
+    return words.take(whole.indices)
+
+
+@contextmanager
+def trec_file(path: Path) -> Iterator[pa.NativeFile]:
+    """A file to write to, compressed where its name says so.
+
+    By arrow's own zlib: other builds of zlib give other bytes, and with them other fingerprints.
+    """
+    with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
+        if path.suffix != ".gz":
+            yield file
+            return
+        with pa.CompressedOutputStream(file, "gzip") as packed:
+            yield packed

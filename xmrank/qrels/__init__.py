@@ -1,0 +1,1 @@
+"""Rankings measured by more relevance judgements than one image's own captions."""

@@ -1,0 +1,1 @@
+"""Re-ranking of new queries with a trained ranker."""

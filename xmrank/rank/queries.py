@@ -1,0 +1,190 @@
+"""New queries from files: captions, images, or embeddings that exist."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xmrank.config import Direction
+from xmrank.datasets.columns import CAPTION, IMAGE
+from xmrank.datasets.locations import in_parquet, leads_outside
+from xmrank.datasets.pair_table import IMAGE_SUFFIXES
+from xmrank.datasets.uris import list_files, sizes
+from xmrank.embed.store import check_embeddings, normalised
+from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.files import sha256_file, sha256_json
+
+Kind = Literal["text", "image", "embedding"]
+EMBEDDING = ("embedding", "embeddings", "vector", "features")
+ID = ("query_id", "caption_id", "image_id", "id", "key")
+ASKS: dict[Kind, Direction] = {"text": "t2i", "image": "i2t"}
+FLAG = "--queries"
+
+
+@dataclass(frozen=True)
+class QuerySet:
+    """What is asked, in order.
+
+    Attributes:
+        ids: no two alike.
+        shown: the captions, or the images' places from their folder; empty text where there is nothing to show.
+        items: captions or the images' addresses; none for embeddings.
+        embeddings: float32 [queries, d] of unit length; None for the others.
+        fingerprint: of the content; for images, of their places and sizes.
+    """
+
+    kind: Kind
+    ids: list[str]
+    shown: list[str]
+    items: list[str]
+    embeddings: np.ndarray | None
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read_queries(path: Path, column: str | None, direction: Direction | None) -> QuerySet:
+    """The queries in a text file, a folder of images or a parquet file.
+
+    Args:
+        path: where they are.
+        column: of a parquet file; None: the one that is named as usual.
+        direction: tells which column is meant where there is one of captions and one of images.
+
+    Raises:
+        ConfigError: a column that is not there, or not given where several could be meant.
+        DataError: no such file, nothing in it, or not what its kind says.
+    """
+    if path.is_dir():
+        queries = image_queries(path)
+    elif not path.is_file():
+        raise DataError(f"{path}: no such file or folder ({FLAG})")
+    elif path.suffix.lower() == ".parquet":
+        queries = table_queries(path, column, direction)
+    elif path.suffix.lower() in IMAGE_SUFFIXES:
+        raise DataError(f"{path}: an image; expected a folder of images ({FLAG})")
+    else:
+        queries = text_queries(path)
+    if column and path.suffix.lower() != ".parquet":
+        raise ConfigError(f"--column {column}: only a parquet file has columns, {FLAG} is {path.name}")
+    if len(set(queries.ids)) < len(queries.ids):
+        twice = next(name for name in queries.ids if queries.ids.count(name) > 1)
+        raise DataError(f'{path}: the id "{twice}" stands more than once ({FLAG})')
+    return queries
+
+
+def text_queries(path: Path) -> QuerySet:
+    """One caption a line; its id is the line's number, from 1. Empty lines are none."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{path}: not text in UTF-8; expected one caption a line, or a .parquet file ({FLAG})"
+        ) from None
+    asked = [(str(number), line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not asked:
+        raise DataError(f"{path}: no queries in it; expected one caption a line ({FLAG})")
+    ids, texts = (list(values) for values in zip(*asked, strict=True))
+    return QuerySet("text", ids, texts, texts, None, sha256_json([ids, texts]))
+
+
+def image_queries(folder: Path) -> QuerySet:
+    """All images below a folder; an image's id is its place in it."""
+    names = [name for name in list_files(folder) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    if not names:
+        raise DataError(f"{folder}: no images in it ({FLAG})")
+    addresses = [str(folder / name) for name in names]
+    return QuerySet("image", names, names, addresses, None, sha256_json([names, sizes(addresses)]))
+
+
+def table_queries(path: Path, column: str | None, direction: Direction | None) -> QuerySet:
+    """A row a query."""
+    try:
+        schema = pq.read_schema(path)
+        name, kind = find_column(schema, path, column, direction)
+        id_column = usual(ID, schema)
+        table = pq.read_table(path, columns=list(dict.fromkeys([c for c in (id_column, name) if c])))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not readable as parquet: {' '.join(str(error).split())} ({FLAG})") from None
+    if not len(table):
+        raise DataError(f"{path}: no queries in it ({FLAG})")
+    ids = list(map(str, table[id_column].to_pylist())) if id_column else list(map(str, range(len(table))))
+    values = table[name].combine_chunks()
+    if values.null_count:
+        row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+        raise DataError(f"{path}: row {row}: nothing under {name} ({FLAG})")
+    if kind == "embedding":
+        return QuerySet(kind, ids, [""] * len(ids), [], matrix(values, f"{path}: {name}"), sha256_file(path))
+    if kind == "text":
+        texts = [str(text) for text in values.to_pylist()]
+        return QuerySet(kind, ids, texts, texts, None, sha256_json([ids, texts]))
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        return QuerySet(kind, ids, *image_paths(path, name, values.to_pylist()), None, sha256_file(path))
+    addresses = [in_parquet(str(path), name, row) for row in range(len(ids))]
+    return QuerySet(kind, ids, ids, addresses, None, sha256_file(path))
+
+
+def find_column(schema: pa.Schema, path: Path, column: str | None, direction: Direction | None) -> tuple[str, Kind]:
+    """The queries' column and what it holds.
+
+    Raises:
+        ConfigError: it is not there, or there are several.
+    """
+    if column and column not in schema.names:
+        raise ConfigError(f"--column {column}: no such column in {path.name}; its columns: {', '.join(schema.names)}")
+    kinds: dict[Kind, tuple[str, ...]] = {"text": CAPTION, "image": IMAGE, "embedding": EMBEDDING}
+    found = {kind: name for kind, names in kinds.items() if (name := usual(names, schema))}
+    if column:
+        return column, kind_of(schema.field(column), direction)
+    if direction:
+        found = {kind: name for kind, name in found.items() if ASKS.get(kind, direction) == direction}
+    if len(found) != 1:
+        which = f"more than one could be meant: {', '.join(found.values())}" if found else "none is named as usual"
+        raise ConfigError(f"--column: give the column of the queries in {path.name}, {which}")
+    ((kind, name),) = found.items()
+    return name, kind
+
+
+def kind_of(field: pa.Field, direction: Direction | None) -> Kind:
+    """What a column of any name holds, by its type; text may be captions or the images' paths."""
+    if pa.types.is_list(field.type) or pa.types.is_large_list(field.type) or pa.types.is_fixed_size_list(field.type):
+        return "embedding"
+    if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+        return "image" if direction == "i2t" or field.name.lower() in IMAGE else "text"
+    return "image"
+
+
+def usual(names: tuple[str, ...], schema: pa.Schema) -> str | None:
+    """The first of the usual names that a table has."""
+    known = {name.lower(): name for name in reversed(schema.names)}
+    return next((known[name] for name in names if name in known), None)
+
+
+def image_paths(path: Path, column: str, names: list[str]) -> tuple[list[str], list[str]]:
+    """The paths as they are given, and the addresses, from the table's folder.
+
+    Raises:
+        DataError: a path that leads out of the folder.
+    """
+    outside = [name for name in names if leads_outside(name)]
+    if outside:
+        raise DataError(f"{path}: {column} {outside[0]}: lies outside of the folder of the file ({FLAG})")
+    return names, [str(path.parent / name) for name in names]
+
+
+def matrix(values: pa.Array, name: str) -> np.ndarray:
+    """A column of lists of one length as float32 [rows, d] of unit length.
+
+    Raises:
+        DataError: other values, other lengths, NaN, infinity, or nothing but zeros.
+    """
+    try:
+        array = np.array(values.to_pylist(), np.float32)
+    except (ValueError, TypeError):
+        raise DataError(f"{name}: expected lists of numbers, all of one length ({FLAG})") from None
+    check_embeddings(array, name)
+    return normalised(array, np.dtype(np.float32))

@@ -1,1 +1,0 @@
-"""Ranking with trained rankers: scores, protocols, results."""

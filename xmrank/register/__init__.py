@@ -1,0 +1,1 @@
+"""The best rankers in MLflow's model registry."""

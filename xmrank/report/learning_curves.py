@@ -1,0 +1,148 @@
+"""Learning curves."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xmrank.config import DIRECTIONS
+from xmrank.pages.charts import MUTED, Chart, canvas, label_ends, look, svg_of
+from xmrank.pages.wording import DIRECTION_NAMES, METHOD_NAMES, method_name, percent
+from xmrank.report.inputs import TrialRecord
+from xmrank.report.result_tables import ResultTable
+
+HIT, VALIDATION_LOSS, TRAIN_LOSS = "validation_hit@1", "validation_loss", "train_loss"
+
+
+@dataclass(frozen=True)
+class BestEpochs:
+    """Which epochs of a loss were kept, a seed."""
+
+    label: str
+    epochs: tuple[int | float, ...]
+    hits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LearningCurves:
+    """The learning curves of one direction."""
+
+    direction: str
+    hit: Chart | None
+    losses: tuple[Chart, ...]
+    best: tuple[BestEpochs, ...]
+
+    @property
+    def title(self) -> str:
+        """Who asks for what."""
+        return DIRECTION_NAMES.get(self.direction, self.direction)
+
+
+def learning_curves(trials: Sequence[TrialRecord], tables: Sequence[ResultTable], split: str) -> list[LearningCurves]:
+    """The curves of every direction that was trained.
+
+    Args:
+        trials: the histories, losses in the order of their colours.
+        tables: where the first stage's level on the candidate lists comes from.
+        split: the split of that level.
+    """
+    # One place a loss over both directions, so that a loss keeps its colour.
+    places = {loss: place for place, loss in enumerate(dict.fromkeys(t.loss for t in trials))}
+    return [
+        _direction_curves(direction, [t for t in trials if t.direction == direction], places, tables, split)
+        for direction in DIRECTIONS
+        if any(trial.direction == direction for trial in trials)
+    ]
+
+
+def _direction_curves(
+    direction: str, trials: list[TrialRecord], places: dict[str, int], tables: Sequence[ResultTable], split: str
+) -> LearningCurves:
+    by_loss = {loss: [t for t in trials if t.loss == loss] for loss in places if any(t.loss == loss for t in trials)}
+    level = _first_stage_level(tables, direction)
+    best = [_best_epochs(loss, seeds) for loss, seeds in by_loss.items()]
+    drawn = any(not math.isnan(value) for trial in trials for value in trial.curve(HIT))
+    return LearningCurves(
+        direction,
+        _hit_chart(direction, by_loss, places, level, split, best) if drawn else None,
+        tuple(_loss_chart(direction, loss, seeds, places[loss]) for loss, seeds in by_loss.items()),
+        tuple(best),
+    )
+
+
+def _first_stage_level(tables: Sequence[ResultTable], direction: str) -> float | None:
+    for table in tables:
+        if table.protocol == "lists" and table.direction == direction and table.first_stage:
+            cell = table.first_stage.cells.get("hit@1")
+            return cell.mean if cell else None
+    return None
+
+
+def _best_epochs(loss: str, seeds: list[TrialRecord]) -> BestEpochs:
+    return BestEpochs(method_name(loss), tuple(t.best_epoch for t in seeds), tuple(t.best(HIT) for t in seeds))
+
+
+def _hit_chart(
+    direction: str,
+    by_loss: dict[str, list[TrialRecord]],
+    places: dict[str, int],
+    level: float | None,
+    split: str,
+    best: list[BestEpochs],
+) -> Chart:
+    figure, axes = canvas(5.0, 3.3)
+    ends = []
+    for loss, seeds in by_loss.items():
+        colour, dash = look(places[loss])
+        middle = _band(axes, seeds, HIT, colour, dash, scale=100)
+        for trial in seeds:
+            axes.plot([trial.best_epoch], [100 * trial.best(HIT)], "o", color=colour, markersize=5)
+        ends.append((middle[-1], method_name(loss), colour))
+    if level is not None:
+        axes.axhline(100 * level, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
+        ends.append((100 * level, f"{METHOD_NAMES['cosine']} ({split})" if split else METHOD_NAMES["cosine"], MUTED))
+    axes.set_ylabel("hit@1 on validation lists, %")
+    axes.set_xlabel("epoch")
+    label_ends(axes, ends)
+    told = "; ".join(f"{b.label} {_hits(b)}" for b in best)
+    words = f"Validation hit@1 per epoch, {DIRECTION_NAMES.get(direction, direction)}. At the best epochs: {told}."
+    if level is not None:
+        words += f" Dashed: the first stage's {percent(level)} % on the {split} lists."
+    return Chart(svg_of(figure, f"hit-{direction}", words), words)
+
+
+def _hits(best: BestEpochs) -> str:
+    return ", ".join(f"{percent(hit)} % (epoch {epoch})" for hit, epoch in zip(best.hits, best.epochs, strict=True))
+
+
+def _loss_chart(direction: str, loss: str, seeds: list[TrialRecord], place: int) -> Chart:
+    figure, axes = canvas(2.9, 2.1)
+    colour, _ = look(place)
+    _band(axes, seeds, VALIDATION_LOSS, colour, "-")
+    _band(axes, seeds, TRAIN_LOSS, colour, (0, (3, 2)), thin=True)
+    for epoch in sorted({trial.best_epoch for trial in seeds}):
+        axes.axvline(epoch, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    axes.set_title(method_name(loss), loc="left", fontsize=11)
+    words = (
+        f"{method_name(loss)}, {DIRECTION_NAMES.get(direction, direction)}: loss per epoch; "
+        f"best epochs {', '.join(str(t.best_epoch) for t in seeds)}."
+    )
+    return Chart(svg_of(figure, f"loss-{direction}-{place}", words), words)
+
+
+def _band(
+    axes: Any, seeds: list[TrialRecord], key: str, colour: str, dash: Any, *, scale: float = 1, thin: bool = False
+) -> list[float]:
+    """Draw the mean over seeds as a line and the seeds' range as a band; returns the line's heights."""
+    epochs = sorted({number for trial in seeds for number in trial.numbers})
+    curves = [dict(zip(trial.numbers, trial.curve(key), strict=True)) for trial in seeds]
+    columns = [[scale * curve[e] for curve in curves if not math.isnan(curve.get(e, math.nan))] for e in epochs]
+    middle = [statistics.fmean(column) if column else math.nan for column in columns]
+    low = [min(column, default=math.nan) for column in columns]
+    high = [max(column, default=math.nan) for column in columns]
+    if len(seeds) > 1:
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.14, linewidth=0)
+    marker = "." if len(epochs) == 1 else None
+    axes.plot(epochs, middle, color=colour, linestyle=dash, marker=marker, linewidth=1.1 if thin else 1.8)
+    return middle

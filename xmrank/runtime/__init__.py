@@ -1,0 +1,1 @@
+"""What every stage stands on: directories and manifests, files, paths, the Ray cluster, errors, progress."""

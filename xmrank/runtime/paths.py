@@ -1,0 +1,66 @@
+"""Where relative paths lead: XMRANK_HOME, or the current directory."""
+
+import os
+import re
+from pathlib import Path
+
+from xmrank.runtime.errors import ConfigError
+
+HOME_VARIABLE = "XMRANK_HOME"
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""s3://bucket, or s3:/bucket: Path() folds the second slash."""
+Place = Path | str
+"""A local path, absolute, or a URI as text."""
+
+
+def home() -> Path:
+    """The folder that relative paths start from: XMRANK_HOME, else the current directory.
+
+    Raises:
+        ConfigError: inside a submitted Ray job, where the current directory is a temporary copy, without XMRANK_HOME
+            or with a relative one.
+    """
+    folder = Path(os.environ.get(HOME_VARIABLE, "")).expanduser()
+    if in_ray_job() and not folder.is_absolute():
+        raise ConfigError(
+            f"a relative path inside a Ray job would end in the job's temporary copy of the code: set {HOME_VARIABLE} "
+            "to a folder that all nodes share, or give absolute paths"
+        )
+    return folder.absolute()
+
+
+def in_ray_job() -> bool:
+    """Whether this process is the entrypoint of a job given to ``ray job submit`` with a working directory."""
+    return "working_dir_files" in Path.cwd().parts
+
+
+def resolve(path: Path | str) -> Path:
+    """The absolute local path.
+
+    Raises:
+        ConfigError: a URI of a remote store, or a relative path that ``home`` refuses.
+    """
+    text = str(path)
+    if URI.match(text):
+        raise ConfigError(f"{text}: expected a local path (a folder that all nodes of the cluster share)")
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else home() / path
+
+
+def place(path: Path | str) -> Place:
+    """The absolute local path, or the URI with the slashes that Path() folded.
+
+    Raises:
+        ConfigError: a relative path that ``home`` refuses.
+    """
+    text = str(path)
+    if not (uri := URI.match(text)):
+        return resolve(path)
+    scheme = uri.group().rstrip(":/")
+    rest = text[uri.end() :].lstrip("/")
+    return f"{scheme}://{'/' if scheme == 'file' else ''}{rest}"
+
+
+def below(root: Place, location: str) -> str:
+    """The address of what lies at a relative location: a local path or a URI, as text."""
+    return str(root / location) if isinstance(root, Path) else f"{root.rstrip('/')}/{location}"

@@ -1,0 +1,269 @@
+"""The tables of a supervised experiment, as text cells that the terminal, Markdown and the page share."""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xmrank.config import DIRECTIONS
+from xmrank.supervised.published_lcm import GAIN, MRR, paper_figures
+
+SEARCH_NAMES = {
+    "distance": "distance",
+    "two_stage": "two-stage",
+    "two_stage_predicted": "two-stage, labels predicted",
+}
+METHOD_NAMES = {
+    "embeddings": "embeddings as they are",
+    "lcm": "LCM",
+    "lcm_c0": "LCM without label network (c = 0)",
+    "lcm_kmeans": "LCM on k-means clusters",
+    "dscmr": "DSCMR",
+    "clip4cmr": "CLIP4CMR",
+}
+AVERAGE = "average"
+COLUMNS = (*DIRECTIONS, AVERAGE)
+CSV_COLUMNS = ("dataset", "features", "method", "search", "direction", "metric", "class", "mean", "std", "runs")
+NONE = "–"
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PlainTable:
+    """A table of text cells; the first column names the row."""
+
+    title: str
+    heading: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class SupervisedResults:
+    """What the runs on one set with one kind of features found.
+
+    Attributes:
+        about: of the set: name, features, sizes, widths, classes, notes.
+        runs: their results.
+        timing: their times.
+    """
+
+    about: dict[str, Any]
+    runs: Rows
+    timing: Rows
+
+    @property
+    def methods(self) -> list[str]:
+        """In the order that they were run in."""
+        return list(dict.fromkeys(run["method"] for run in self.runs))
+
+    def values(self, method: str, search: str, column: str, metric: str = "map") -> list[float]:
+        """A metric of every run, in one direction or averaged over both; none where it was not measured."""
+        found = []
+        for run in self.runs:
+            if run["method"] != method:
+                continue
+            rows = {row["direction"]: row.get(metric) for row in run["rows"] if row["search"] == search}
+            own = list(rows.values()) if column == AVERAGE else [rows.get(column)]
+            known = [value for value in own if value is not None]
+            if known and len(known) == len(own):
+                found.append(statistics.fmean(known))
+        return found
+
+    def mean(self, method: str, search: str, column: str = AVERAGE) -> float:
+        """The mean over runs; NaN where it was not measured."""
+        values = self.values(method, search, column)
+        return statistics.fmean(values) if values else math.nan
+
+    def of_class(self, method: str, search: str, number: int) -> float:
+        """mAP over the queries of a class, both directions and all runs; NaN where it was not measured."""
+        values = [
+            row["classes"][number]
+            for run in self.runs
+            if run["method"] == method
+            for row in run["rows"]
+            if row["search"] == search and row["classes"][number] is not None
+        ]
+        return statistics.fmean(values) if values else math.nan
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation over runs (n − 1), three digits: 0.353 ± 0.004."""
+    if not values:
+        return NONE
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.3f}{deviation}"
+
+
+def change(new: float, old: float) -> str:
+    """A relative change: +12 %."""
+    if math.isnan(new) or math.isnan(old) or not old:
+        return NONE
+    text = f"{100 * (new / old - 1):+.0f} %"
+    return "0 %" if text in ("+0 %", "-0 %") else text.replace("-", "−")
+
+
+def map_table(results: SupervisedResults) -> PlainTable:
+    """mAP of every method and search beside the paper's."""
+    rows = []
+    for method in results.methods:
+        for search, name in SEARCH_NAMES.items():
+            cells = [spread(results.values(method, search, column)) for column in COLUMNS]
+            if cells[-1] != NONE:
+                paper = paper_figures(results.about["name"], method, search)
+                beside = [f"{value:.2f}" for value in paper] if paper else [NONE] * 3
+                rows.append((METHOD_NAMES[method], name, *cells, *beside))
+    heading = ("method", "search", *COLUMNS, *(f"paper {column}" for column in COLUMNS))
+    note = (
+        "mAP over all retrieved items, mean ± standard deviation over runs. The paper's figures are of CLIP features, "
+        "on its own splits: another experiment, shown for orientation. Two-stage search is told the true labels of "
+        "what it retrieves, which ranking by distance does not see; with labels predicted it sees none of them."
+    )
+    return PlainTable("mAP", heading, tuple(rows), note)
+
+
+def claim_table(results: SupervisedResults) -> PlainTable:
+    """What two-stage search changes, with the retrieval set's labels and without them."""
+    rows = []
+    for method in results.methods:
+        naive, told, untold = (results.mean(method, search) for search in SEARCH_NAMES)
+        if not math.isnan(naive):
+            holds = NONE if math.isnan(told) else "yes" if told / naive - 1 >= GAIN else "no"
+            rows.append((METHOD_NAMES[method], change(told, naive), holds, change(untold, naive)))
+    heading = ("method", "two-stage over distance", "10 % or more", "with labels predicted over distance")
+    note = "Relative change of the average mAP. The paper says 10 % and more for every method."
+    return PlainTable("Does two-stage search help?", heading, tuple(rows), note)
+
+
+def stage_1_table(results: SupervisedResults) -> PlainTable:
+    """Mean reciprocal rank of the true label in stage 1."""
+    rows = [
+        (METHOD_NAMES[method], *(spread(results.values(method, "two_stage", d, "mrr")) for d in DIRECTIONS))
+        for method in results.methods
+        if results.values(method, "two_stage", "i2t", "mrr")
+    ]
+    paper = MRR.get(results.about["name"])
+    if paper:
+        rows.append(("LCM in the paper (CLIP features)", *(f"{value:.2f}" for value in paper)))
+    return PlainTable("Stage 1: MRR of the true label", ("method", *DIRECTIONS), tuple(rows))
+
+
+def cost_table(results: SupervisedResults) -> PlainTable:
+    """Time to train, and a query's time."""
+    rows = []
+    for method in results.methods:
+        own = [timing for timing in results.timing if timing["method"] == method]
+        rounds = [str(run["best_round"]) for run in results.runs if run["method"] == method]
+        cells = []
+        for search in SEARCH_NAMES:
+            times = [entry["milliseconds"].get(f"{d}/{search}") for entry in own for d in DIRECTIONS]
+            known = [value for value in times if value is not None]
+            cells.append(f"{statistics.fmean(known):.3f}" if known else NONE)
+        seconds = statistics.fmean(entry["seconds"] for entry in own)
+        rows.append((METHOD_NAMES[method], f"{seconds:.1f}", ", ".join(rounds), *cells))
+    heading = ("method", "s to train", "round kept, a run", *(f"ms a query, {name}" for name in SEARCH_NAMES.values()))
+    note = "One thread; a query's time is that of all queries asked together, without embedding them."
+    return PlainTable("Cost", heading, tuple(rows), note)
+
+
+def class_table(results: SupervisedResults) -> PlainTable:
+    """mAP of every class, by distance and by two-stage search."""
+    pairs = [
+        (method, search)
+        for method in results.methods
+        for search in ("distance", "two_stage")
+        if results.values(method, search, AVERAGE)
+    ]
+    rows = [
+        (name, *(_plain(results.of_class(method, search, number)) for method, search in pairs))
+        for number, name in enumerate(results.about["classes"])
+    ]
+    heading = ("class", *(f"{METHOD_NAMES[method]}, {SEARCH_NAMES[search]}" for method, search in pairs))
+    return PlainTable(
+        "Class by class", heading, tuple(rows), "mAP over a class's queries, both directions.", folded=True
+    )
+
+
+def size_table(every: Sequence[SupervisedResults], table_1: dict[str, tuple[int, ...]]) -> PlainTable:
+    """The sets' sizes beside the paper's."""
+    order = ("classes", "train", "validation", "retrieval", "query")
+    rows = []
+    for results in every:
+        about = results.about
+        paper = table_1.get(about["name"])
+        own = tuple(f"{about['sizes'][name]:,}" for name in order)
+        widths = f"{about['widths']['image']} + {about['widths']['text']}"
+        rows.append((name_of(about), widths, *own, " / ".join(f"{n:,}" for n in paper) if paper else NONE))
+    heading = ("set", "features", *order, "paper's Table 1")
+    notes = dict.fromkeys(f"{name_of(r.about)}: {note}." for r in every for note in r.about["notes"])
+    return PlainTable("Sets", heading, tuple(rows), " ".join(notes))
+
+
+def feature_tables(every: Sequence[SupervisedResults]) -> list[PlainTable]:
+    """LCM's two-stage mAP over kinds of features, for each set that has several; the paper's Table 4."""
+    groups: dict[str, list[SupervisedResults]] = {}
+    for results in every:
+        groups.setdefault(results.about["name"], []).append(results)
+    tables = []
+    for name, group in groups.items():
+        if len(group) < 2 or any("lcm" not in results.methods for results in group):
+            continue
+        rows = tuple(
+            (
+                *_kinds(results.about["features"]),
+                *(spread(results.values("lcm", "two_stage", column)) for column in COLUMNS),
+            )
+            for results in group
+        )
+        tables.append(PlainTable(f"Input features: {name}", ("images", "texts", *COLUMNS), rows, "LCM, two-stage mAP."))
+    return tables
+
+
+def _kinds(features: str) -> tuple[str, str]:
+    image, plus, text = features.partition("+")
+    return (image, text) if plus else (features or "as given", features or "as given")
+
+
+def name_of(about: dict[str, Any]) -> str:
+    """A set with its features."""
+    return f"{about['name']} ({about['features']})" if about["features"] else str(about["name"])
+
+
+def to_csv(every: Sequence[SupervisedResults]) -> str:
+    """All figures, one a line: mAP, MRR, and mAP class by class."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for results in every:
+        for method in results.methods:
+            for search in SEARCH_NAMES:
+                names = (results.about["name"], results.about["features"], method, search)
+                writer.writerows((*names, *line) for line in _lines(results, method, search))
+    return sink.getvalue()
+
+
+def _lines(results: SupervisedResults, method: str, search: str) -> list[tuple[Any, ...]]:
+    lines: list[tuple[Any, ...]] = []
+    for metric in ("map", "mrr"):
+        for column in COLUMNS:
+            if values := results.values(method, search, column, metric):
+                deviation = statistics.stdev(values) if len(values) > 1 else ""
+                lines.append((column, metric, "", statistics.fmean(values), deviation, len(values)))
+    for number, name in enumerate(results.about["classes"]):
+        value = results.of_class(method, search, number)
+        if not math.isnan(value):
+            lines.append((AVERAGE, "map", name, value, "", sum(run["method"] == method for run in results.runs)))
+    return lines
+
+
+def _plain(value: float) -> str:
+    return NONE if math.isnan(value) else f"{value:.3f}"
+
+
+Table = Callable[[SupervisedResults], PlainTable]
+TABLES: tuple[Table, ...] = (map_table, claim_table, stage_1_table, cost_table, class_table)

@@ -1,0 +1,231 @@
+"""One run: a method with a seed on a set, trained, measured and written; and one point of a grid."""
+
+import json
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors.torch import save_file
+from sklearn.manifold import TSNE
+
+from xmrank.config import SupervisedConfig
+from xmrank.metrics import mean_over_queries
+from xmrank.runtime.files import atomic, write_json, write_table
+from xmrank.supervised.fit_loop import FittedMethod, two_stage_map
+from xmrank.supervised.labelled_set import LabelledSet
+from xmrank.supervised.map_evaluation import SearchResult, measure
+from xmrank.supervised.methods import fit_method
+from xmrank.supervised.set_readers import SetSource, read_source
+
+METRICS = pa.schema(
+    {
+        "dataset": pa.string(),
+        "features": pa.string(),
+        "method": pa.string(),
+        "search": pa.string(),
+        "seed": pa.int32(),
+        "direction": pa.string(),
+        "query": pa.int32(),
+        "metric": pa.string(),
+        "value": pa.float64(),
+    }
+)
+PERPLEXITY = 30.0
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """A method with a seed on a set.
+
+    Attributes:
+        config: with the settings that are used on this set.
+        work: the folder of what the stage joins.
+        models: the folder of what is kept.
+        pictures: whether the common space is drawn.
+    """
+
+    source: SetSource
+    config: SupervisedConfig
+    method: str
+    seed: int
+    work: Path
+    models: Path
+    pictures: bool
+
+    @property
+    def name(self) -> str:
+        """Of its files and its MLflow run."""
+        return f"{self.source.key}-{self.method}-run{self.seed}"
+
+    def part(self, kind: str) -> Path:
+        """A file of its work: metrics.parquet, timing.json, tsne.json, result.json; the last is written last."""
+        return self.work / self.name / kind
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier run finished it."""
+        return self.part("result.json").exists()
+
+    def read(self, kind: str) -> Any:
+        """The value of a JSON part."""
+        return json.loads(self.part(kind).read_text())
+
+
+def make_run(run: MethodRun) -> str:
+    """Train and measure a run and write its parts; returns its name."""
+    one_thread()
+    data = cached_set(run.source)
+    started = time.perf_counter()
+    fitted = fit_method(run.method, data, run.config, run.seed)
+    seconds = time.perf_counter() - started
+    found = measure(data, fitted, run.config.neighbours)
+    keys = {"dataset": data.name, "features": data.features, "method": run.method, "seed": run.seed}
+    write_table(run.part("metrics.parquet"), metrics_table(keys, found))
+    write_json(run.part("timing.json"), {**keys, "seconds": seconds, "milliseconds": milliseconds(found)})
+    if fitted.module is not None:
+        save_model(run, fitted)
+    if run.pictures:
+        write_json(run.part("tsne.json"), pictures(data, fitted, run.config.tsne, run.seed))
+    rows = [row_of(entry, data) for entry in found]
+    about = {"best_round": fitted.best_round, "history": fitted.history, "rows": rows}
+    write_json(run.part("result.json"), {**keys, **about})
+    return run.name
+
+
+@lru_cache(maxsize=2)
+def cached_set(source: SetSource) -> LabelledSet:
+    """A process's sets, read once for all runs that it makes."""
+    return read_source(source)
+
+
+def one_thread() -> None:
+    """Results must not depend on the machine's number of cores, and runs go side by side."""
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+
+
+def metrics_table(keys: dict[str, Any], found: list[SearchResult]) -> pa.Table:
+    """The values of every query: average precision, and of stage 1 the reciprocal rank of its true label."""
+    parts = []
+    for entry in found:
+        values = {"ap": entry.precision}
+        if entry.reciprocal_rank is not None:
+            values["mrr"] = entry.reciprocal_rank
+        for metric, column in values.items():
+            own = {**keys, "search": entry.search, "direction": entry.direction, "metric": metric}
+            count = len(column)
+            columns = {name: pa.array([value] * count, METRICS.field(name).type) for name, value in own.items()}
+            columns |= {"query": pa.array(np.arange(count), pa.int32()), "value": pa.array(column)}
+            parts.append(pa.table([columns[name] for name in METRICS.names], schema=METRICS))
+    return pa.concat_tables(parts)
+
+
+def row_of(found: SearchResult, data: LabelledSet) -> dict[str, Any]:
+    """The means of one search of one direction, over all queries and over those of each class."""
+    mean = mean_over_queries(found.precision)
+    row: dict[str, Any] = {"direction": found.direction, "search": found.search, "ranking_sha256": found.digest}
+    row |= {"map": number(mean.mean), "queries": mean.counted, "excluded": mean.excluded}
+    if found.reciprocal_rank is not None:
+        row["mrr"] = number(mean_over_queries(found.reciprocal_rank).mean)
+    classes = [found.precision[data.query.labels[:, column]] for column in range(len(data.classes))]
+    row["classes"] = [number(mean_over_queries(values).mean) for values in classes]
+    return row
+
+
+def number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def milliseconds(found: list[SearchResult]) -> dict[str, float]:
+    """Time a query took in each search and direction."""
+    return {f"{entry.direction}/{entry.search}": entry.milliseconds for entry in found}
+
+
+def save_model(run: MethodRun, fitted: FittedMethod) -> None:
+    """Write the weights and what rebuilds the module."""
+    assert fitted.module is not None
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in fitted.module.state_dict().items()}
+    folder = run.models / run.name
+    with atomic(folder / "model.safetensors") as temporary:
+        # Layers that both sides share stand twice in the state; safetensors refuses shared memory.
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary)
+    settings = run.config.__dict__.get("lcm" if run.method.startswith("lcm") else run.method)
+    about = {"method": run.method, "seed": run.seed, "settings": vars(settings) if settings else {}}
+    write_json(folder / "model.json", about)
+
+
+def pictures(data: LabelledSet, fitted: FittedMethod, count: int, seed: int) -> list[dict[str, Any]]:
+    """The three pictures of the paper's Figure 2, as points in the plane: t-SNE of each search space.
+
+    What stage 1 searches (training and query items of one modality, images and texts), and what ranking by distance
+    searches (query images and query texts); of each kind ``count`` items at most, drawn by seed.
+
+    Returns:
+        Of each picture the title and, for each kind, its name, points [items, 2] and first labels (−1: none).
+    """
+    generator = np.random.default_rng(seed)
+    rows = {
+        part: np.sort(generator.permutation(len(items))[:count])
+        for part, items in (("train", data.train), ("query", data.query))
+    }
+    spaces = {
+        (part, side): fitted.embed(side, getattr(getattr(data, part), side)[rows[part]])
+        for part in rows
+        for side in ("image", "text")
+    }
+    chosen = {
+        "Stage 1, image queries": (("train", "image"), ("query", "image")),
+        "Stage 1, text queries": (("train", "text"), ("query", "text")),
+        "Ranking by distance": (("query", "image"), ("query", "text")),
+    }
+    made = []
+    for title, kinds in chosen.items():
+        together = np.concatenate([spaces[kind] for kind in kinds])
+        perplexity = min(PERPLEXITY, (len(together) - 1) / 3)
+        plane = TSNE(random_state=seed, perplexity=perplexity, init="pca").fit_transform(together)
+        groups, start = [], 0
+        for part, side in kinds:
+            points = plane[start : start + len(rows[part])]
+            start += len(points)
+            labels = getattr(data, part).labels[rows[part]]
+            first = np.where(labels.any(axis=1), labels.argmax(axis=1), -1)
+            name = f"{'training' if part == 'train' else 'query'} {side}s"
+            groups.append({"name": name, "points": np.round(points, 2).tolist(), "labels": first.tolist()})
+        made.append({"title": title, "groups": groups})
+    return made
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """A point of the grid on a set: LCM with some settings, validated for several numbers of neighbours."""
+
+    source: SetSource
+    config: SupervisedConfig
+    neighbours: tuple[int, ...]
+    path: Path
+
+
+def make_point(point: GridPoint) -> None:
+    """Train a point and write its validation mAP for every number of neighbours."""
+    one_thread()
+    data = cached_set(point.source)
+    fitted = fit_method("lcm", data, point.config, point.config.runs[0])
+    assert fitted.module is not None
+    values = {str(k): two_stage_map(fitted.module, data, k) for k in point.neighbours}
+    lcm = point.config.lcm
+    settings = {"a": lcm.a, "b": lcm.b, "c": lcm.c, "sigma": lcm.sigma}
+    write_json(point.path, {"settings": settings, "validation_map": values, "best_round": fitted.best_round})
+
+
+def best_point(results: list[dict[str, Any]], config: SupervisedConfig) -> SupervisedConfig:
+    """The configuration of the best point and number of neighbours on validation; the earliest on ties."""
+    values = [(value, entry, int(k)) for entry in results for k, value in entry["validation_map"].items()]
+    _, entry, neighbours = max(values, key=lambda found: found[0])
+    return replace(config, neighbours=neighbours, lcm=replace(config.lcm, **entry["settings"]))

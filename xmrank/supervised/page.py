@@ -1,0 +1,188 @@
+"""The report of a supervised experiment: tables on the terminal, Markdown, CSV, and one self-contained page."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from xmrank.config import SupervisedConfig
+from xmrank.pages.charts import SERIES, Chart, canvas, svg_of
+from xmrank.pages.templating import fill
+from xmrank.report.markdown import escape
+from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.files import write_text
+from xmrank.runtime.paths import resolve
+from xmrank.supervised.labelled_set import TABLE_1
+from xmrank.supervised.lcm_tables import (
+    TABLES,
+    PlainTable,
+    SupervisedResults,
+    claim_table,
+    feature_tables,
+    map_table,
+    name_of,
+    size_table,
+    stage_1_table,
+    to_csv,
+)
+from xmrank.supervised.stage import RESULTS, TIMING, TSNE, supervised
+
+PAGE, MARKDOWN, CSV = "report.html", "report.md", "table.csv"
+STAGE = "supervised-report"
+MARKERS = {"training images": ".", "training texts": ".", "query images": "x", "query texts": "+"}
+TERMINAL = (map_table, claim_table, stage_1_table)
+SMALLEST = 100
+
+
+@dataclass(frozen=True)
+class SetSection:
+    """One set: its tables and pictures."""
+
+    title: str
+    tables: list[PlainTable]
+    charts: list[Chart]
+
+
+@dataclass(frozen=True)
+class SupervisedContent:
+    """Everything that stands in the report."""
+
+    title: str
+    subtitle: str
+    overview: list[PlainTable]
+    sections: list[SetSection]
+    settings: list[tuple[str, str]]
+    fingerprints: list[tuple[str, str]]
+
+
+def supervised_and_report(config: SupervisedConfig) -> Manifest:
+    """Run a supervised experiment and write its report; what is there is kept.
+
+    Raises:
+        ConfigError, DataError: as ``supervised`` does.
+    """
+    manifest = supervised(config)
+    folder = resolve(config.output)
+    every = read_results(folder / "results")
+    stage = StageDirectory.open(
+        folder / "report",
+        STAGE,
+        config={"title": config.title},
+        inputs={"supervised": manifest.fingerprint},
+        overwrite=config.overwrite,
+    )
+    if not stage.done:
+        write_report(stage, build(config.title, manifest, folder / "results", every), every)
+    print_tables([size_table(every, TABLE_1), *(make(r) for r in every for make in TERMINAL), *feature_tables(every)])
+    for name, file in (("page", PAGE), ("Markdown", MARKDOWN), ("CSV", CSV)):
+        print(f"{name}: {stage.directory / file}")
+    return manifest
+
+
+def read_results(folder: Path) -> list[SupervisedResults]:
+    """The results of every set, in the order of their names."""
+    results, timing = (json.loads((folder / name).read_text()) for name in (RESULTS, TIMING))
+    every = []
+    for _, about in sorted(results["sets"].items()):
+        own, times = (
+            [row for row in rows if (row["dataset"], row["features"]) == (about["name"], about["features"])]
+            for rows in (results["runs"], timing)
+        )
+        every.append(SupervisedResults(about, own, times))
+    return every
+
+
+def build(title: str, manifest: Manifest, folder: Path, every: Sequence[SupervisedResults]) -> SupervisedContent:
+    """All parts of the report."""
+    drawn = json.loads((folder / TSNE).read_text()) if (folder / TSNE).exists() else {}
+    sections = [
+        SetSection(name_of(results.about), [make(results) for make in TABLES], charts_of(drawn, results, place))
+        for place, results in enumerate(every)
+    ]
+    runs = manifest.counts["runs"]
+    return SupervisedContent(
+        title,
+        f"{len(every)} {'set' if len(every) == 1 else 'sets'}, {runs} runs",
+        [size_table(every, TABLE_1), *feature_tables(every)],
+        sections,
+        [(name, json.dumps(value)) for name, value in sorted(manifest.config.items())],
+        [("results", manifest.fingerprint), *sorted(manifest.inputs.items())],
+    )
+
+
+def write_report(stage: StageDirectory, content: SupervisedContent, every: Sequence[SupervisedResults]) -> None:
+    """Write the page, the Markdown and the CSV, and finish the stage."""
+    write_text(stage.directory / PAGE, render_page(content))
+    write_text(stage.directory / MARKDOWN, render_markdown(content))
+    write_text(stage.directory / CSV, to_csv(every))
+    stage.finish(counts={"sets": len(every), "charts": sum(len(section.charts) for section in content.sections)})
+
+
+def charts_of(drawn: dict[str, Any], results: SupervisedResults, place: int) -> list[Chart]:
+    """The t-SNE pictures of a set, where there are any."""
+    about = results.about
+    key = f"{about['name']}-{about['features']}" if about["features"] else about["name"]
+    return [scatter(picture, f"tsne-{place}-{number}") for number, picture in enumerate(drawn.get(key, []))]
+
+
+def scatter(picture: dict[str, Any], name: str) -> Chart:
+    """Points in the plane: the colour is the class (eight colours in turn), the marker the kind of item."""
+    figure, axes = canvas(4.6, 4.0)
+    axes.set_axis_off()
+    axes.set_title(picture["title"], fontsize=11)
+    for group in picture["groups"]:
+        for label in sorted(set(group["labels"])):
+            points = [p for p, own in zip(group["points"], group["labels"], strict=True) if own == label]
+            across, up = zip(*points, strict=True)
+            axes.scatter(across, up, s=12, marker=MARKERS[group["name"]], color=SERIES[label % len(SERIES)], lw=0.8)
+    kinds = " and ".join(f"{len(group['points'])} {group['name']}" for group in picture["groups"])
+    description = f"t-SNE of LCM's common space: {kinds}; one colour a class"
+    return Chart(svg_of(figure, name, description), f"{picture['title']}: {kinds}")
+
+
+def render_page(content: SupervisedContent) -> str:
+    """The report as one page."""
+    return fill("supervised.html.jinja", room="xmrank.supervised", content=content)
+
+
+def render_markdown(content: SupervisedContent) -> str:
+    """The report without its pictures."""
+    lines = [f"# {escape(content.title)}", "", escape(content.subtitle), ""]
+    for table in content.overview:
+        lines += _markdown(table)
+    for section in content.sections:
+        lines += [f"# {escape(section.title)}", ""]
+        for table in section.tables:
+            lines += _markdown(table)
+    lines += ["## Settings", "", *(f"- {escape(name)}: `{value}`" for name, value in content.settings), ""]
+    lines += ["## Fingerprints", "", *(f"- {escape(name)}: `{value}`" for name, value in content.fingerprints)]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown(table: PlainTable) -> list[str]:
+    rule = ["---", *("--:" for _ in table.heading[1:])]
+    body = [list(map(escape, row)) for row in table.rows]
+    grid = [f"| {' | '.join(cells)} |" for cells in (list(map(escape, table.heading)), rule, *body)]
+    return [f"## {escape(table.title)}", "", *grid, "", *([escape(table.note), ""] if table.note else [])]
+
+
+def print_tables(tables: Sequence[PlainTable]) -> None:
+    """Print tables, none of them cut."""
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200, highlight=False)
+    for table in tables:
+        drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+        for place, heading in enumerate(table.heading):
+            drawn.add_column(Text(heading), justify="right" if place else "left", no_wrap=True)
+        for row in table.rows:
+            drawn.add_row(*map(Text, row))
+        console.print(f"\n{table.title}", style="bold", markup=False)
+        console.print(drawn, crop=False, width=max(console.width, SMALLEST))
+        if table.note:
+            console.print(table.note, style="dim", markup=False)

@@ -1,0 +1,129 @@
+"""Rankers and training states on disk: safetensors and JSON, written atomically."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from xmrank.rankers import Ranker, build
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import atomic, write_json
+from xmrank.train.trials import RANKER, RANKER_JSON
+
+META = "meta"
+UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError)
+"""What torch, safetensors and JSON raise for a file that is damaged or of something else."""
+
+
+def save_ranker(directory: Path, ranker: Ranker, weights: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write a ranker's weights and what rebuilds it.
+
+    Args:
+        directory: where ``ranker.safetensors`` and ``ranker.json`` go.
+        ranker: gives the name and the parameters.
+        weights: the state dict to keep (the best epoch's).
+        about: what the ranker was trained on and for; the JSON's other fields.
+    """
+    with atomic(directory / RANKER) as temporary:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, temporary)
+    write_json(directory / RANKER_JSON, {**about, "ranker": ranker.name, "parameters": ranker.parameters_})
+
+
+def load_ranker(directory: Path, device: torch.device | str = "cpu") -> tuple[Ranker, dict[str, Any]]:
+    """A trained ranker in evaluation mode, and what its JSON says.
+
+    Raises:
+        DataError: no ranker there, or weights that do not fit its parameters.
+    """
+    about = read_about(directory)
+    try:
+        ranker = build(about["ranker"], **about["parameters"])
+        ranker.load_state_dict(load_file(directory / RANKER, device="cpu"))
+    except (*UNREADABLE, OSError) as error:
+        raise DataError(f"{directory}: not a ranker of this version: {cause(error)}") from None
+    return ranker.to(device).eval(), about
+
+
+def read_about(directory: Path) -> dict[str, Any]:
+    """What the JSON of a trained ranker says.
+
+    Raises:
+        DataError: no ranker there, or not its JSON.
+    """
+    path = directory / RANKER_JSON
+    if not path.is_file():
+        raise DataError(f"{directory}: no trained ranker here (no {RANKER_JSON})")
+    try:
+        return dict(json.loads(path.read_text()))
+    except UNREADABLE as error:
+        raise DataError(f"{path}: not the JSON of a ranker: {cause(error)}") from None
+
+
+def save_state(
+    path: Path,
+    weights: dict[str, Tensor],
+    best: dict[str, Tensor],
+    moments: dict[str, Tensor],
+    meta: dict[str, Any],
+) -> None:
+    """Write all that a resumed training needs.
+
+    Args:
+        path: the file.
+        weights, best: the model's state dict, now and at its best validation.
+        moments: what the optimiser has gathered, by name.
+        meta: the rest, JSON-able.
+    """
+    parts = {"model": weights, "best": best, "optimizer": moments}
+    tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+    with atomic(path) as temporary:
+        # A copy each: safetensors refuses tensors that share memory.
+        save_file({k: t.detach().cpu().clone() for k, t in tensors.items()}, temporary, {META: json.dumps(meta)})
+
+
+def load_state(path: Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """Put a saved state's weights into a model; returns the best weights, the optimiser's moments, and ``meta``.
+
+    Raises:
+        DataError: a damaged file, or the state of another model.
+    """
+    meta = read_meta(path)
+    device = next(model.parameters()).device
+    try:
+        tensors = load_file(path, device=str(device))
+        model.load_state_dict(taken(tensors, "model."))
+    except UNREADABLE as error:
+        raise not_a_state(path, error) from None
+    return taken(tensors, "best."), taken(tensors, "optimizer."), meta
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The ``meta`` of a saved state, without its tensors.
+
+    Raises:
+        DataError: a damaged file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(json.loads(file.metadata()[META]))
+    except UNREADABLE as error:
+        raise not_a_state(path, error) from None
+
+
+def not_a_state(path: Path, error: Exception) -> DataError:
+    """The failure to continue from a file."""
+    return DataError(f"{path}: cannot continue from it: {cause(error)} (without the file, the trial starts anew)")
+
+
+def cause(error: Exception) -> str:
+    """An error's message in one line of bearable length."""
+    return " ".join(str(error).split())[:300]
+
+
+def taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose name begins with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

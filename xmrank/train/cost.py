@@ -1,0 +1,50 @@
+"""What a trial costs, under the names that MLflow shows."""
+
+import resource
+import sys
+from dataclasses import dataclass, field
+
+import torch
+
+from xmrank.train.schedule import Epoch
+
+RSS_UNITS = 1 if sys.platform == "darwin" else 1024
+"""Bytes of what the system counts the resident memory in."""
+
+
+@dataclass
+class TrialCost:
+    """Adds up the costs of the trials of one process.
+
+    Attributes:
+        lists: lists of an epoch.
+        workers: processes that train a trial together.
+        spent: trial → epochs and seconds so far; what a run that was killed had spent is not known.
+    """
+
+    lists: int
+    device: torch.device
+    workers: int = 1
+    spent: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def metrics(self, trial: str, epoch: Epoch, seconds: float) -> dict[str, float]:
+        """The costs at a validation, in seconds, lists a second and MiB.
+
+        Args:
+            trial: its name.
+            epoch: the validation.
+            seconds: that an epoch takes since the validation before.
+        """
+        before, total = self.spent.get(trial, (max(epoch["epoch"] - 1, 0), 0.0))
+        total += seconds * (epoch["epoch"] - before)
+        self.spent[trial] = epoch["epoch"], total
+        found = {
+            "cost/epoch_seconds": seconds,
+            "cost/seconds": total,
+            "cost/lists_per_second": self.lists / seconds,
+            "cost/peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNITS / 2**20,
+        }
+        if self.device.type == "cuda":
+            found["cost/gpu_seconds"] = total * self.workers
+            found["cost/peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
+        return found

@@ -1,0 +1,63 @@
+"""The processes that train one ranker together: one alone, or several under DDP."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class WorkerGroup:
+    """This process's place among those that train one ranker.
+
+    Attributes:
+        rank, size: which of how many.
+        handle: torch's process group; None for one process alone.
+    """
+
+    rank: int = 0
+    size: int = 1
+    handle: dist.ProcessGroup | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and logs."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model with its gradients averaged over the group."""
+        if self.size == 1:
+            return model
+        # No buffer changes in training, and those of a refinement are large: they need not be sent in every step.
+        return DistributedDataParallel(model, process_group=self.handle, broadcast_buffers=False)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over the group, without a gradient."""
+        total = value.detach().clone()
+        if self.size > 1:
+            dist.all_reduce(total, group=self.handle)
+        return total
+
+    def gather(self, values: list[Tensor]) -> list[list[Tensor]]:
+        """Every process's tensors, by rank."""
+        if self.size == 1:
+            return [values]
+        results: list[list[Tensor]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(results, values, group=self.handle)
+        return results
+
+
+def split_into_groups(rank: int, world: int, size: int) -> tuple[int, int, WorkerGroup]:
+    """Divide all processes into groups of ``size``; every process must call it.
+
+    Returns:
+        the number of this process's group, how many groups there are, and the group.
+    """
+    count = world // size
+    handles: list[Any] = []
+    if size > 1:
+        handles = [dist.new_group(list(range(i * size, (i + 1) * size))) for i in range(count)]
+    mine = rank // size
+    return mine, count, WorkerGroup(rank % size, size, handles[mine] if handles else None)
