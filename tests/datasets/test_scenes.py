@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from xmrank.datasets.dataset import CAPTIONS, IMAGES
+from xmrank.datasets.scenes import generate as scenes
 from xmrank.datasets.scenes.drawing import CELL, _glyphs
 from xmrank.datasets.scenes.generate import IMAGE_SIZE, LABEL_NAMES, compose_scene, describe, draw_scene, generate
-from xmrank.datasets.scenes.generate import generate as scenes
 from xmrank.datasets.scenes.layout import BACKGROUNDS, COLOURS, DIAMETERS, PATTERNS, SHAPES, Scene, SceneObject
 from xmrank.datasets.scenes.scene_captions import RELATIONS, Claim, Mention
 from xmrank.datasets.scenes.words import SYNONYMS

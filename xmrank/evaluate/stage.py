@@ -97,7 +97,7 @@ def evaluate_all(stage: StageDirectory, config: EvaluateConfig, store: Embedding
 
 def settings(store: EmbeddingStore, lists: Manifest, images: np.ndarray) -> dict[str, Any]:
     """What a reader of the figures must know: how lists were made, ties broken, and which images are reported."""
-    reported = {name: entry for name, entry in lists.counts.items() if name.endswith("_report")}
+    reported = {name: entry for name, entry in lists.counts.items() if name.endswith("_test")}
     ids = store.images["image_id"].take(images).to_pylist()
     return {
         "candidates_per_list": {name: entry["longest"] for name, entry in reported.items()},

@@ -142,7 +142,7 @@ def _lists(config: dict[str, Any] | None) -> str:
 def _candidates(counts: Any) -> str:
     """Candidates a list by direction; the counts of lists are named after direction and role."""
     return plain(
-        {str(k).removesuffix("_report"): v for k, v in counts.items()} if isinstance(counts, dict) else counts or ""
+        {str(k).removesuffix("_test"): v for k, v in counts.items()} if isinstance(counts, dict) else counts or ""
     )
 
 
@@ -150,7 +150,7 @@ def _given_away(shares: Any) -> str:
     """How often a list betrays its right answer by the way it was made."""
     if not isinstance(shares, dict) or not any(shares.values()):
         return ""
-    found = joined([f"{100 * share:.1f} % of the {name.removesuffix('_report')}" for name, share in shares.items()])
+    found = joined([f"{100 * share:.1f} % of the {name.removesuffix('_test')}" for name, share in shares.items()])
     return (
         f"in {found} lists the first stage puts the right answer behind all others, where an item is found by standing "
         "apart; a gallery has no such places"
