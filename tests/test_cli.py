@@ -4,11 +4,14 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import pytest
 
 from xmrank.cli import find_cause, parse, run
 from xmrank.config import EmbedConfig, ExperimentConfig, MineConfig, SupervisedConfig, TrainConfig, TuneConfig
+from xmrank.config.choices import FLAT
+from xmrank.config.common import as_values
 from xmrank.runtime.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parent.parent
@@ -175,6 +178,177 @@ def test_a_wrong_flag_is_one_line_that_names_it(arguments, named):
 )
 def test_flags_that_contradict_each_other_are_named(config_type, arguments, named):
     assert named in refused(config_type, *arguments)
+
+
+@dataclass(frozen=True)
+class Boosted:
+    """Trees."""
+
+    name: ClassVar[str] = "boosted"
+    trees: int = 100
+    """Number of trees."""
+    columns: tuple[str, ...] = ("a",)
+    """Columns."""
+
+    def __post_init__(self) -> None:
+        if self.trees < 1:
+            raise ValueError(f"trees {self.trees}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Straight:
+    """A line."""
+
+    name: ClassVar[str] = "straight"
+    free_bias: bool = True
+    """Whether the line has an offset."""
+    columns: tuple[str, ...] = ("b",)
+    """Columns."""
+
+
+@dataclass(frozen=True)
+class Naming:
+    id: str = "id"
+    """Name of the column of ids."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    name: ClassVar[str] = "sheet"
+    table_file: Path | None = None
+    """The file."""
+    naming: Naming = field(default_factory=Naming)
+    """Names."""
+
+    def __post_init__(self) -> None:
+        if self.table_file is None:
+            raise ConfigError("--table-file: expected a file")
+
+
+@dataclass(frozen=True)
+class Made:
+    name: ClassVar[str] = "made"
+    size: int = 10
+    """Rows."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Fit a model."""
+
+    model: Boosted | Straight = field(default_factory=Boosted)
+    """The model."""
+    source: Annotated[Made | Sheet, FLAT] = field(default_factory=Made)
+    """The data."""
+    rate: float = 0.1
+    """Step size."""
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Fit and plot."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    """The fit."""
+    output: Path = Path("out")
+    """Directory."""
+
+
+def test_a_name_chooses_a_dataclass_whose_settings_are_flags():
+    assert parsed(FitConfig) == FitConfig()
+    assert parsed(FitConfig, "--model", "straight") == FitConfig(model=Straight())
+    config = FitConfig(model=Straight(free_bias=False), rate=0.5)
+    assert parsed(FitConfig, "--model.no-free-bias", "--rate", 0.5, "--model", "straight") == config
+    assert parsed(FitConfig, "--model", "boosted", "--model=straight", "--model.no-free_bias", "--rate=0.5") == config
+
+
+def test_a_choice_inside_a_nested_configuration_has_its_prefix():
+    config = parsed(StudyConfig, "--fit.model", "straight", "--fit.model.columns", "x", "y", name="experiment")
+    assert config == StudyConfig(fit=FitConfig(model=Straight(columns=("x", "y"))))
+
+
+def test_settings_of_a_flat_choice_have_no_prefix_of_their_own():
+    assert parsed(FitConfig, "--size", 3) == FitConfig(source=Made(size=3))
+    sheet = Sheet(Path("t.csv"), Naming("key"))
+    flags = ("--source", "sheet", "--table-file", "t.csv", "--naming.id", "key")
+    assert parsed(FitConfig, *flags) == FitConfig(source=sheet)
+    nested = [flag.replace("--", "--fit.") for flag in flags]
+    assert parsed(StudyConfig, *nested, name="experiment") == StudyConfig(fit=FitConfig(source=sheet))
+
+
+def test_checks_of_a_chosen_dataclass_run_on_the_values_that_were_given():
+    assert refused(FitConfig, "--source", "sheet") == "--table-file: expected a file"
+    assert refused(FitConfig, "--model.trees", 0) == "--model.trees 0: expected at least 1"
+    assert refused(StudyConfig, "--fit.model.trees", 0, name="experiment") == "--fit.model.trees 0: expected at least 1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mine: {model: straight, source: sheet, table_file: t.csv, naming: {id: key}}",
+        "mine: {model: {name: straight}, source: {name: sheet, table_file: t.csv, naming: {id: key}}}",
+    ],
+)
+def test_a_preset_chooses_by_a_name_or_by_a_mapping_with_a_name(preset, text):
+    expected = FitConfig(model=Straight(), source=Sheet(Path("t.csv"), Naming("key")))
+    assert parsed(FitConfig, "--preset", preset(text)) == expected
+    study = text.replace("mine", "fit")
+    assert parsed(StudyConfig, "--preset", preset(study), name="experiment") == StudyConfig(fit=expected)
+
+
+def test_another_choice_than_the_presets_keeps_the_settings_that_it_has_too(preset):
+    path = preset("mine: {model: {name: boosted, trees: 5, columns: [c]}, source: {name: sheet, table_file: t.csv}}")
+    config = parsed(FitConfig, "--preset", path, "--model", "straight", "--source", "made")
+    assert config == FitConfig(model=Straight(columns=("c",)), source=Made())
+    config = parsed(FitConfig, "--preset", path, "--model", "boosted")
+    assert (config.model, config.source) == (Boosted(5, ("c",)), Sheet(Path("t.csv")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "bent"], "--model bent: expected one of boosted, straight"),
+        (["--model"], "--model: expected one of boosted, straight"),
+        (["--model", "straight", "extra"], "--model straight extra: expected one of boosted, straight"),
+        (
+            ["--model", "straight", "--model.trees", "3"],
+            "--model.trees: model straight has no such setting; it has free-bias, columns",
+        ),
+        (["--model.no-free-bias"], "--model.no-free-bias: model boosted has no such setting; it has trees, columns"),
+        (["--model.tree", "3"], "--model.tree: model boosted has no such setting; it has trees, columns"),
+        (["--naming.id=key"], "--naming.id: source made has no such setting; it has size"),
+        (
+            ["--size", "3", "--source", "sheet"],
+            "--size: source sheet has no such setting; it has table-file, naming.id",
+        ),
+    ],
+)
+def test_a_setting_that_the_choice_does_not_have_is_refused(arguments, message):
+    assert refused(FitConfig, *arguments) == message
+
+
+def test_a_presets_setting_that_its_own_choice_does_not_have_is_refused(preset):
+    message = refused(FitConfig, "--preset", preset("mine: {model: {name: straight, trees: 3}}"))
+    assert message == "--model.trees: model straight has no such setting; it has free-bias, columns"
+
+
+def test_the_values_of_a_configuration_name_its_choices():
+    values = as_values(StudyConfig(fit=FitConfig(model=Straight())))
+    assert values["fit"]["model"] == {"name": "straight", "free_bias": True, "columns": ("b",)}
+    assert values["fit"]["source"] == {"name": "made", "size": 10}
+
+
+def test_help_lists_the_settings_of_the_choice_and_says_how_to_see_others(capsys):
+    def show(*arguments):
+        with pytest.raises(SystemExit):
+            parsed(FitConfig, *arguments, "--help")
+        return " ".join(capsys.readouterr().out.split())
+
+    text = show()
+    assert "--model.trees" in text and "--model.free-bias" not in text
+    assert "--model {boosted,straight}: now boosted" in text and "--model NAME --help" in text
+    other = show("--model", "straight")
+    assert "--model.free-bias" in other and "--model.trees" not in other
 
 
 def test_help_explains_every_flag(capsys):

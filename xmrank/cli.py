@@ -6,16 +6,20 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 import yaml
 
+from xmrank.config.choices import Choice, choose, find_choices, make_defaults
 from xmrank.runtime.errors import ConfigError, XmrankError
 
 Config = TypeVar("Config")
+
+NESTED_ERROR = re.compile(r"^Error parsing ([\w.-]+): (\w+) (?=.*: expected )")
+"""How tyro reports the ValueError "width 0: expected …" of a nested dataclass that knows nothing of flags."""
 
 
 def run(job: Callable[[Config], object], config_type: type[Config]) -> None:
@@ -57,15 +61,120 @@ def parse(config_type: type[Config], arguments: list[str], *, name: str, presets
         values = section_of(values, name, preset, presets.parent)
     else:
         refuse_other_jobs(values, config_type, preset, presets.parent)
-    arguments = [*flags_of(values), *arguments]
+    choices = list(find_choices(config_type))
+    explicit = split_flags(arguments)
+    given, chosen = apply_choices(choices, name_choices(split_flags(flags_of(values)), choices), explicit)
+    defaults = choose(make_defaults(config_type), {c.path: c.options[chosen[c.path]] for c in choices})
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(config_type, args=arguments, prog=f"{name}.py")
+            config = tyro.cli(
+                config_type,
+                args=[word for flag in given for word in flag],
+                prog=f"{name}.py",
+                default=defaults,
+                description=describe(config_type, choices, chosen),
+                config=(tyro.conf.AvoidSubcommands,),
+            )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise ConfigError(one_line(complaint.getvalue()) + (f" (preset {preset})" if preset else "")) from None
+    return config
+
+
+def split_flags(words: Iterable[str]) -> list[list[str]]:
+    """The words of a command line in groups, each a flag and its values; words before the first flag form a group."""
+    groups: list[list[str]] = []
+    for word in words:
+        if not groups or word.startswith("--"):
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    return groups
+
+
+def name_of(flag: list[str]) -> str:
+    """The dotted field name that a flag sets: ``--train.no-validate-start`` gives ``train.validate_start``."""
+    name = flag[0].partition("=")[0].removeprefix("--").replace("-", "_")
+    head, dot, last = name.rpartition(".")
+    return f"{head}{dot}{last.removeprefix('no_')}"
+
+
+def name_choices(preset: list[list[str]], choices: list[Choice]) -> list[list[str]]:
+    """The flags of a preset, where a choice may be a mapping with the key ``name``, as they are on a command line."""
+    renamed = []
+    for word, *rest in preset:
+        for choice in choices:
+            path = choice.path.replace("_", "-")
+            if word == f"--{path}.name":
+                word = f"--{path}"
+            elif choice.flat and word.startswith(f"--{path}."):
+                word = f"--{choice.prefix.replace('_', '-')}{word.removeprefix(f'--{path}.')}"
+        renamed.append([word, *rest])
+    return renamed
+
+
+def apply_choices(
+    choices: list[Choice], preset: list[list[str]], explicit: list[list[str]]
+) -> tuple[list[list[str]], dict[str, str]]:
+    """Take the choices out of the flags: the remaining flags, and the name of each chosen option.
+
+    What a preset sets for its own choice is dropped where the command line makes another choice, unless that has the
+    setting too: ``--preset demo --train.ranker linear`` keeps the features, and not the dropout.
+
+    Raises:
+        ConfigError: an unknown name, or a setting that the chosen option does not have.
+    """
+    chosen = {}
+    for choice in choices:
+        in_preset, preset = take_choice(choice, preset)
+        in_flags, explicit = take_choice(choice, explicit)
+        name = chosen[choice.path] = in_flags or in_preset or choice.default
+        if name != (in_preset or choice.default):
+            preset = [f for f in preset if choice.has_setting(name, name_of(f)) or not choice.claims(name_of(f))]
+        for flag in [*preset, *explicit]:
+            if choice.claims(name_of(flag)) and not choice.has_setting(name, name_of(flag)):
+                refuse_setting(choice, name, flag)
+    return [*preset, *explicit], chosen
+
+
+def take_choice(choice: Choice, flags: list[list[str]]) -> tuple[str | None, list[list[str]]]:
+    """The name that the last flag of a choice gives, and the other flags.
+
+    Raises:
+        ConfigError: not the name of an option.
+    """
+    name, rest = None, []
+    for flag in flags:
+        if not flag[0].startswith("--") or name_of(flag) != choice.path:
+            rest.append(flag)
+            continue
+        word, _, value = flag[0].partition("=")
+        name = " ".join([value, *flag[1:]]).strip()
+        if name not in choice.options:
+            raise ConfigError(f"{word} {name}".rstrip() + f": expected one of {', '.join(choice.options)}")
+    return name, rest
+
+
+def refuse_setting(choice: Choice, name: str, flag: list[str]) -> None:
+    """Raise the ConfigError for a setting that the chosen option does not have."""
+    word = flag[0].partition("=")[0]
+    field = choice.path.rpartition(".")[2]
+    settings = ", ".join(setting.replace("_", "-") for setting in choice.list_settings(name))
+    raise ConfigError(f"{word}: {field} {name} has no such setting; it has {settings or 'none'}")
+
+
+def describe(config_type: type[Any], choices: list[Choice], chosen: Mapping[str, str]) -> str:
+    """The text above the flags in ``--help``: what the job does, and its choices, which tyro does not list."""
+    lines = [" ".join((config_type.__doc__ or "").split())]
+    for choice in choices:
+        flag, name = f"--{choice.path.replace('_', '-')}", chosen[choice.path]
+        names = ",".join(choice.options)
+        lines.append(
+            f"{flag} {{{names}}}: now {name}, whose settings are below. For those of another: {flag} NAME --help"
+        )
+    return "\n\n".join(lines)
 
 
 def take_preset(arguments: list[str]) -> tuple[list[str], str | None]:
@@ -145,9 +254,10 @@ def flags_of(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def one_line(box: str) -> str:
     """The message inside tyro's framed error: what stands above the first rule, in one line."""
-    lines = [re.sub(r"^\W*│|│\s*$", "", line).strip() for line in box.splitlines() if "│" in line]
+    lines = [line.strip().strip("│").strip() for line in box.splitlines() if "│" in line]
     rule = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
-    return " ".join(" ".join(lines[:rule]).split()) or " ".join(box.split())
+    message = " ".join(" ".join(lines[:rule]).split()) or " ".join(box.split())
+    return NESTED_ERROR.sub(lambda error: f"--{error[1]}.{error[2].replace('_', '-')} ", message)
 
 
 def report_failure(name: str, error: Exception) -> int:

@@ -12,10 +12,21 @@ RUN = Path("runs/default")
 
 
 def semantic(config: Any) -> dict[str, Any]:
-    """What of a configuration decides the output: no paths, worker counts or switches (``config.RUNTIME_FIELDS``)."""
-    values = dataclasses.asdict(config)
+    """The part of a configuration that decides the output: without ``config.RUNTIME_FIELDS`` (paths, workers …)."""
+    values = as_values(config)
     for name in config.RUNTIME_FIELDS:
         del values[name]
+    return values
+
+
+def as_values(config: Any) -> dict[str, Any]:
+    """A configuration as nested mappings, as ``dataclasses.asdict``, and with the ``name`` of each chosen dataclass."""
+    values: dict[str, Any] = {}
+    if isinstance(getattr(type(config), "name", None), str):
+        values["name"] = config.name
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        values[field.name] = as_values(value) if dataclasses.is_dataclass(value) else value
     return values
 
 
