@@ -1,0 +1,140 @@
+"""The documents cannot go stale: commands and flags are parsed, and paths, links and names must exist."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import tyro
+
+import xmrank.config
+from xmrank.cli import parse
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+SETTLED = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
+"""All but the changelog, which names flags that are gone."""
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+JOB_FLAGS = re.compile(r"^(?:python jobs/|xmrank )?([a-z_]+)(?:\.py)? (--.*)$")
+FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
+REPOSITORY_PATH = re.compile(r"(?<![\w/.-])(?:xmrank|docs|jobs|tests|benchmarks)/[\w./*-]+")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+OTHER_TOOLS = {"--backend-store-uri", "--build-arg", "--constraint", "--gpus", "--rm", "--extra"}
+"""Flags of mlflow, docker, pip and uv."""
+
+
+def blocks_of(path, language):
+    return [text for kind, text in FENCE.findall(path.read_text()) if kind == language]
+
+
+def prose_of(path):
+    """The document without its fenced blocks."""
+    return FENCE.sub("", path.read_text())
+
+
+def commands_of(path):
+    """Every job command of the shell blocks, as words."""
+    commands = []
+    for block in blocks_of(path, "sh"):
+        lines = block.replace("\\\n", " ").splitlines()
+        commands += [shlex.split(line, comments=True) for line in lines]
+    return [words for words in map(job_command, commands) if words]
+
+
+def job_command(words):
+    """The job's name and its arguments; empty where a command runs none."""
+    for place, word in enumerate(words):
+        script = re.fullmatch(r"(?:\./)?jobs/(\w+)\.py", word)
+        if script:
+            return [script[1], *words[place + 1 :]]
+        if word == "xmrank" and place == 0 and len(words) > 1:
+            return words[1:]
+    return []
+
+
+def config_type(job):
+    """The configuration that ``jobs/<job>.py`` hands to the command line."""
+    script = (ROOT / "jobs" / f"{job}.py").read_text()
+    name = re.search(r"run\(\w+, (\w+)\)", script)[1]
+    return getattr(xmrank.config, name)
+
+
+def flags_of(job):
+    """All flags of a job, as its ``--help`` prints them."""
+    help_text = tyro.extras.get_parser(config_type(job)).format_help()
+    return set(FLAG.findall(help_text)) | {"--preset", "--help"}
+
+
+@pytest.fixture(scope="session")
+def job_flags():
+    return {script.stem: flags_of(script.stem) for script in (ROOT / "jobs").glob("*.py")}
+
+
+COMMANDS = [(path, words) for path in DOCUMENTS for words in commands_of(path)]
+
+
+@pytest.mark.parametrize(("path", "words"), COMMANDS, ids=lambda value: getattr(value, "name", None))
+def test_a_command_is_accepted_by_its_parser(path, words):
+    job, *arguments = words
+    parse(config_type(job), arguments, name=job, presets=ROOT / "jobs" / "configs")
+
+
+@pytest.mark.parametrize("path", SETTLED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_flags_in_the_text_exist(path, job_flags):
+    everywhere = set().union(*job_flags.values()) | OTHER_TOOLS
+    unknown = []
+    for code in INLINE.findall(prose_of(path)):
+        named = JOB_FLAGS.match(code)
+        known = job_flags.get(named[1], everywhere) if named else everywhere
+        unknown += [flag for flag in FLAG.findall(code) if flag not in known]
+    assert not unknown
+
+
+@pytest.mark.parametrize("path", SETTLED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths_in_the_text_exist(path):
+    named = {found.rstrip(".,") for found in REPOSITORY_PATH.findall(path.read_text())}
+    missing = [name for name in sorted(named) if "X" not in name and not list(ROOT.glob(name))]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    broken = []
+    for link in LINK.findall(prose_of(path)):
+        if link.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        if not target.exists() or (anchor and anchor not in anchors_of(target)):
+            broken.append(link)
+    assert not broken
+
+
+def anchors_of(path):
+    """The anchors that GitHub gives the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(path), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", SETTLED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_names_in_the_text_exist(path):
+    names = {code for code in INLINE.findall(prose_of(path)) if re.fullmatch(r"xmrank(\.\w+)+", code)}
+    assert not [name for name in sorted(names) if not exists(name)]
+
+
+def exists(name):
+    """Whether a dotted name is a module of the package or something in one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(parts[:length]))
+        except ImportError:
+            continue
+        for attribute in parts[length:]:
+            if not hasattr(value, attribute):
+                return False
+            value = getattr(value, attribute)
+        return True
+    return False
