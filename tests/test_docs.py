@@ -17,12 +17,12 @@ SETTLED = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
 """All but the changelog, which names flags that are gone."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-JOB_FLAGS = re.compile(r"^(?:python jobs/|xmrank )?([a-z_]+)(?:\.py)? (--.*)$")
+SCRIPT = re.compile(r"^(?:python )?(?:jobs/|benchmarks/)?(\w+)\.py\b|^xmrank (\w+)\b")
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
 REPOSITORY_PATH = re.compile(r"(?<![\w/.-])(?:xmrank|docs|jobs|tests|benchmarks)/[\w./*-]+")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-OTHER_TOOLS = {"--backend-store-uri", "--build-arg", "--constraint", "--gpus", "--rm", "--extra"}
-"""Flags of mlflow, docker, pip and uv."""
+OTHER_TOOLS = {"--compile-bytecode"}
+"""Flags of uv in the text."""
 
 
 def blocks_of(path, language):
@@ -45,11 +45,11 @@ def commands_of(path):
 
 def job_command(words):
     """The job's name and its arguments; empty where a command runs none."""
-    for place, word in enumerate(words):
+    for position, word in enumerate(words):
         script = re.fullmatch(r"(?:\./)?jobs/(\w+)\.py", word)
         if script:
-            return [script[1], *words[place + 1 :]]
-        if word == "xmrank" and place == 0 and len(words) > 1:
+            return [script[1], *words[position + 1 :]]
+        if word == "xmrank" and position == 0 and len(words) > 1:
             return words[1:]
     return []
 
@@ -68,8 +68,11 @@ def flags_of(job):
 
 
 @pytest.fixture(scope="session")
-def job_flags():
-    return {script.stem: flags_of(script.stem) for script in (ROOT / "jobs").glob("*.py")}
+def script_flags():
+    """The flags of every job and benchmark."""
+    jobs = {script.stem: flags_of(script.stem) for script in (ROOT / "jobs").glob("*.py")}
+    benchmarks = {script.stem: set(FLAG.findall(script.read_text())) for script in (ROOT / "benchmarks").glob("*.py")}
+    return benchmarks | jobs
 
 
 COMMANDS = [(path, words) for path in DOCUMENTS for words in commands_of(path)]
@@ -82,19 +85,20 @@ def test_a_command_is_accepted_by_its_parser(path, words):
 
 
 @pytest.mark.parametrize("path", SETTLED, ids=lambda path: str(path.relative_to(ROOT)))
-def test_flags_in_the_text_exist(path, job_flags):
-    everywhere = set().union(*job_flags.values()) | OTHER_TOOLS
+def test_flags_in_the_text_exist(path, script_flags):
+    """A flag after a script's name must be that script's; one that stands alone, any script's."""
+    any_script = set().union(*script_flags.values()) | OTHER_TOOLS
     unknown = []
     for code in INLINE.findall(prose_of(path)):
-        named = JOB_FLAGS.match(code)
-        known = job_flags.get(named[1], everywhere) if named else everywhere
+        script = SCRIPT.match(code) if "--" in code else None
+        known = script_flags[script[1] or script[2]] if script else any_script
         unknown += [flag for flag in FLAG.findall(code) if flag not in known]
     assert not unknown
 
 
 @pytest.mark.parametrize("path", SETTLED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_paths_in_the_text_exist(path):
-    named = {found.rstrip(".,") for found in REPOSITORY_PATH.findall(path.read_text())}
+    named = {name.rstrip(".,") for name in REPOSITORY_PATH.findall(path.read_text())}
     missing = [name for name in sorted(named) if "X" not in name and not list(ROOT.glob(name))]
     assert not missing
 
