@@ -13,9 +13,9 @@ from mlflow.tracking import MlflowClient
 from xmrank.config import MineConfig, RankerConfig, TrainConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.stage import mine
+from xmrank.runtime import launcher
 from xmrank.runtime.directory import Manifest
 from xmrank.runtime.paths import HOME_VARIABLE
-from xmrank.train import ray as ray_stage
 from xmrank.train.stage import train
 
 TRAINING = TrainConfig(
@@ -102,8 +102,8 @@ def in_process(monkeypatch):
             self.fit = lambda: loop(train_loop_config)
 
     worker = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
-    monkeypatch.setattr(ray_stage, "TorchTrainer", Trainer)
-    monkeypatch.setattr(ray_stage, "get_context", lambda: worker)
-    monkeypatch.setattr(ray_stage, "get_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(ray_stage, "connect", lambda: None)
-    monkeypatch.setattr(ray_stage, "pool_size", lambda workers: (1, 1.0, 0))
+    monkeypatch.setattr(launcher, "TorchTrainer", Trainer)
+    monkeypatch.setattr(launcher, "get_context", lambda: worker)
+    monkeypatch.setattr(launcher, "get_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(launcher, "connect", lambda: None)
+    monkeypatch.setattr(launcher, "pool_size", lambda workers: (1, 1.0, 0))

@@ -1,8 +1,6 @@
 """The training stage's Ray part: one Ray Train run whose workers, in groups, train all trials."""
 
 import contextlib
-import logging
-import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from xmrank import tracking
 from xmrank.config import Direction, TrainConfig
@@ -22,9 +18,9 @@ from xmrank.metrics import mlflow_name
 from xmrank.mine.mapped_lists import open_lists
 from xmrank.mine.roles import ROLES, Role
 from xmrank.mine.stage import lists_path
-from xmrank.runtime.cluster import connect, pool_size
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_text
+from xmrank.runtime.launcher import Worker, launch_workers
 from xmrank.runtime.progress import Progress
 from xmrank.train.checkpoint import read_meta
 from xmrank.train.cost import TrialCost
@@ -36,8 +32,6 @@ from xmrank.train.trial_data import TrialDataSource
 from xmrank.train.trials import STATE, Trial, pending
 from xmrank.train.worker_group import WorkerGroup, split_into_groups
 
-RESTARTS = 3
-"""How often Ray Train replaces workers that died before the job gives up."""
 POLL_S = 1.0
 
 
@@ -82,42 +76,28 @@ def train_on_cluster(work: TrainingWork, scratch: Path) -> None:
     Raises:
         DataError: a trial failed; the others were trained.
     """
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")  # the default, 2 s, is felt in short runs
-    connect()
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
-    size = work.config.workers_per_trial
-    workers, _, _ = pool_size(work.config.workers)
-    workers, cpus, gpus = pool_size(max(size, min(workers, len(work.trials) * size) // size * size))
-    trainer = TorchTrainer(
-        train_share,
-        train_loop_config={"work": work},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker={"CPU": cpus}),
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        run_config=RunConfig(
-            name="train", storage_path=str(scratch), failure_config=FailureConfig(max_failures=RESTARTS)
-        ),
-    )
     shutil.rmtree(work.failures, ignore_errors=True)
     for direction in work.config.directions:
         for role in ROLES:
             open_lists(lists_path(work.lists, direction, role), work.cache)  # unpacked here, so that workers need not
     with watched(work):
-        trainer.fit()
+        launch_workers(
+            train_share,
+            work,
+            name="train",
+            scratch=scratch,
+            workers=work.config.workers,
+            tasks=len(work.trials),
+            group_size=work.config.workers_per_trial,
+        )
     for failure in sorted(work.failures.glob("*")):
         raise DataError(failure.read_text())
 
 
-def train_share(settings: dict[str, Any]) -> None:
+def train_share(work: TrainingWork, worker: Worker) -> None:
     """One worker: train its group's share of the trials."""
-    work: TrainingWork = settings["work"]
-    torch.set_num_threads(1)  # one process a core is faster than one with several threads
-    context = get_context()
-    number, count, group = split_into_groups(
-        context.get_world_rank(), context.get_world_size(), work.config.workers_per_trial
-    )
-    store, device = EmbeddingStore.open(work.embeddings), get_device()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # where NCCL gathers objects; all workers of a node see all of its GPUs
+    number, count, group = split_into_groups(worker.rank, worker.world_size, work.config.workers_per_trial)
+    store, device = EmbeddingStore.open(work.embeddings), worker.device
     stacked = work.config.stack == "on" or (work.config.stack == "auto" and device.type == "cuda" and group.size == 1)
     # The share is cut from all trials, done or not, so that a restarted worker takes up its own.
     mine = pending(work.trials[number::count], work.output)
