@@ -20,6 +20,7 @@ from xmrank.baselines.towers import load_towers
 from xmrank.config import BaselinesConfig
 from xmrank.metrics import METRICS
 from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.protocols import evaluation_run
 from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
 
@@ -59,7 +60,7 @@ def done(inputs, empty_tracking):
     with pytest.MonkeyPatch.context() as environment:
         make_home(environment, inputs.home, empty_tracking)
         environment.setattr(ray_stage, "train", lambda work, *_: fit_all(work.pending(), work, torch.device("cpu")))
-        environment.setattr(stage, "run_tasks", lambda function, tasks: map(function, tasks))
+        environment.setattr(evaluation_run, "run_tasks", lambda function, tasks: map(function, tasks))
         manifest = baselines(inputs.config)
     output = inputs.config.output
     return SimpleNamespace(
@@ -157,7 +158,7 @@ def test_a_rerun_does_nothing_and_an_interrupted_one_fits_only_what_is_missing(d
         whole(work, scratch)
 
     monkeypatch.setattr(stage, "fit_on_cluster", fit)
-    monkeypatch.setattr(stage, "run_tasks", lambda function, tasks: map(function, tasks))
+    monkeypatch.setattr(evaluation_run, "run_tasks", lambda function, tasks: map(function, tasks))
     assert baselines(done.config).fingerprint == done.manifest.fingerprint
     assert fitted == ["cca"]
 

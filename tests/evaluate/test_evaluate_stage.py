@@ -19,6 +19,7 @@ from xmrank.evaluate import stage as stage
 from xmrank.evaluate.stage import evaluate
 from xmrank.metrics import METRICS
 from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.protocols import evaluation_run
 from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import DataError
 from xmrank.train.checkpoint import load_ranker
@@ -61,7 +62,7 @@ def here(monkeypatch):
             done.append(task.name)
             yield function(task)
 
-    monkeypatch.setattr(stage, "run_tasks", run_tasks)
+    monkeypatch.setattr(evaluation_run, "run_tasks", run_tasks)
     return done
 
 
@@ -216,13 +217,13 @@ def test_an_interrupted_evaluation_keeps_the_methods_that_are_done(trained, eval
     track_at(trained.home)
     config = settings(trained, tmp_path / "evaluation")
 
-    def stop(task, evaluate_one=stage.evaluate_one):
+    def stop(task, evaluate_method=evaluation_run.evaluate_method):
         if len(here) == 5:
             raise KeyboardInterrupt
-        evaluate_one(task)
+        evaluate_method(task)
 
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(stage, "evaluate_one", stop)
+        broken.setattr(evaluation_run, "evaluate_method", stop)
         with pytest.raises(KeyboardInterrupt):
             evaluate(config)
     done = here[:4]

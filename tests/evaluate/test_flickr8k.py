@@ -11,7 +11,7 @@ from xmrank.config import EmbedConfig
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.protocols.galleries import galleries_of, reported_lists, whole_gallery
+from xmrank.protocols.galleries import make_galleries, make_list_protocol, measure_gallery
 
 DATA = Path(os.environ.get("XMRANK_TEST_DATA", "")) / "flickr8k"
 pytestmark = pytest.mark.skipif(
@@ -54,17 +54,17 @@ def test_the_folds_are_the_splits(store):
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_cosine_on_the_whole_gallery(store, direction):
-    found = whole_gallery(store, galleries_of(store, store.image_rows("val"), direction)[0])
+    found = measure_gallery(store, make_galleries(store, store.image_rows("val"), direction)[0])
     for name, expected in GALLERY[direction].items():
         assert percent(found[name]) == pytest.approx(expected, abs=0.1), name
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_cosine_on_the_lists(lists, direction):
-    protocol = reported_lists(CandidateLists.read(lists / f"{direction}-test.parquet"), direction)
+    protocol = make_list_protocol(CandidateLists.read(lists / f"{direction}-test.parquet"), direction)
     assert set(protocol.lists.lengths) == {51}
     assert protocol.positives.tolist() == [1] * 1000
-    found = protocol.metrics(protocol.lists.similarity)
+    found = protocol.measure(protocol.lists.similarity)
     for name, expected in LISTS[direction].items():
         assert percent(found[name]) == pytest.approx(expected, abs=2.5), name
 

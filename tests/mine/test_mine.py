@@ -13,8 +13,9 @@ from xmrank.config import DIRECTIONS, MineConfig
 from xmrank.mine import chunks
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.chunks import CHUNK, MiningTask, mine_chunk, planned_pool, stream
+from xmrank.mine.list_paths import lists_path
 from xmrank.mine.roles import ROLES, RoleImages
-from xmrank.mine.stage import lists_path, mine
+from xmrank.mine.stage import mine
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file
 

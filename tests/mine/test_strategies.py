@@ -11,9 +11,10 @@ from xmrank.config import DIRECTIONS, MineConfig
 from xmrank.mine import nearest
 from xmrank.mine.assemble import RankedItems, above_margin, near_duplicates
 from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.mine.list_paths import lists_path
 from xmrank.mine.pool import QueryPool
 from xmrank.mine.roles import ROLES
-from xmrank.mine.stage import lists_path, mine
+from xmrank.mine.stage import mine
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file
 

@@ -7,15 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.protocols.galleries import Protocol
+from xmrank.protocols.galleries import ListProtocol
 from xmrank.protocols.query_tables import (
     METRICS_SCHEMA,
     RANKINGS_SCHEMA,
-    join_tables,
-    metrics_table,
-    rankings_table,
-    summarise,
+    make_metrics_table,
+    make_rankings_table,
+    summarise_metrics,
 )
+from xmrank.protocols.table_parts import join_tables
 
 KEY = {
     "method": "listnet",
@@ -28,7 +28,7 @@ KEY = {
 }
 IDS = pa.array(["image0", "image1"]), pa.array(["a", "b", "c", "d"])
 METRICS = {"hit@1": np.array([1.0, math.nan]), "mrr": np.array([0.5, math.nan])}
-PROTOCOL = Protocol(
+PROTOCOL = ListProtocol(
     "lists",
     "i2t",
     CandidateLists(
@@ -47,7 +47,7 @@ def columns(table, *names):
 
 
 def test_a_query_and_metric_are_a_row():
-    table = metrics_table(KEY, ["image1", "image0"], METRICS, np.array([5, 0]))
+    table = make_metrics_table(KEY, ["image1", "image0"], METRICS, np.array([5, 0]))
     assert columns(table, "query_id", "metric", "value", "positives") == [
         ("image1", "hit@1", 1.0, 5),
         ("image0", "hit@1", None, 0),  # nothing to find: excluded from every mean
@@ -59,7 +59,7 @@ def test_a_query_and_metric_are_a_row():
 
 def test_items_are_ranked_by_descending_score_and_ties_by_row():
     # List of image1: captions d, a, b with scores 2, 2, 5: b, then a (row 0) before d (row 3).
-    table = rankings_table(KEY, PROTOCOL, np.array([2.0, 2.0, 5.0, -1.0, 4.0], np.float32), IDS)
+    table = make_rankings_table(KEY, PROTOCOL, np.array([2.0, 2.0, 5.0, -1.0, 4.0], np.float32), IDS)
     assert columns(table, "query_id", "candidate_id", "rank", "score") == [
         ("image1", "b", 1, 5.0),
         ("image1", "a", 2, 2.0),
@@ -70,8 +70,8 @@ def test_items_are_ranked_by_descending_score_and_ties_by_row():
 
 
 def test_texts_are_dictionaries():
-    metrics = metrics_table(KEY, ["image1", "image0"], METRICS, np.array([1, 1]))
-    rankings = rankings_table(KEY, PROTOCOL, np.zeros(5, np.float32), IDS)
+    metrics = make_metrics_table(KEY, ["image1", "image0"], METRICS, np.array([1, 1]))
+    rankings = make_rankings_table(KEY, PROTOCOL, np.zeros(5, np.float32), IDS)
     assert metrics.schema.equals(METRICS_SCHEMA)
     assert rankings.schema.equals(RANKINGS_SCHEMA)
     texts = {"method", "loss", "ranker", "direction", "split", "protocol", "query_id"}
@@ -80,7 +80,7 @@ def test_texts_are_dictionaries():
 
 
 def test_a_summary_says_over_how_many_queries_a_mean_is():
-    rows = summarise(KEY, {"hit@1": np.array([1.0, 0.0, math.nan]), "mrr": np.array([math.nan] * 3)})
+    rows = summarise_metrics(KEY, {"hit@1": np.array([1.0, 0.0, math.nan]), "mrr": np.array([math.nan] * 3)})
     assert rows == [
         {**KEY, "metric": "hit@1", "mean": 0.5, "queries": 2, "excluded": 1},
         {**KEY, "metric": "mrr", "mean": None, "queries": 0, "excluded": 3},
@@ -92,7 +92,7 @@ def test_parts_are_joined_in_order_whatever_their_dictionaries(tmp_path):
     for number, loss in enumerate(("listnet", "ranknet")):
         key = {**KEY, "method": loss, "loss": loss}
         parts.append(tmp_path / f"{number}.metrics")
-        pq.write_table(metrics_table(key, ["image1", "image0"], METRICS, np.array([1, 0])), parts[-1])
+        pq.write_table(make_metrics_table(key, ["image1", "image0"], METRICS, np.array([1, 0])), parts[-1])
     join_tables(tmp_path / "metrics.parquet", parts, METRICS_SCHEMA)
     joined = pq.read_table(tmp_path / "metrics.parquet")
     assert joined["loss"].to_pylist() == ["listnet"] * 4 + ["ranknet"] * 4

@@ -18,8 +18,9 @@ from xmrank.evaluate import stage as stage
 from xmrank.evaluate.stage import evaluate
 from xmrank.metrics import METRICS
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.protocols.galleries import Protocol
-from xmrank.protocols.query_tables import rankings_table
+from xmrank.protocols import evaluation_run
+from xmrank.protocols.galleries import ListProtocol
+from xmrank.protocols.query_tables import make_rankings_table
 from xmrank.protocols.trec import encoded, query_names, write_qrels, write_run
 from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError
@@ -54,7 +55,7 @@ def test_run_and_qrels_by_hand(tmp_path, ending):
     ids = pa.array(["im0", "im 1"]), pa.array(["a", "b", "c", "d"])
     key = {"method": "m", "loss": "m", "ranker": "r", "seed": 0, "direction": "i2t", "split": "s", "protocol": "lists"}
     scores = np.array([0.1, 2.0, -1e-7], np.float32)
-    table = rankings_table(key, Protocol("lists", "i2t", lists, np.array([1, 0])), scores, ids)
+    table = make_rankings_table(key, ListProtocol("lists", "i2t", lists, np.array([1, 0])), scores, ids)
     names = query_names(ids[0], lists.queries)
     write_run(tmp_path / f"m-seed0{ending}", names, lists.lengths, table)
     write_qrels(tmp_path / f"qrels{ending}", names, (np.array([0]), np.array([3])), ids[1])
@@ -76,7 +77,7 @@ def evaluated(trained, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XMRANK_HOME", str(trained.home))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr(stage, "run_tasks", lambda function, tasks: map(function, tasks))
+        patch.setattr(evaluation_run, "run_tasks", lambda function, tasks: map(function, tasks))
         manifest = evaluate(config)
     return SimpleNamespace(
         config=config, output=output, manifest=manifest, metrics=pd.read_parquet(output / "metrics.parquet")
@@ -194,7 +195,7 @@ def test_times_are_measured_and_do_not_change_the_fingerprint(evaluated, capsys)
 
 
 def test_files_that_are_not_wanted_are_not_written(trained, evaluated, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "run_tasks", lambda function, tasks: map(function, tasks))
+    monkeypatch.setattr(evaluation_run, "run_tasks", lambda function, tasks: map(function, tasks))
     monkeypatch.setattr(stage, "log_results", lambda *arguments: None)
     manifest = evaluate(replace(evaluated.config, output=tmp_path / "evaluation", trec="none"))
     assert not (tmp_path / "evaluation/trec").exists()

@@ -8,7 +8,8 @@ import pytest
 
 from xmrank.config import MineConfig, SentencesConfig
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.mine.stage import lists_path, mine
+from xmrank.mine.list_paths import lists_path
+from xmrank.mine.stage import mine
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.sentences.stage import sentences
 

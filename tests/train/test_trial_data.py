@@ -12,7 +12,7 @@ from xmrank.config import RankerConfig, RefineConfig, TrainConfig
 from xmrank.evaluate.scoring import score_lists
 from xmrank.metrics import list_metrics
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.mine.stage import lists_path
+from xmrank.mine.list_paths import lists_path
 from xmrank.runtime.errors import ConfigError
 from xmrank.train.adapters import TrainingPairs, apart
 from xmrank.train.checkpoint import load_ranker

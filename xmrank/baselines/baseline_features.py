@@ -13,8 +13,8 @@ from xmrank.embed.importing import rows_beside
 from xmrank.embed.store import EmbeddingStore, normalised
 from xmrank.metrics import list_metrics, mean_over_queries
 from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.mine.list_paths import lists_path
 from xmrank.mine.pool import captions_of
-from xmrank.mine.stage import lists_path
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.files import sha256_file
 from xmrank.runtime.paths import resolve

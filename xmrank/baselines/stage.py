@@ -7,18 +7,17 @@ from typing import Any
 
 from xmrank import tracking
 from xmrank.baselines.baseline_features import BaselineFeatures, fingerprints, fitted_images
+from xmrank.baselines.baseline_scoring import BaselineScorer
 from xmrank.baselines.fitting import FittingJob, directory_of
 from xmrank.baselines.ray import fit_on_cluster
 from xmrank.baselines.registry import BaselineFit, all_fits, check_baselines, settings_of
 from xmrank.config import DIRECTIONS, BaselinesConfig, semantic
 from xmrank.embed.store import EmbeddingStore
-from xmrank.evaluate.logged import name_of
-from xmrank.evaluate.stage import TIE_RULE, TREC, joined
-from xmrank.mine.stage import STAGE as MINE
+from xmrank.mine.list_paths import STAGE as MINE
+from xmrank.protocols.evaluation_run import TIE_RULE, TREC, read_rows, run_evaluation, tracked_name
+from xmrank.protocols.evaluation_task import EvaluationTask
 from xmrank.protocols.galleries import check_galleries
-from xmrank.protocols.methods import PARTS, EvaluationTask, evaluate_one, reported_images, reported_split
-from xmrank.protocols.query_tables import METRICS_SCHEMA, RANKINGS_SCHEMA, join_tables
-from xmrank.runtime.cluster import run_tasks
+from xmrank.protocols.reported import reported_images, reported_split
 from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
@@ -105,13 +104,8 @@ def run(stage: StageDirectory, config: BaselinesConfig, store: EmbeddingStore, l
 def evaluate_all(stage: StageDirectory, config: BaselinesConfig, fits: list[BaselineFit]) -> list[dict[str, Any]]:
     """Evaluate the fits that are not evaluated, and join the tables; returns the summary's rows."""
     tasks = [task_of(stage, config, fit, direction) for fit in fits for direction in DIRECTIONS]
-    left = [task for task in tasks if not all(task.part(kind).exists() for kind in PARTS)]
-    with Progress("evaluate (methods)", len(tasks), len(tasks) - len(left)) as progress:
-        for _ in run_tasks(evaluate_one, left) if left else ():
-            progress.advance()
-    join_tables(stage.directory / "metrics.parquet", [t.part("metrics") for t in tasks], METRICS_SCHEMA)
-    join_tables(stage.directory / "rankings.parquet", [t.part("rankings") for t in tasks], RANKINGS_SCHEMA)
-    return joined(tasks, "summary")
+    run_evaluation(tasks, stage.directory)
+    return read_rows(tasks, "summary")
 
 
 def task_of(stage: StageDirectory, config: BaselinesConfig, fit: BaselineFit, direction: Any) -> EvaluationTask:
@@ -119,16 +113,15 @@ def task_of(stage: StageDirectory, config: BaselinesConfig, fit: BaselineFit, di
     return EvaluationTask(
         f"{fit.name}-{direction}",
         direction,
+        BaselineScorer(directory_of(stage.directory, fit), config),
         embeddings=config.embeddings,
         lists=config.lists,
-        ranker=None,
         work=stage.work,
         top_n=(config.top_n,),
         galleries=config.galleries,
         trec=config.trec,
         trec_folder=stage.directory / TREC,
-        baseline=directory_of(stage.directory, fit),
-        features=config,
+        with_qrels=fit == all_fits(config)[0],
     )
 
 
@@ -158,7 +151,7 @@ class BaselineRuns:
         for row in rows:
             name = row["method"] + (f"-seed{row['seed']}" if row["seed"] >= 0 else "")
             if row["mean"] is not None:
-                metrics.setdefault(self.known[name], {})[name_of(row)] = row["mean"]
+                metrics.setdefault(self.known[name], {})[tracked_name(row)] = row["mean"]
         for run_id, values in metrics.items():
             tracking.log_metrics(self.uri, run_id, values)
 

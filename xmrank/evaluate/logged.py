@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from xmrank import tracking
-from xmrank.metrics import mlflow_name
-from xmrank.protocols.methods import FIRST_STAGE, ORACLE
+from xmrank.protocols.evaluation_run import tracked_name
+from xmrank.protocols.method_names import FIRST_STAGE, ORACLE
 from xmrank.runtime.files import write_json
 from xmrank.runtime.paths import home
 from xmrank.train.stage import TRACKING, connect_tracking
@@ -37,7 +37,7 @@ def log_results(directory: Path, rankers: Path, stage: str, rows: Rows, timing: 
     for row in [*rows, *(time_row(row) for row in timing)]:
         run = first if row["method"] in (FIRST_STAGE, ORACLE) else runs.get(trial_of(row))
         if run and row["mean"] is not None:
-            metrics.setdefault(run, {})[name_of(row)] = row["mean"]
+            metrics.setdefault(run, {})[tracked_name(row)] = row["mean"]
     for run, values in metrics.items():
         if tracking.status(uri, run):  # rankers that were trained elsewhere have their runs there
             tracking.log_metrics(uri, run, values)
@@ -47,13 +47,6 @@ def log_results(directory: Path, rankers: Path, stage: str, rows: Rows, timing: 
 def trial_of(row: dict[str, Any]) -> str:
     """The trial that a ranker's row is of."""
     return f"{row['loss']}-{row['direction']}-seed{row['seed']}"
-
-
-def name_of(row: dict[str, Any]) -> str:
-    """A row's name in MLflow: t2i/recall_at_5, t2i/top-100/hit_at_1, t2i/top-100/oracle/hit_at_1."""
-    place = "" if row["protocol"] == "lists" else f"{row['protocol']}/"
-    method = f"{ORACLE}/" if row["method"] == ORACLE else ""
-    return f"{row['direction']}/{place}{method}{mlflow_name(row['metric'])}"
 
 
 def time_row(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,51 +1,95 @@
-"""Scores of a trained ranker for many lists, and how long they take."""
+"""A trained ranker as a method of the evaluation: its scores of many lists, and how long they take."""
 
 import statistics
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from xmrank.config import Direction
+from xmrank.config.common import Direction
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.protocols.scorer import DirectionProtocols, MethodResult, Scorer
 from xmrank.rankers import Ranker
+from xmrank.train.checkpoint import load_ranker
 from xmrank.train.list_data import ListData
 from xmrank.train.trial_data import refined
 
 BATCH = 256
+"""Lists scored at once."""
 SAMPLE = 50
 """Queries that are timed one at a time."""
+
+
+@dataclass(frozen=True)
+class RankerScorer(Scorer):
+    """A ranker on the mined lists and on every top.
+
+    Attributes:
+        directory: the ranker's folder.
+    """
+
+    directory: Path
+
+    def measure(self, protocols: DirectionProtocols) -> Iterator[MethodResult]:
+        """The ranker's results; it is loaded here.
+
+        Raises:
+            DataError: no ranker there, or weights that do not fit its parameters.
+        """
+        torch.set_num_threads(1)  # as in training, so that scores do not depend on the machine's cores
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        ranker, about = load_ranker(self.directory, device)
+        tops = [top for search in protocols.searches for top in search.tops]
+        for protocol in (protocols.lists, *tops):
+            lists = protocol.lists
+            started = time.perf_counter()
+            scores = score_lists(ranker, lists, protocols.store, protocols.direction, device)
+            seconds = time.perf_counter() - started
+            alone = time_single_queries(ranker, lists, protocols.store, protocols.direction, device)
+            timing = {"batched_ms": 1000 * seconds / max(len(lists), 1), "alone_ms": 1000 * alone}
+            key = protocols.table_key(
+                protocol.name, method=about["loss"], loss=about["loss"], ranker=about["ranker"], seed=about["seed"]
+            )
+            yield MethodResult(key, protocol, protocol.measure(scores), scores, timing)
 
 
 def score_lists(
     ranker: Ranker, lists: CandidateLists, store: EmbeddingStore, direction: Direction, device: torch.device
 ) -> np.ndarray:
-    """The ranker's score of every item of every list, flat as in ``Lists``: float32 [items]."""
+    """The ranker's score of every item of every list, flat as in ``CandidateLists``: float32 [items]."""
+    # Similarities are refined once for all lists: a batch at a time would search the key–value memory again.
     data = refined(ranker, ListData.of(lists, store, direction, device))
     numbers = np.arange(len(lists))
-    parts = [
-        score_batch(ranker, data, numbers[start : start + BATCH], refined=True) for start in range(0, len(lists), BATCH)
-    ]
+    batches = [numbers[start : start + BATCH] for start in range(0, len(lists), BATCH)]
+    parts = [score_batch(ranker, data, batch, refined=True) for batch in batches]
     return np.concatenate([np.empty(0, np.float32), *parts])
 
 
 @torch.inference_mode()
 def score_batch(ranker: Ranker, data: ListData, numbers: np.ndarray, *, refined: bool = False) -> np.ndarray:
-    """The scores of the lists with these numbers, flat: float32 [items]."""
+    """The scores of the lists with these numbers, flat: float32 [items].
+
+    Args:
+        refined: whether the data's similarity is refined already.
+    """
     batch = data.batch(numbers)
     scores = ranker.score(batch.query, batch.candidates, batch.similarity, mask=batch.mask, refined=refined)
     return scores[batch.mask].float().cpu().numpy()
 
 
-def seconds_alone(
+def time_single_queries(
     ranker: Ranker, lists: CandidateLists, store: EmbeddingStore, direction: Direction, device: torch.device
 ) -> float:
-    """The median time that one query takes by itself, in seconds, over up to ``SAMPLE`` of them; NaN without any."""
+    """The median time of one query by itself, in seconds, over up to ``SAMPLE`` of them; NaN where there are none."""
     data = ListData.of(lists, store, direction, device)
     chosen = np.unique(np.linspace(0, max(len(lists) - 1, 0), min(SAMPLE, len(lists))).astype(np.int64))
     seconds = []
-    for number in [*chosen[:1], *chosen]:  # the first one twice, and once not counted: it warms up
+    # The first query runs twice, and its first run is not counted: it warms up.
+    for number in [*chosen[:1], *chosen]:
         started = time.perf_counter()
         score_batch(ranker, data, np.array([number]))
         seconds.append(time.perf_counter() - started)

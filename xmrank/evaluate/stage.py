@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,23 @@ import numpy as np
 from xmrank.config import DIRECTIONS, EvaluateConfig, semantic
 from xmrank.embed.store import EmbeddingStore, encoder_name
 from xmrank.evaluate.logged import log_results
-from xmrank.mine.stage import STAGE as MINE
+from xmrank.evaluate.scoring import RankerScorer
+from xmrank.mine.list_paths import STAGE as MINE
+from xmrank.protocols.evaluation_run import TIE_RULE, TREC, read_rows, run_evaluation
+from xmrank.protocols.evaluation_task import EvaluationTask
 from xmrank.protocols.galleries import check_galleries
-from xmrank.protocols.methods import FIRST_STAGE, PARTS, EvaluationTask, evaluate_one, reported_images, reported_split
-from xmrank.protocols.query_tables import METRICS_SCHEMA, RANKINGS_SCHEMA, join_tables
-from xmrank.runtime.cluster import run_tasks
+from xmrank.protocols.method_names import FIRST_STAGE
+from xmrank.protocols.reported import reported_images, reported_split
+from xmrank.protocols.scorer import FirstStageScorer
 from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_json, write_json
 from xmrank.runtime.paths import resolve
-from xmrank.runtime.progress import Progress
 from xmrank.train.checkpoint import read_about
 from xmrank.train.stage import STAGE as TRAIN
 
 STAGE = "evaluate"
 TIMING, CURVES = "timing.json", "curves.json"
-TIE_RULE = "expectation over random orders of equal scores"
-TREC = "trec"
 
 
 def evaluate(config: EvaluateConfig) -> Manifest:
@@ -72,31 +73,33 @@ def check(store: EmbeddingStore, lists: Manifest, rankers: Manifest, folder: Pat
 
 def evaluate_all(stage: StageDirectory, config: EvaluateConfig, store: EmbeddingStore, lists: Manifest) -> Manifest:
     """Evaluate what is missing, join the parts and finish the stage."""
-    tasks = plan(stage, config, store)
-    left = [task for task in tasks if not all(task.part(kind).exists() for kind in PARTS)]
-    with Progress("evaluate (methods)", len(tasks), len(tasks) - len(left)) as progress:
-        for _ in run_tasks(evaluate_one, left) if left else ():
-            progress.advance()
-    join_tables(stage.directory / "metrics.parquet", [t.part("metrics") for t in tasks], METRICS_SCHEMA)
-    join_tables(stage.directory / "rankings.parquet", [t.part("rankings") for t in tasks], RANKINGS_SCHEMA)
-    rows, timing, curves = (joined(tasks, kind) for kind in ("summary", "timing", "curves"))
+    tasks = plan_tasks(stage, config, store)
+    run_evaluation(tasks, stage.directory)
+    rows, timing = read_rows(tasks, "summary"), read_rows(tasks, "timing")
     folder = resolve(config.lists)
     described = {"split": reported_split(folder), "top_n": config.top_n, "galleries": config.galleries}
     write_json(stage.directory / "summary.json", {"rows": rows, **described})
     write_json(stage.directory / TIMING, {"rows": timing})
-    write_json(stage.directory / CURVES, {"rows": curves})
+    write_json(stage.directory / CURVES, {"rows": read_rows(tasks, "curves")})
     log_results(stage.directory, resolve(config.rankers), STAGE, rows, timing)
-    queries = {
-        d: max(r["queries"] for r in rows if r["direction"] == d and r["protocol"] == "gallery") for d in DIRECTIONS
-    }
+    queries = count_queries(rows)
     return stage.finish(
         counts={"methods": len(tasks), "queries": sum(queries.values()), "queries_by_direction": queries},
-        settings=settings(store, lists, reported_images(folder)),
+        settings=describe_settings(store, lists, reported_images(folder)),
     )
 
 
-def settings(store: EmbeddingStore, lists: Manifest, images: np.ndarray) -> dict[str, Any]:
-    """What a reader of the figures must know: how lists were made, ties broken, and which images are reported."""
+def count_queries(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """How many queries of each direction searched the full gallery; those without a relevant item do not count."""
+    counts: dict[str, int] = {}
+    for direction in DIRECTIONS:
+        full = [row for row in rows if row["direction"] == direction and row["protocol"] == "gallery"]
+        counts[direction] = max(row["queries"] for row in full)
+    return counts
+
+
+def describe_settings(store: EmbeddingStore, lists: Manifest, images: np.ndarray) -> dict[str, Any]:
+    """What a reader of the figures must know: how lists were made, the tie rule, and which images are reported."""
     reported = {name: entry for name, entry in lists.counts.items() if name.endswith("_test")}
     ids = store.images["image_id"].take(images).to_pylist()
     return {
@@ -113,28 +116,27 @@ def settings(store: EmbeddingStore, lists: Manifest, images: np.ndarray) -> dict
     }
 
 
-def plan(stage: StageDirectory, config: EvaluateConfig, store: EmbeddingStore) -> list[EvaluationTask]:
+def plan_tasks(stage: StageDirectory, config: EvaluateConfig, store: EmbeddingStore) -> list[EvaluationTask]:
     """The first stage in both directions, then every ranker."""
     lists, rankers = resolve(config.lists), resolve(config.rankers)
     common: dict[str, Any] = {"embeddings": store.directory, "lists": lists, "work": stage.work}
     common |= {"top_n": config.top_n, "galleries": config.galleries, "trec": config.trec}
     common |= {"trec_folder": stage.directory / TREC}
-    first = [EvaluationTask(f"{FIRST_STAGE}-{d}", d, ranker=None, **common) for d in DIRECTIONS]
+    first = [
+        EvaluationTask(f"{FIRST_STAGE}-{direction}", direction, FirstStageScorer(), with_qrels=True, **common)
+        for direction in DIRECTIONS
+    ]
     trials = sorted((rankers / "trials").iterdir())
     return first + [
-        EvaluationTask(trial.name, read_about(trial)["direction"], ranker=trial, **common) for trial in trials
+        EvaluationTask(trial.name, read_about(trial)["direction"], RankerScorer(trial), **common) for trial in trials
     ]
 
 
-def joined(tasks: list[EvaluationTask], kind: str) -> list[dict[str, Any]]:
-    """The rows of all tasks' parts of a JSON kind."""
-    return [row for task in tasks for row in json.loads(task.part(kind).read_text())]
-
-
-def print_latency(timing: list[dict[str, Any]]) -> None:
-    """One line: how long a query takes at each depth, the median over rankers."""
-    names = dict.fromkeys(row["protocol"] for row in timing)
-    times = {name: [row["alone_ms"] for row in timing if row["protocol"] == name] for name in names}
+def print_latency(timing: Sequence[dict[str, Any]]) -> None:
+    """Print one line: how long a query takes on each protocol, the median over rankers."""
+    times: dict[str, list[float]] = {}
+    for row in timing:
+        times.setdefault(row["protocol"], []).append(row["alone_ms"])
     if times:
-        told = ", ".join(f"{name} {statistics.median(values):.1f} ms" for name, values in times.items())
-        print(f"evaluate: re-ranking one query takes (median of the rankers) {told}")
+        medians = [f"{protocol} {statistics.median(values):.1f} ms" for protocol, values in times.items()]
+        print(f"evaluate: re-ranking one query takes (median of the rankers) {', '.join(medians)}")

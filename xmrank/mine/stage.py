@@ -1,6 +1,5 @@
 """The mining stage: candidate lists for both directions and every role."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from xmrank.config import DIRECTIONS, Direction, MineConfig, semantic
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.chunks import CHUNK, MiningTask, SearchTask, mine_chunk, planned_pool, run_search
+from xmrank.mine.list_paths import SPLITS, STAGE, lists_path
 from xmrank.mine.nearest import planned_searches, shards_of
 from xmrank.mine.pool import QueryPool
 from xmrank.mine.relevance import relevance_texts
@@ -27,8 +27,6 @@ from xmrank.runtime.progress import Progress
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-STAGE = "mine"
-SPLITS = "splits.json"
 RAY_PAYS_FROM = 50_000
 """Queries from which a cluster is worth its start; fewer are mined in this process, to the same lists."""
 
@@ -117,16 +115,6 @@ def mine_part(
             mined.append(lists)
             progress.advance(len(lists))
     return CandidateLists.join(mined)
-
-
-def lists_path(directory: Path, direction: Direction, role: Role) -> Path:
-    """Where the lists of a direction and role are."""
-    return directory / f"{direction}-{role}.parquet"
-
-
-def images_of(directory: Path, role: Role) -> np.ndarray:
-    """The image rows of a role, int64, ascending."""
-    return np.array(json.loads((directory / SPLITS).read_text())[role]["images"], np.int64)
 
 
 def describe(lists: CandidateLists, gallery: int) -> dict[str, Any]:

@@ -4,12 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-FIRST_STAGE = "cosine"
-BASELINE = "baseline"
-"""What stands for the ranker of a baseline."""
+from xmrank.protocols.method_names import FIRST_STAGE
+
 LISTWISE = "-sndcg"
 """In a baseline's name, ahead of the share of S-NDCG in its objective."""
-ORACLE = "oracle"
 CEILING = "Best possible"
 MARKS = {1: "▲", 0: "", -1: "▼"}
 ALPHA = 0.05

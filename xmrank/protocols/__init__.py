@@ -1,1 +1,1 @@
-"""The lists and galleries on which every method is measured, and the tables of what was measured."""
+"""The lists and galleries on which every method is measured, and the tables of the results."""

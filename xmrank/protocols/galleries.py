@@ -1,11 +1,11 @@
-"""What is ranked and measured: the reported lists, galleries, the first stage's top N of them."""
+"""What is ranked and measured: the reported lists, galleries, and the first stage's top N of each gallery."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from xmrank.config import Direction
+from xmrank.config.common import Direction
 from xmrank.config.evaluate import folds_of
 from xmrank.embed.store import EmbeddingStore
 from xmrank.metrics import KS, gallery_metrics, list_metrics, top_n
@@ -16,12 +16,12 @@ from xmrank.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ListProtocol:
     """Lists of one direction that every method ranks.
 
     Attributes:
         name: "lists", "top-N" (the first stage's top N of the full gallery), or "top-N-of-5x1000" (of that gallery).
-        positives: all relevant items a query has in what the protocol searches, int64 [lists].
+        positives: all relevant items of a query in the searched collection, inside and outside its list, int64 [lists].
     """
 
     name: str
@@ -29,24 +29,30 @@ class Protocol:
     lists: CandidateLists
     positives: np.ndarray
 
-    def metrics(self, scores: np.ndarray, ks: Sequence[int] = KS) -> dict[str, np.ndarray]:
-        """Per-query metrics, float64 [lists], of scores that are flat as in the lists, at the cut-offs ks."""
-        matrix, labels, mask = self.matrices(scores)
+    def measure(self, scores: np.ndarray, ks: Sequence[int] = KS) -> dict[str, np.ndarray]:
+        """Per-query metrics by name, float64 [lists].
+
+        Args:
+            scores: float32, flat as the lists.
+            ks: cut-offs of hit@k and recall@k.
+        """
+        matrix, labels, mask = self.pad_scores(scores)
         return list_metrics(matrix, labels, mask=mask, total_positives=self.positives, ks=ks)
 
-    def matrices(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Scores, labels and mask, [lists, longest list]."""
+    def pad_scores(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scores, labels and mask, [lists, longest list], of flat scores."""
         _, labels, _, mask = self.lists.padded(np.arange(len(self.lists)))
         matrix = np.zeros(mask.shape, np.float32)
         matrix[mask] = scores
         return matrix, labels, mask
 
 
-def reported_lists(lists: CandidateLists, direction: Direction) -> Protocol:
+def make_list_protocol(lists: CandidateLists, direction: Direction) -> ListProtocol:
     """The protocol of mined lists: a query's relevant items are those in its list."""
     starts = lists.offsets[:-1]
+    # reduceat refuses an empty array.
     positives = np.add.reduceat((lists.labels > 0).astype(np.int64), starts) if len(lists) else starts
-    return Protocol("lists", direction, lists, positives)
+    return ListProtocol("lists", direction, lists, positives)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class GalleryProtocol:
 
     Attributes:
         name: "gallery" (all reported images), "gallery-1000", "gallery-5x1000".
-        pools: each gallery with those who search it.
+        pools: each gallery with its queries.
     """
 
     name: str
@@ -71,89 +77,98 @@ class GalleryProtocol:
         """Query rows of all pools, int64 [queries]."""
         return np.concatenate([pool.queries for pool in self.pools])
 
-    def top(self, n: int) -> str:
-        """The name of the protocol that re-ranks the first n of it."""
-        return f"top-{n}" + ("-of" + self.name.removeprefix("gallery") if self.name != "gallery" else "")
+    def top_name(self, n: int) -> str:
+        """The name of the protocol that re-ranks its first n items."""
+        size = self.name.removeprefix("gallery")
+        return f"top-{n}-of{size}" if size else f"top-{n}"
 
-    def relevant(self) -> tuple[np.ndarray, np.ndarray]:
-        """All pairs of a query (its number) and an item relevant to it (its row), int64 [pairs] each."""
+    def relevant_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """All pairs of a query's number and the row of an item relevant to it, int64 [pairs] each."""
         counts = self.positives
-        rows = [pool.gallery[own_items(pool)[1]] for pool in self.pools]
+        rows = [pool.gallery[relevant_indices(pool)[1]] for pool in self.pools]
         return np.repeat(np.arange(len(counts)), counts), np.concatenate(rows)
 
 
-def gallery_pool(store: EmbeddingStore, images: np.ndarray, direction: Direction) -> QueryPool:
+def make_gallery_pool(store: EmbeddingStore, images: np.ndarray, direction: Direction) -> QueryPool:
     """Every query of the reported images, and the gallery of all of them."""
     return make_pool(store, RoleImages("test", "", images), direction)
 
 
-def sides(store: EmbeddingStore, pool: QueryPool) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings of the pool's queries and of its gallery."""
-    asking, found = (store.image, store.text) if pool.direction == "i2t" else (store.text, store.image)
-    return asking[pool.queries], found[pool.gallery]
+def pool_embeddings(store: EmbeddingStore, pool: QueryPool) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of the pool's queries and of its gallery, [rows, d] each."""
+    query_side, gallery_side = (store.image, store.text) if pool.direction == "i2t" else (store.text, store.image)
+    return query_side[pool.queries], gallery_side[pool.gallery]
 
 
-def own_items(pool: QueryPool) -> tuple[np.ndarray, np.ndarray]:
-    """(offsets, places): the gallery places relevant to query q are ``places[offsets[q]:offsets[q + 1]]``."""
+def relevant_indices(pool: QueryPool) -> tuple[np.ndarray, np.ndarray]:
+    """Which items of the gallery are relevant to each query.
+
+    Returns:
+        (offsets, indices), int64: those of query q are ``indices[offsets[q]:offsets[q + 1]]``.
+    """
     counts = pool.last - pool.first
     offsets = np.concatenate([[0], np.cumsum(counts)])
+    # Counting from first, for each query: 0, 1, 2, … minus where the query's run starts, plus its first index.
     return offsets, np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts) + np.repeat(pool.first, counts)
 
 
-def whole_gallery(store: EmbeddingStore, gallery: GalleryProtocol) -> dict[str, np.ndarray]:
-    """Per-query metrics, float64 [queries], of the first stage's ranking of the gallery."""
-    parts = [gallery_metrics(*sides(store, pool), own_items(pool)) for pool in gallery.pools]
+def measure_gallery(store: EmbeddingStore, gallery: GalleryProtocol) -> dict[str, np.ndarray]:
+    """Per-query metrics, float64 [queries], of the first stage's ranking of the whole gallery."""
+    parts = [gallery_metrics(*pool_embeddings(store, pool), relevant_indices(pool)) for pool in gallery.pools]
     return {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
 
 
-def tops_of(store: EmbeddingStore, gallery: GalleryProtocol, depths: Sequence[int]) -> list[Protocol]:
-    """The protocols of the first stage's top N of a gallery, in ascending order of N.
-
-    Items stand in ascending order of rows, so that no rank leaks. An N beyond the gallery is the gallery.
-    """
-    least = min(len(pool.gallery) for pool in gallery.pools)
-    kept = sorted({min(n, least) for n in depths})
-    found = [top_n(*sides(store, pool), kept[-1]) for pool in gallery.pools]
+def make_tops(store: EmbeddingStore, gallery: GalleryProtocol, depths: Sequence[int]) -> list[ListProtocol]:
+    """The protocols of the first stage's top N of a gallery, by ascending N; N is at most the gallery's size."""
+    smallest = min(len(pool.gallery) for pool in gallery.pools)
+    kept = sorted({min(n, smallest) for n in depths})
+    # One search to the deepest N serves all of them.
+    searched = [top_n(*pool_embeddings(store, pool), kept[-1]) for pool in gallery.pools]
     protocols = []
     for n in kept:
-        parts = [
-            first_places(pool, rows[:, :n], cosine[:, :n])
-            for pool, (rows, cosine) in zip(gallery.pools, found, strict=True)
-        ]
-        protocols.append(
-            Protocol(gallery.top(n), gallery.pools[0].direction, CandidateLists.join(parts), gallery.positives)
-        )
+        parts = []
+        for pool, (indices, cosine) in zip(gallery.pools, searched, strict=True):
+            parts.append(lists_of_top(pool, indices[:, :n], cosine[:, :n]))
+        lists = CandidateLists.join(parts)
+        protocols.append(ListProtocol(gallery.top_name(n), gallery.pools[0].direction, lists, gallery.positives))
     return protocols
 
 
-def first_places(pool: QueryPool, found: np.ndarray, similarity: np.ndarray) -> CandidateLists:
-    """The lists of what was found: places in the gallery, best first, and their similarities, [queries, n]."""
-    order = np.argsort(found, axis=1)
-    found, similarity = np.take_along_axis(found, order, 1), np.take_along_axis(similarity, order, 1)
-    labels = (found >= pool.first[:, None]) & (found < pool.last[:, None])
-    return CandidateLists.of(pool.queries, pool.gallery[found], labels, similarity, np.full(len(found), found.shape[1]))
-
-
-def galleries_of(
-    store: EmbeddingStore, images: np.ndarray, direction: Direction, more: Sequence[str] = ()
-) -> list[GalleryProtocol]:
-    """The gallery of all reported images, then those that ``--galleries`` names.
+def lists_of_top(pool: QueryPool, indices: np.ndarray, similarity: np.ndarray) -> CandidateLists:
+    """The first stage's top of every query as lists.
 
     Args:
-        images: rows of the reported images, in the order of the data set: folds are taken from its beginning.
+        indices: into the pool's gallery, best first, [queries, n].
+        similarity: of these items, [queries, n].
     """
-    galleries = [GalleryProtocol("gallery", (gallery_pool(store, images, direction),))]
+    # Ascending by row, so that the position in the list does not reveal the rank in the first stage.
+    order = np.argsort(indices, axis=1)
+    indices, similarity = np.take_along_axis(indices, order, 1), np.take_along_axis(similarity, order, 1)
+    labels = (indices >= pool.first[:, None]) & (indices < pool.last[:, None])
+    lengths = np.full(len(indices), indices.shape[1])
+    return CandidateLists.of(pool.queries, pool.gallery[indices], labels, similarity, lengths)
+
+
+def make_galleries(
+    store: EmbeddingStore, images: np.ndarray, direction: Direction, more: Sequence[str] = ()
+) -> list[GalleryProtocol]:
+    """The gallery of all reported images, then those of ``--galleries``.
+
+    Args:
+        images: rows of the reported images in the order of the data set; smaller galleries take the first of them.
+        more: as in ``EvaluateConfig.galleries``.
+    """
+    galleries = [GalleryProtocol("gallery", (make_gallery_pool(store, images, direction),))]
     for text in more:
         folds, size = folds_of(text)
         parts = images[: folds * size].reshape(folds, size)
-        galleries.append(
-            GalleryProtocol(f"gallery-{text}", tuple(gallery_pool(store, part, direction) for part in parts))
-        )
+        pools = tuple(make_gallery_pool(store, part, direction) for part in parts)
+        galleries.append(GalleryProtocol(f"gallery-{text}", pools))
     return galleries
 
 
 def check_galleries(galleries: Sequence[str], images: int, split: str) -> None:
-    """Refuse a gallery of more images than are reported.
+    """Refuse a gallery of more images than the reported split has.
 
     Raises:
         ConfigError: names the gallery, and what the split has.

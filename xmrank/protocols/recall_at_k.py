@@ -1,26 +1,29 @@
-"""How much is found among the first k, for many k: what the report draws as curves."""
+"""Recall over the cut-off: mean hit@k and recall@k for many k, which the report draws as curves."""
 
 from typing import Any
 
 import numpy as np
 
 from xmrank.metrics import mean_over_queries
-from xmrank.protocols.galleries import Protocol
+from xmrank.protocols.galleries import ListProtocol
 
-CUTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500)
+CUT_OFFS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500)
 
 
-def curve_of(protocol: Protocol, scores: np.ndarray) -> dict[str, Any]:
-    """Mean hit@k and recall@k over the queries, ties as in the tables.
+def recall_curve(protocol: ListProtocol, scores: np.ndarray) -> dict[str, Any]:
+    """Mean hit@k and recall@k over the queries, with ties in expectation as in the tables.
 
     Args:
-        scores: flat as in the protocol's lists. Of a top N, what is beyond it is not found.
+        scores: flat as in the protocol's lists. Relevant items beyond a top N count as not retrieved.
 
     Returns:
         k: the cut-offs up to the longest list; hit and recall: as many means, None where no query counts.
     """
     longest = protocol.lists.longest
-    ks = (*(k for k in CUTS if k < longest), longest)
-    values = protocol.metrics(scores, ks)
-    means = {kind: [mean_over_queries(values[f"{kind}@{k}"]).mean for k in ks] for kind in ("hit", "recall")}
-    return {"k": list(ks), **{kind: [None if np.isnan(m) else m for m in row] for kind, row in means.items()}}
+    ks = [k for k in CUT_OFFS if k < longest] + [longest]
+    values = protocol.measure(scores, ks)
+    curve: dict[str, Any] = {"k": ks}
+    for kind in ("hit", "recall"):
+        means = [mean_over_queries(values[f"{kind}@{k}"]).mean for k in ks]
+        curve[kind] = [None if np.isnan(mean) else mean for mean in means]
+    return curve

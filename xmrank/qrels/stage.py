@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from xmrank.config import QrelsConfig, semantic
 from xmrank.embed.store import EmbeddingStore
 from xmrank.metrics import at_r, list_metrics, pmrp
-from xmrank.protocols.query_tables import KEYS, METRICS_SCHEMA, metrics_table, side_ids, summarise
+from xmrank.protocols.query_tables import KEYS, METRICS_SCHEMA, make_metrics_table, summarise_metrics
+from xmrank.protocols.table_parts import side_ids
 from xmrank.protocols.trec import read_qrels
 from xmrank.runtime.directory import MANIFEST, Manifest, StageDirectory, read_manifest
 from xmrank.runtime.errors import DataError
@@ -97,8 +98,8 @@ def evaluate_rankings(
             positives = np.array([len(judgements.get(query, {})) for query in ranked.queries])
         if config.plausible:
             metrics["pmrp"] = pmrp_of_labels(ranked, store)
-        tables.append(metrics_table(ranked.key, ranked.queries, metrics, positives))
-        rows += summarise(ranked.key, metrics)
+        tables.append(make_metrics_table(ranked.key, ranked.queries, metrics, positives))
+        rows += summarise_metrics(ranked.key, metrics)
     if config.qrels and not any(row["queries"] for row in rows if row["metric"] == "map@r"):
         raise DataError(f"{resolve(config.qrels)}: judges none of the ranked queries (--qrels)")
     write_table(stage.directory / "metrics.parquet", pa.concat_tables(tables).unify_dictionaries().cast(METRICS_SCHEMA))

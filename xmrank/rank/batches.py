@@ -19,7 +19,7 @@ from xmrank.embed.preparing import encode_files
 from xmrank.embed.shards import ShardReport
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.nearest import SHARD, make_index
-from xmrank.protocols.query_tables import TEXT, side_ids
+from xmrank.protocols.table_parts import TEXT, side_ids
 from xmrank.rank.queries import Kind
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json, write_table

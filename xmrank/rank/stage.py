@@ -7,7 +7,7 @@ from typing import Any
 
 from xmrank.config import Direction, RankConfig, semantic
 from xmrank.embed.store import EmbeddingStore, encoder_name
-from xmrank.protocols.query_tables import join_tables
+from xmrank.protocols.table_parts import join_tables
 from xmrank.rank.batches import EMBEDDINGS, RESULTS_SCHEMA, QueryBatch, RankingJob, gallery_rows, read_report
 from xmrank.rank.queries import ASKS, QuerySet, read_queries
 from xmrank.rank.ray import rank_batches

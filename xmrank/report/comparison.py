@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from xmrank.metrics import holm, paired_differences, paired_tests, seed_spread
-from xmrank.pages.wording import FIRST_STAGE, METRICS
+from xmrank.pages.wording import METRICS
+from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.report.protocol_names import baseline_protocol
 from xmrank.report.result_tables import ResultTable, TableRow, TestedCell
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from xmrank.pages.thumbnails import Thumbnail, ThumbnailAlbum
-from xmrank.pages.wording import DIRECTION_NAMES, FIRST_STAGE, method_name
+from xmrank.pages.wording import DIRECTION_NAMES, method_name
+from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.report.captions import CaptionTexts, read_album, read_captions
 from xmrank.report.inputs import ReportInputs, TrialRecord
 from xmrank.report.protocol_names import baseline_protocol, protocol_name

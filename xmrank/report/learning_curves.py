@@ -9,6 +9,7 @@ from typing import Any
 from xmrank.config import DIRECTIONS
 from xmrank.pages.charts import MUTED, Chart, canvas, label_ends, look, svg_of
 from xmrank.pages.wording import DIRECTION_NAMES, METHOD_NAMES, method_name, percent
+from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.report.inputs import TrialRecord
 from xmrank.report.result_tables import ResultTable
 
@@ -101,7 +102,9 @@ def _hit_chart(
         ends.append((middle[-1], method_name(loss), colour))
     if level is not None:
         axes.axhline(100 * level, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
-        ends.append((100 * level, f"{METHOD_NAMES['cosine']} ({split})" if split else METHOD_NAMES["cosine"], MUTED))
+        ends.append(
+            (100 * level, f"{METHOD_NAMES[FIRST_STAGE]} ({split})" if split else METHOD_NAMES[FIRST_STAGE], MUTED)
+        )
     axes.set_ylabel("hit@1 on validation lists, %")
     axes.set_xlabel("epoch")
     label_ends(axes, ends)

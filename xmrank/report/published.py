@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xmrank.pages.wording import DIRECTION_NAMES, FIRST_STAGE, method_name, percent
+from xmrank.pages.wording import DIRECTION_NAMES, method_name, percent
+from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.report.protocol_names import baseline_protocol, protocol_name
 from xmrank.report.result_tables import ResultTable, TableRow, deepest
 

@@ -13,18 +13,16 @@ import pyarrow.parquet as pq
 from xmrank.config import DIRECTIONS
 from xmrank.pages.wording import (
     ALPHA,
-    BASELINE,
     CEILING,
     DIRECTION_NAMES,
-    FIRST_STAGE,
     MARKS,
     METRICS,
-    ORACLE,
     method_name,
     metric_name,
     points,
     probability,
 )
+from xmrank.protocols.method_names import BASELINE, FIRST_STAGE, ORACLE
 from xmrank.report.inputs import order_of
 from xmrank.report.protocol_names import baseline_protocol, depth_of, protocol_name, shown_protocols
 

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from xmrank.pages.wording import FIRST_STAGE, joined, plain, plural
+from xmrank.pages.wording import joined, plain, plural
+from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.report.inputs import ReportInputs
 from xmrank.report.protocol_names import baseline_protocol, protocol_name
 from xmrank.report.result_tables import ResultTable

@@ -15,9 +15,9 @@ from xmrank import tracking
 from xmrank.config import Direction, TrainConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.metrics import mlflow_name
+from xmrank.mine.list_paths import lists_path
 from xmrank.mine.mapped_lists import open_lists
 from xmrank.mine.roles import ROLES, Role
-from xmrank.mine.stage import lists_path
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_text
 from xmrank.runtime.launcher import Worker, launch_workers

@@ -8,8 +8,8 @@ from xmrank import tracking
 from xmrank.config import DIRECTIONS, TrainConfig, semantic
 from xmrank.embed.store import EmbeddingStore
 from xmrank.losses import LOSSES
+from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.mine.roles import ROLES
-from xmrank.mine.stage import STAGE as MINE
 from xmrank.rankers import RANKERS
 from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
 from xmrank.runtime.errors import ConfigError, DataError

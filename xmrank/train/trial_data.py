@@ -10,10 +10,10 @@ from torch import Tensor
 
 from xmrank.config import Direction, MineConfig, RefineConfig, TrainConfig
 from xmrank.embed.store import EmbeddingStore
+from xmrank.mine.list_paths import STAGE as MINE
+from xmrank.mine.list_paths import images_of
 from xmrank.mine.pool import captions_of, make_pool
 from xmrank.mine.roles import RoleImages
-from xmrank.mine.stage import STAGE as MINE
-from xmrank.mine.stage import images_of
 from xmrank.rankers import Ranker
 from xmrank.runtime.directory import read_manifest
 from xmrank.train.adapters import TrainingPairs, apart, divide, learn

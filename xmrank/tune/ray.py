@@ -19,8 +19,8 @@ from xmrank.config import Direction, TrainConfig, semantic
 from xmrank.config import TuneConfig as SearchConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.metrics import mlflow_name
+from xmrank.mine.list_paths import lists_path
 from xmrank.mine.mapped_lists import open_lists
-from xmrank.mine.stage import lists_path
 from xmrank.runtime.cluster import connect
 from xmrank.runtime.progress import Progress
 from xmrank.train.list_data import ListData

@@ -7,7 +7,7 @@ from pathlib import Path
 from xmrank import tracking
 from xmrank.config import TuneConfig, semantic
 from xmrank.embed.store import EmbeddingStore
-from xmrank.mine.stage import STAGE as MINE
+from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
 from xmrank.runtime.files import write_json
 from xmrank.runtime.paths import home, resolve

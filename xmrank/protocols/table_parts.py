@@ -1,0 +1,26 @@
+"""What tables of rankings have in common: how text is stored, the ids of the rows, and joining part files."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xmrank.embed.store import EmbeddingStore
+from xmrank.runtime.files import atomic
+
+TEXT = pa.dictionary(pa.int32(), pa.string())
+"""Ids and names repeat in many rows; a dictionary keeps each of them once."""
+
+
+def side_ids(store: EmbeddingStore, direction: str) -> tuple[pa.Array, pa.Array]:
+    """The ids of all rows of the query side and of the gallery side."""
+    images = store.images["image_id"].combine_chunks()
+    captions = store.captions["caption_id"].combine_chunks()
+    return (images, captions) if direction == "i2t" else (captions, images)
+
+
+def join_tables(path: Path, parts: list[Path], schema: pa.Schema) -> None:
+    """Write parquet files one after another as one, with one of them in memory at a time."""
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for part in parts:
+            writer.write_table(pq.read_table(part).unify_dictionaries().cast(schema))
