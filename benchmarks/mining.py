@@ -23,9 +23,9 @@ import numpy as np
 
 from xmrank.config import DIRECTIONS, Direction, EmbedConfig, MineConfig
 from xmrank.embed.importing import import_embeddings
-from xmrank.mine.chunks import CHUNK, MiningTask, SearchTask, mine_chunk, opened, run_search
-from xmrank.mine.nearest import planned_searches
-from xmrank.mine.strategies import searched_width
+from xmrank.mine.chunks import CHUNK, MiningTask, SearchTask, mine_chunk, open_pool, run_search
+from xmrank.mine.nearest import plan_searches
+from xmrank.mine.strategies import count_searched
 
 IMAGES, CAPTIONS, DIMENSIONS = 29_000, 5, 512
 SAMPLE, SEARCHED = 1_000, 10_000
@@ -102,7 +102,7 @@ def make_store(directory: Path, images: int, captions: int, val: int = 300) -> P
 def ours(directory: Path, direction: Direction, folder: Path) -> dict[str, float]:
     """Seconds of random-hard for all queries (not in the large gallery), and of top-k for some."""
     config = MineConfig(embeddings=directory, captions="all")
-    _, pool = opened(directory, config, direction, "train")
+    _, pool = open_pool(directory, config, direction, "train")
     count, figures = len(pool.queries), {"gallery": len(pool.gallery)}
     if count < LARGE:
         tasks = [
@@ -111,7 +111,7 @@ def ours(directory: Path, direction: Direction, folder: Path) -> dict[str, float
         figures |= {"queries": count, "random_hard_seconds": timed(lambda: [mine_chunk(task) for task in tasks])}
     top = MineConfig(embeddings=directory, captions="all", strategy="top-k", hard_negatives=50)
     part = pool[slice(0, SEARCHED)]
-    searches = planned_searches(part, top, searched_width(top, pool), folder / f"search-{direction}-{count}")
+    searches = plan_searches(part, top, count_searched(top, pool), folder / f"search-{direction}-{count}")
     tasks_ = [SearchTask(directory, top, direction, "train", search) for search in searches]
     return figures | {"searched": SEARCHED, "top_50_seconds": timed(lambda: [run_search(task) for task in tasks_])}
 
@@ -119,7 +119,7 @@ def ours(directory: Path, direction: Direction, folder: Path) -> dict[str, float
 def peers(directory: Path, direction: Direction) -> dict[str, float]:
     """Seconds of the naive loop, scaled to all queries, and of FAISS's flat index."""
     config = MineConfig(embeddings=directory, captions="all")
-    store, pool = opened(directory, config, direction, "train")
+    store, pool = open_pool(directory, config, direction, "train")
     queries, side = (store.image, store.text) if direction == "i2t" else (store.text, store.image)
     asked = queries[pool.queries[:SEARCHED]].astype(np.float32)
     gallery = side[pool.gallery].astype(np.float32)

@@ -46,7 +46,7 @@ def make_lists() -> "CandidateLists":
     labels[np.arange(QUERIES), random.integers(0, ITEMS, QUERIES)] = 1
     items = random.integers(0, ROWS, (QUERIES, ITEMS), dtype=np.int32)
     queries = random.integers(0, ROWS, QUERIES, dtype=np.int32)
-    return CandidateLists.of(queries, items, labels, np.zeros_like(labels), np.full(QUERIES, ITEMS))
+    return CandidateLists.from_matrices(queries, items, labels, np.zeros_like(labels), np.full(QUERIES, ITEMS))
 
 
 def gather_all(data: "ListData") -> None:

@@ -71,7 +71,7 @@ def make_material() -> Material:
     labels = np.zeros((count, ITEMS), np.float32)
     labels[np.arange(count), random.integers(0, ITEMS, count)] = 1
     cosine = torch.einsum("ld,lid->li", sides[0][queries].float(), sides[1][items].float())
-    lists = CandidateLists.of(queries, items, labels, cosine.numpy(), np.full(count, ITEMS))
+    lists = CandidateLists.from_matrices(queries, items, labels, cosine.numpy(), np.full(count, ITEMS))
     query = sides[0][queries][:, None].expand(-1, ITEMS, -1)
     features = torch.cat([query, sides[1][items]], -1).float()
     batches = list(zip(features.split(BATCH), torch.from_numpy(labels).split(BATCH), strict=True))

@@ -64,8 +64,8 @@ def train_one(embeddings: Path, lists: Path, point: dict[str, Any], folder: Path
 
     from xmrank.config import TrainConfig
     from xmrank.embed.store import EmbeddingStore
+    from xmrank.mine.list_paths import lists_path
     from xmrank.mine.mapped_lists import open_lists
-    from xmrank.mine.stage import lists_path
     from xmrank.train.list_data import ListData
     from xmrank.train.settings import with_point
     from xmrank.train.trainer import TrainingJob, train_trials

@@ -98,7 +98,7 @@ def test_cca_on_lists_and_gallery_by_numpy(done):
     towers, _ = load_towers(done.output / "fits" / "cca")
     image, text = (towers.project(s, np.load(done.home / f"{s}.npy")).astype(float) for s in ("image", "text"))
     lists = CandidateLists.read(done.lists / "t2i-test.parquet")
-    candidates, labels, _, mask = lists.padded(np.arange(len(lists)))
+    candidates, labels, _, mask = lists.pad_lists(np.arange(len(lists)))
     scores = np.where(mask, np.einsum("qd,qnd->qn", text[lists.queries], image[candidates]), -np.inf)
     first = np.take_along_axis(labels, scores.argmax(1)[:, None], 1).mean()
     assert value(done, method="cca", direction="t2i", protocol="lists", metric="hit@1") == pytest.approx(first)

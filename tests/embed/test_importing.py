@@ -198,11 +198,11 @@ def spoilt(side, row, value):
         ),
         (
             {"ids": {"caption_image": [0, 1, 2, 0, -1, 0, 0, 0, 0, 0]}},
-            "ids.json: caption_image, row 2: 2, expected an image row from 0 to 1 (1 more like it)",
+            "ids.json: caption_image: row 2: 2, expected an image row from 0 to 1 (1 more like it)",
         ),
         (
             {"ids": {"caption_image": [0, 1, 1, 0, 0, 0, True, 0, 0, 0]}},
-            "ids.json: caption_image, row 6: True, expected an image row from 0 to 1",
+            "ids.json: caption_image: row 6: True, expected an image row from 0 to 1",
         ),
     ],
 )

@@ -138,7 +138,7 @@ def test_cosine_on_the_lists_by_numpy(trained, evaluated, direction):
     lists = CandidateLists.read(trained.config.lists / f"{direction}-test.parquet")
     sides = trained.store.image, trained.store.text
     asking, found = sides if direction == "i2t" else sides[::-1]
-    candidates, labels, _, mask = lists.padded(np.arange(len(lists)))
+    candidates, labels, _, mask = lists.pad_lists(np.arange(len(lists)))
     similarity = np.einsum("qd,qnd->qn", asking[lists.queries].astype(float), found[candidates].astype(float))
     ranks = ranks_of(np.where(mask, similarity, -np.inf), labels > 0)
     for k in (1, 5, 10):

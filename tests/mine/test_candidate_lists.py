@@ -36,7 +36,7 @@ def same(one, other):
 
 
 def test_lists_of_matrices_take_the_first_places_of_each_row():
-    lists = CandidateLists.of(
+    lists = CandidateLists.from_matrices(
         queries=np.array([7, 5, 6]),
         items=np.array([[1, 2, 3], [4, 0, 0], [0, 0, 0]]),
         labels=np.array([[0, 1, 0], [1, 9, 9], [9, 9, 9]]),
@@ -52,10 +52,10 @@ def test_lists_of_matrices_take_the_first_places_of_each_row():
 
 
 def test_padding_by_hand():
-    lists = CandidateLists.of(
+    lists = CandidateLists.from_matrices(
         np.array([0, 1]), np.array([[5, 6, 7], [8, 9, 0]]), np.ones((2, 3)), np.full((2, 3), 0.5), np.array([3, 2])
     )
-    candidates, labels, similarity, mask = lists.padded(np.array([1, 0, 1]))
+    candidates, labels, similarity, mask = lists.pad_lists(np.array([1, 0, 1]))
     assert candidates.tolist() == [[8, 9, 0], [5, 6, 7], [8, 9, 0]]
     assert labels.tolist() == [[1, 1, 0], [1, 1, 1], [1, 1, 0]]
     assert similarity.tolist() == [[0.5, 0.5, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]]
@@ -65,9 +65,9 @@ def test_padding_by_hand():
 
 def test_padding_is_as_wide_as_the_longest_of_all():
     lists = make([4, 2, 0, 1])
-    assert lists.padded(np.array([1, 3]))[0].shape == (2, 4)
-    assert lists.padded(np.array([2]))[0].shape == (1, 4)
-    assert lists.padded(np.array([], int))[3].shape == (0, 4)
+    assert lists.pad_lists(np.array([1, 3]))[0].shape == (2, 4)
+    assert lists.pad_lists(np.array([2]))[0].shape == (1, 4)
+    assert lists.pad_lists(np.array([], int))[3].shape == (0, 4)
 
 
 ragged = st.lists(st.integers(0, 6), max_size=12)
@@ -78,7 +78,7 @@ def test_padding_holds_every_item_at_its_place(lengths, data):
     lists = make(lengths)
     chosen = st.lists(st.integers(0, len(lengths) - 1), max_size=8) if lengths else st.just([])
     rows = np.array(data.draw(chosen), int)
-    candidates, labels, similarity, mask = lists.padded(rows)
+    candidates, labels, similarity, mask = lists.pad_lists(rows)
     for place, row in enumerate(rows):
         part = slice(lists.offsets[row], lists.offsets[row + 1])
         assert mask[place].tolist() == [True] * lengths[row] + [False] * (candidates.shape[1] - lengths[row])

@@ -42,7 +42,7 @@ def test_large_lists_are_mapped_and_give_the_same_batches(path, tmp_path):
     assert isinstance(mapped_lists.candidates, np.memmap) and isinstance(mapped_lists.labels, np.memmap)
     rows = np.random.default_rng(2).permutation(100)[:40]
     assert mapped_lists.queries[rows].tolist() == read.queries[rows].tolist()
-    for one, other in zip(mapped_lists.padded(rows), read.padded(rows), strict=True):
+    for one, other in zip(mapped_lists.pad_lists(rows), read.pad_lists(rows), strict=True):
         assert one.dtype == other.dtype
         assert np.array_equal(one, other)
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xmrank.mine.assemble import assemble
+from xmrank.mine.assemble import assemble_lists
 from xmrank.mine.draw import draw_distinct
 from xmrank.mine.pool import QueryPool
-from xmrank.mine.random_hard import random_hard
+from xmrank.mine.random_hard import draw_candidates
 
 
 def world(counts, seed=0, dimensions=6):
@@ -27,8 +27,8 @@ def world(counts, seed=0, dimensions=6):
 
 def lists_of(pool, queries, index, seed=0, *, hard_negatives, **parameters):
     generator = np.random.default_rng(seed)
-    negatives, positives = random_hard(pool, queries, index, generator, **parameters)
-    return assemble(pool, negatives.first(hard_negatives).beside(positives), generator)
+    negatives, positives = draw_candidates(pool, queries, index, generator, **parameters)
+    return assemble_lists(pool, negatives.take_first(hard_negatives).append_items(positives), generator)
 
 
 def contents(lists, row):

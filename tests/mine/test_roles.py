@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from xmrank.config import MineConfig
-from xmrank.mine.roles import choose_parts, hold_out
+from xmrank.mine.roles import choose_role_images, hold_out_images
 from xmrank.runtime.errors import ConfigError
 
 
 def parts_of(store, **parameters):
-    parts = choose_parts(store, MineConfig(**parameters))
+    parts = choose_role_images(store, MineConfig(**parameters))
     return {role: part.split for role, part in parts.items()}, {role: part.images for role, part in parts.items()}
 
 
@@ -70,20 +70,20 @@ def test_choosing_on_the_training_split_holds_images_out(with_test):
 )
 def test_a_split_that_cannot_play_its_role_is_refused(with_test, parameters, message):
     with pytest.raises(ConfigError, match=f"^{message}"):
-        choose_parts(with_test, MineConfig(**parameters))
+        choose_role_images(with_test, MineConfig(**parameters))
 
 
 def test_a_store_without_val_and_test_needs_a_flag(tiny_store):
     store = tiny_store(splits={"train": 9, "rest": 3}, captions=1)
     with pytest.raises(ConfigError, match="--test-split val: the store has no such split; it has: rest, train"):
-        choose_parts(store, MineConfig())
+        choose_role_images(store, MineConfig())
     assert parts_of(store, test_split="rest")[0]["test"] == "rest"
 
 
 @pytest.mark.parametrize(("images", "held_out"), [(1, 1), (4, 1), (14, 1), (16, 2), (1000, 100)])
 def test_a_tenth_is_held_out(images, held_out):
     rows = np.arange(images) * 3 + 1
-    rest, chosen = hold_out(rows, seed=0)
+    rest, chosen = hold_out_images(rows, seed=0)
     assert len(chosen) == held_out
     assert sorted([*rest, *chosen]) == rows.tolist()
     assert (np.diff(rest) > 0).all() and (np.diff(chosen) > 0).all()
@@ -91,12 +91,12 @@ def test_a_tenth_is_held_out(images, held_out):
 
 def test_the_seed_decides_what_is_held_out():
     rows = np.arange(200)
-    one, same, other = (hold_out(rows, seed)[1].tolist() for seed in (0, 0, 1))
+    one, same, other = (hold_out_images(rows, seed)[1].tolist() for seed in (0, 0, 1))
     assert one == same != other
 
 
 def test_every_image_may_be_held_out():
     times = np.zeros(20)
     for seed in range(600):
-        times[hold_out(np.arange(20), seed)[1]] += 1
+        times[hold_out_images(np.arange(20), seed)[1]] += 1
     assert times == pytest.approx(np.full(20, 60), abs=5 * np.sqrt(60))  # two of twenty in each of 600

@@ -332,7 +332,7 @@ def test_first_closes_up_what_is_left_in_its_order(seed, count, width):
     generator = np.random.default_rng(seed)
     items = generator.integers(-1, 3, (3, width))
     ranked = RankedItems(items, generator.random((3, width)).astype(np.float32))
-    first = ranked.first(count)
+    first = ranked.take_first(count)
     for row in range(3):
         left = [(i, s) for i, s in zip(items[row], ranked.similarity[row], strict=True) if i >= 0][:count]
         kept = first.items[row] >= 0

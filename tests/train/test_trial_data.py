@@ -216,7 +216,7 @@ def test_the_stage_trains_refined_rankers_that_work_on_raw_embeddings(mined, tmp
         history = json.loads((directory / "history.json").read_text())
         lists = CandidateLists.read(lists_path(folder, "i2t", "validation"))
         scored[loss] = score_lists(ranker, lists, store, "i2t", CPU)
-        _, labels, _, mask = lists.padded(np.arange(len(lists)))
+        _, labels, _, mask = lists.pad_lists(np.arange(len(lists)))
         found = list_metrics(scored[loss].reshape(mask.shape), labels, mask=mask)
         best = next(e for e in history["epochs"] if e["epoch"] == history["best_epoch"])
         for k in (1, 5, 10):

@@ -9,8 +9,8 @@ import numpy as np
 from xmrank.baselines.feature_pairs import FeaturePairs
 from xmrank.baselines.towers import ProjectionTowers
 from xmrank.config import DIRECTIONS, BaselinesConfig, Direction
-from xmrank.embed.importing import rows_beside
-from xmrank.embed.store import EmbeddingStore, normalised
+from xmrank.embed.importing import load_matching_rows
+from xmrank.embed.store import EmbeddingStore, to_unit_length
 from xmrank.metrics import list_metrics, mean_over_queries
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.list_paths import lists_path
@@ -46,7 +46,7 @@ class BaselineFeatures:
         arrays = {"image": store.image, "text": store.text, "relevance": store.text}
         for (side, path), rows in zip(sources(config).items(), (len(store.image), *2 * [len(store.text)]), strict=True):
             if path is not None:
-                arrays[side] = rows_beside(resolve(path), f"--{FLAGS[side]}", rows)
+                arrays[side] = load_matching_rows(resolve(path), f"--{FLAGS[side]}", rows)
         return cls(**arrays)
 
 
@@ -97,7 +97,7 @@ def pairs_of(features: BaselineFeatures, store: EmbeddingStore, images: np.ndarr
         np.asarray(features.image[images[kept]], np.float32),
         np.asarray(features.text[captions], np.float32),
         owner.reshape(-1).astype(np.int64),
-        normalised(features.relevance[captions], np.dtype(np.float32)),
+        to_unit_length(features.relevance[captions], np.dtype(np.float32)),
     )
 
 
@@ -133,7 +133,7 @@ class ValidationLists:
 
 def hits(lists: CandidateLists, scores: np.ndarray) -> dict[str, float]:
     """The mean of each validation metric over lists whose items have these scores, flat."""
-    _, labels, _, mask = lists.padded(np.arange(len(lists)))
+    _, labels, _, mask = lists.pad_lists(np.arange(len(lists)))
     matrix = np.zeros(mask.shape, np.float32)
     matrix[mask] = scores
     metrics = list_metrics(matrix, labels, mask=mask)

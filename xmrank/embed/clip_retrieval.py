@@ -16,8 +16,9 @@ from xmrank.config import EmbedConfig
 from xmrank.datasets.dataset import refuse
 from xmrank.datasets.splits import drawn_splits
 from xmrank.datasets.uris import FAULTS, one_line
-from xmrank.embed.importing import caption_table, describe_imported, image_table, load_array
-from xmrank.embed.store import STAGE, check_embeddings, normalised
+from xmrank.embed.importing import load_array
+from xmrank.embed.row_ids import RowIds, check_dimensions
+from xmrank.embed.store import STAGE, check_embeddings, describe_imported, stored_dtype, to_unit_length
 from xmrank.runtime.directory import Manifest, StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file, sha256_json, write_json, write_rows, write_table
@@ -54,7 +55,7 @@ class ExportRows:
 
     image_rows: np.ndarray
     caption_rows: np.ndarray
-    ids: dict[str, list[Any]]
+    ids: RowIds
     left_out: list[dict[str, Any]]
 
 
@@ -72,7 +73,7 @@ def import_clip_retrieval(config: EmbedConfig) -> Manifest:
     folder = resolve(config.import_clip_retrieval or "")
     parts = find_parts(folder)
     images, texts = load_side(parts, "images"), load_side(parts, "texts")
-    refuse_other_dimensions(parts, images, texts)
+    check_dimensions(images[0], parts[0].images.name, texts[0], parts[0].texts.name)
     metadata = read_metadata(parts, images, texts, config.split_field)
     rows = choose_rows(metadata, config, folder.name)
     stage = StageDirectory.open(
@@ -120,13 +121,6 @@ def load_side(parts: list[ExportPart], kind: str) -> list[np.ndarray]:
             expected = f"[items, {arrays[0].shape[-1] if arrays[0].ndim == 2 else 'dimensions'}]"
             raise DataError(f"{getattr(part, kind).name}: shape {list(array.shape)}, expected {expected}")
     return arrays
-
-
-def refuse_other_dimensions(parts: list[ExportPart], images: list[np.ndarray], texts: list[np.ndarray]) -> None:
-    """Refuse sides that cannot be compared."""
-    if images[0].shape[1] != texts[0].shape[1]:
-        name, other = parts[0].texts.name, parts[0].images.name
-        raise DataError(f"{name}: {texts[0].shape[1]} dimensions, but {other} has {images[0].shape[1]}")
 
 
 def read_metadata(
@@ -186,7 +180,7 @@ def choose_rows(metadata: pa.Table, config: EmbedConfig, source: str) -> ExportR
     return ExportRows(rows[first], rows, ids_of(kept, image_of, first, config), left_out)
 
 
-def ids_of(kept: pa.Table, image_of: np.ndarray, first: np.ndarray, config: EmbedConfig) -> dict[str, list[Any]]:
+def ids_of(kept: pa.Table, image_of: np.ndarray, first: np.ndarray, config: EmbedConfig) -> RowIds:
     """The tables' columns, from the rows that are kept."""
     images = kept[IMAGE].take(first).to_pylist()
     order = np.argsort(image_of, kind="stable")
@@ -195,24 +189,24 @@ def ids_of(kept: pa.Table, image_of: np.ndarray, first: np.ndarray, config: Embe
     place[order] = np.arange(len(kept)) - starts[image_of[order]]
     named = config.split_field in kept.column_names
     splits = kept[config.split_field].take(first).to_pylist() if named else drawn_splits(images, config.held_out)
-    return {
-        "image_ids": images,
-        "splits": splits,
-        "caption_ids": [f"{images[image]}#{number}" for image, number in zip(image_of, place, strict=True)],
-        "caption_image": image_of.tolist(),
-        "texts": [text.strip() for text in kept[CAPTION].to_pylist()],
-    }
+    return RowIds(
+        image_ids=images,
+        splits=splits,
+        caption_ids=[f"{images[image]}#{number}" for image, number in zip(image_of, place, strict=True)],
+        caption_image=image_of.tolist(),
+        texts=[text.strip() for text in kept[CAPTION].to_pylist()],
+    )
 
 
 def refuse_different(arrays: list[np.ndarray], rows: ExportRows, source: str) -> None:
     """Refuse rows that name one image and hold another's embedding: keys that repeat from tar to tar, say."""
-    first_row = rows.image_rows[np.asarray(rows.ids["caption_image"], np.int64)]
+    first_row = rows.image_rows[np.asarray(rows.ids.caption_image, np.int64)]
     again = np.flatnonzero(first_row != rows.caption_rows)
     for start in range(0, len(again), 65536):
         part = again[start : start + 65536]
         here, there = gathered(arrays, rows.caption_rows[part]), gathered(arrays, first_row[part])
         different = part[np.einsum("nd,nd->n", here, there) < SAME]
-        pairs = [f'"{rows.ids["image_ids"][rows.ids["caption_image"][i]]}"' for i in different]
+        pairs = [f'"{rows.ids.image_ids[rows.ids.caption_image[i]]}"' for i in different]
         refuse(pairs, source, "image_path {} stands for different images: rows with it differ in their embeddings")
 
 
@@ -222,19 +216,18 @@ def gathered(arrays: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
     result = np.empty((len(rows), arrays[0].shape[1]), np.float32)
     for start, array in zip(starts, arrays, strict=False):
         inside = (rows >= start) & (rows < start + len(array))
-        result[inside] = normalised(array[rows[inside] - start], np.dtype(np.float32))
+        result[inside] = to_unit_length(array[rows[inside] - start], np.dtype(np.float32))
     return result
 
 
 def write_store(stage: StageDirectory, images: list[np.ndarray], texts: list[np.ndarray], rows: ExportRows) -> Manifest:
     """Write the arrays part after part, and the tables."""
-    half = all(array.dtype == np.float16 for array in (*images, *texts))
-    dtype = np.dtype(np.float16 if half else np.float32)
+    dtype = stored_dtype(*images, *texts)
     for kind, arrays, chosen in (("image", images, rows.image_rows), ("text", texts, rows.caption_rows)):
         shape = (len(chosen), arrays[0].shape[1])
         write_rows(stage.directory / f"{kind}.npy", chosen_parts(arrays, chosen, dtype), shape, dtype)
-    write_table(stage.directory / "image.parquet", image_table(rows.ids))
-    write_table(stage.directory / "text.parquet", caption_table(rows.ids))
+    write_table(stage.directory / "image.parquet", rows.ids.image_table())
+    write_table(stage.directory / "text.parquet", rows.ids.caption_table())
     write_json(stage.directory / "encoder.json", describe_imported(images[0].shape[1]))
     return stage.finish(
         counts={"images": len(rows.image_rows), "captions": len(rows.caption_rows)},
@@ -247,5 +240,5 @@ def chosen_parts(arrays: list[np.ndarray], rows: np.ndarray, dtype: np.dtype) ->
     """The chosen rows of each part at unit length; the rows are numbered on from part to part."""
     start = 0
     for array in arrays:
-        yield normalised(array[rows[(rows >= start) & (rows < start + len(array))] - start], dtype)
+        yield to_unit_length(array[rows[(rows >= start) & (rows < start + len(array))] - start], dtype)
         start += len(array)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.dataset import refuse, refuse_duplicates
+from xmrank.datasets.dataset import refuse_duplicates
 from xmrank.datasets.uris import one_line
-from xmrank.embed.store import STAGE, check_embeddings, normalised
+from xmrank.embed.row_ids import RowIds, check_caption_image, check_dimensions, check_row_count
+from xmrank.embed.store import STAGE, check_embeddings, describe_imported, stored_dtype, to_unit_length
 from xmrank.runtime.directory import Manifest, StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file, write_array, write_json, write_table
@@ -31,7 +31,12 @@ def import_embeddings(config: EmbedConfig) -> Manifest:
     images_path, texts_path, ids_path = map(resolve, (config.import_images, config.import_texts, config.import_ids))
     image, text = load_array(images_path, "--import-images"), load_array(texts_path, "--import-texts")
     ids = read_ids(ids_path, config.split_field)
-    check_counts(image, text, ids, images_path.name, texts_path.name, ids_path.name)
+    for array, path, column, count in (
+        (image, images_path, "image_ids", len(ids.image_ids)),
+        (text, texts_path, "caption_ids", len(ids.caption_ids)),
+    ):
+        check_row_count(array, path.name, count, f"{ids_path.name} has {count} {column}")
+    check_dimensions(image, images_path.name, text, texts_path.name)
     stage = StageDirectory.open(
         resolve(config.output),
         STAGE,
@@ -46,22 +51,17 @@ def import_embeddings(config: EmbedConfig) -> Manifest:
     return write_store(stage, image, text, ids)
 
 
-def write_store(stage: StageDirectory, image: np.ndarray, text: np.ndarray, ids: dict[str, list[Any]]) -> Manifest:
+def write_store(stage: StageDirectory, image: np.ndarray, text: np.ndarray, ids: RowIds) -> Manifest:
     """Write the arrays at unit length and the tables of rows."""
-    dtype = np.dtype(np.float16 if image.dtype == np.float16 == text.dtype else np.float32)
-    write_array(stage.directory / "image.npy", normalised(image, dtype))
-    write_array(stage.directory / "text.npy", normalised(text, dtype))
-    write_table(stage.directory / "image.parquet", image_table(ids))
-    write_table(stage.directory / "text.parquet", caption_table(ids))
+    dtype = stored_dtype(image, text)
+    write_array(stage.directory / "image.npy", to_unit_length(image, dtype))
+    write_array(stage.directory / "text.npy", to_unit_length(text, dtype))
+    write_table(stage.directory / "image.parquet", ids.image_table())
+    write_table(stage.directory / "text.parquet", ids.caption_table())
     write_json(stage.directory / "encoder.json", describe_imported(image.shape[1]))
     return stage.finish(
         counts={"images": len(image), "captions": len(text)}, settings={"images_root": None, "dtype": dtype.name}
     )
-
-
-def describe_imported(dimensions: int) -> dict[str, Any]:
-    """What a store records of an encoder that it knows nothing of."""
-    return {"name": "imported", "pretrained": None, "dimensions": int(dimensions), "weights_hash": None}
 
 
 def load_array(path: Path, flag: str) -> np.ndarray:
@@ -77,11 +77,11 @@ def load_array(path: Path, flag: str) -> np.ndarray:
     return array
 
 
-def rows_beside(path: Path, flag: str, count: int) -> np.ndarray:
-    """A memory-mapped array that stands beside a side of a store: as many rows, of any length.
+def load_matching_rows(path: Path, flag: str, count: int) -> np.ndarray:
+    """A memory-mapped array with one row, of any length, for each row of a store's images or captions.
 
     Raises:
-        DataError: no such file, no such array, one that embeddings cannot be, or of another number of rows.
+        DataError: no such file, no array of embeddings in it, or another number of rows.
     """
     array = load_array(path, flag)
     check_embeddings(array, path.name)
@@ -90,12 +90,12 @@ def rows_beside(path: Path, flag: str, count: int) -> np.ndarray:
     return array
 
 
-def read_ids(path: Path, split_field: str) -> dict[str, list[Any]]:
-    """The ids in row order: image_ids, splits (one an image), caption_ids and caption_image (one a caption).
+def read_ids(path: Path, split_field: str) -> RowIds:
+    """The ids in row order, from a JSON object with image_ids, caption_ids, the split field and perhaps caption_image.
 
     Raises:
         ConfigError: no field of the name ``--split-field``.
-        DataError: a field that is missing, of another length, or holds what it must not.
+        DataError: a field that is missing, of another length, or holds a value it must not.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -103,26 +103,30 @@ def read_ids(path: Path, split_field: str) -> dict[str, list[Any]]:
         raise DataError(f"{path}: no such file (--import-ids)") from None
     except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}") from None
-    for name in ("image_ids", "caption_ids"):
-        if not isinstance(content, dict) or not isinstance(content.get(name), list):
-            raise DataError(f"{path}: no list under {name}")
-        content[name] = list(map(str, content[name]))
-        refuse_duplicates(content[name], path.name, name.removesuffix("s").replace("_", " "))
+    image_ids = read_id_list(content, "image_ids", path)
+    caption_ids = read_id_list(content, "caption_ids", path)
     if split_field not in content:
-        lists = ", ".join(k for k in content if not k.endswith("_ids"))
+        lists = ", ".join(name for name in content if not name.endswith("_ids"))
         raise ConfigError(f"--split-field {split_field}: not in {path.name}; its other fields: {lists or 'none'}")
-    splits, images = content[split_field], len(content["image_ids"])
-    if not isinstance(splits, list) or len(splits) != images:
-        found = f"{len(splits)} values" if isinstance(splits, list) else "no list"
-        raise DataError(f"{path}: {split_field} has {found}, expected one an image: {images}")
-    content["splits"] = list(map(str, splits))
-    content["caption_image"] = caption_image(content, path)
-    return content
+    splits = content[split_field]
+    if not isinstance(splits, list) or len(splits) != len(image_ids):
+        held = f"{len(splits)} values" if isinstance(splits, list) else "no list"
+        raise DataError(f"{path}: {split_field} has {held}, expected one an image: {len(image_ids)}")
+    rows = read_caption_image(content, len(image_ids), len(caption_ids), path)
+    return RowIds(image_ids, [str(split) for split in splits], caption_ids, rows)
 
 
-def caption_image(content: dict[str, Any], path: Path) -> list[int]:
-    """The image row of every caption: the explicit column, or image-major fives."""
-    images, captions = len(content["image_ids"]), len(content["caption_ids"])
+def read_id_list(content: Any, name: str, path: Path) -> list[str]:
+    """The ids in a field of the file, as text, each once."""
+    if not isinstance(content, dict) or not isinstance(content.get(name), list):
+        raise DataError(f"{path}: no list under {name}")
+    ids = [str(value) for value in content[name]]
+    refuse_duplicates(ids, path.name, name.removesuffix("s").replace("_", " "))
+    return ids
+
+
+def read_caption_image(content: dict[str, Any], images: int, captions: int, path: Path) -> list[int]:
+    """The image row of every caption: the field caption_image, or without it five captions an image, image by image."""
     if "caption_image" not in content:
         if captions != CAPTIONS_AN_IMAGE * images:
             raise DataError(
@@ -133,45 +137,5 @@ def caption_image(content: dict[str, Any], path: Path) -> list[int]:
     column = content["caption_image"]
     if not isinstance(column, list) or len(column) != captions:
         raise DataError(f"{path}: caption_image: expected a list with one image row a caption: {captions}")
-    wrong = [f"{r}: {v}" for r, v in enumerate(column) if type(v) is not int or not 0 <= v < images]
-    refuse(wrong, path.name, f"caption_image, row {{}}, expected an image row from 0 to {images - 1}")
+    check_caption_image(column, images, f"{path.name}: caption_image")
     return column
-
-
-def check_counts(
-    image: np.ndarray, text: np.ndarray, ids: dict[str, list[Any]], image_name: str, text_name: str, ids_name: str
-) -> None:
-    """Refuse arrays whose shapes do not fit the ids or each other."""
-    for array, name, column in ((image, image_name, "image_ids"), (text, text_name, "caption_ids")):
-        if array.ndim != 2:
-            raise DataError(f"{name}: shape {list(array.shape)}, expected [items, dimensions]")
-        if len(array) != len(ids[column]):
-            raise DataError(f"{name}: {len(array)} rows, but {ids_name} has {len(ids[column])} {column}")
-    if image.shape[1] != text.shape[1]:
-        raise DataError(f"{text_name}: {text.shape[1]} dimensions, but {image_name} has {image.shape[1]}")
-
-
-def image_table(ids: dict[str, list[Any]]) -> pa.Table:
-    """The table of image rows."""
-    return pa.table(
-        {
-            "row": pa.array(range(len(ids["image_ids"])), pa.int32()),
-            "image_id": ids["image_ids"],
-            "split": ids["splits"],
-        }
-    )
-
-
-def caption_table(ids: dict[str, list[Any]]) -> pa.Table:
-    """The table of caption rows; a caption's split is its image's."""
-    rows = ids["caption_image"]
-    return pa.table(
-        {
-            "row": pa.array(range(len(rows)), pa.int32()),
-            "caption_id": ids["caption_ids"],
-            "image_id": [ids["image_ids"][r] for r in rows],
-            "image_row": pa.array(rows, pa.int32()),
-            "split": [ids["splits"][r] for r in rows],
-            "text": pa.array(ids.get("texts", [None] * len(rows)), pa.string()),
-        }
-    )

@@ -1,6 +1,8 @@
-"""The embedding store: two memory-mapped arrays, two tables of rows, and the encoder they came from."""
+"""The embedding store: two arrays, two tables of rows, and the encoder they came from."""
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,30 +11,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xmrank.embed.row_ids import check_dimensions, make_row_ids
 from xmrank.runtime.directory import Manifest, read_manifest
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import sha256_file
+from xmrank.runtime.files import sha256_file, sha256_json, sha256_table
 from xmrank.runtime.paths import Place, place
 
 STAGE = "embed"
 UNIT_TOLERANCE = 1e-3
-"""How far a stored embedding's length may lie from 1: float16 rounding stays below."""
+"""How far a stored embedding's length may be from 1: the rounding of float16 stays below."""
 
 
 @dataclass(frozen=True)
 class EmbeddingStore:
-    """An open store.
+    """Embeddings of images and captions, and which row is which.
 
     Attributes:
-        image: [images, d], float16 or float32, unit length, memory-mapped.
+        path: the store's directory; None for a store in memory.
+        image: [images, d], float16 or float32, unit length; memory-mapped where the store is a directory.
         text: [captions, d], likewise.
-        images: row, image_id, split, location, bytes, sha256, labels.
+        images: row, image_id, split; from a data set also location, bytes, sha256, labels.
         captions: row, caption_id, image_id, image_row, split, text (null where it is not known).
         encoder: name, pretrained, weights_hash, preprocessing, dimensions.
-        manifest: of the stage that made it.
+        manifest: of the stage that made it, or of the arrays it was made from.
     """
 
-    directory: Path
+    path: Path | None
     image: np.ndarray
     text: np.ndarray
     images: pa.Table
@@ -41,16 +45,17 @@ class EmbeddingStore:
     manifest: Manifest
 
     @classmethod
-    def open(cls, directory: Path, *, verify: bool = False) -> "EmbeddingStore":
+    def open(cls, path: str | Path, *, verify: bool = False) -> "EmbeddingStore":
         """Open the store in a directory.
 
         Args:
-            directory: where it is.
+            path: the directory that ``xmrank embed`` wrote.
             verify: compare every file with its checksum, which reads all of it.
 
         Raises:
             DataError: the directory holds no finished store, or not what its manifest says.
         """
+        directory = Path(path)
         manifest = read_manifest(directory, STAGE)
         if verify:
             verify_outputs(directory, manifest)
@@ -65,17 +70,87 @@ class EmbeddingStore:
             manifest,
         )
 
+    @classmethod
+    def from_arrays(
+        cls,
+        image: np.ndarray,
+        text: np.ndarray,
+        *,
+        caption_image: Sequence[int] | np.ndarray | None = None,
+        image_ids: Sequence[object] | None = None,
+        caption_ids: Sequence[object] | None = None,
+        splits: Sequence[str] | None = None,
+        normalise: bool = True,
+    ) -> "EmbeddingStore":
+        """A store in memory, of embeddings from any model.
+
+        Args:
+            image: [images, d], floating point.
+            text: [captions, d], floating point.
+            caption_image: the image row of every caption; None: image by image, the same number of captions for each.
+            image_ids, caption_ids: one for each row; None: the row numbers.
+            splits: one for each image ("train", "val", "test"); None: all are "train".
+            normalise: bring the rows to unit length. False: they must have it, and the arrays are used without a copy.
+
+        Raises:
+            DataError: arrays whose shapes do not fit, rows with NaN, infinity, only zeros or (without ``normalise``)
+                another length than 1, ids that occur twice, or a caption of an image that is not there.
+
+        >>> image = np.eye(2, dtype=np.float32)
+        >>> text = np.array([[3, 1], [2, 1], [0, 5]], np.float32)
+        >>> store = EmbeddingStore.from_arrays(image, text, caption_image=[0, 0, 1], splits=["train", "test"])
+        >>> store.text[2].tolist(), store.caption_rows("train").tolist()
+        ([0.0, 1.0], [0, 1])
+        """
+        check_embeddings(image, "image")
+        check_embeddings(text, "text")
+        check_dimensions(image, "image", text, "text")
+        ids = make_row_ids(
+            len(image),
+            len(text),
+            caption_image=caption_image,
+            image_ids=image_ids,
+            caption_ids=caption_ids,
+            splits=splits,
+        )
+        if normalise:
+            dtype = stored_dtype(image, text)
+            image, text = to_unit_length(image, dtype), to_unit_length(text, dtype)
+        else:
+            check_unit_length(image, "image")
+            check_unit_length(text, "text")
+        images, captions = ids.image_table(), ids.caption_table()
+        encoder = describe_imported(image.shape[1])
+        return cls(None, image, text, images, captions, encoder, describe_arrays(image, text, images, captions))
+
     def verify(self) -> None:
-        """Compare every file with the checksum that the manifest has of it.
+        """Compare every file with its checksum in the manifest. A store in memory has none.
 
         Raises:
             DataError: names the first that is not there, or not as it was written.
         """
-        verify_outputs(self.directory, self.manifest)
+        if self.path is not None:
+            verify_outputs(self.path, self.manifest)
+
+    @property
+    def directory(self) -> Path:
+        """The store's directory.
+
+        Raises:
+            DataError: the store is in memory.
+        """
+        if self.path is None:
+            raise DataError("these embeddings are in memory; this needs a store that `xmrank embed` wrote")
+        return self.path
+
+    @property
+    def label(self) -> str:
+        """What messages call the store."""
+        return "the embeddings" if self.path is None else str(self.path)
 
     @property
     def fingerprint(self) -> str:
-        """The stage's fingerprint."""
+        """sha256 over the contents and how they were made."""
         return self.manifest.fingerprint
 
     @property
@@ -106,7 +181,7 @@ class EmbeddingStore:
 
     @property
     def images_root(self) -> Place | None:
-        """The folder of the pictures, or its URI, at the time of embedding; None for imported embeddings."""
+        """The folder of the images, or its URI, at the time of embedding; None for imported embeddings."""
         root = self.manifest.settings.get("images_root")
         return place(root) if root else None
 
@@ -121,6 +196,31 @@ def verify_outputs(directory: Path, manifest: Manifest) -> None:
             raise DataError(f"{path}: is not what was written: its checksum differs from the manifest's")
 
 
+def describe_imported(dimensions: int) -> dict[str, Any]:
+    """The ``encoder`` of a store whose encoder is not known."""
+    return {"name": "imported", "pretrained": None, "dimensions": int(dimensions), "weights_hash": None}
+
+
+def describe_arrays(image: np.ndarray, text: np.ndarray, images: pa.Table, captions: pa.Table) -> Manifest:
+    """The manifest of a store in memory. Its fingerprint is computed from the contents, as that of a stage is."""
+    hashes = {"image": sha256_array(image), "text": sha256_array(text)}
+    hashes |= {"images": sha256_table(images), "captions": sha256_table(captions)}
+    return Manifest(
+        STAGE,
+        config={"imported": "arrays"},
+        inputs={},
+        outputs={name: {"sha256": digest} for name, digest in hashes.items()},
+        counts={"images": len(image), "captions": len(text)},
+        settings={"images_root": None, "dtype": image.dtype.name},
+    ).with_fingerprint()
+
+
+def sha256_array(array: np.ndarray) -> str:
+    """sha256 over an array's shape, type and bytes."""
+    content = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+    return sha256_json([list(array.shape), array.dtype.str, content])
+
+
 def encoder_name(encoder: dict[str, Any]) -> str:
     """An encoder in a few words."""
     weights = encoder.get("weights_hash")
@@ -129,14 +229,15 @@ def encoder_name(encoder: dict[str, Any]) -> str:
 
 
 def check_embeddings(array: np.ndarray, name: str, *, block: int = 65536) -> None:
-    """Check that an array can be a side of a store.
+    """Check that an array can hold the embeddings of a store.
 
     Args:
         array: [items, d].
         name: what the messages call it.
+        block: rows that are checked at once.
 
     Raises:
-        DataError: another shape or type, or a row with NaN, infinity or nothing but zeros.
+        DataError: another shape or type, or a row with NaN, infinity or only zeros.
     """
     if array.ndim != 2 or array.shape[1] == 0:
         raise DataError(f"{name}: shape {list(array.shape)}, expected [items, dimensions]")
@@ -151,10 +252,29 @@ def check_embeddings(array: np.ndarray, name: str, *, block: int = 65536) -> Non
                 raise DataError(f"{name}: row {first} holds {fault}" + (f" ({more} more like it)" if more else ""))
 
 
-def normalised(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def check_unit_length(array: np.ndarray, name: str) -> None:
+    """Raise DataError when a row's length is not 1 within ``UNIT_TOLERANCE``."""
+    lengths = row_lengths(np.asarray(array, np.float32))
+    wrong = np.abs(lengths - 1) >= UNIT_TOLERANCE
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(f"{name}: row {row} has length {lengths[row]:.4g}, expected 1 (or normalise=True)")
+
+
+def row_lengths(wide: np.ndarray) -> np.ndarray:
+    """The Euclidean length of every row of a float32 array [n, d], float32 [n]."""
+    # Summed in float64: squares of small or large numbers are beyond float32.
+    return np.sqrt(np.einsum("nd,nd->n", wide, wide, dtype=np.float64)).astype(np.float32)
+
+
+def stored_dtype(*arrays: np.ndarray) -> np.dtype:
+    """The number format of a store: float16 where all arrays have it, else float32."""
+    return np.dtype(np.float16 if all(array.dtype == np.float16 for array in arrays) else np.float32)
+
+
+def to_unit_length(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The rows at unit length, computed in float32; rows that have it within ``UNIT_TOLERANCE`` stay as they are."""
     wide = np.asarray(array, np.float32)
-    # Summed in float64: squares of small or large numbers are beyond float32.
-    lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide, dtype=np.float64)).astype(np.float32)[:, None]
+    lengths = row_lengths(wide)[:, None]
     lengths[np.abs(lengths - 1) < UNIT_TOLERANCE] = 1
     return (wide / lengths).astype(dtype)

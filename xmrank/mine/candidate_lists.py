@@ -17,14 +17,25 @@ COLUMNS = {"candidates": np.int32, "labels": np.float32, "similarity": np.float3
 
 @dataclass(frozen=True)
 class CandidateLists:
-    """Some candidate lists.
+    """Lists of candidates, one for each query, kept flat: all items of all lists in one array a column.
 
     Attributes:
-        queries: query rows, int32 [lists].
+        queries: rows of the query side of the store, int32 [lists].
         offsets: list i is ``candidates[offsets[i]:offsets[i + 1]]``, int64 [lists + 1].
-        candidates: rows of the other side, int32 [items].
+        candidates: rows of the other side of the store, int32 [items].
         labels: relevance, float32 [items], at least 0.
         similarity: first-stage cosine, float32 [items].
+
+    >>> lists = CandidateLists.from_matrices(
+    ...     queries=np.array([0, 1]),
+    ...     items=np.array([[5, 6, 7], [8, 9, 0]]),
+    ...     labels=np.array([[0, 1, 0], [1, 0, 0]]),
+    ...     similarity=np.array([[0.2, 0.4, 0.3], [0.6, 0.1, 0.0]]),
+    ...     lengths=np.array([3, 2]),
+    ... )
+    >>> candidates, labels, similarity, mask = lists.pad_lists(np.array([1]))
+    >>> candidates.tolist(), mask.tolist()
+    ([[8, 9, 0]], [[True, True, False]])
     """
 
     queries: np.ndarray
@@ -42,14 +53,20 @@ class CandidateLists:
         return np.diff(self.offsets)
 
     @classmethod
-    def of(
+    def from_matrices(
         cls, queries: np.ndarray, items: np.ndarray, labels: np.ndarray, similarity: np.ndarray, lengths: np.ndarray
     ) -> "CandidateLists":
-        """From matrices [lists, width] of which the first ``lengths`` places of each row count."""
+        """Lists from matrices [lists, width] of which the first ``lengths`` columns of each row count.
+
+        Args:
+            queries: [lists].
+            items, labels, similarity: [lists, width].
+            lengths: items of every list, int64 [lists].
+        """
         real = np.arange(items.shape[1]) < lengths[:, None]
         return cls(
             queries.astype(np.int32),
-            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            make_offsets(lengths),
             items[real].astype(np.int32),
             labels[real].astype(np.float32),
             similarity[real].astype(np.float32),
@@ -58,37 +75,40 @@ class CandidateLists:
     @classmethod
     def join(cls, parts: "list[CandidateLists]") -> "CandidateLists":
         """All lists of the parts, in order."""
-        lengths = np.concatenate([part.lengths for part in parts])
-        fields = (np.concatenate([getattr(p, f) for p in parts]) for f in COLUMNS)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return cls(np.concatenate([p.queries for p in parts]), offsets, *fields)
+        return cls(
+            np.concatenate([part.queries for part in parts]),
+            make_offsets(np.concatenate([part.lengths for part in parts])),
+            np.concatenate([part.candidates for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.similarity for part in parts]),
+        )
 
     @cached_property
     def longest(self) -> int:
         """Items of the longest list."""
         return int(self.lengths.max(initial=0))
 
-    def padded(
+    def pad_lists(
         self, rows: np.ndarray, width: int | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Some lists as matrices as wide as the longest of all lists, or of another width that holds it.
+        """Some lists as matrices.
 
-        Not of these: what is drawn over a batch in training, its dropout, must not depend on the batch's company.
+        Padding uses the longest list of the set, so that dropout does not depend on batch composition.
 
         Args:
             rows: which lists, int64 [B].
-            width: at least that of the longest list.
+            width: n, at least the length of the longest of all lists; None: that length.
 
         Returns:
             candidates int64 [B, n] (0 where padded), labels float32 [B, n], similarity float32 [B, n] (0 where
             padded), mask bool [B, n] (True where real).
         """
         lengths = self.lengths[rows]
-        places = np.arange(self.longest if width is None else width)
-        mask = places < lengths[:, None]
-        at = np.where(mask, self.offsets[rows][:, None] + places, 0)
-        zero = np.where(mask, 1, 0)
-        candidates = self.candidates[at].astype(np.int64) * zero
+        columns = np.arange(self.longest if width is None else width)
+        mask = columns < lengths[:, None]
+        # Padding reads item 0, which is then set to zero.
+        at = np.where(mask, self.offsets[rows][:, None] + columns, 0)
+        candidates = self.candidates[at].astype(np.int64) * mask
         return candidates, self.labels[at] * mask, self.similarity[at] * mask, mask
 
     def write(self, path: Path) -> None:
@@ -100,21 +120,26 @@ class CandidateLists:
         write_table(path, pa.table(columns))
 
     @classmethod
-    def read(cls, path: Path) -> "CandidateLists":
+    def read(cls, path: str | Path) -> "CandidateLists":
         """Read what ``write`` wrote.
 
         Raises:
             DataError: no such file.
         """
-        if not path.is_file():
+        if not Path(path).is_file():
             raise DataError(f"{path}: no such candidate lists")
         table = pq.read_table(path).combine_chunks()
-        columns = {name: combined(table[name]) for name in COLUMNS}
+        columns = {name: combine_column(table[name]) for name in COLUMNS}
+        items = {name: column.flatten().to_numpy(zero_copy_only=False) for name, column in columns.items()}
         offsets = columns["candidates"].offsets.to_numpy().astype(np.int64)
-        flat = (columns[n].flatten().to_numpy(zero_copy_only=False) for n in COLUMNS)
-        return cls(table["query"].to_numpy(), offsets, *flat)
+        return cls(table["query"].to_numpy(), offsets, **items)
 
 
-def combined(column: pa.ChunkedArray) -> pa.ListArray:
-    """A column as one array; an empty one too."""
+def make_offsets(lengths: np.ndarray) -> np.ndarray:
+    """Where every list begins, and the end of the last, int64 [lists + 1]."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def combine_column(column: pa.ChunkedArray) -> pa.ListArray:
+    """A column as one array, also an empty one."""
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)

@@ -1,21 +1,28 @@
 """A chunk of queries as a task: the same lists wherever and in whatever order it runs."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import faiss
 import numpy as np
 
 from xmrank.config import Direction, MineConfig
 from xmrank.embed.store import EmbeddingStore
-from xmrank.mine.assemble import assemble
+from xmrank.mine.assemble import assemble_lists
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.mine.nearest import GallerySearch, nearest, search_shard
+from xmrank.mine.gallery_index import make_flat_index
+from xmrank.mine.nearest import GallerySearch, read_nearest, search_shard
 from xmrank.mine.pool import QueryPool, make_pool, one_per_image
-from xmrank.mine.relevance import graded
-from xmrank.mine.roles import Role, RoleImages, choose_parts
+from xmrank.mine.relevance import grade_labels
+from xmrank.mine.roles import Role, RoleImages, choose_role_images
 from xmrank.mine.strategies import STRATEGIES, QueryChunk
+
+if TYPE_CHECKING:
+    import faiss
 
 CHUNK = 1024
 """Queries of one task. Part of the result: every chunk has its own stream of random numbers."""
@@ -28,6 +35,63 @@ STREAMS: dict[tuple[Direction, Role], int] = {
     ("t2i", "test"): 0x691BF1EB,
 }
 """Separates the draws of directions and roles under the same seed. Other numbers would mine other lists."""
+
+
+def plan_pool(store: EmbeddingStore, part: RoleImages, direction: Direction, config: MineConfig) -> QueryPool:
+    """The pool of a direction and role, with one caption of each image as query when the configuration says so."""
+    pool = make_pool(store, part, direction)
+    if direction == "t2i" and config.captions == "one" and len(pool.queries):
+        # Chunks are numbered from 0: -1 is a stream of its own.
+        pool = one_per_image(pool, chunk_generator(config.seed, direction, part.role, chunk=-1))
+    return pool
+
+
+def chunk_generator(seed: int, direction: Direction, role: Role, chunk: int) -> np.random.Generator:
+    """The random numbers of one chunk: they depend only on these four, so not on the number of workers."""
+    return np.random.default_rng([seed, STREAMS[direction, role], chunk + 1])
+
+
+def count_chunks(pool: QueryPool) -> int:
+    """How many chunks the queries of a pool are mined in."""
+    return -(-len(pool.queries) // CHUNK)
+
+
+def mine_queries(
+    store: EmbeddingStore,
+    pool: QueryPool,
+    config: MineConfig,
+    role: Role,
+    chunk: int,
+    *,
+    index: Callable[[], faiss.IndexFlat],
+    searches: Path,
+) -> CandidateLists:
+    """The lists of one chunk of queries.
+
+    Args:
+        store: the embeddings.
+        pool: all queries of the direction and role.
+        config: how to mine.
+        role: of the lists.
+        chunk: number of the chunk.
+        index: makes the flat index of the whole gallery; called only by strategies that need it.
+        searches: folder of the results of the searches in the whole gallery, for strategies that need them.
+    """
+    start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, len(pool.queries))
+    part = pool[start:stop]
+    query_side, gallery_side = store_sides(store, pool.direction)
+    generator = chunk_generator(config.seed, pool.direction, role, chunk)
+    queries = QueryChunk(
+        part,
+        query_side[part.queries].astype(np.float32),
+        gallery_side,
+        generator,
+        config,
+        index=index,
+        nearest=lambda: read_nearest(searches, pool, start, stop, config),
+    )
+    lists = assemble_lists(part, STRATEGIES[config.strategy](queries), generator)
+    return replace(lists, labels=grade_labels(lists, store, pool.direction, role, config))
 
 
 @dataclass(frozen=True)
@@ -46,36 +110,19 @@ class MiningTask:
     searches: Path
 
 
-def planned_pool(store: EmbeddingStore, part: RoleImages, direction: Direction, config: MineConfig) -> QueryPool:
-    """The pool of a direction and part, with one caption an image asking when the configuration says so."""
-    pool = make_pool(store, part, direction)
-    if direction == "t2i" and config.captions == "one" and len(pool.queries):
-        pool = one_per_image(pool, stream(config.seed, direction, part.role, chunk=-1))
-    return pool
-
-
-def stream(seed: int, direction: Direction, role: Role, chunk: int) -> np.random.Generator:
-    """The random numbers of one chunk: they depend on nothing but its name, so not on the number of workers."""
-    return np.random.default_rng([seed, STREAMS[direction, role], chunk + 1])
-
-
 def mine_chunk(task: MiningTask) -> CandidateLists:
-    """The lists of one chunk of queries."""
-    store, whole = opened(task.store, task.config, task.direction, task.role)
-    start, stop = task.chunk * CHUNK, min((task.chunk + 1) * CHUNK, len(whole.queries))
-    pool, (queries, side) = whole[start:stop], sides(store, task.direction)
-    generator = stream(task.config.seed, task.direction, task.role, task.chunk)
-    chunk = QueryChunk(
+    """The lists of one chunk, in a process that may mine others before and after it."""
+    about = task.store, task.config, task.direction, task.role
+    store, pool = open_pool(*about)
+    return mine_queries(
+        store,
         pool,
-        queries[pool.queries].astype(np.float32),
-        side,
-        generator,
         task.config,
-        index=lambda: flat_index(task.store, task.config, task.direction, task.role),
-        nearest=lambda: nearest(task.searches, whole, start, stop, task.config),
+        task.role,
+        task.chunk,
+        index=lambda: open_flat_index(*about),
+        searches=task.searches,
     )
-    lists = assemble(pool, STRATEGIES[task.config.strategy](chunk), generator)
-    return replace(lists, labels=graded(lists, store, task.direction, task.role, task.config))
 
 
 @dataclass(frozen=True)
@@ -91,29 +138,26 @@ class SearchTask:
 
 def run_search(task: SearchTask) -> int:
     """Search; returns the number of queries."""
-    store, pool = opened(task.store, task.config, task.direction, task.role)
-    return search_shard(task.search, pool, *sides(store, task.direction), task.config)
+    store, pool = open_pool(task.store, task.config, task.direction, task.role)
+    return search_shard(task.search, pool, *store_sides(store, task.direction), task.config)
 
 
-def sides(store: EmbeddingStore, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
+def store_sides(store: EmbeddingStore, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
     """The embeddings of the query side and of the gallery's side."""
     return (store.image, store.text) if direction == "i2t" else (store.text, store.image)
 
 
 @lru_cache(maxsize=2)
-def opened(directory: Path, config: MineConfig, direction: Direction, role: Role) -> tuple[EmbeddingStore, QueryPool]:
+def open_pool(
+    directory: Path, config: MineConfig, direction: Direction, role: Role
+) -> tuple[EmbeddingStore, QueryPool]:
     """A process's store and pool of one direction and role, made once for all its tasks."""
     store = EmbeddingStore.open(directory)
-    return store, planned_pool(store, choose_parts(store, config)[role], direction, config)
+    return store, plan_pool(store, choose_role_images(store, config)[role], direction, config)
 
 
 @lru_cache(maxsize=1)  # one index in memory at a time
-def flat_index(directory: Path, config: MineConfig, direction: Direction, role: Role) -> faiss.IndexFlat:
+def open_flat_index(directory: Path, config: MineConfig, direction: Direction, role: Role) -> faiss.IndexFlat:
     """A process's flat index of the whole gallery, made once for all its chunks."""
-    faiss.omp_set_num_threads(1)  # searches of one query: threads only cost
-    store, pool = opened(directory, config, direction, role)
-    index = faiss.IndexFlatIP(store.dimensions)
-    side = sides(store, direction)[1]
-    for start in range(0, len(pool.gallery), 65536):
-        index.add(side[pool.gallery[start : start + 65536]].astype(np.float32))
-    return index
+    store, pool = open_pool(directory, config, direction, role)
+    return make_flat_index(store_sides(store, direction)[1], pool.gallery)

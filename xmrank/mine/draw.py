@@ -23,20 +23,22 @@ def draw_distinct(generator: np.random.Generator, available: np.ndarray, count: 
         return draw_dense(generator, available, count)
     width = count + 8 + count * count // int(available.min())
     drawn = draw_numbers(generator, available, width)
-    fresh = first_occurrences(drawn)
-    while (short := fresh.sum(1) < count).any():
+    is_new = first_occurrences(drawn)
+    # Few rows draw so many repeats that they run short: they draw again, into columns of their own.
+    while (short := is_new.sum(1) < count).any():
         drawn = np.pad(drawn, ((0, 0), (0, width)))
         drawn[short, -width:] = draw_numbers(generator, available[short], width)
-        fresh = np.pad(fresh, ((0, 0), (0, width)))
-        fresh[short] = first_occurrences(drawn[short])
-    # Stable: the fresh numbers come first and keep the order in which they were drawn.
-    order = np.argsort(~fresh, axis=1, kind="stable")[:, :count]
+        is_new = np.pad(is_new, ((0, 0), (0, width)))
+        is_new[short] = first_occurrences(drawn[short])
+    # Stable: the new numbers come first and keep the order in which they were drawn.
+    order = np.argsort(~is_new, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(drawn, order, 1)
 
 
 def draw_dense(generator: np.random.Generator, available: np.ndarray, count: int) -> np.ndarray:
-    """The same by ordering one random key a number: for pools not much larger than the draw."""
+    """The same, by sorting one random key for each number: for pools not much larger than the draw."""
     keys = generator.random((len(available), int(available.max())))
+    # Keys are below 1, so that numbers beyond a row's own are never drawn.
     keys[np.arange(keys.shape[1]) >= available[:, None]] = 2.0
     return np.argsort(keys, axis=1, kind="stable")[:, :count]
 
@@ -47,11 +49,12 @@ def draw_numbers(generator: np.random.Generator, available: np.ndarray, width: i
 
 
 def first_occurrences(drawn: np.ndarray) -> np.ndarray:
-    """True where a number stands for the first time in its row; bool, of the same shape."""
+    """True where a number occurs for the first time in its row; bool, of the same shape."""
     order = np.argsort(drawn, axis=1, kind="stable")
     ordered = np.take_along_axis(drawn, order, 1)
+    # Sorted and stable: the first of equal numbers is the one that was drawn first.
     new = np.ones_like(ordered, bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    fresh = np.empty_like(new)
-    np.put_along_axis(fresh, order, new, 1)
-    return fresh
+    first = np.empty_like(new)
+    np.put_along_axis(first, order, new, 1)
+    return first

@@ -1,11 +1,11 @@
-"""Where the mining stage writes its files, for the stages that read them."""
+"""The files of the mining stage's output: one parquet file for each direction and role, and the images of the roles."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
-from xmrank.config.common import Direction
+from xmrank.config import Direction
 from xmrank.mine.roles import Role
 
 STAGE = "mine"
@@ -13,10 +13,11 @@ SPLITS = "splits.json"
 
 
 def lists_path(directory: Path, direction: Direction, role: Role) -> Path:
-    """The file of the lists of a direction and role."""
+    """The file with the lists of a direction and role."""
     return directory / f"{direction}-{role}.parquet"
 
 
-def images_of(directory: Path, role: Role) -> np.ndarray:
+def read_role_images(directory: Path, role: Role) -> np.ndarray:
     """The image rows of a role, int64, ascending."""
-    return np.array(json.loads((directory / SPLITS).read_text())[role]["images"], np.int64)
+    content = json.loads((directory / SPLITS).read_text())
+    return np.array(content[role]["images"], np.int64)

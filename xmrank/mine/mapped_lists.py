@@ -19,8 +19,8 @@ def open_lists(path: Path, cache: Path) -> CandidateLists:
     """The lists of a file, in memory or, when they are large, mapped: batches then read what they need from disk.
 
     Args:
-        path: what ``Lists.write`` wrote.
-        cache: folder for the unpacked arrays, about 12 bytes an item; arrays that are there are used.
+        path: what ``CandidateLists.write`` wrote.
+        cache: folder for the unpacked arrays, about 12 bytes an item; arrays that an earlier call unpacked are used.
 
     Raises:
         DataError: no such file.
@@ -28,9 +28,9 @@ def open_lists(path: Path, cache: Path) -> CandidateLists:
     if not path.is_file() or unpacked_bytes(path) <= IN_MEMORY_BYTES:
         return CandidateLists.read(path)
     folder = cache / path.stem
-    unpack(path, folder)
-    queries, offsets, *items = (np.load(array_path(folder, n), mmap_mode="r") for n in ("queries", "offsets", *COLUMNS))
-    return CandidateLists(queries, offsets, *items)
+    unpack_lists(path, folder)
+    names = ("queries", "offsets", *COLUMNS)
+    return CandidateLists(**{name: np.load(array_path(folder, name), mmap_mode="r") for name in names})
 
 
 def unpacked_bytes(path: Path) -> int:
@@ -39,7 +39,7 @@ def unpacked_bytes(path: Path) -> int:
     return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
 
 
-def unpack(path: Path, folder: Path) -> None:
+def unpack_lists(path: Path, folder: Path) -> None:
     """Write the arrays that are not there yet; a few lists at a time are in memory, and one number a list."""
     with pq.ParquetFile(path) as file:
         queries, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
@@ -47,20 +47,21 @@ def unpack(path: Path, folder: Path) -> None:
             queries.append(batch["query"].to_numpy())
             lengths.append(batch["candidates"].value_lengths().to_numpy(zero_copy_only=False).astype(np.int64))
         offsets = np.cumsum(np.concatenate(lengths))
+        # Written only where missing: a run that was killed goes on with what it had.
         for name, array in (("queries", np.concatenate(queries)), ("offsets", offsets)):
             if not array_path(folder, name).exists():
                 write_array(array_path(folder, name), array)
         for name, dtype in COLUMNS.items():
             if not array_path(folder, name).exists():
-                write_rows(array_path(folder, name), column_parts(file, name), (int(offsets[-1]),), np.dtype(dtype))
+                write_rows(array_path(folder, name), read_column(file, name), (int(offsets[-1]),), np.dtype(dtype))
 
 
-def column_parts(file: pq.ParquetFile, name: str) -> Iterator[np.ndarray]:
+def read_column(file: pq.ParquetFile, name: str) -> Iterator[np.ndarray]:
     """A list column's items, a few lists at a time."""
     for batch in file.iter_batches(BATCH, columns=[name]):
         yield batch[name].flatten().to_numpy(zero_copy_only=False)
 
 
 def array_path(folder: Path, name: str) -> Path:
-    """Where an unpacked array is."""
+    """The file of an unpacked array."""
     return folder / f"{name}.npy"

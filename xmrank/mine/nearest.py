@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import faiss
 import numpy as np
 
 from xmrank.config import MineConfig
 from xmrank.mine.assemble import RankedItems
+from xmrank.mine.gallery_index import make_index, use_one_thread
 from xmrank.mine.pool import QueryPool
 from xmrank.runtime.files import write_array
 
@@ -18,10 +18,6 @@ PART = 16_384
 """Queries of one task."""
 SEARCH = 1024
 """Queries of one call of the index."""
-HNSW_LINKS = 32
-SEED_OF_CLUSTERS = 1234
-POINTS_A_CLUSTER = 64
-"""Items that an inverted list's centre is trained on at most, and of a list on average at least."""
 
 
 @dataclass(frozen=True)
@@ -42,35 +38,33 @@ class GallerySearch:
     folder: Path
 
     def path(self, kind: str) -> Path:
-        """The file of one of its arrays."""
+        """The file of one of the result's arrays."""
         return result_path(self.folder, self.start, self.shard, kind)
 
 
-def planned_searches(pool: QueryPool, config: MineConfig, width: int, folder: Path) -> Iterator[GallerySearch]:
-    """All searches that are not done, shard by shard.
-
-    Only a flat index is made so quickly that each part of the queries may make its own.
-    """
+def plan_searches(pool: QueryPool, config: MineConfig, width: int, folder: Path) -> Iterator[GallerySearch]:
+    """All searches that are not done, shard by shard."""
     queries = len(pool.queries)
-    for shard in range(shards_of(pool)):
-        for start in range(0, queries, part_size(config, queries)):
-            search = GallerySearch(start, min(start + part_size(config, queries), queries), shard, width, folder)
+    size = queries_per_search(config, queries)
+    for shard in range(count_shards(pool)):
+        for start in range(0, queries, size):
+            search = GallerySearch(start, min(start + size, queries), shard, width, folder)
             if not search.path("items").exists():
                 yield search
 
 
-def shards_of(pool: QueryPool) -> int:
+def count_shards(pool: QueryPool) -> int:
     """Number of the gallery's shards."""
     return -(-len(pool.gallery) // SHARD)
 
 
-def part_size(config: MineConfig, queries: int) -> int:
-    """Queries of one search."""
+def queries_per_search(config: MineConfig, queries: int) -> int:
+    """Queries of one search: a part of them with a flat index, all of them with one that takes long to build."""
     return PART if config.index == "flat" else max(queries, 1)
 
 
 def result_path(folder: Path, start: int, shard: int, kind: str) -> Path:
-    """Where an array of the search of a part in a shard is."""
+    """The file of an array (items or similarity) of the search that begins at query ``start``, in a shard."""
     return folder / f"{start:09d}-{shard:05d}.{kind}.npy"
 
 
@@ -88,7 +82,7 @@ def search_shard(
     Returns:
         The number of queries.
     """
-    faiss.omp_set_num_threads(1)
+    use_one_thread()
     first = search.shard * SHARD
     rows = pool.gallery[first : first + SHARD]
     index = make_index(side, rows, config)
@@ -96,39 +90,18 @@ def search_shard(
     similarity = np.full(items.shape, -np.inf, np.float32)
     for start in range(search.start, search.stop, SEARCH):
         stop = min(start + SEARCH, search.stop)
-        asked = queries[pool.queries[start:stop]].astype(np.float32)
-        values, found = index.search(asked, min(search.width, len(rows)))  # type: ignore[call-arg]
-        place = slice(start - search.start, stop - search.start), slice(found.shape[1])
-        items[place] = np.where(found >= 0, found + first, -1)
-        similarity[place] = np.where(found >= 0, values, -np.inf)
+        vectors = queries[pool.queries[start:stop]].astype(np.float32)
+        values, ids = index.search(vectors, min(search.width, len(rows)))  # type: ignore[call-arg]
+        # A shard may hold fewer items than the width, and an approximate index may return fewer: the rest stays -1.
+        block = slice(start - search.start, stop - search.start), slice(ids.shape[1])
+        items[block] = np.where(ids >= 0, ids + first, -1)
+        similarity[block] = np.where(ids >= 0, values, -np.inf)
     write_array(search.path("similarity"), similarity)
     write_array(search.path("items"), items)  # last: a search with this file is done
     return search.stop - search.start
 
 
-def make_index(side: np.ndarray, rows: np.ndarray, config: MineConfig) -> faiss.Index:
-    """An inner-product index of some rows of a side, on a GPU when FAISS has one."""
-    dimensions = side.shape[1]
-    index: faiss.Index = faiss.IndexFlatIP(dimensions)
-    if config.index == "ivf":
-        lists = max(1, min(round(4 * len(rows) ** 0.5), len(rows) // POINTS_A_CLUSTER))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimensions), dimensions, lists, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = min(config.probes, lists)
-        index.cp.seed = SEED_OF_CLUSTERS
-        index.cp.max_points_per_centroid = POINTS_A_CLUSTER
-        step = -(-len(rows) // (lists * POINTS_A_CLUSTER))
-        index.train(side[rows[::step]].astype(np.float32))
-    elif config.index == "hnsw":
-        index = faiss.IndexHNSWFlat(dimensions, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efSearch = config.ef_search
-    if config.index != "hnsw" and getattr(faiss, "get_num_gpus", lambda: 0)():
-        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
-    for start in range(0, len(rows), 65536):
-        index.add(side[rows[start : start + 65536]].astype(np.float32))
-    return index
-
-
-def nearest(folder: Path, pool: QueryPool, start: int, stop: int, config: MineConfig) -> RankedItems:
+def read_nearest(folder: Path, pool: QueryPool, start: int, stop: int, config: MineConfig) -> RankedItems:
     """The nearest items of some queries over all shards; between equal similarities the gallery's order decides.
 
     Args:
@@ -137,16 +110,13 @@ def nearest(folder: Path, pool: QueryPool, start: int, stop: int, config: MineCo
         start, stop: which queries; they are of one search.
         config: which index.
     """
-    part = start - start % part_size(config, len(pool.queries))
-    items, similarity = (
-        np.concatenate(
-            [
-                np.load(result_path(folder, part, shard, kind), mmap_mode="r")[start - part : stop - part]
-                for shard in range(shards_of(pool))
-            ],
-            axis=1,
-        )
-        for kind in ("items", "similarity")
-    )
-    order = np.lexsort((items, -similarity), axis=1)[:, : items.shape[1] // shards_of(pool)]
-    return RankedItems(np.take_along_axis(items, order, 1), np.take_along_axis(similarity, order, 1))
+    part = start - start % queries_per_search(config, len(pool.queries))
+    shards = count_shards(pool)
+
+    def read_array(kind: str) -> np.ndarray:
+        paths = [result_path(folder, part, shard, kind) for shard in range(shards)]
+        return np.concatenate([np.load(path, mmap_mode="r")[start - part : stop - part] for path in paths], axis=1)
+
+    items, similarity = read_array("items"), read_array("similarity")
+    width = items.shape[1] // shards
+    return RankedItems(items, similarity).reorder(np.lexsort((items, -similarity), axis=1)[:, :width])

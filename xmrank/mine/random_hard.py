@@ -1,14 +1,21 @@
 """The paper's candidates: drawn at random, in the order of their similarity."""
 
-import faiss
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from xmrank.mine.assemble import RankedItems, all_own, pick_own
+from xmrank.mine.assemble import RankedItems, all_own_items, draw_own_items
 from xmrank.mine.draw import draw_distinct
+from xmrank.mine.gallery_index import compute_similarities
 from xmrank.mine.pool import QueryPool
 
+if TYPE_CHECKING:
+    import faiss
 
-def random_hard(
+
+def draw_candidates(
     pool: QueryPool,
     queries: np.ndarray,
     index: faiss.IndexFlat,
@@ -31,30 +38,23 @@ def random_hard(
         negatives and positives, each the most similar first.
     """
     drawn = draw_others(pool, generator, random_candidates)
-    right = pick_own(pool, generator)
+    # Drawn also where all are taken, so that the stream of random numbers is the same for both.
+    own = draw_own_items(pool, generator)
     if positives == "all":
-        right = all_own(pool)
-    return ranked(index, queries, drawn), ranked(index, queries, right)
+        own = all_own_items(pool)
+    return rank_items(index, queries, drawn), rank_items(index, queries, own)
 
 
-def ranked(index: faiss.IndexFlat, queries: np.ndarray, items: np.ndarray) -> RankedItems:
-    """Items, [queries, width] with -1 for none, in the order of their similarity."""
-    similarity = similarities(index, queries, items)
+def rank_items(index: faiss.IndexFlat, queries: np.ndarray, items: np.ndarray) -> RankedItems:
+    """Items [queries, width], -1 for none, in the order of their similarity."""
+    similarity = compute_similarities(index, queries, items)
     order = np.argsort(-similarity, axis=1, kind="stable")
-    return RankedItems(np.take_along_axis(items, order, 1), np.take_along_axis(similarity, order, 1))
-
-
-def similarities(index: faiss.IndexFlat, queries: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Inner products of queries [queries, d] and chosen items of the index, float32 [queries, width]; -inf at -1."""
-    result = np.full(items.shape, -np.inf, np.float32)
-    asked, chosen = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(items, np.int64)
-    pointers = (faiss.swig_ptr(array) for array in (result, chosen))
-    index.compute_distance_subset(len(asked), faiss.swig_ptr(asked), items.shape[1], *pointers)  # type: ignore[attr-defined]
-    return np.where(items >= 0, result, -np.inf)
+    return RankedItems(items, similarity).reorder(order)
 
 
 def draw_others(pool: QueryPool, generator: np.random.Generator, count: int) -> np.ndarray:
     """For every query, ``count`` different items of other images, int64 [queries, count]."""
     own = pool.last - pool.first
     drawn = draw_distinct(generator, len(pool.gallery) - own, count)
-    return drawn + np.where(drawn >= pool.first[:, None], own[:, None], 0)  # step over the query's own items
+    # The numbers count the items of other images: those behind the query's own items move up by as many.
+    return drawn + np.where(drawn >= pool.first[:, None], own[:, None], 0)

@@ -1,4 +1,4 @@
-"""Which images train, which choose the best epoch, which are reported on."""
+"""Which images train, which choose the best epoch (validation), and on which results are reported (test)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ from xmrank.runtime.errors import ConfigError
 
 Role = Literal["train", "validation", "test"]
 ROLES: tuple[Role, ...] = ("train", "validation", "test")
-HELD_OUT_SHARE = 0.1
+HELD_OUT_FRACTION = 0.1
 HELD_OUT_STREAM = 0x5E1EC7
 """Separates the draw of held-out images from the draws of candidates under the same seed."""
 
@@ -30,44 +30,54 @@ class RoleImages:
     images: np.ndarray
 
 
-def choose_parts(store: EmbeddingStore, config: MineConfig) -> dict[Role, RoleImages]:
-    """The parts that the configuration names or, where it says auto, that the splits suggest.
+def choose_role_images(store: EmbeddingStore, config: MineConfig) -> dict[Role, RoleImages]:
+    """The images of every role: the splits that the configuration names or, with auto, those that the data suggest.
 
-    With a test split: train, val selects, test is reported. Without: a seeded tenth of the training images selects
-    and val is reported, so that nothing is chosen on what is reported.
+    With a test split: train, val and test. Without one: val is tested on, and a seeded tenth of the training images
+    is held out for validation, so that nothing is chosen on the images that results are reported on.
 
     Raises:
-        ConfigError: a split that the store does not have, or one that plays two roles.
+        ConfigError: a split that the store does not have, or one with two roles.
     """
     known = store.splits()
-    report = config.test_split
-    if report == "auto":
-        report = "test" if "test" in known else "val"
+    test = choose_test_split(known, config)
     validation = config.validation_split
     if validation == "auto":
-        validation = "val" if report != "val" and "val" in known else config.train_split
-    for flag, split in (("train", config.train_split), ("validation", validation), ("test", report)):
+        validation = "val" if test != "val" and "val" in known else config.train_split
+    for flag, split in (("train", config.train_split), ("validation", validation), ("test", test)):
         if split not in known:
             raise ConfigError(f"--{flag}-split {split}: the store has no such split; it has: {', '.join(known)}")
-    if report in (config.train_split, validation):
-        raise ConfigError(f"--test-split {report}: rankers are trained or chosen on it; expected another split")
-    train = store.image_rows(config.train_split)
-    if validation != config.train_split:
-        chosen = store.image_rows(validation)
-        return as_parts((config.train_split, train), (validation, chosen), (report, store.image_rows(report)))
-    train, chosen = hold_out(train, config.seed)
-    held = f"{validation} (held out)"
-    return as_parts((config.train_split, train), (held, chosen), (report, store.image_rows(report)))
+    if test in (config.train_split, validation):
+        raise ConfigError(f"--test-split {test}: rankers are trained or chosen on it; expected another split")
+    train_images = store.image_rows(config.train_split)
+    validation_images = store.image_rows(validation)
+    if validation == config.train_split:
+        train_images, validation_images = hold_out_images(train_images, config.seed)
+        validation = f"{validation} (held out)"
+    return {
+        "train": RoleImages("train", config.train_split, train_images),
+        "validation": RoleImages("validation", validation, validation_images),
+        "test": RoleImages("test", test, store.image_rows(test)),
+    }
 
 
-def as_parts(*parts: tuple[str, np.ndarray]) -> dict[Role, RoleImages]:
-    """The parts by role."""
-    return {role: RoleImages(role, split, images) for role, (split, images) in zip(ROLES, parts, strict=True)}
+def choose_test_split(known: list[str], config: MineConfig) -> str:
+    """The split that results are reported on."""
+    if config.test_split != "auto":
+        return config.test_split
+    return "test" if "test" in known else "val"
 
 
-def hold_out(images: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def role_of_split(store: EmbeddingStore, split: str, config: MineConfig) -> Role:
+    """The role that all images of a split have in the mining stage; train for a split that it would not use."""
+    if split == choose_test_split(store.splits(), config):
+        return "test"
+    return "validation" if split in ("val", config.validation_split) else "train"
+
+
+def hold_out_images(images: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """A seeded tenth of the images, at least one, taken out: (the rest, the tenth), both ascending."""
     generator = np.random.default_rng([seed, HELD_OUT_STREAM])
-    count = max(1, round(HELD_OUT_SHARE * len(images)))
+    count = max(1, round(HELD_OUT_FRACTION * len(images)))
     chosen = np.sort(generator.choice(images, count, replace=False))
     return np.setdiff1d(images, chosen), chosen

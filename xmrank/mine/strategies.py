@@ -1,15 +1,28 @@
 """Where the candidates of a list come from. A strategy is one function and one line of the registry."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import faiss
 import numpy as np
 
 from xmrank.config import MineConfig
-from xmrank.mine import random_hard as paper
-from xmrank.mine.assemble import RankedItems, above_margin, all_own, near_duplicates, own_items, pick_own, with_cosine
+from xmrank.mine.assemble import (
+    RankedItems,
+    above_margin,
+    all_own_items,
+    draw_own_items,
+    is_own_item,
+    near_duplicates,
+    with_cosine,
+)
 from xmrank.mine.pool import QueryPool
+from xmrank.mine.random_hard import draw_candidates, draw_others
+
+if TYPE_CHECKING:
+    import faiss
 
 
 @dataclass(frozen=True)
@@ -33,28 +46,34 @@ class QueryChunk:
     index: Callable[[], faiss.IndexFlat]
     nearest: Callable[[], RankedItems]
 
-    def hardest(self, negatives: RankedItems, positives: RankedItems) -> RankedItems:
+    def choose_negatives(self, negatives: RankedItems, positives: RankedItems) -> RankedItems:
         """The first negatives, as many as a list gets, that are not likely to be positives."""
         if self.config.positive_margin is not None:
-            negatives = negatives.without(above_margin(negatives, positives, self.config.positive_margin))
+            negatives = negatives.remove_items(above_margin(negatives, positives, self.config.positive_margin))
         if self.config.duplicate_cosine is not None:
             alike = near_duplicates(self.pool, negatives, self.side, self.config.duplicate_cosine)
-            negatives = negatives.without(alike)
-        return negatives.first(self.config.hard_negatives)
+            negatives = negatives.remove_items(alike)
+        return negatives.take_first(self.config.hard_negatives)
+
+    def choose_positives(self) -> RankedItems:
+        """One of each query's own items, drawn at random, or all of them."""
+        one = self.config.positives == "one"
+        own = draw_own_items(self.pool, self.generator) if one else all_own_items(self.pool)
+        return with_cosine(self.pool, own, self.queries, self.side)
 
 
 Strategy = Callable[[QueryChunk], RankedItems]
 """Gives the items of every query's list."""
 
 
-def random_hard(chunk: QueryChunk) -> RankedItems:
+def mine_random_hard(chunk: QueryChunk) -> RankedItems:
     """The paper's: the hardest of a number of random candidates, and the positives.
 
-    With positives "found" a positive is one candidate more, and the list is as long as the paper's: it is listed where
-    it is among the hardest, so that no place in a list gives it away.
+    With positives "found" a positive is one more candidate, and the list is as long as the paper's: the positive is in
+    the list only if it is among the hardest, so that its rank does not give it away.
     """
     config = chunk.config
-    negatives, positives = paper.random_hard(
+    negatives, positives = draw_candidates(
         chunk.pool,
         chunk.queries,
         chunk.index(),
@@ -63,41 +82,38 @@ def random_hard(chunk: QueryChunk) -> RankedItems:
         positives=config.positives,
     )
     if config.positives == "found":
-        return negatives.beside(positives).by_similarity().first(config.hard_negatives + 1)
-    return chunk.hardest(negatives, positives).beside(positives)
+        return negatives.append_items(positives).sort_by_similarity().take_first(config.hard_negatives + 1)
+    return chunk.choose_negatives(negatives, positives).append_items(positives)
 
 
-def top_k(chunk: QueryChunk) -> RankedItems:
-    """The hardest of the whole gallery, and the positives; with positives "found", what the first stage gives."""
+def mine_top_k(chunk: QueryChunk) -> RankedItems:
+    """The hardest of the whole gallery, and the positives; with positives "found", what the first stage retrieves."""
     nearest = chunk.nearest()
     if chunk.config.positives == "found":
-        return nearest.first(chunk.config.hard_negatives)
-    positives = positives_of(chunk)
-    hardest = chunk.hardest(nearest.without(own_items(chunk.pool, nearest.items)), positives)
-    # Computed anew, as those of the positives are, so that equal embeddings have equal similarities.
-    return with_cosine(chunk.pool, hardest.items, chunk.queries, chunk.side).beside(positives)
+        return nearest.take_first(chunk.config.hard_negatives)
+    positives = chunk.choose_positives()
+    others = nearest.remove_items(is_own_item(chunk.pool, nearest.items))
+    hardest = chunk.choose_negatives(others, positives)
+    # Computed again, as those of the positives are, so that equal embeddings have equal similarities.
+    return with_cosine(chunk.pool, hardest.items, chunk.queries, chunk.side).append_items(positives)
 
 
-def mixed(chunk: QueryChunk) -> RankedItems:
+def mine_mixed(chunk: QueryChunk) -> RankedItems:
     """The hardest of the whole gallery, others at random, and the positives."""
-    hard = top_k(chunk)
-    drawn = paper.draw_others(chunk.pool, chunk.generator, chunk.config.random_negatives + chunk.config.hard_negatives)
+    hard = mine_top_k(chunk)
+    # More than are needed: some may be among the hardest already, and a list holds no item twice.
+    drawn = draw_others(chunk.pool, chunk.generator, chunk.config.random_negatives + chunk.config.hard_negatives)
     taken = (drawn[:, :, None] == hard.items[:, None, :]).any(2)
-    others = RankedItems(drawn, np.zeros(drawn.shape, np.float32)).without(taken).first(chunk.config.random_negatives)
-    return with_cosine(chunk.pool, others.items, chunk.queries, chunk.side).beside(hard)
+    others = RankedItems(drawn, np.zeros(drawn.shape, np.float32))
+    others = others.remove_items(taken).take_first(chunk.config.random_negatives)
+    return with_cosine(chunk.pool, others.items, chunk.queries, chunk.side).append_items(hard)
 
 
-def positives_of(chunk: QueryChunk) -> RankedItems:
-    """One of each query's own items, drawn at random, or all of them."""
-    own = pick_own(chunk.pool, chunk.generator) if chunk.config.positives == "one" else all_own(chunk.pool)
-    return with_cosine(chunk.pool, own, chunk.queries, chunk.side)
-
-
-STRATEGIES: dict[str, Strategy] = {"random-hard": random_hard, "top-k": top_k, "mixed": mixed}
+STRATEGIES: dict[str, Strategy] = {"random-hard": mine_random_hard, "top-k": mine_top_k, "mixed": mine_mixed}
 """Strategies by name."""
 
 
-def searched_width(config: MineConfig, pool: QueryPool) -> int:
+def count_searched(config: MineConfig, pool: QueryPool) -> int:
     """Items to search for each query in the whole gallery; 0: no search. More than enough where some are left out."""
     if config.strategy == "random-hard":
         return 0
@@ -108,8 +124,8 @@ def searched_width(config: MineConfig, pool: QueryPool) -> int:
     return min(config.hard_negatives + own + spare, len(pool.gallery))
 
 
-def drawn_negatives(config: MineConfig) -> tuple[str, int]:
-    """Items of other images that every query must have, and the flag that asks for them."""
+def count_needed_negatives(config: MineConfig) -> tuple[str, int]:
+    """The flags that decide how many items of other images every query must have, and their number."""
     if config.strategy == "random-hard":
         return "--random-candidates", config.random_candidates
     if config.strategy == "mixed":

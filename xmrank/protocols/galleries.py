@@ -41,7 +41,7 @@ class ListProtocol:
 
     def pad_scores(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scores, labels and mask, [lists, longest list], of flat scores."""
-        _, labels, _, mask = self.lists.padded(np.arange(len(self.lists)))
+        _, labels, _, mask = self.lists.pad_lists(np.arange(len(self.lists)))
         matrix = np.zeros(mask.shape, np.float32)
         matrix[mask] = scores
         return matrix, labels, mask
@@ -146,7 +146,7 @@ def lists_of_top(pool: QueryPool, indices: np.ndarray, similarity: np.ndarray) -
     indices, similarity = np.take_along_axis(indices, order, 1), np.take_along_axis(similarity, order, 1)
     labels = (indices >= pool.first[:, None]) & (indices < pool.last[:, None])
     lengths = np.full(len(indices), indices.shape[1])
-    return CandidateLists.of(pool.queries, pool.gallery[indices], labels, similarity, lengths)
+    return CandidateLists.from_matrices(pool.queries, pool.gallery[indices], labels, similarity, lengths)
 
 
 def make_galleries(

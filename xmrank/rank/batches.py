@@ -18,7 +18,8 @@ from xmrank.embed.encoder import Encoder, load_encoder
 from xmrank.embed.preparing import encode_files
 from xmrank.embed.shards import ShardReport
 from xmrank.embed.store import EmbeddingStore
-from xmrank.mine.nearest import SHARD, make_index
+from xmrank.mine.gallery_index import make_index
+from xmrank.mine.nearest import SHARD
 from xmrank.protocols.table_parts import TEXT, side_ids
 from xmrank.rank.queries import Kind
 from xmrank.runtime.errors import DataError

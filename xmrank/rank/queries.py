@@ -13,7 +13,7 @@ from xmrank.datasets.columns import CAPTION, IMAGE
 from xmrank.datasets.locations import in_parquet, leads_outside
 from xmrank.datasets.pair_table import IMAGE_SUFFIXES
 from xmrank.datasets.uris import list_files, sizes
-from xmrank.embed.store import check_embeddings, normalised
+from xmrank.embed.store import check_embeddings, to_unit_length
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file, sha256_json
 
@@ -187,4 +187,4 @@ def matrix(values: pa.Array, name: str) -> np.ndarray:
     except (ValueError, TypeError):
         raise DataError(f"{name}: expected lists of numbers, all of one length ({FLAG})") from None
     check_embeddings(array, name)
-    return normalised(array, np.dtype(np.float32))
+    return to_unit_length(array, np.dtype(np.float32))

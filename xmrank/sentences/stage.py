@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from xmrank.config import SentencesConfig, semantic
-from xmrank.embed.store import EmbeddingStore, normalised
+from xmrank.embed.store import EmbeddingStore, to_unit_length
 from xmrank.runtime.directory import Manifest, StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import write_array
@@ -41,7 +41,7 @@ def embed_sentences(stage: StageDirectory, config: SentencesConfig, texts: list[
     distinct = list(dict.fromkeys(texts))
     embedded = np.asarray(model.encode(distinct, batch_size=config.batch_size), np.float32)
     row = {text: number for number, text in enumerate(distinct)}
-    vectors = normalised(embedded, np.dtype(np.float16))[[row[text] for text in texts]]
+    vectors = to_unit_length(embedded, np.dtype(np.float16))[[row[text] for text in texts]]
     write_array(stage.directory / TEXTS, vectors)
     counts = {"captions": len(texts), "distinct": len(distinct), "dimensions": vectors.shape[1]}
     return stage.finish(counts=counts)

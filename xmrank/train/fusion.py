@@ -51,7 +51,7 @@ def weigh(refinement: Refinement, table: RefinedLists, lists: CandidateLists) ->
 def by_list(table: RefinedLists, lists: CandidateLists) -> tuple[Tensor, Tensor, Tensor]:
     """Cosine and negative hubness of every view, [lists, items, views, 2], labels and mask, [lists, items]."""
     flat = torch.cat([torch.stack([cosine, -hubness], -1).transpose(0, 1) for cosine, hubness in table.items(lists)])
-    _, labels, _, mask = lists.padded(np.arange(len(lists)))
+    _, labels, _, mask = lists.pad_lists(np.arange(len(lists)))
     real = torch.from_numpy(mask).to(flat.device)
     columns = flat.new_zeros(*real.shape, *flat.shape[1:])
     columns[real] = flat

@@ -59,7 +59,7 @@ class ListData:
 
     def batch(self, rows: np.ndarray) -> RankerBatch:
         """The lists with these numbers."""
-        candidates, labels, similarity, mask = self.lists.padded(rows, self.width)
+        candidates, labels, similarity, mask = self.lists.pad_lists(rows, self.width)
         at = torch.from_numpy(candidates).to(self.device)
         asked = torch.from_numpy(self.lists.queries[rows].astype(np.int64)).to(self.device)
         return RankerBatch(

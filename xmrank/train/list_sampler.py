@@ -9,19 +9,18 @@ import numpy as np
 
 from xmrank.config import Direction, MineConfig, TrainConfig
 from xmrank.embed.store import EmbeddingStore
-from xmrank.mine.assemble import RankedItems, assemble
+from xmrank.mine.assemble import RankedItems, assemble_lists
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.mine.chunks import CHUNK, sides
+from xmrank.mine.chunks import CHUNK, store_sides
+from xmrank.mine.gallery_index import make_flat_index
 from xmrank.mine.pool import QueryPool, make_pool, one_per_image
-from xmrank.mine.relevance import graded
+from xmrank.mine.relevance import grade_labels
 from xmrank.mine.roles import RoleImages
-from xmrank.mine.strategies import STRATEGIES, QueryChunk, drawn_negatives
+from xmrank.mine.strategies import STRATEGIES, QueryChunk, count_needed_negatives
 from xmrank.runtime.errors import ConfigError
 
 FRESH_STREAM = 0xF2E54
 """Separates these draws from others under the same seed."""
-BLOCK = 65_536
-"""Rows that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class ListSampler:
         generator = np.random.default_rng([seed, FRESH_STREAM, epoch])
         drawn = [lists for share in shares for lists in self._share(share, generator)]
         lists = CandidateLists.join(drawn)
-        return replace(lists, labels=graded(lists, self.store, self.direction, "train", self.mining))
+        return replace(lists, labels=grade_labels(lists, self.store, self.direction, "train", self.mining))
 
     def check(self, shares: Sequence[np.ndarray]) -> None:
         """Refuse shares that are too small.
@@ -62,7 +61,7 @@ class ListSampler:
                     "--draw-positives found: the lists were mined with --positive-margin or --duplicate-cosine, which "
                     "choose negatives by the positive; expected --draw-positives mined"
                 )
-            flag, needed = drawn_negatives(self._mining())
+            flag, needed = count_needed_negatives(self._mining())
             pools = [self._pool(share) for share in shares]
             least = min(len(pool.gallery) - int((pool.last - pool.first).max(initial=0)) for pool in pools)
             if least < needed:
@@ -114,8 +113,8 @@ class ListSampler:
         return make_pool(self.store, RoleImages("train", "", images), self.direction)
 
     def _lists(self, pool: QueryPool, generator: np.random.Generator) -> Iterator[CandidateLists]:
-        mining, (asking, side) = self._mining(), sides(self.store, self.direction)
-        index = flat_index(side, pool.gallery)
+        mining, (asking, side) = self._mining(), store_sides(self.store, self.direction)
+        index = make_flat_index(side, pool.gallery)
         for start in range(0, len(pool.queries), CHUNK):
             part = pool[start : start + CHUNK]
             queries = asking[part.queries].astype(np.float32)
@@ -128,16 +127,7 @@ class ListSampler:
                 index=lambda: index,
                 nearest=lambda queries=queries: search(index, queries, self.config.draw_top),  # type: ignore[misc]
             )
-            yield assemble(part, STRATEGIES[mining.strategy](chunk), generator)
-
-
-def flat_index(side: np.ndarray, rows: np.ndarray) -> faiss.IndexFlat:
-    """An inner-product index of some rows."""
-    faiss.omp_set_num_threads(1)  # one process a core
-    index = faiss.IndexFlatIP(side.shape[1])
-    for start in range(0, len(rows), BLOCK):
-        index.add(side[rows[start : start + BLOCK]].astype(np.float32))
-    return index
+            yield assemble_lists(part, STRATEGIES[mining.strategy](chunk), generator)
 
 
 def search(index: faiss.IndexFlat, queries: np.ndarray, width: int) -> RankedItems:

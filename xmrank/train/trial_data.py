@@ -11,7 +11,7 @@ from torch import Tensor
 from xmrank.config import Direction, MineConfig, RefineConfig, TrainConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.list_paths import STAGE as MINE
-from xmrank.mine.list_paths import images_of
+from xmrank.mine.list_paths import read_role_images
 from xmrank.mine.pool import captions_of, make_pool
 from xmrank.mine.roles import RoleImages
 from xmrank.rankers import Ranker
@@ -85,7 +85,7 @@ class TrialDataSource:
         if config.draw == "fixed":
             return cls(train, validation)
         drawer = ListSampler(store, direction, mining_of(lists), config)
-        return cls(train, validation, drawer, images_of(lists, "train"))
+        return cls(train, validation, drawer, read_role_images(lists, "train"))
 
     def __len__(self) -> int:
         """Lists of an epoch."""
@@ -150,7 +150,7 @@ def check_draws(lists: Path, store: EmbeddingStore, direction: Direction, config
         ConfigError: says which flag asks for more than there is.
     """
     if config.draw != "fixed":
-        shares = divide(images_of(lists, "train"), config.refine.members, seed)
+        shares = divide(read_role_images(lists, "train"), config.refine.members, seed)
         ListSampler(store, direction, mining_of(lists), config).check(shares)
 
 

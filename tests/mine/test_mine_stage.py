@@ -12,10 +12,11 @@ from xmrank.cli import run
 from xmrank.config import DIRECTIONS, MineConfig
 from xmrank.mine import chunks
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.mine.chunks import CHUNK, MiningTask, mine_chunk, planned_pool, stream
+from xmrank.mine.chunks import CHUNK, MiningTask, chunk_generator, mine_chunk, plan_pool
 from xmrank.mine.list_paths import lists_path
 from xmrank.mine.roles import ROLES, RoleImages
 from xmrank.mine.stage import mine
+from xmrank.runtime import cluster
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file
 
@@ -96,12 +97,12 @@ def test_lists_that_give_their_answer_away_are_counted():
         similarity=np.array([0.1, 0.5, 0.4, 0.4, 0.5, 0.1, 0.1, 0.6, 0.5, 0.3, 0.3, 0.2], np.float32),
         labels=np.array([1, 0, 0, 1, 0, 0, 1, 1, 0, 1, 0, 1], np.float32),
     )
-    assert stage.positives_last(made) == last_of(made) == 1
+    assert stage.count_positives_last(made) == last_of(made) == 1
     none = np.empty(0, np.float32)
     empty = CandidateLists(
         np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0, np.int64), labels=none, similarity=none
     )
-    assert stage.positives_last(empty) == 0
+    assert stage.count_positives_last(empty) == 0
 
 
 @pytest.mark.parametrize("parameters", [{}, {"positives": "all", "captions": "all"}], ids=["one", "all"])
@@ -183,14 +184,14 @@ def test_seeds_and_parameters_decide_the_lists(store, tmp_path):
 
 def test_every_chunk_has_random_numbers_of_its_own():
     names = [(*name, chunk) for name in itertools.product((0, 1), DIRECTIONS, ROLES) for chunk in (-1, 0, 1)]
-    assert len({stream(*name).random() for name in names}) == len(names)
-    assert stream(*names[0]).random() == stream(*names[0]).random()
+    assert len({chunk_generator(*name).random() for name in names}) == len(names)
+    assert chunk_generator(*names[0]).random() == chunk_generator(*names[0]).random()
 
 
 def test_the_caption_that_asks_is_not_chosen_by_the_numbers_of_a_chunk(store, monkeypatch):
     seen = []
-    monkeypatch.setattr(chunks, "stream", lambda *name, chunk: seen.append(chunk) or np.random.default_rng(0))
-    planned_pool(store, RoleImages("train", "train", store.image_rows("train")), "t2i", MineConfig())
+    monkeypatch.setattr(chunks, "chunk_generator", lambda *name, chunk: seen.append(chunk) or np.random.default_rng(0))
+    plan_pool(store, RoleImages("train", "train", store.image_rows("train")), "t2i", MineConfig())
     assert seen == [-1]
 
 
@@ -214,7 +215,7 @@ def test_the_lists_do_not_depend_on_the_workers(large, alone, ray_cluster, tmp_p
 
 
 def test_the_cluster_is_used_when_it_pays_or_is_asked_for(monkeypatch):
-    monkeypatch.setattr(stage, "run_tasks", lambda function, tasks, workers: iter([f"{workers} workers"]))
+    monkeypatch.setattr(cluster, "run_tasks", lambda function, tasks, workers: iter([f"{workers} workers"]))
 
     def place(queries, workers):
         return next(iter(stage.run_chunks(lambda task: "here", [None], queries, workers)))
@@ -304,7 +305,7 @@ def test_a_split_without_captions_is_refused(tiny_store, tmp_path):
     splits = {"train": 30, "val": 20, "test": 20}
     silent = set(tiny_store(splits=splits).image_rows("val").tolist())
     store = tiny_store(splits=splits, captions=[int(row not in silent) for row in range(70)])
-    with pytest.raises(ConfigError, match="--validation-split val: has no i2t query with anything to find"):
+    with pytest.raises(ConfigError, match="--validation-split val: no i2t query has a positive"):
         mine(configured(store, tmp_path / "lists"))
 
 

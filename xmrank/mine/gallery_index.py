@@ -1,0 +1,101 @@
+"""FAISS indexes over a gallery's embeddings: the only module that uses FAISS, which is loaded at the first call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xmrank.config import MineConfig
+
+if TYPE_CHECKING:
+    import faiss
+
+ADD_BLOCK = 65_536
+"""Rows that are converted to float32 and added at once."""
+HNSW_LINKS = 32
+CLUSTER_SEED = 1234
+POINTS_A_CLUSTER = 64
+"""Items that an inverted list's centre is trained on at most, and of a list on average at least."""
+
+
+def use_one_thread() -> None:
+    """Make FAISS search with one thread: there is one process a core, so more would only compete."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+
+
+def make_flat_index(side: np.ndarray, rows: np.ndarray) -> faiss.IndexFlat:
+    """An exact inner-product index; its id i is ``rows[i]``.
+
+    Args:
+        side: embeddings, [items, d].
+        rows: which of them, int64.
+    """
+    import faiss
+
+    use_one_thread()
+    index = faiss.IndexFlatIP(side.shape[1])
+    add_rows(index, side, rows)
+    return index
+
+
+def make_index(side: np.ndarray, rows: np.ndarray, config: MineConfig) -> faiss.Index:
+    """The index that ``--index`` names, on a GPU where FAISS has one; its id i is ``rows[i]``.
+
+    Args:
+        side: embeddings, [items, d].
+        rows: which of them, int64.
+        config: kind and settings of the index.
+    """
+    import faiss
+
+    dimensions = side.shape[1]
+    index: faiss.Index = faiss.IndexFlatIP(dimensions)
+    if config.index == "ivf":
+        # FAISS's rule of thumb, 4 √n lists, as long as every list has enough items to train its centre.
+        lists = max(1, min(round(4 * len(rows) ** 0.5), len(rows) // POINTS_A_CLUSTER))
+        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimensions), dimensions, lists, faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = min(config.probes, lists)
+        index.cp.seed = CLUSTER_SEED
+        index.cp.max_points_per_centroid = POINTS_A_CLUSTER
+        step = -(-len(rows) // (lists * POINTS_A_CLUSTER))
+        index.train(side[rows[::step]].astype(np.float32))
+    elif config.index == "hnsw":
+        index = faiss.IndexHNSWFlat(dimensions, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efSearch = config.ef_search
+    # FAISS's CPU build has no get_num_gpus, and no build has HNSW on a GPU.
+    if config.index != "hnsw" and getattr(faiss, "get_num_gpus", lambda: 0)():
+        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    add_rows(index, side, rows)
+    return index
+
+
+def add_rows(index: faiss.Index, side: np.ndarray, rows: np.ndarray) -> None:
+    """Add embeddings to an index, a block at a time."""
+    for start in range(0, len(rows), ADD_BLOCK):
+        index.add(side[rows[start : start + ADD_BLOCK]].astype(np.float32))  # type: ignore[call-arg]
+
+
+def compute_similarities(index: faiss.IndexFlat, queries: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Inner products of queries with chosen items of the index.
+
+    Args:
+        index: an exact index.
+        queries: float32 [queries, d].
+        items: ids of the index, int64 [queries, width]; -1: none.
+
+    Returns:
+        float32 [queries, width]; -inf where there is no item.
+    """
+    import faiss
+
+    result = np.full(items.shape, -np.inf, np.float32)
+    vectors = np.ascontiguousarray(queries, np.float32)
+    ids = np.ascontiguousarray(items, np.int64)
+    # FAISS's Python wrapper does not cover this function: it takes pointers.
+    index.compute_distance_subset(  # type: ignore[attr-defined]
+        len(vectors), faiss.swig_ptr(vectors), items.shape[1], faiss.swig_ptr(result), faiss.swig_ptr(ids)
+    )
+    return np.where(items >= 0, result, -np.inf)

@@ -1,0 +1,123 @@
+"""Candidate lists without a job: mined in the calling process, from a store in memory or on disk."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from xmrank.config import Direction, MineConfig
+from xmrank.embed.store import EmbeddingStore
+from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.mine.chunks import count_chunks, mine_queries, plan_pool, store_sides
+from xmrank.mine.gallery_index import make_flat_index
+from xmrank.mine.nearest import plan_searches, search_shard
+from xmrank.mine.pool import QueryPool
+from xmrank.mine.roles import Role, RoleImages, choose_role_images, role_of_split
+from xmrank.mine.strategies import count_needed_negatives, count_searched
+from xmrank.runtime.errors import ConfigError
+
+
+def mine_lists(
+    store: EmbeddingStore,
+    *,
+    direction: Direction,
+    split: str = "train",
+    role: Role | None = None,
+    strategy: Literal["random-hard", "top-k", "mixed"] = "random-hard",
+    random_candidates: int = 200,
+    hard_negatives: int = 50,
+    random_negatives: int = 25,
+    positives: Literal["one", "all", "found"] = "one",
+    captions: Literal["one", "all"] = "one",
+    positive_margin: float | None = None,
+    duplicate_cosine: float | None = None,
+    index: Literal["flat", "ivf", "hnsw"] = "flat",
+    probes: int = 32,
+    ef_search: int = 128,
+    relevance: Literal["binary", "labels", "captions"] = "binary",
+    relevance_texts: Path | None = None,
+    seed: int = 0,
+) -> CandidateLists:
+    """Candidate lists of one direction, for the queries of a split: those that `xmrank mine` writes.
+
+    Args:
+        store: the embeddings.
+        direction: "i2t" (image queries, captions as candidates) or "t2i".
+        split: the split whose images and captions are queries and gallery.
+        role: instead of a split: the images that the mining stage would choose for "train", "validation" or "test".
+        strategy, random_candidates, hard_negatives, random_negatives, positives, captions, positive_margin,
+            duplicate_cosine, index, probes, ef_search, relevance, relevance_texts, seed: as the flags of `xmrank mine`
+            (:class:`xmrank.config.MineConfig`).
+
+    Raises:
+        ConfigError: no such split, a setting out of range, or lists longer than the gallery.
+        DataError: a graded relevance without what it grades by.
+
+    >>> import numpy as np
+    >>> generator = np.random.default_rng(0)
+    >>> store = EmbeddingStore.from_arrays(generator.normal(size=(20, 8)), generator.normal(size=(100, 8)))
+    >>> lists = mine_lists(store, direction="t2i", random_candidates=10, hard_negatives=4)
+    >>> len(lists), lists.lengths[:3].tolist(), float(lists.labels[:5].sum())
+    (20, [5, 5, 5], 1.0)
+    """
+    config = MineConfig(
+        strategy=strategy,
+        random_candidates=random_candidates,
+        hard_negatives=hard_negatives,
+        random_negatives=random_negatives,
+        positives=positives,
+        captions=captions,
+        positive_margin=positive_margin,
+        duplicate_cosine=duplicate_cosine,
+        index=index,
+        probes=probes,
+        ef_search=ef_search,
+        relevance=relevance,
+        relevance_texts=relevance_texts,
+        seed=seed,
+    )
+    part = choose_images(store, split, config) if role is None else choose_role_images(store, config)[role]
+    pool = plan_pool(store, part, direction, config)
+    refuse_short_gallery(pool, part, direction, config)
+    return mine_in_process(store, pool, config, part.role)
+
+
+def choose_images(store: EmbeddingStore, split: str, config: MineConfig) -> RoleImages:
+    """All images of a split, in the role that the mining stage would give them.
+
+    Raises:
+        ConfigError: the store has no such split.
+    """
+    images = store.image_rows(split)
+    if not len(images):
+        raise ConfigError(f"split {split}: the store has no such split; it has: {', '.join(store.splits())}")
+    return RoleImages(role_of_split(store, split, config), split, images)
+
+
+def mine_in_process(store: EmbeddingStore, pool: QueryPool, config: MineConfig, role: Role) -> CandidateLists:
+    """The lists of all queries of a pool."""
+    query_side, gallery_side = store_sides(store, pool.direction)
+    flat_index = cache(lambda: make_flat_index(gallery_side, pool.gallery))
+    with tempfile.TemporaryDirectory() as folder:
+        searches = Path(folder)
+        width = count_searched(config, pool)
+        if width:
+            for search in plan_searches(pool, config, width, searches):
+                search_shard(search, pool, query_side, gallery_side, config)
+        chunks = [
+            mine_queries(store, pool, config, role, chunk, index=flat_index, searches=searches)
+            for chunk in range(count_chunks(pool))
+        ]
+    return CandidateLists.join(chunks)
+
+
+def refuse_short_gallery(pool: QueryPool, part: RoleImages, direction: Direction, config: MineConfig) -> None:
+    """Raise ConfigError when lists need more items of other images than the gallery has."""
+    if not len(pool.queries):
+        raise ConfigError(f"--{part.role}-split {part.split}: no {direction} query has a positive")
+    flag, needed = count_needed_negatives(config)
+    available = len(pool.gallery) - int((pool.last - pool.first).max())
+    if available < needed:
+        raise ConfigError(
+            f"{flag} {needed}: the {direction} gallery of {part.split} has only {available} items of other images"
+        )
