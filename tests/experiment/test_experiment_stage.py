@@ -33,6 +33,7 @@ from xmrank.config import (
 from xmrank.experiment.stage import ExperimentRun, experiment, with_places
 from xmrank.runtime.directory import Manifest, read_manifest
 from xmrank.runtime.errors import ConfigError
+from xmrank.tracking import run_tree, runs
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted((ROOT / "jobs/configs").glob("*.yaml"))
@@ -161,7 +162,7 @@ class TestParent:
         parent = ExperimentRun(output, small())
         run = parent.begin()
         self.finish(parent, output)
-        client = MlflowClient(parent.uri)
+        client = MlflowClient(parent.runs.uri)
         assert client.get_run(run).info.status == "FINISHED"
         assert {file.path for file in client.list_artifacts(run)} == {
             "report.html",
@@ -172,7 +173,7 @@ class TestParent:
 
     def test_is_left_alone_when_nothing_is_new(self, output, monkeypatch):
         self.finish(ExperimentRun(output, small()), output)
-        monkeypatch.setattr("xmrank.experiment.stage.connect_tracking", lambda: pytest.fail("nothing was to be logged"))
+        monkeypatch.setattr(run_tree, "connect_tracking", lambda: pytest.fail("nothing was to be logged"))
         self.finish(ExperimentRun(output, small()), output)
 
     def test_takes_a_new_report(self, output):
@@ -182,25 +183,25 @@ class TestParent:
         self.finish(parent, output, fingerprint="second")
         (copy,) = (output / "mlartifacts").rglob("table.csv")
         assert copy.read_text() == "new"
-        assert tracking.status(parent.uri, parent.run) == "FINISHED"
+        assert tracking.status(parent.runs.uri, parent.runs.ids["parent"]) == "FINISHED"
 
     def test_is_ended_by_a_rerun_when_the_first_was_killed_before_that(self, output, monkeypatch):
         parent = ExperimentRun(output, small())
         with monkeypatch.context() as killed:
-            killed.setattr(tracking, "end", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+            killed.setattr(runs, "end", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 self.finish(parent, output)
         again = ExperimentRun(output, small())
         self.finish(again, output)
-        assert again.run == parent.run
-        assert tracking.status(again.uri, again.run) == "FINISHED"
+        assert again.runs.ids == parent.runs.ids
+        assert tracking.status(again.runs.uri, again.runs.ids["parent"]) == "FINISHED"
 
     def test_fails_with_the_experiment(self, output):
         parent = ExperimentRun(output, small())
         parent.fail()  # nothing was begun
         parent.begin()
         parent.fail()
-        assert tracking.status(parent.uri, parent.run) == "FAILED"
+        assert tracking.status(parent.runs.uri, parent.runs.ids["parent"]) == "FAILED"
 
 
 @pytest.fixture(scope="module")
@@ -315,9 +316,8 @@ def test_the_experiment_again_starts_nothing(home, track_at, monkeypatch):
     track_at(home)
     for module in ("cluster", "embedding.ray_stage", "training.ray_stage"):
         monkeypatch.setattr(f"xmrank.{module}.connect", lambda: pytest.fail("nothing needed a cluster"))
-    monkeypatch.setattr("xmrank.experiment.stage.connect_tracking", lambda: pytest.fail("nothing was to be logged"))
+    monkeypatch.setattr(run_tree, "connect_tracking", lambda: pytest.fail("nothing was to be logged"))
     monkeypatch.setattr("xmrank.register.stage.connect_tracking", lambda: pytest.fail("nothing was to be registered"))
-    monkeypatch.setattr("xmrank.train.stage.connect_tracking", lambda: pytest.fail("nothing was to be logged"))
     before = fingerprints(home / SMALL["output"])
     assert experiment(small()).fingerprint == before["report"]
     assert fingerprints(home / SMALL["output"]) == before

@@ -113,7 +113,7 @@ def test_the_metrics_of_an_epoch_are_those_of_the_history(trained):
 
 @pytest.mark.ray
 def test_a_second_call_trains_nothing_and_starts_nothing(trained, no_training, monkeypatch, capsys):
-    monkeypatch.setattr(stage, "connect_tracking", lambda: pytest.fail("nothing was to be logged"))
+    monkeypatch.setattr("xmrank.tracking.run_tree.connect_tracking", lambda: pytest.fail("nothing was to be logged"))
     before = (trained.config.output / "manifest.json").stat().st_mtime_ns
     assert train(replace(trained.config, workers=1)) == trained.manifest
     assert (trained.config.output / "manifest.json").stat().st_mtime_ns == before

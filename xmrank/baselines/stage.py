@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xmrank import tracking
 from xmrank.baselines.baseline_features import BaselineFeatures, fingerprints, fitted_images
 from xmrank.baselines.baseline_scoring import BaselineScorer
 from xmrank.baselines.fitting import FittingJob, directory_of
@@ -21,9 +20,9 @@ from xmrank.protocols.reported import reported_images, reported_split
 from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
-from xmrank.runtime.paths import home, resolve
+from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
-from xmrank.train.stage import TRACKING, connect_tracking
+from xmrank.tracking.run_tree import RunTree
 
 STAGE = "baselines"
 SHOWN = ("hit@1", "hit@5", "hit@10")
@@ -77,17 +76,24 @@ def with_absolute_paths(config: BaselinesConfig) -> BaselinesConfig:
 def run(stage: StageDirectory, config: BaselinesConfig, store: EmbeddingStore, lists: Manifest) -> Manifest:
     """Fit and evaluate what is missing, and finish the stage."""
     fits, output = all_fits(config), stage.directory
-    runs = BaselineRuns(stage, config, store, lists)
+    runs = RunTree(
+        output,
+        STAGE,
+        name=f"{STAGE} {output.parent.name}",
+        tags={"encoder": str(store.encoder["name"]), "dataset": store.dataset, "candidates": lists.fingerprint},
+        params=semantic(config),
+        inputs=stage.inputs,
+    )
     finished = False
     try:
-        ids = {fit.name: runs.of(fit) for fit in fits}
+        ids = {fit.name: begin_run(runs, config, fit) for fit in fits}
         work = FittingJob(config, output, fits, stage.work / "failures", runs.uri, ids)
         with Progress("baselines (fits)", len(fits), len(fits) - len(work.pending())) as progress:
             left = len(work.pending())
             fit_on_cluster(work, stage.work / "ray")
             progress.advance(left)
         rows = evaluate_all(stage, config, fits)
-        runs.log(rows)
+        log_means(runs, rows)
         finished = True
     finally:
         runs.end(failed=not finished)
@@ -125,54 +131,22 @@ def task_of(stage: StageDirectory, config: BaselinesConfig, fit: BaselineFit, di
     )
 
 
-class BaselineRuns:
-    """The MLflow runs of the stage, a child a fit; their ids are kept beside its output, so that a rerun continues."""
+def begin_run(runs: RunTree, config: BaselinesConfig, fit: BaselineFit) -> str:
+    """Begin or continue the MLflow run of a fit; returns its id."""
+    settings = vars(settings_of(config, fit.baseline, fit.method))
+    params = {**vars(fit), **settings, "fit_splits": config.fit_splits}
+    return runs.begin_child(fit.name, tags={"loss": fit.method}, params=params)
 
-    def __init__(self, stage: StageDirectory, config: BaselinesConfig, store: EmbeddingStore, lists: Manifest) -> None:
-        self.config, self.path, self.uri = config, stage.directory / TRACKING, connect_tracking()
-        self.known: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self.inputs = stage.inputs
-        self.tags = {"stage": STAGE, "encoder": str(store.encoder["name"]), "candidates": lists.fingerprint}
-        self.tags |= {"dataset": str(store.manifest.settings.get("dataset", "imported"))} | tracking.origin_tags()
-        self.parent = self._begin("parent", f"{STAGE} {stage.directory.parent.name}", semantic(config), {})
 
-    def of(self, fit: BaselineFit) -> str:
-        """The run of a fit."""
-        params = {
-            **vars(fit),
-            **vars(settings_of(self.config, fit.baseline, fit.method)),
-            "fit_splits": self.config.fit_splits,
-        }
-        return self._begin(fit.name, fit.name, params, {"loss": fit.method})
-
-    def log(self, rows: list[dict[str, Any]]) -> None:
-        """Log every fit's means."""
-        metrics: dict[str, dict[str, float]] = {}
-        for row in rows:
-            name = row["method"] + (f"-seed{row['seed']}" if row["seed"] >= 0 else "")
-            if row["mean"] is not None:
-                metrics.setdefault(self.known[name], {})[tracked_name(row)] = row["mean"]
-        for run_id, values in metrics.items():
-            tracking.log_metrics(self.uri, run_id, values)
-
-    def end(self, *, failed: bool) -> None:
-        """End all runs."""
-        for run_id in self.known.values():
-            tracking.end(self.uri, run_id, failed=failed)
-
-    def _begin(self, key: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> str:
-        self.known[key] = tracking.begin(
-            self.uri,
-            home(),
-            name,
-            parent=None if key == "parent" else self.parent,
-            resume=self.known.get(key),
-            tags={**self.tags, **tags},
-            params=params,
-            inputs=self.inputs,
-        )
-        write_json(self.path, self.known)
-        return self.known[key]
+def log_means(runs: RunTree, rows: list[dict[str, Any]]) -> None:
+    """Log every fit's means to its run."""
+    metrics: dict[str, dict[str, float]] = {}
+    for row in rows:
+        name = row["method"] + (f"-seed{row['seed']}" if row["seed"] >= 0 else "")
+        if row["mean"] is not None:
+            metrics.setdefault(name, {})[tracked_name(row)] = row["mean"]
+    for name, values in metrics.items():
+        runs.log_metrics(name, values)
 
 
 def print_means(rows: list[dict[str, Any]]) -> None:

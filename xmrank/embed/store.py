@@ -154,6 +154,11 @@ class EmbeddingStore:
         return self.manifest.fingerprint
 
     @property
+    def dataset(self) -> str:
+        """The name of the dataset, ``imported`` where it is not known."""
+        return str(self.manifest.settings.get("dataset", "imported"))
+
+    @property
     def dimensions(self) -> int:
         """The length d of an embedding."""
         return int(self.image.shape[1])

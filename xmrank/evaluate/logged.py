@@ -1,15 +1,12 @@
 """The evaluation's means and times in MLflow, each under its method's run."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from xmrank import tracking
 from xmrank.protocols.evaluation_run import tracked_name
 from xmrank.protocols.method_names import FIRST_STAGE, ORACLE
-from xmrank.runtime.files import write_json
-from xmrank.runtime.paths import home
-from xmrank.train.stage import TRACKING, connect_tracking
+from xmrank.tracking.run_tree import PARENT, RunTree, read_run_ids
 
 Rows = list[dict[str, Any]]
 
@@ -24,24 +21,20 @@ def log_results(directory: Path, rankers: Path, stage: str, rows: Rows, timing: 
         rows: of the summary.
         timing: of the same keys.
     """
-    path = rankers / TRACKING
-    if not path.exists():
+    trials = read_run_ids(rankers)
+    if not trials:
         return
-    uri, runs = connect_tracking(), json.loads(path.read_text())
-    tags = {"stage": stage, "loss": FIRST_STAGE} | tracking.origin_tags()
-    own = directory / TRACKING
-    resume = json.loads(own.read_text())[FIRST_STAGE] if own.exists() else None
-    first = tracking.begin(uri, home(), FIRST_STAGE, parent=runs["parent"], resume=resume, tags=tags)
-    write_json(own, {FIRST_STAGE: first})
+    runs = RunTree(directory, stage, tags={"loss": FIRST_STAGE}, parent=lambda: trials[PARENT])
+    first = runs.begin_child(FIRST_STAGE)
     metrics: dict[str, dict[str, float]] = {}
     for row in [*rows, *(time_row(row) for row in timing)]:
-        run = first if row["method"] in (FIRST_STAGE, ORACLE) else runs.get(trial_of(row))
+        run = first if row["method"] in (FIRST_STAGE, ORACLE) else trials.get(trial_of(row))
         if run and row["mean"] is not None:
             metrics.setdefault(run, {})[tracked_name(row)] = row["mean"]
     for run, values in metrics.items():
-        if tracking.status(uri, run):  # rankers that were trained elsewhere have their runs there
-            tracking.log_metrics(uri, run, values)
-    tracking.end(uri, first)
+        if tracking.status(runs.uri, run):  # rankers that were trained elsewhere have their runs there
+            tracking.log_metrics(runs.uri, run, values)
+    runs.end(failed=False)
 
 
 def trial_of(row: dict[str, Any]) -> str:

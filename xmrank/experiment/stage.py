@@ -1,11 +1,9 @@
 """All stages of an experiment, one after another, under one MLflow run."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
-from xmrank import tracking
 from xmrank.config import ExperimentConfig, RegisterConfig
 from xmrank.embed.stage import embed
 from xmrank.evaluate.stage import evaluate
@@ -14,12 +12,12 @@ from xmrank.register.stage import register
 from xmrank.report.stage import report
 from xmrank.runtime.directory import Manifest, read_manifest
 from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.files import write_json
-from xmrank.runtime.paths import home, resolve
+from xmrank.runtime.paths import resolve
+from xmrank.tracking.run_tree import PARENT, RunTree
 from xmrank.train.stage import STAGE as TRAIN
-from xmrank.train.stage import TRACKING, connect_tracking, train
+from xmrank.train.stage import train
 
-PARENT = "parent"
+URI = "uri"
 REPORTED = "reported"
 REGISTERED = "registered"
 REPORT_FILES = ("report.html", "report.md", "table.csv", "table.tex")
@@ -48,8 +46,7 @@ def experiment(config: ExperimentConfig) -> Manifest:
     except BaseException:
         parent.fail()
         raise
-    if parent.uri:
-        print(f"mlflow: {parent.uri} (experiment {parent.run})")
+    parent.print_run()
     return manifest
 
 
@@ -83,46 +80,38 @@ class ExperimentRun:
     """The experiment's MLflow run: begun when there is something to train, continued by a rerun."""
 
     def __init__(self, output: Path, config: ExperimentConfig) -> None:
-        self.path, self.config = output / TRACKING, config
-        self.known: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self.uri = self.known.get("uri")
-        self.run = self.known.get(PARENT)
-        self.running = False
+        self.config = config
+        params = {"embed.model": config.embed.model, "mine.seed": config.mine.seed}
+        self.runs = RunTree(output, "experiment", params=params)
 
     def begin(self) -> str:
         """Begin or continue the run; returns its id."""
-        self.uri = connect_tracking()
-        settings = {"embed.model": self.config.embed.model, "mine.seed": self.config.mine.seed}
-        name, tags = f"experiment {self.path.parent.name}", {"stage": "experiment"} | tracking.origin_tags()
-        self.run = tracking.begin(self.uri, home(), name, resume=self.run, tags=tags, params=settings)
-        self.running = True
-        self.known |= {PARENT: self.run, "uri": self.uri}
-        write_json(self.path, self.known)
-        return self.run
+        run_id = self.runs.begin_parent()
+        if self.runs.notes.get(URI) != self.runs.uri:
+            self.runs.keep_note(URI, self.runs.uri)
+        return run_id
 
     def finish(self, manifest: Manifest, folder: Path) -> None:
         """Log a new report's files and end the run."""
-        if self.known.get(REPORTED) != manifest.fingerprint:
-            run = self.run if self.running and self.run else self.begin()
-            assert self.uri
-            tracking.log_artifacts(self.uri, run, *(folder / name for name in REPORT_FILES))
-        if self.running and self.uri and self.run:
-            tracking.end(self.uri, self.run)
-            self.note(REPORTED, manifest.fingerprint)
+        if self.runs.notes.get(REPORTED) != manifest.fingerprint:
+            self.begin()
+            self.runs.log_artifacts(PARENT, *(folder / name for name in REPORT_FILES))
+        if self.runs.is_begun:
+            self.runs.end(failed=False)
+            self.runs.keep_note(REPORTED, manifest.fingerprint)
 
     def register(self, rankers: Path) -> None:
-        """Register the best rankers, unless an earlier run did so under this name: asking MLflow takes seconds."""
+        """Register the best rankers, unless an earlier call did so under this name: the registry takes seconds."""
         done = f"{self.config.register} {read_manifest(rankers, TRAIN).fingerprint}"
-        if self.config.registers and self.known.get(REGISTERED) != done:
+        if self.config.registers and self.runs.notes.get(REGISTERED) != done:
             register(RegisterConfig(rankers, self.config.register))
-            self.note(REGISTERED, done)
-
-    def note(self, key: str, value: str) -> None:
-        """Keep something for later runs."""
-        self.known[key] = value
-        write_json(self.path, self.known)
+            self.runs.keep_note(REGISTERED, done)
 
     def fail(self) -> None:
         """End the run as failed, if it was begun."""
-        if self.running and self.uri and self.run:
-            tracking.end(self.uri, self.run, failed=True)
+        self.runs.end(failed=True)
+
+    def print_run(self) -> None:
+        """Print where the run is."""
+        if PARENT in self.runs.ids:
+            print(f"mlflow: {self.runs.notes[URI]} (experiment {self.runs.ids[PARENT]})")

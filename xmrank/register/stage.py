@@ -17,9 +17,9 @@ from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file, sha256_json
 from xmrank.runtime.paths import home, resolve
 from xmrank.tracking import models
+from xmrank.tracking.run_tree import connect_tracking, read_run_ids
 from xmrank.train.checkpoint import read_about
 from xmrank.train.stage import STAGE as TRAIN
-from xmrank.train.stage import TRACKING, connect_tracking
 from xmrank.train.trials import HISTORY, RANKER, RANKER_JSON
 
 MODEL_URI = "models:/"
@@ -76,7 +76,7 @@ def register(config: RegisterConfig) -> None:
     """
     rankers = resolve(config.rankers)
     best = best_rankers(rankers)
-    uri, runs = connect_tracking(), known_runs(rankers)
+    uri, runs = connect_tracking(), read_run_ids(rankers)
     for direction, candidate in best.items():
         name = f"{config.name}-{direction}"
         try:
@@ -138,12 +138,6 @@ def describe(made: models.RegisteredModel, candidate: TrainedRanker) -> str:
     state = f"version {made.version}" + ("" if made.new else ", registered before")
     line = f"register: {candidate.directory.name} (validation {candidate.validation:.4f}) is {made.name} {state}"
     return f"{line}, {uri}" if made.holder == made.version else f"{line}; {uri} stays version {made.holder}"
-
-
-def known_runs(rankers: Path) -> dict[str, str]:
-    """Trial name → MLflow run id."""
-    path = rankers / TRACKING
-    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def fingerprint(directory: Path) -> str:

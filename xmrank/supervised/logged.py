@@ -1,67 +1,40 @@
-"""The stage's MLflow runs: a parent, and a child for every run; logged by the driver as runs are done."""
+"""A method's run in MLflow: its history, means, times and cost; logged by the driver as runs are done."""
 
-import json
 from statistics import fmean
 from typing import Any
 
-from xmrank import tracking
 from xmrank.config import DIRECTIONS, SupervisedConfig, semantic
 from xmrank.runtime.directory import StageDirectory
-from xmrank.runtime.files import write_json
-from xmrank.runtime.paths import home
 from xmrank.supervised.method_runs import MethodRun
-from xmrank.train.stage import TRACKING, connect_tracking
-
-PARENT = "parent"
+from xmrank.tracking.run_tree import RunTree
 
 
-class SupervisedRuns:
-    """The MLflow runs of a stage directory; their ids are kept beside its output, so that a rerun continues them."""
+def make_run_tree(stage: StageDirectory, config: SupervisedConfig) -> RunTree:
+    """The stage's runs: a parent, and a child for every method, set and seed."""
+    params = {k: v for k, v in semantic(config).items() if k not in ("lcm", "dscmr", "clip4cmr")}
+    name = f"supervised {stage.directory.parent.name}"
+    return RunTree(stage.directory, stage.name, name=name, params=params, inputs=stage.inputs)
 
-    def __init__(self, stage: StageDirectory, config: SupervisedConfig) -> None:
-        self.path, self.inputs = stage.directory / TRACKING, stage.inputs
-        self.ids: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self.uri = connect_tracking()
-        self.tags = {"stage": stage.name} | tracking.origin_tags()
-        params = {k: v for k, v in semantic(config).items() if k not in ("lcm", "dscmr", "clip4cmr")}
-        name = f"supervised {stage.directory.parent.name}"
-        self.parent = tracking.begin(
-            self.uri, home(), name, resume=self.ids.get(PARENT), tags=self.tags, params=params, inputs=self.inputs
-        )
-        self._keep(PARENT, self.parent)
 
-    def log(self, run: MethodRun) -> None:
-        """Log a run that is done, once."""
-        if run.name in self.ids:
-            return
-        tags = {**self.tags, "dataset": run.source.name, "method": run.method}
-        source = f"data {run.source.key}"
-        own = tracking.begin(
-            self.uri,
-            home(),
-            run.name,
-            parent=self.parent,
-            tags=tags,
-            params={"features": run.source.features, "seed": run.seed, **semantic(run.config)},
-            inputs={source: self.inputs[source]},
-        )
-        result, timing = run.read("result.json"), run.read("timing.json")
-        for number, entry in enumerate(result["history"], start=1):
-            metrics = {name if name == "validation_map" else f"loss/{name}": value for name, value in entry.items()}
-            tracking.log_metrics(self.uri, own, metrics, step=number)
-        times = {f"{place}/ms_per_query": value for place, value in timing["milliseconds"].items()}
-        costs = {"cost/train_seconds": timing["seconds"], "best_round": result["best_round"]}
-        tracking.log_metrics(self.uri, own, {**means(result["rows"]), **times, **costs})
-        tracking.end(self.uri, own)
-        self._keep(run.name, own)
-
-    def end(self, *, failed: bool) -> None:
-        """End the parent."""
-        tracking.end(self.uri, self.parent, failed=failed)
-
-    def _keep(self, name: str, run_id: str) -> None:
-        self.ids[name] = run_id
-        write_json(self.path, self.ids)
+def log_run(runs: RunTree, run: MethodRun) -> None:
+    """Log a run that is done, once: what an interrupted call began to log is replaced."""
+    if run.name in runs.ids and not runs.is_open(run.name):
+        return
+    runs.begin_child(
+        run.name,
+        tags={"dataset": run.source.name, "method": run.method},
+        params={"features": run.source.features, "seed": run.seed, **semantic(run.config)},
+        inputs=[f"data {run.source.key}"],
+        resume=False,
+    )
+    result, timing = run.read("result.json"), run.read("timing.json")
+    for number, entry in enumerate(result["history"], start=1):
+        metrics = {name if name == "validation_map" else f"loss/{name}": value for name, value in entry.items()}
+        runs.log_metrics(run.name, metrics, step=number)
+    times = {f"{search}/ms_per_query": value for search, value in timing["milliseconds"].items()}
+    costs = {"cost/train_seconds": timing["seconds"], "best_round": result["best_round"]}
+    runs.log_metrics(run.name, {**means(result["rows"]), **times, **costs})
+    runs.end_child(run.name)
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
 from xmrank.supervised.grid import search_grid
 from xmrank.supervised.labelled_set import LabelledSet
-from xmrank.supervised.logged import SupervisedRuns
+from xmrank.supervised.logged import log_run, make_run_tree
 from xmrank.supervised.method_runs import MethodRun, make_run
 from xmrank.supervised.methods import settings_of
 from xmrank.supervised.set_readers import SetSource, read_source, sources_of
@@ -62,7 +62,8 @@ def run_all(
     stage: StageDirectory, config: SupervisedConfig, sources: list[SetSource], sets: dict[str, dict[str, object]]
 ) -> Manifest:
     """Make what is not made, log it, join it and finish the stage."""
-    tracked = SupervisedRuns(stage, config)
+    tracked = make_run_tree(stage, config)
+    tracked.begin_parent()
     failed = True
     try:
         settings = search_grid(stage, config, sources)
@@ -71,10 +72,10 @@ def run_all(
         by_name = {run.name: run for run in runs}
         with Progress("supervised (runs)", len(runs), len(runs) - len(left)) as progress:
             for name in run_tasks(make_run, left, config.workers) if left else ():
-                tracked.log(by_name[name])
+                log_run(tracked, by_name[name])
                 progress.advance(note=name)
         for run in runs:
-            tracked.log(run)  # those that a killed call made and did not log
+            log_run(tracked, run)  # those that a killed call made and did not log
         join(stage, runs, sets)
         failed = False
     finally:

@@ -1,10 +1,7 @@
 """The training stage: check, begin the MLflow runs, train what is not trained."""
 
-import json
 from collections.abc import Callable
-from typing import Any
 
-from xmrank import tracking
 from xmrank.config import DIRECTIONS, TrainConfig, semantic
 from xmrank.embed.store import EmbeddingStore
 from xmrank.losses import LOSSES
@@ -13,8 +10,8 @@ from xmrank.mine.roles import ROLES
 from xmrank.rankers import RANKERS
 from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
-from xmrank.runtime.files import write_json
-from xmrank.runtime.paths import home, resolve
+from xmrank.runtime.paths import resolve
+from xmrank.tracking.run_tree import RunTree
 from xmrank.train.ray import TrainingWork, train_on_cluster
 from xmrank.train.settings import Best, check_loss, config_of, read_best, semantic_with
 from xmrank.train.trainer import make_ranker
@@ -22,7 +19,6 @@ from xmrank.train.trial_data import check_draws
 from xmrank.train.trials import Trial, all_trials, pending
 
 STAGE = "train"
-TRACKING = "tracking.json"
 
 
 def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manifest:
@@ -85,87 +81,39 @@ def train_all(
 ) -> Manifest:
     """Train the trials that are not done and finish the stage."""
     trials, output = all_trials(config), stage.directory
-    runs = TrainingRuns(connect_tracking(), stage, config, best, store, lists, parent() if parent else None)
+    by_name = {trial.name: trial for trial in trials}
+    runs = RunTree(
+        output,
+        STAGE,
+        name=f"train {output.parent.name}",
+        tags={"encoder": str(store.encoder["name"]), "dataset": store.dataset, "candidates": lists.fingerprint},
+        params=semantic(config),
+        inputs=stage.inputs,
+        parent=parent,
+    )
+    runs.begin_parent()
     try:
         left = pending(trials, output)
         if left:
-            ids = {trial.name: runs.trial(trial) for trial in left}
+            ids = {trial.name: begin_run(runs, trial, config, best) for trial in left}
             about = {"lists": lists.fingerprint, "embeddings": store.fingerprint, "encoder": store.encoder}
             places = store.directory, resolve(config.lists), output
             folders = stage.work / "failures", stage.work / "lists"
             work = TrainingWork(config, best, *places, trials, about, *folders, runs.uri, ids)
             train_on_cluster(work, stage.work / "ray")
     finally:
-        runs.end(trials)
+        runs.end(
+            failed=bool(pending(trials, output)),
+            is_done=lambda name: by_name[name].is_done(output),
+            files_of=lambda name: by_name[name].files(output),
+        )
     for trial in trials:
         trial.tidy(output)
     return stage.finish(counts={"rankers": len(trials)}, settings={"threads": 1, "roles": list(ROLES)})
 
 
-def connect_tracking() -> str:
-    """The tracking URI; DataError when it cannot be used."""
-    try:
-        return tracking.connect(home())
-    except tracking.TrackingError as error:
-        raise DataError(str(error)) from None
-
-
-class TrainingRuns:
-    """The MLflow runs of one stage directory; their ids are kept beside its output, so that a rerun continues them."""
-
-    def __init__(
-        self,
-        uri: str,
-        stage: StageDirectory,
-        config: TrainConfig,
-        best: Best,
-        store: EmbeddingStore,
-        lists: Manifest,
-        parent: str | None,
-    ) -> None:
-        self.uri, self.config, self.best, self.output = uri, config, best, stage.directory
-        self.path = self.output / TRACKING
-        self.known: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self.inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint}
-        self.tags = {
-            "stage": STAGE,
-            "encoder": str(store.encoder["name"]),
-            "dataset": str(store.manifest.settings.get("dataset", "imported")),
-            "candidates": lists.fingerprint,
-        } | tracking.origin_tags()
-        self.own = parent is None
-        self.parent = self.known["parent"] = parent or self._begin(
-            "parent", f"train {self.output.parent.name}", semantic(config), {}
-        )
-
-    def trial(self, trial: Trial) -> str:
-        """The run of a trial."""
-        params = {**semantic(config_of(trial, self.config, self.best)), **vars(trial)}
-        del params["losses"], params["directions"], params["seeds"]
-        return self._begin(trial.name, trial.name, params, {"loss": trial.loss, "direction": trial.direction})
-
-    def end(self, trials: list[Trial]) -> None:
-        """End the runs that no worker ended: its process may have gone between the trial's end and the run's."""
-        for trial in trials:
-            run = self.known.get(trial.name)
-            if run and tracking.status(self.uri, run) == "RUNNING":
-                done = trial.is_done(self.output)
-                tracking.log_artifacts(self.uri, run, *(trial.files(self.output) if done else ()))
-                tracking.end(self.uri, run, failed=not done)
-        if self.own:
-            tracking.end(self.uri, self.parent, failed=bool(pending(trials, self.output)))
-
-    def _begin(self, key: str, name: str, params: dict[str, Any], tags: dict[str, str]) -> str:
-        run = tracking.begin(
-            self.uri,
-            home(),
-            name,
-            parent=None if key == "parent" else self.parent,
-            resume=self.known.get(key),
-            tags={**self.tags, **tags},
-            params=params,
-            inputs=self.inputs,
-        )
-        self.known[key] = run
-        write_json(self.path, self.known)
-        return run
+def begin_run(runs: RunTree, trial: Trial, config: TrainConfig, best: Best) -> str:
+    """Begin or continue the MLflow run of a trial; returns its id."""
+    params = {**semantic(config_of(trial, config, best)), **vars(trial)}
+    del params["losses"], params["directions"], params["seeds"]
+    return runs.begin_child(trial.name, tags={"loss": trial.loss, "direction": trial.direction}, params=params)

@@ -23,7 +23,7 @@ from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import write_json
 from xmrank.runtime.paths import home, resolve
 from xmrank.runtime.progress import Progress
-from xmrank.train.stage import connect_tracking
+from xmrank.tracking.run_tree import connect_tracking
 from xmrank.tune.space import POINT_STREAM, NumberRange, Space, grid, read_values
 
 STAGE = "tune"

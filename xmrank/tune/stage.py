@@ -11,8 +11,9 @@ from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
 from xmrank.runtime.files import write_json
 from xmrank.runtime.paths import home, resolve
+from xmrank.tracking.run_tree import connect_tracking
 from xmrank.train.settings import check_loss
-from xmrank.train.stage import check, connect_tracking, train
+from xmrank.train.stage import check, train
 from xmrank.tune.baseline_search import tune_baselines
 from xmrank.tune.points import TRACKING, PointResult, SearchFolder, best_of
 from xmrank.tune.ray import SearchJob, search_optuna, search_points
