@@ -86,14 +86,14 @@ def test_a_loss_that_is_not_finite_ends_the_fit():
 def test_an_epoch_has_every_caption_once_and_no_siblings_in_a_batch():
     owner = np.array([0, 2, 2, 0, 1, 2, 3, 3])
     pairs = FeaturePairs(np.zeros((4, 1), np.float32), np.zeros((8, 1), np.float32), owner, np.zeros((8, 1)))
-    batches = list(pairs.batches(2, seed=0, epoch=0))
+    batches = list(pairs.draw_batches(2, seed=0, epoch=0))
     assert sorted(np.concatenate([captions for _, captions in batches]).tolist()) == list(range(8))
     for images, captions in batches:
         assert (owner[captions] == images).all()
         assert len(set(images.tolist())) == len(images)
     # Rounds of 4, 3 and 1 pairs: two batches of two, one of three, one of one.
     assert [len(images) for images, _ in batches] == [2, 2, 3, 1]
-    again, later = (list(pairs.batches(2, 0, epoch)) for epoch in (0, 1))
+    again, later = (list(pairs.draw_batches(2, 0, epoch)) for epoch in (0, 1))
     assert all((a[1] == b[1]).all() for a, b in zip(batches, again, strict=True))
     assert any((a[1] != b[1]).any() for a, b in zip(batches, later, strict=True))
 
@@ -102,9 +102,9 @@ def test_relevance_of_a_batch():
     owner = np.array([0, 0, 1])
     texts = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
     pairs = FeaturePairs(np.zeros((2, 1), np.float32), np.zeros((3, 1), np.float32), owner, texts)
-    table = pairs.own_captions()
+    table = pairs.list_captions()
     assert table.tolist() == [[0, 1], [2, -1]]
-    found = pairs.relevance_of(np.array([0, 1]), np.array([0, 2]), table)
+    found = pairs.rate_captions(np.array([0, 1]), np.array([0, 2]), table)
     # Image 0 to the caption of image 1: the likest of its own two, (1 + 0.8) / 2; image 1 to caption 0: (1 + 0.6) / 2.
     torch.testing.assert_close(found, torch.tensor([[1.0, 0.9], [0.8, 1.0]]))
 

@@ -20,7 +20,7 @@ from xmrank.baselines.objectives import (
     dcca,
     infonce,
     listwise,
-    mixed,
+    mix_losses,
     vsepp,
 )
 from xmrank.losses import approx as losses_approx
@@ -151,7 +151,7 @@ def test_listwise_itr(case, temperature, weight):
     relevance = expected  # captions of one image tie in its IDCG, or do not, by the last bit of a product
     sides = leaf(arrays[f"case{case}.img_emb"]), leaf(arrays[f"case{case}.txt_emb"])
     ranked = listwise(*sides, relevance, temperature=float(temperature), reference_compatible=True)
-    value = mixed(vsepp(*sides, margin=0.2), ranked, float(weight))
+    value = mix_losses(vsepp(*sides, margin=0.2), ranked, float(weight))
     assert value.item() == pytest.approx(float(arrays[f"{key}.loss64"]), rel=1e-9, abs=1e-12)
     expected = [arrays[f"{key}.grad_{side}64"] for side in ("img", "txt")]
     if case == 4:  # images 0 and 1 are equal, so tie as the hardest: their gradient goes to one there, to both here
@@ -195,8 +195,8 @@ def test_infonce_by_hand():
 
 
 def test_weight_mixes():
-    assert mixed(tensor(2.0), tensor(10.0), 0.25).item() == 0.75 * 2.0 + 0.25 * 10.0
-    assert mixed(tensor(2.0), None, 0.25).item() == 2.0
+    assert mix_losses(tensor(2.0), tensor(10.0), 0.25).item() == 0.75 * 2.0 + 0.25 * 10.0
+    assert mix_losses(tensor(2.0), None, 0.25).item() == 2.0
 
 
 @pytest.mark.parametrize("padded", [False, True])

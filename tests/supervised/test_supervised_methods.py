@@ -15,10 +15,10 @@ from xmrank.config import SupervisedConfig
 from xmrank.config.supervised import METHODS, Clip4cmrConfig, DscmrConfig, LcmConfig
 from xmrank.supervised.clip4cmr import Clip4cmr, pan_loss
 from xmrank.supervised.dscmr import Dscmr, dscmr_loss
-from xmrank.supervised.fit_loop import TwoSides, batches, fit, precisions
 from xmrank.supervised.labelled_set import LabelledItems, LabelledSet, labelled_set, with_labels
 from xmrank.supervised.lcm import Lcm, distance, label_loss, pivots
 from xmrank.supervised.map_evaluation import NAIVE, PREDICTED, TWO_STAGE, measure
+from xmrank.supervised.method_training import TwoSides, batches, precisions, train_module
 from xmrank.supervised.methods import FITS, fit_method
 from xmrank.supervised.two_stage_knn import by_distance
 
@@ -288,14 +288,14 @@ class OneNumber(TwoSides):
 def test_training_stops_and_keeps_the_earliest_best():
     module, values = OneNumber(), iter([0.1, 0.5, 0.2, 0.5, 0.4, 0.9])
 
-    def step():
+    def train_epoch():
         with torch.no_grad():
             module.number += 1
         return {"total": module.number.item()}
 
-    history, best = fit(module, step, lambda: next(values), rounds=100, patience=3)
-    assert (best, len(history), module.number.item()) == (2, 5, 2.0)
-    assert history[1] == {"total": 2.0, "validation_map": 0.5}
+    best = train_module(module, train_epoch, lambda: next(values), epochs=100, patience=3)
+    assert (best.number, len(best.epochs), module.number.item()) == (2, 5, 2.0)
+    assert best.epochs[1] == {"total": 2.0, "validation_map": 0.5}
 
 
 @pytest.mark.parametrize(("count", "size", "parts"), [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (1, 4, [1]), (8, 4, [4, 4])])

@@ -29,7 +29,7 @@ class FeaturePairs:
     owner: np.ndarray
     relevance: np.ndarray
 
-    def batches(self, size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def draw_batches(self, size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Every caption once, with its image; in a batch, no two captions are of one image.
 
         An epoch is as many rounds as an image has captions at most; each round gives every image one of those that it
@@ -48,7 +48,7 @@ class FeaturePairs:
             for part in np.array_split(captions, max(1, len(captions) // size)):
                 yield self.owner[part], part
 
-    def own_captions(self) -> np.ndarray:
+    def list_captions(self) -> np.ndarray:
         """Each image's captions, int64 [images, most]; −1 behind the last."""
         order = np.argsort(self.owner, kind="stable")
         owner = self.owner[order]
@@ -57,12 +57,12 @@ class FeaturePairs:
         table[owner, turn] = order
         return table
 
-    def relevance_of(self, images: np.ndarray, captions: np.ndarray, table: np.ndarray) -> Tensor:
+    def rate_captions(self, images: np.ndarray, captions: np.ndarray, table: np.ndarray) -> Tensor:
         """How relevant each caption of a batch is to each of its images, float32 [pairs, pairs]; 1 on matched pairs.
 
         Args:
             images, captions: places of a batch.
-            table: of ``own_captions``.
+            table: of ``list_captions``.
         """
         own = table[images]
         embeddings, asked = (

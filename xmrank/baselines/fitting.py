@@ -11,7 +11,7 @@ import torch
 from xmrank import tracking
 from xmrank.baselines.baseline_features import BaselineFeatures, ValidationLists, fitted_images, pairs_of
 from xmrank.baselines.feature_pairs import FeaturePairs
-from xmrank.baselines.heads import Epoch, HeadTraining
+from xmrank.baselines.heads import HeadTraining
 from xmrank.baselines.registry import BASELINES, BaselineFit, settings_of
 from xmrank.baselines.towers import save_towers
 from xmrank.config import BaselinesConfig
@@ -20,6 +20,7 @@ from xmrank.metrics import mlflow_name
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json, write_text
 from xmrank.runtime.paths import resolve
+from xmrank.train.fit_loop import EpochFigures
 
 HISTORY = "history.json"
 FITS = "fits"
@@ -120,10 +121,10 @@ def fit_one(fit: BaselineFit, work: FittingJob, material: FittingData, device: t
     tracking.log_artifacts(work.uri, run, directory / HISTORY)
 
 
-def logger(uri: str, run: str) -> Callable[[Epoch], None]:
+def logger(uri: str, run: str) -> Callable[[EpochFigures], None]:
     """Logs the figures of an epoch to a run."""
 
-    def log(epoch: Epoch) -> None:
+    def log(epoch: EpochFigures) -> None:
         metrics = {mlflow_name(name): value for name, value in epoch.items() if name != "epoch"}
         tracking.log_metrics(uri, run, metrics, step=int(epoch["epoch"]))
 

@@ -1,6 +1,6 @@
 """Baselines that are trained: projection heads under a pairwise objective, perhaps with S-NDCG, or under DCCA's."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,10 @@ from xmrank.baselines.closed import linear_cca
 from xmrank.baselines.feature_pairs import FeaturePairs
 from xmrank.baselines.towers import Layers, ProjectionTowers, standardised
 from xmrank.runtime.errors import DataError
+from xmrank.train.fit_loop import EpochFigures, fit_epochs
 
 WARM_SHARE = 0.1
 """Of the steps: the step size rises, then falls as a cosine."""
-Epoch = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -76,25 +76,23 @@ class HeadTraining:
     Attributes:
         seed: of initial weights, data order and dropout.
         listwise: share of S-NDCG in the objective.
-        select: the figures of the towers on the validation lists, validation_mean among them.
-        on_epoch: called after each epoch with its figures.
+        validate: the figures of towers on the validation lists, validation_mean among them.
+        report_epoch: called after each epoch with its figures.
     """
 
     seed: int
     device: torch.device
-    select: Callable[[ProjectionTowers], Epoch]
+    validate: Callable[[ProjectionTowers], EpochFigures]
     listwise: float = 0.0
-    on_epoch: Callable[[Epoch], object] = lambda epoch: None  # noqa: ARG005
+    report_epoch: Callable[[EpochFigures], object] = lambda epoch: None  # noqa: ARG005
 
 
-@dataclass
-class BestHead:
-    """The towers of the best epoch so far (the earliest on ties), and all epochs' figures."""
+@dataclass(frozen=True)
+class BestFit:
+    """The number of the best epoch, from 1 (0 where nothing was trained by epochs), and the figures of all epochs."""
 
-    towers: ProjectionTowers | None = None
-    value: float = -1.0
     number: int = 0
-    epochs: list[Epoch] = field(default_factory=list)
+    epochs: list[EpochFigures] = field(default_factory=list)
 
 
 class Objective(nn.Module):
@@ -183,7 +181,7 @@ def make_heads(pairs: FeaturePairs, settings: HeadSettings) -> ProjectionTowers:
 
 def train_heads(
     pairs: FeaturePairs, settings: HeadSettings, training: HeadTraining, kind: Callable[[Any, FeaturePairs], Objective]
-) -> tuple[ProjectionTowers, BestHead]:
+) -> tuple[ProjectionTowers, BestFit]:
     """Train projection heads and keep those of the best epoch.
 
     Returns:
@@ -194,73 +192,90 @@ def train_heads(
     """
     with torch.random.fork_rng(devices=[training.device] if training.device.type == "cuda" else []):
         torch.manual_seed(training.seed)
-        towers = make_heads(pairs, settings).to(training.device)
-        objective = kind(settings, pairs).to(training.device)
-        best = BestHead()
-        for number, loss in enumerate(epochs_of(pairs, settings, training, towers, objective), 1):
-            whole = completed(towers, pairs, settings)
-            epoch = {"epoch": float(number), "train_loss": loss, **training.select(whole)}
-            best.epochs.append(epoch)
-            if epoch["validation_mean"] > best.value:
-                best.value, best.number = epoch["validation_mean"], number
-                best.towers = copied(whole)
-            training.on_epoch(epoch)
-    assert best.towers
-    return best.towers, best
+        trainer = HeadTrainer(pairs, settings, training, kind)
+        best = fit_epochs(
+            trainer.train_epoch,
+            trainer.validate,
+            lambda: copy_towers(trainer.completed),
+            metric="validation_mean",
+            epochs=settings.epochs,
+            report_epoch=training.report_epoch,
+        )
+    return best.state, BestFit(best.number, best.epochs)
 
 
-def epochs_of(
-    pairs: FeaturePairs, settings: HeadSettings, training: HeadTraining, towers: ProjectionTowers, objective: Objective
-) -> Iterator[float]:
-    """Train; yields the mean loss of each epoch."""
-    parameters = [p for module in (towers, objective) for p in module.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    plan = [list(pairs.batches(settings.batch_size, training.seed, epoch)) for epoch in range(settings.epochs)]
-    steps, step = sum(map(len, plan)), 0
-    table = pairs.own_captions() if training.listwise else np.empty((0, 0), np.int64)
-    for batches in plan:
-        towers.train()
+class HeadTrainer:
+    """The heads, their objective and optimiser, and the steps of all epochs.
+
+    Attributes:
+        completed: the towers as they rank, of the last validation.
+    """
+
+    def __init__(
+        self,
+        pairs: FeaturePairs,
+        settings: HeadSettings,
+        training: HeadTraining,
+        kind: Callable[[Any, FeaturePairs], Objective],
+    ) -> None:
+        self.pairs, self.settings, self.training = pairs, settings, training
+        self.towers = make_heads(pairs, settings).to(training.device)
+        self.objective = kind(settings, pairs).to(training.device)
+        self.completed = self.towers
+        parameters = [p for module in (self.towers, self.objective) for p in module.parameters()]
+        self.optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        # All batches are drawn at the start, because the step size depends on how many steps there will be.
+        self.plan = [
+            list(pairs.draw_batches(settings.batch_size, training.seed, epoch)) for epoch in range(settings.epochs)
+        ]
+        self.steps, self.step = sum(map(len, self.plan)), 0
+        self.own_captions = pairs.list_captions() if training.listwise else np.empty((0, 0), np.int64)
+
+    def train_epoch(self, number: int) -> EpochFigures:
+        """Train the epoch of a number, from 1; returns the mean loss.
+
+        Raises:
+            DataError: the loss is not finite.
+        """
+        self.towers.train()
         losses = []
-        for images, captions in batches:
-            optimizer.param_groups[0]["lr"] = settings.learning_rate * share_of_rate(step, steps)
-            loss = loss_of(pairs, settings, training, towers, objective, images, captions, table)
-            optimizer.zero_grad()
+        for images, captions in self.plan[number - 1]:
+            self.optimizer.param_groups[0]["lr"] = self.settings.learning_rate * share_of_rate(self.step, self.steps)
+            loss = self.compute_loss(images, captions)
+            self.optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
+            self.optimizer.step()
             losses.append(float(loss.detach()))
-            step += 1
+            self.step += 1
         if not np.isfinite(losses).all():
-            raise DataError(f"the loss is no longer finite at learning rate {settings.learning_rate:g}")
-        yield float(np.mean(losses))
+            raise DataError(f"the loss is no longer finite at learning rate {self.settings.learning_rate:g}")
+        return {"epoch": float(number), "train_loss": float(np.mean(losses))}
 
+    def compute_loss(self, images: np.ndarray, captions: np.ndarray) -> Tensor:
+        """The objective of one batch, perhaps mixed with S-NDCG.
 
-def loss_of(
-    pairs: FeaturePairs,
-    settings: HeadSettings,
-    training: HeadTraining,
-    towers: ProjectionTowers,
-    objective: Objective,
-    images: np.ndarray,
-    captions: np.ndarray,
-    table: np.ndarray,
-) -> Tensor:
-    """The objective of one batch."""
-    inputs = (pairs.image[images], pairs.text[captions])
-    image, text = (
-        tower(torch.from_numpy(rows).to(training.device))
-        for tower, rows in zip((towers.image, towers.text), inputs, strict=True)
-    )
-    ranked = None
-    if training.listwise:
-        relevance = pairs.relevance_of(images, captions, table).to(training.device)
-        unit = F.normalize(image, dim=1), F.normalize(text, dim=1)
-        ranked = objectives.listwise(*unit, relevance, temperature=settings.listwise_temperature)
-    if training.listwise == 1:
-        assert ranked is not None
-        return ranked
-    return objectives.mixed(
-        objective(image, text, torch.from_numpy(images).to(training.device)), ranked, training.listwise
-    )
+        Args:
+            images, captions: indices of its pairs, int64 [pairs] each.
+        """
+        pairs, training, device = self.pairs, self.training, self.training.device
+        image = self.towers.image(torch.from_numpy(pairs.image[images]).to(device))
+        text = self.towers.text(torch.from_numpy(pairs.text[captions]).to(device))
+        listwise = None
+        if training.listwise:
+            relevance = pairs.rate_captions(images, captions, self.own_captions).to(device)
+            unit = F.normalize(image, dim=1), F.normalize(text, dim=1)
+            listwise = objectives.listwise(*unit, relevance, temperature=self.settings.listwise_temperature)
+        # With S-NDCG alone, the pairwise objective is not computed at all: its parameters get no gradient.
+        if training.listwise == 1:
+            assert listwise is not None
+            return listwise
+        pairwise = self.objective(image, text, torch.from_numpy(images).to(device))
+        return objectives.mix_losses(pairwise, listwise, training.listwise)
+
+    def validate(self) -> EpochFigures:
+        """The figures of the towers as they rank."""
+        self.completed = complete_towers(self.towers, self.pairs, self.settings)
+        return self.training.validate(self.completed)
 
 
 def share_of_rate(step: int, steps: int) -> float:
@@ -271,7 +286,7 @@ def share_of_rate(step: int, steps: int) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
 
 
-def completed(towers: ProjectionTowers, pairs: FeaturePairs, settings: HeadSettings) -> ProjectionTowers:
+def complete_towers(towers: ProjectionTowers, pairs: FeaturePairs, settings: HeadSettings) -> ProjectionTowers:
     """The towers as they rank: DCCA's end in a linear CCA of what the networks make of the pairs."""
     towers.eval()
     if not isinstance(settings, DccaSettings):
@@ -295,7 +310,7 @@ def completed(towers: ProjectionTowers, pairs: FeaturePairs, settings: HeadSetti
     return whole.eval()
 
 
-def copied(towers: ProjectionTowers) -> ProjectionTowers:
+def copy_towers(towers: ProjectionTowers) -> ProjectionTowers:
     """A copy on the CPU."""
     twin = ProjectionTowers(towers.layers["image"], towers.layers["text"])
     twin.load_state_dict({name: tensor.detach().cpu().clone() for name, tensor in towers.state_dict().items()})

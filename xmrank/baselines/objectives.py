@@ -143,7 +143,7 @@ def listwise(
     return (both[0] + both[1]) / 2
 
 
-def mixed(pairwise: Tensor, ranked: Tensor | None, weight: float) -> Tensor:
+def mix_losses(pairwise: Tensor, ranked: Tensor | None, weight: float) -> Tensor:
     """(1 − weight) · pairwise + weight · listwise; the pairwise loss alone where there is no listwise one."""
     return pairwise if ranked is None else (1 - weight) * pairwise + weight * ranked
 

@@ -15,7 +15,7 @@ from xmrank.config import BaselinesConfig
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.paths import resolve
 
-Fitted = tuple[ProjectionTowers, heads.BestHead]
+Fitted = tuple[ProjectionTowers, heads.BestFit]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def solved(
     """A baseline that is solved in one go."""
 
     def in_one_go(pairs: FeaturePairs, chosen: Any, _training: heads.HeadTraining) -> Fitted:
-        return fit(pairs, chosen), heads.BestHead()
+        return fit(pairs, chosen), heads.BestFit()
 
     return Baseline(in_one_go, settings, embeddings=embeddings)
 

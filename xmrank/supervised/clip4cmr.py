@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmrank.config.supervised import Clip4cmrConfig, SupervisedConfig
-from xmrank.supervised.fit_loop import FittedMethod, TwoSides, UnitLength, fit_pairs
 from xmrank.supervised.labelled_set import LabelledSet
+from xmrank.supervised.method_training import FittedMethod, TwoSides, UnitLength, fit_pairs
 
 
 def pan_loss(features: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:

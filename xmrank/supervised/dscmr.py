@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmrank.config.supervised import DscmrConfig, SupervisedConfig
-from xmrank.supervised.fit_loop import FittedMethod, TwoSides, UnitLength, fit_pairs
 from xmrank.supervised.labelled_set import LabelledSet
+from xmrank.supervised.method_training import FittedMethod, TwoSides, UnitLength, fit_pairs
 
 LEAST_LENGTHS = 1e-6
 """Of the product of two lengths that a cosine is divided by, as in the authors' code."""

@@ -9,8 +9,9 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from xmrank.config.supervised import LcmConfig, SupervisedConfig
-from xmrank.supervised.fit_loop import FittedMethod, Round, TwoSides, batches, fit, two_stage_map
 from xmrank.supervised.labelled_set import LabelledItems, LabelledSet, with_labels
+from xmrank.supervised.method_training import FittedMethod, TwoSides, batches, train_module, two_stage_map
+from xmrank.train.fit_loop import EpochFigures
 
 
 class Lcm(TwoSides):
@@ -74,7 +75,7 @@ class LcmTrainer:
             for parameters in (module.image.parameters(), module.text.parameters(), label_network)
         ]
 
-    def round(self) -> Round:
+    def train_round(self) -> EpochFigures:
         """Train every network for an epoch, then move the pivots; returns the losses after that."""
         module = self.module
         self._epoch(self.adams[0], lambda rows: distance(module.image(self.image[rows]), self.pivots[rows]))
@@ -94,7 +95,7 @@ class LcmTrainer:
             adam.step()
 
     @torch.no_grad()
-    def _move_pivots(self) -> Round:
+    def _move_pivots(self) -> EpochFigures:
         module, config = self.module.eval(), self.config
         image, text = module.image(self.image), module.text(self.text)
         latent = module.encoder(self.labels) if config.c else None
@@ -116,14 +117,14 @@ def fit_lcm(data: LabelledSet, config: SupervisedConfig, seed: int, device: torc
     """
     module = Lcm(*data.widths, config.lcm).to(device)
     trainer = LcmTrainer(module, data, config.lcm, seed, device)
-    history, best = fit(
+    best = train_module(
         module,
-        trainer.round,
+        trainer.train_round,
         lambda: two_stage_map(module, data, config.neighbours),
-        rounds=config.lcm.rounds,
+        epochs=config.lcm.rounds,
         patience=config.patience,
     )
-    return FittedMethod(module.embed, data.train.labels, history=history, best_round=best, module=module)
+    return FittedMethod(module.embed, data.train.labels, history=best.epochs, best_round=best.number, module=module)
 
 
 def fit_lcm_kmeans(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> FittedMethod:

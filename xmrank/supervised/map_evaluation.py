@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from xmrank.config import DIRECTIONS, Direction
-from xmrank.supervised.fit_loop import FittedMethod, Side, precisions
 from xmrank.supervised.labelled_set import LabelledSet
+from xmrank.supervised.method_training import FittedMethod, Side, precisions
 from xmrank.supervised.two_stage_knn import TwoStageRanking, by_distance, label_ranks, predict_labels, two_stage
 
 NAIVE, TWO_STAGE, PREDICTED = "distance", "two_stage", "two_stage_predicted"

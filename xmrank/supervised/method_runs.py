@@ -17,9 +17,9 @@ from sklearn.manifold import TSNE
 from xmrank.config import SupervisedConfig
 from xmrank.metrics import mean_over_queries
 from xmrank.runtime.files import atomic, write_json, write_table
-from xmrank.supervised.fit_loop import FittedMethod, two_stage_map
 from xmrank.supervised.labelled_set import LabelledSet
 from xmrank.supervised.map_evaluation import SearchResult, measure
+from xmrank.supervised.method_training import FittedMethod, two_stage_map
 from xmrank.supervised.methods import fit_method
 from xmrank.supervised.set_readers import SetSource, read_source
 

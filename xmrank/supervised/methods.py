@@ -8,9 +8,9 @@ import torch
 from xmrank.config import SupervisedConfig
 from xmrank.supervised.clip4cmr import fit_clip4cmr
 from xmrank.supervised.dscmr import fit_dscmr
-from xmrank.supervised.fit_loop import FittedMethod
 from xmrank.supervised.labelled_set import LabelledSet
 from xmrank.supervised.lcm import fit_lcm, fit_lcm_kmeans
+from xmrank.supervised.method_training import FittedMethod
 
 Fit = Callable[[LabelledSet, SupervisedConfig, int, torch.device], FittedMethod]
 

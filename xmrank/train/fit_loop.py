@@ -1,0 +1,61 @@
+"""The loop over epochs that baselines and supervised methods share: train, validate, keep the best, stop early."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+EpochFigures = dict[str, float]
+"""Figures of one epoch: losses of training and metrics of validation."""
+State = TypeVar("State")
+
+
+@dataclass(frozen=True)
+class BestEpoch(Generic[State]):
+    """What a loop over epochs leaves.
+
+    Attributes:
+        state: the copy made after the best epoch.
+        number: of the best epoch, from 1; the earliest on ties.
+        epochs: figures of every epoch.
+    """
+
+    state: State
+    number: int
+    epochs: list[EpochFigures]
+
+
+def fit_epochs(
+    train_epoch: Callable[[int], EpochFigures],
+    validate: Callable[[], EpochFigures],
+    copy_state: Callable[[], State],
+    *,
+    metric: str,
+    epochs: int,
+    patience: int | None = None,
+    report_epoch: Callable[[EpochFigures], object] = lambda epoch: None,  # noqa: ARG005
+) -> BestEpoch[State]:
+    """Train epoch by epoch and keep the state of the best one.
+
+    Args:
+        train_epoch: trains the epoch of a number, from 1; returns its figures.
+        validate: figures on validation, after each epoch.
+        copy_state: a copy of what is trained, that later epochs do not change; called after each best epoch so far.
+        metric: the figure that decides, the higher the better.
+        epochs: most epochs, at least 1.
+        patience: stop after this many epochs in a row without a better one; None: never.
+        report_epoch: called after each epoch with all of its figures.
+    """
+    history: list[EpochFigures] = []
+    best: BestEpoch[State] | None = None
+    for number in range(1, epochs + 1):
+        figures = {**train_epoch(number), **validate()}
+        history.append(figures)
+        # Strictly greater: of equal epochs the earliest stays, which is the one that saw the fewest steps.
+        if best is None or figures[metric] > history[best.number - 1][metric]:
+            best = BestEpoch(copy_state(), number, history)
+        report_epoch(figures)
+        if patience is not None and number - best.number >= patience:
+            break
+    if best is None:
+        raise ValueError(f"epochs {epochs}: expected at least 1")
+    return best
