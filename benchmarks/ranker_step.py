@@ -128,9 +128,9 @@ def our_epoch(
             batch = material.data.batch(np.arange(start, start + BATCH))
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 scores = ranker(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
-            terms = LOSSES[loss].terms(scores, batch.labels, mask=batch.mask, **PARAMETERS.get(loss, {}))
+            sums = LOSSES[loss].sums(scores, batch.labels, mask=batch.mask, **PARAMETERS.get(loss, {}))
             optimizer.zero_grad(set_to_none=True)
-            terms.value().backward()
+            sums.reduce_lists().backward()
             optimizer.step()
             kept.append((scores.detach(), batch.labels, batch.mask))
         if metrics:

@@ -207,7 +207,7 @@ def test_blocks_of_dense_lists_change_nothing(monkeypatch, padded):
     mask = torch.rand(5, 7, generator=generator) > 0.3 if padded else None
     values = []
     for cells in (1 << 20, 100):  # all at once; two lists at a time
-        monkeypatch.setattr(losses_approx, "_CELLS", cells)
+        monkeypatch.setattr(losses_approx, "CELLS", cells)
         value = smooth_ndcg(scores, labels, mask=mask, temperature=0.5)
         values.append((value.detach(), *torch.autograd.grad(value, scores)))
     for whole, blocks in zip(*values, strict=True):

@@ -17,8 +17,8 @@ LEVELS = 3  # labels are 0..LEVELS
 
 VARIANTS = [
     *[(name, {}) for name in LOSSES],
-    ("ranknet", {"weight": "diff"}),
-    ("ranknet", {"weight": "diff_squares"}),
+    ("ranknet", {"weighting": "diff"}),
+    ("ranknet", {"weighting": "diff_squares"}),
     *[("lambda_loss", {"weighting": w}) for w in ("none", "ndcg1", "ndcg2", "ndcg2pp", "gt_diff", "gt_diff_pow")],
     ("lambda_loss", {"k": 3, "reduction": "mean", "sigma": 2.0, "log_base": "e"}),
     ("lambda_loss", {"weighting": "ndcg1", "k": 3, "reduction": "mean"}),

@@ -57,8 +57,8 @@ def test_ranknet_weights():
     first, second, third = softplus(2.0 - 1.0), softplus(0.0 - 1.0), softplus(0.0 - 2.0)
     by_difference = (2 * first + 3 * second + 1 * third) / 3
     by_squares = ((9 - 1) * first + 9 * second + 1 * third) / 3
-    assert ranknet(scores, labels, weight="diff").item() == pytest.approx(by_difference)
-    assert ranknet(scores, labels, weight="diff_squares").item() == pytest.approx(by_squares)
+    assert ranknet(scores, labels, weighting="diff").item() == pytest.approx(by_difference)
+    assert ranknet(scores, labels, weighting="diff_squares").item() == pytest.approx(by_squares)
 
 
 def test_triplet_hinges():

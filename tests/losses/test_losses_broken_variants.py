@@ -71,7 +71,7 @@ def low_precision(loss: Callable) -> Callable:
 
 def mean_over_all_lists(loss: Callable) -> Callable:
     def broken(*arguments: Tensor, **rest: object) -> Tensor:
-        return loss.terms(*arguments, **rest).total.sum() / max(len(arguments[0]), 1)
+        return loss.sums(*arguments, **rest).numerator.sum() / max(len(arguments[0]), 1)
 
     return broken
 
@@ -103,58 +103,74 @@ family, neural, listwise, approx, pointwise = (
 )
 
 
-def natural_discounts(slates: ListBatch) -> Tensor:
-    return 1 / torch.log(torch.arange(2, slates.items + 2, dtype=slates.scores.dtype))
+def natural_discounts(batch: ListBatch) -> Tensor:
+    return 1 / torch.log(torch.arange(2, batch.items + 2, dtype=batch.scores.dtype))
 
 
-def late_discounts(slates: ListBatch) -> Tensor:
-    return 1 / torch.log2(torch.arange(3, slates.items + 3, dtype=slates.scores.dtype))
+def late_discounts(batch: ListBatch) -> Tensor:
+    return 1 / torch.log2(torch.arange(3, batch.items + 3, dtype=batch.scores.dtype))
 
 
 def reversed_pairs(pairs: ItemPairs) -> Tensor:
-    return (pairs.above(pairs.slates.labels) < pairs.below(pairs.slates.labels)) & pairs.below(pairs.slates.mask)
+    return (pairs.first_values(pairs.batch.labels) < pairs.second_values(pairs.batch.labels)) & pairs.second_values(
+        pairs.batch.mask
+    )
 
 
 def pairs_with_ties(pairs: ItemPairs) -> Tensor:
-    return (pairs.above(pairs.slates.labels) >= pairs.below(pairs.slates.labels)) & pairs.below(pairs.slates.mask)
+    return (pairs.first_values(pairs.batch.labels) >= pairs.second_values(pairs.batch.labels)) & pairs.second_values(
+        pairs.batch.mask
+    )
 
 
 def pairs_with_padding(pairs: ItemPairs) -> Tensor:
-    return pairs.above(pairs.slates.labels) > pairs.below(pairs.slates.labels)
+    return pairs.first_values(pairs.batch.labels) > pairs.second_values(pairs.batch.labels)
 
 
 def rows_before_columns(matrix: Tensor, **settings: object) -> Tensor:
     return SINKHORN(matrix.mT.contiguous(), **settings).mT
 
 
-def ascending_label_order(slates: ListBatch, generator: None) -> Tensor:
-    return slates.labels.masked_fill(~slates.mask, 99).argsort(dim=1, stable=True)
+def ascending_label_order(batch: ListBatch, generator: None) -> Tensor:
+    return batch.labels.masked_fill(~batch.mask, 99).argsort(dim=1, stable=True)
 
 
-def rank_counts_itself(slates: ListBatch, steepness: float, floor: float = 0.0) -> Tensor:
-    pairs = ItemPairs.of(slates)
-    ahead = torch.sigmoid(-steepness * pairs.difference(slates.scores)) * pairs.below(slates.mask)
-    return (pairs.above(slates.gains()).squeeze(2) / torch.log2(2 + ahead.sum(2))).sum(1)
+def rank_counts_itself(batch: ListBatch, steepness: float, floor: float = 0.0) -> Tensor:
+    pairs = ItemPairs.from_batch(batch)
+    ahead = torch.sigmoid(-steepness * pairs.value_differences(batch.scores)) * pairs.second_values(batch.mask)
+    return (pairs.first_values(batch.exponential_gains()).squeeze(2) / torch.log2(2 + ahead.sum(2))).sum(1)
 
 
-def cross_entropy_of_squares(slates: ListBatch, targets: Tensor, eps: float) -> Tensor:
-    return ((targets - slates.filled(-1e30).softmax(1)) ** 2).sum(1)
+def cross_entropy_of_squares(batch: ListBatch, targets: Tensor, eps: float) -> Tensor:
+    return ((targets - batch.fill_padding(-1e30).softmax(1)) ** 2).sum(1)
 
 
-SINKHORN, MEAN, BCE = neural.sinkhorn, ListBatch.mean, F.binary_cross_entropy_with_logits
+SINKHORN, MEAN, BCE = neural.sinkhorn, ListBatch.average_lists, F.binary_cross_entropy_with_logits
 PARTS = [
-    (ListBatch, "discounts", natural_discounts, SMOOTH, {}),  # the others use no other logarithm: the base cancels
-    (ListBatch, "discounts", late_discounts, NDCG, {}),
-    (ListBatch, "gains", lambda slates: slates.labels, NDCG, {}),
-    (ListBatch, "gains", lambda slates: torch.exp2(slates.labels), NDCG, {}),
-    (ListBatch, "ranks", lambda slates: torch.arange(1, slates.items + 1).expand_as(slates.mask), LAMBDAS, {}),
-    (ListBatch, "ideal_dcg", lambda slates, gains, k=None: (gains * slates.discounts())[:, :k].sum(1), NDCG, {}),
-    (ListBatch, "relevant", property(lambda slates: slates.mask.any(1)), [n for n in MEANS if n not in POINTWISE], {}),
-    (ListBatch, "mean", lambda slates, values, counted=None: MEAN(slates, values * 1.01, counted), MEANS, {}),
-    (ListBatch, "filled", lambda slates, value: slates.scores, ["listnet", "listnet_binary", "softmax", *LAMBDAS], {}),
-    (ItemPairs, "ordered", reversed_pairs, ["ranknet", "triplet", *LAMBDAS], {}),
-    (ItemPairs, "ordered", pairs_with_ties, ["ranknet", "triplet", "lambda_loss"], {"weighting": "none"}),
-    (ItemPairs, "ordered", pairs_with_padding, ["ranknet", "triplet"], {}),
+    (ListBatch, "rank_discounts", natural_discounts, SMOOTH, {}),  # the others use no other logarithm: the base cancels
+    (ListBatch, "rank_discounts", late_discounts, NDCG, {}),
+    (ListBatch, "exponential_gains", lambda batch: batch.labels, NDCG, {}),
+    (ListBatch, "exponential_gains", lambda batch: torch.exp2(batch.labels), NDCG, {}),
+    (ListBatch, "rank_items", lambda batch: torch.arange(1, batch.items + 1).expand_as(batch.mask), LAMBDAS, {}),
+    (ListBatch, "ideal_dcg", lambda batch, gains, k=None: (gains * batch.rank_discounts())[:, :k].sum(1), NDCG, {}),
+    (
+        ListBatch,
+        "has_relevant",
+        property(lambda batch: batch.mask.any(1)),
+        [n for n in MEANS if n not in POINTWISE],
+        {},
+    ),
+    (ListBatch, "average_lists", lambda batch, values, counted=None: MEAN(batch, values * 1.01, counted), MEANS, {}),
+    (
+        ListBatch,
+        "fill_padding",
+        lambda batch, value: batch.scores,
+        ["listnet", "listnet_binary", "softmax", *LAMBDAS],
+        {},
+    ),
+    (ItemPairs, "ordered_pairs", reversed_pairs, ["ranknet", "triplet", *LAMBDAS], {}),
+    (ItemPairs, "ordered_pairs", pairs_with_ties, ["ranknet", "triplet", "lambda_loss"], {"weighting": "none"}),
+    (ItemPairs, "ordered_pairs", pairs_with_padding, ["ranknet", "triplet"], {}),
     (neural, "sinkhorn", lambda matrix, **settings: matrix, ["neural_ndcg"], {}),
     (neural, "sinkhorn", rows_before_columns, ["neural_ndcg"], {"max_iterations": 1}),
     (listwise, "_label_order", ascending_label_order, ["listmle"], {}),

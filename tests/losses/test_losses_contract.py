@@ -68,23 +68,25 @@ def test_terms_of_parts_join_to_the_value_of_the_whole(name, parameters):
     value, gradient = value_and_gradient(loss, lists, **parameters)
     scores = lists.scores.clone().requires_grad_()
     parts = [
-        loss.terms(scores[rows], lists.labels[rows], mask=lists.mask[rows], **parameters)
+        loss.sums(scores[rows], lists.labels[rows], mask=lists.mask[rows], **parameters)
         for rows in (slice(0, 1), slice(1, 4))
     ]
-    joined = LossSum(torch.cat([p.total for p in parts]), torch.cat([p.weight for p in parts]), parts[0].reduction)
+    joined = LossSum(
+        torch.cat([p.numerator for p in parts]), torch.cat([p.denominator for p in parts]), parts[0].reduction
+    )
     tolerance = 1e-5 if together else 1e-12
-    assert_close(joined.value().detach(), value, rtol=tolerance, atol=1e-12)
-    (joined_gradient,) = torch.autograd.grad(joined.value(), scores)
+    assert_close(joined.reduce_lists().detach(), value, rtol=tolerance, atol=1e-12)
+    (joined_gradient,) = torch.autograd.grad(joined.reduce_lists(), scores)
     assert_close(joined_gradient, gradient, rtol=tolerance, atol=1e-12 + tolerance * float(gradient.abs().max()))
 
 
 @variants
 def test_terms_are_per_list_and_only_totals_have_a_gradient(name, parameters):
     lists = random_lists(name)
-    terms = LOSSES[name].terms(lists.scores.clone().requires_grad_(), lists.labels, mask=lists.mask, **parameters)
-    assert terms.total.shape == terms.weight.shape == (4,)
-    assert terms.total.requires_grad
-    assert not terms.weight.requires_grad
+    terms = LOSSES[name].sums(lists.scores.clone().requires_grad_(), lists.labels, mask=lists.mask, **parameters)
+    assert terms.numerator.shape == terms.denominator.shape == (4,)
+    assert terms.numerator.requires_grad
+    assert not terms.denominator.requires_grad
     assert terms.reduction == ("sum" if "lambda" in name and parameters.get("reduction") != "mean" else "mean")
 
 
@@ -207,7 +209,8 @@ def test_refusals_are_one_clear_line(name):
     loss, lists = LOSSES[name], random_lists(name)
     scores, labels, mask = lists
     for arguments, keywords, reason in [
-        ((scores[0], labels), {}, "scores must be"),
+        ((scores[None], labels), {}, "scores must be"),
+        ((scores[0], labels), {}, "labels have shape"),
         ((scores.long(), labels), {}, "scores must be floating"),
         ((scores, labels[:, :3]), {}, "labels have shape"),
         ((scores, labels), {"mask": mask[:2]}, "the mask has shape"),
@@ -222,7 +225,7 @@ def test_refusals_are_one_clear_line(name):
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        ("ranknet", {"weight": "squares"}),
+        ("ranknet", {"weighting": "squares"}),
         ("lambda_loss", {"weighting": "ndcg3"}),
         ("lambda_loss", {"reduction": "max"}),
         ("lambda_loss", {"log_base": 10}),
@@ -251,7 +254,7 @@ def test_registry_names_documented_functions(name):
     assert all(part in inspect.getdoc(loss) for part in ("Definition:", "Args:", "Returns:", "Source:"))
     signature = inspect.signature(loss)
     positional = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
-    assert [p.name for p in positional] == ["scores", "labels"]
+    assert [p.name for p in positional] == ["scores", "labels", "mask"]
     assert signature.parameters["mask"].default is None
     assert signature.return_annotation is torch.Tensor
 

@@ -29,8 +29,8 @@ LAMBDA_WEIGHTINGS = {
 }
 NAMES = {
     "rankNet": ("ranknet", {}),
-    "rankNet_weightByGTDiff": ("ranknet", {"weight": "diff"}),
-    "rankNet_weightByGTDiff_pow": ("ranknet", {"weight": "diff_squares"}),
+    "rankNet_weightByGTDiff": ("ranknet", {"weighting": "diff"}),
+    "rankNet_weightByGTDiff_pow": ("ranknet", {"weighting": "diff_squares"}),
     "lambdaLoss": ("lambda_loss", {}),
     "neuralNDCG": ("neural_ndcg", {}),
     "neuralNDCG_transposed": ("neural_ndcg", {"transposed": True}),
@@ -210,7 +210,7 @@ def evaluate(reference: Reference, dtype: torch.dtype, **more) -> tuple:
     arguments = (leaf.gather(1, wide), labels.gather(1, order))
     loss, parameters = LOSSES[reference.name], reference.parameters() | more
     mask = arguments[1] >= 0
-    terms = loss.terms(*arguments, mask=mask, **parameters)
+    terms = loss.sums(*arguments, mask=mask, **parameters)
     value = loss(*arguments, mask=mask, **parameters)
     (gradient,) = torch.autograd.grad(value, leaf)
     return terms, value.detach(), gradient
@@ -223,13 +223,13 @@ def test_values_and_gradients(reference):
     dropped, reason = incomparable(reference)
     kept = ~left_out(reference) & ~dropped
     if reference.name in ("ranknet", "lambda_loss") and terms.reduction == "mean":
-        kept &= terms.weight > 0  # the reference is NaN where no pair is ordered
+        kept &= terms.denominator > 0  # the reference is NaN where no pair is ordered
     if not kept.any():
         assert reason or value == 0
         return
     rows = reference.tensor(f"{reference.loss_id}.rows64")
     alone = evaluate(reference, torch.float64, independent=True)[0] if reference.name == "neural_ndcg" else terms
-    ours = alone.total if terms.reduction == "sum" else alone.total / alone.weight
+    ours = alone.numerator if terms.reduction == "sum" else alone.numerator / alone.denominator
     torch.testing.assert_close(ours.detach()[kept], rows[kept], rtol=tolerance, atol=1e-12)
     share, reference_share = _shares(reference, terms)
     same = torch.equal(share, reference_share)
@@ -248,10 +248,10 @@ def test_values_and_gradients(reference):
 
 def _shares(reference: Reference, terms) -> tuple[Tensor, Tensor]:
     """What part of the batch value each list's own value has, with us and in the reference."""
-    ones = torch.ones_like(terms.weight)
+    ones = torch.ones_like(terms.denominator)
     if terms.reduction == "sum":
         return ones, ones
-    ours = terms.weight / terms.weight.sum()
+    ours = terms.denominator / terms.denominator.sum()
     mean_over_pairs = reference.name in ("ranknet", "lambda_loss")
     if mean_over_pairs and reference.settings.get("weighing_scheme") != "ndcgLoss1_scheme":
         return ours, ours

@@ -25,7 +25,7 @@ def test_parameters_are_those_of_the_loss_with_their_types():
         ("neural_ndcg.temperature", "--loss-parameters neural_ndcg.temperature: expected LOSS.PARAMETER=VALUE"),
         ("temperature=1", "--loss-parameters temperature=1: expected LOSS.PARAMETER=VALUE"),
         ("neuralndcg.k=1", "--loss-parameters neuralndcg.k=1: expected LOSS"),
-        ("neural_ndcg.tau=1", "--loss-parameters neural_ndcg.tau: expected one of generator, independent, k"),
+        ("neural_ndcg.tau=1", "--loss-parameters neural_ndcg.tau: expected one of k, log_scores"),
         ("neural_ndcg.temperature=-1", "--loss-parameters of neural_ndcg: temperature"),
         ("neural_ndcg.temperature=warm", "--loss-parameters of neural_ndcg: "),
     ],

@@ -1,60 +1,58 @@
-"""What a loss is made of: one term and one weight a list, so that batches can be joined after the fact."""
+"""The numerator and denominator of a loss, list by list, so that batches can be joined after the fact."""
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from typing import Literal, ParamSpec, Protocol, cast
+from typing import Literal
 
+import torch
 from torch import Tensor
 
-P = ParamSpec("P")
-P_contra = ParamSpec("P_contra")
+from xmrank.losses.parameters import BatchReduction
 
-Reduction = Literal["mean", "sum"]
+Reduction = Literal["mean", "sum", "none"]
 
 
 @dataclass(frozen=True)
 class LossSum:
-    """The parts of a loss, list by list.
+    """What each list adds to a loss.
 
-    The value of any set of lists, whichever batches, ranks or models they came from, is sum(total) / sum(weight), or
-    sum(total) where `reduction` is "sum".
+    The value of any set of lists, whichever batches, processes or models they came from, is
+    Σ numerator / Σ denominator, or Σ numerator where `reduction` is "sum".
 
     Attributes:
-        total: what each list adds to the numerator, [lists]; 0, with a gradient, for a list that does not count.
-        weight: what each list adds to the denominator, [lists], without a gradient: 1 for a list that counts, or its
-            number of pairs for a mean over pairs. 0 otherwise.
-        reduction: "sum" when the value of a batch is the plain sum, and `weight` is only informative.
+        numerator: [lists]; 0, with a gradient, for a list that does not count.
+        denominator: [lists], without a gradient: 1 for a list that counts, or its number of pairs for a mean over
+            pairs; 0 for a list that does not count.
+        reduction: "sum" when the value of a batch is the plain sum, and `denominator` is only informative.
     """
 
-    total: Tensor
-    weight: Tensor
-    reduction: Reduction = "mean"
+    numerator: Tensor
+    denominator: Tensor
+    reduction: BatchReduction = "mean"
 
-    def value(self) -> Tensor:
-        """The loss of these lists: a scalar, 0 with a gradient where no list counts."""
-        if self.reduction == "sum":
-            return self.total.sum()
-        return self.total.sum() / self.weight.sum().clamp(min=1)  # weights are whole numbers: below 1 is none at all
+    def reduce_lists(self, reduction: Reduction | None = None, weights: Tensor | None = None) -> Tensor:
+        """The loss of these lists.
+
+        Args:
+            reduction: "mean" Σ w · numerator / Σ w · denominator, "sum" Σ w · value, "none" w · value of each list,
+                where `value` is what the loss gives for a list alone; None: this loss's own reduction.
+            weights: w, at least 0, [lists]; None: all 1.
+
+        Returns:
+            A scalar, or [lists] for "none"; 0, with a gradient, where no list counts.
+        """
+        reduction = self.reduction if reduction is None else reduction
+        if reduction == "mean":
+            return _divide_sums(self.numerator, self.denominator, weights)
+        # Denominators are whole numbers: one below 1 is that of a list that does not count.
+        mean = self.reduction == "mean"
+        values = self.numerator / self.denominator.clamp(min=1) if mean else self.numerator
+        values = values if weights is None else values * weights
+        return values if reduction == "none" else values.sum()
 
 
-class Loss(Protocol[P_contra]):
-    """A loss as the registry holds it: called, it gives the scalar; `terms`, called alike, gives the parts."""
-
-    __name__: str
-    terms: Callable[P_contra, LossSum]
-
-    def __call__(self, *args: P_contra.args, **kwargs: P_contra.kwargs) -> Tensor: ...
-
-
-def loss(terms: Callable[P, LossSum]) -> Loss[P]:
-    """Makes a function that returns `Terms` into one that returns their value, and keeps the former as `.terms`."""
-
-    @wraps(terms)
-    def value(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        return terms(*args, **kwargs).value()
-
-    value.__signature__ = inspect.signature(terms).replace(return_annotation=Tensor)  # type: ignore[attr-defined]
-    value.terms = terms  # type: ignore[attr-defined]
-    return cast("Loss[P]", value)
+def _divide_sums(numerator: Tensor, denominator: Tensor, weights: Tensor | None) -> Tensor:
+    """Σ w · numerator / Σ w · denominator, or 0 where the denominator is."""
+    if weights is not None:
+        numerator, denominator = numerator * weights, denominator * weights
+    total = denominator.sum()
+    return numerator.sum() / torch.where(total > 0, total, 1)

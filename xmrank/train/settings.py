@@ -1,7 +1,6 @@
 """Settings of a trial: the configuration's, or those that a search found best for its loss and direction."""
 
 import dataclasses
-import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,14 +55,14 @@ def check_loss(config: TrainConfig, loss: str) -> None:
     Raises:
         ConfigError: a parameter or value that it refuses.
     """
-    parameters = loss_parameters(config, loss)
-    known = set(inspect.signature(LOSSES[loss].terms).parameters) - {"scores", "labels", "mask"}
+    parameters, declared = loss_parameters(config, loss), LOSSES[loss].parameters
+    known = {field.name for field in dataclasses.fields(declared)} if declared else set()
     for name in parameters:
         if name not in known:
             raise ConfigError(f"--loss-parameters {loss}.{name}: expected one of {', '.join(sorted(known))}")
     scores, labels = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
     try:
-        LOSSES[loss].terms(scores[..., None] if loss == "ordinal" else scores, labels, **parameters)
+        LOSSES[loss].sums(scores[..., None] if loss == "ordinal" else scores, labels, **parameters)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"--loss-parameters of {loss}: {error}") from None
 

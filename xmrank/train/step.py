@@ -126,10 +126,10 @@ class TrainingStep:
             models = len(list(run))
             rows = slice(len(summed) * lists, (len(summed) + models) * lists)
             its = scores[rows].unsqueeze(-1) if name == ORDINAL and scores.dim() == 2 else scores[rows]
-            terms = LOSSES[name].terms(its, batch.labels[rows], mask=batch.mask[rows], **self.loss_parameters[name])
-            totals.append(terms.total.unflatten(0, (models, lists)).sum(1))
-            weights.append(terms.weight.unflatten(0, (models, lists)).sum(1))
-            summed += [terms.reduction == "sum"] * models
+            sums = LOSSES[name].sums(its, batch.labels[rows], mask=batch.mask[rows], **self.loss_parameters[name])
+            totals.append(sums.numerator.unflatten(0, (models, lists)).sum(1))
+            weights.append(sums.denominator.unflatten(0, (models, lists)).sum(1))
+            summed += [sums.reduction == "sum"] * models
         return ModelLossSums(torch.cat(totals), torch.cat(weights), torch.tensor(summed, device=scores.device))
 
     def weights(self, model: int) -> dict[str, Tensor]:
