@@ -1,8 +1,8 @@
-"""allRank 1.4.3 as a peer: installed into a folder of its own, imported with the least that current packages need.
+"""allRank 1.4.3, to compare with: installed into a folder of its own, with the few patches that current packages need.
 
-Patched at run time, and nothing else of it is changed:
-    gcsfs, pkg_resources  imported for files in the cloud and packaged configurations; empty modules stand in for them
-    tensorboardX          its SummaryWriter becomes one that writes nothing, so that disk access is not measured
+These modules are replaced at run time. Nothing else of allRank is changed:
+    gcsfs, pkg_resources  only needed for cloud files and packaged configurations; replaced by empty modules
+    tensorboardX          its SummaryWriter is replaced by one that writes nothing, so that disk access is not measured
 """
 
 import re
@@ -23,8 +23,8 @@ LOSSES = {
     "ranknet": ("rankNet", {}),
     "neural_ndcg": ("neuralNDCG", {}),
 }
-"""Our name of a loss → theirs, and its parameters."""
-NAMES = [  # theirs → ours, in this order
+"""xmrank's name of a loss → allRank's name and parameters."""
+NAMES = [  # allRank's parameter names → xmrank's, replaced in this order
     (r"^input_layer\.layers\.0\.", "input."),
     (r"^output_layer\.w_1\.", "output."),
     (r"^encoder\.", ""),
@@ -39,10 +39,10 @@ NAMES = [  # theirs → ours, in this order
 
 
 def make_importable(scratch: Path) -> None:
-    """Install allRank, without what it depends on, under a folder, and put it behind the packages that are there.
+    """Install allRank without its dependencies, and add it to the end of the import path.
 
     Args:
-        scratch: reused when it already holds an installation.
+        scratch: the folder to install into; an installation that is already there is used again.
     """
     python = scratch / "allrank" / "bin" / "python"
     if not list(scratch.glob("allrank/lib/python*/site-packages/allrank")):
@@ -52,10 +52,10 @@ def make_importable(scratch: Path) -> None:
     (packages,) = scratch.glob("allrank/lib/python*/site-packages")
     sys.path.append(str(packages))
     for name in ("gcsfs", "pkg_resources", "tensorboardX"):
-        sys.modules[name] = _stand_in(name)
+        sys.modules[name] = _empty_module(name)
 
 
-def _stand_in(name: str) -> types.ModuleType:
+def _empty_module(name: str) -> types.ModuleType:
     module = types.ModuleType(name)
     module.Requirement = module.resource_filename = None  # type: ignore[attr-defined]
     module.SummaryWriter = _NoWriter  # type: ignore[attr-defined]
@@ -71,7 +71,7 @@ class _NoWriter:
 
 
 def make_model(width: int, layers: int, heads: int, feed_forward: int, inputs: int) -> nn.Module:
-    """allRank's context-aware model without positional encoding and dropout."""
+    """allRank's context-aware model, without positional encoding and dropout."""
     from allrank.config import TransformerConfig
     from allrank.models.model import make_model as make
 
@@ -82,7 +82,7 @@ def make_model(width: int, layers: int, heads: int, feed_forward: int, inputs: i
 
 
 def make_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """allRank's loss that corresponds to ours of this name."""
+    """allRank's counterpart of the xmrank loss of this name."""
     import allrank.models.losses as losses
 
     theirs, parameters = LOSSES[name]
@@ -91,12 +91,12 @@ def make_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def as_ours(state: dict[str, Tensor], *, unbiased: bool) -> dict[str, Tensor]:
-    """Its parameters under our names, the three projections of attention as one.
+    """allRank's parameters under xmrank's names, with the three attention projections in one matrix.
 
     Args:
         state: allRank's state dict.
-        unbiased: for our layer norm that divides by the unbiased deviation, as allRank's does; otherwise the scales are
-            made smaller by what a biased deviation makes the rest larger.
+        unbiased: True for the layer norm that divides by the unbiased standard deviation, as allRank does. False: the
+            scales are reduced to compensate for the biased standard deviation of the usual layer norm.
     """
     ours: dict[str, Tensor] = {}
     fused: dict[str, list[Tensor]] = {}
@@ -113,8 +113,8 @@ def as_ours(state: dict[str, Tensor], *, unbiased: bool) -> dict[str, Tensor]:
     return ours | {key: torch.cat(values) for key, values in fused.items()}
 
 
-class Matrix:
-    """Stands for the sparse matrix that allRank's reader hands on; it asks for it densely at once."""
+class DenseMatrix:
+    """Takes the role of the sparse matrix that allRank's reader passes on and converts to a dense one at once."""
 
     def __init__(self, dense: Any) -> None:
         self.dense = dense
@@ -125,15 +125,15 @@ class Matrix:
 
 
 class Fit:
-    """allRank's `fit` for one epoch, on data in memory, with the one metric that it needs at least.
+    """allRank's `fit` for one epoch, on data in memory, with a single metric (it needs at least one).
 
-    Validation is on a single list, so that what is measured is training and the scoring of the training lists.
+    Validation uses a single list, so that mainly training and the scoring of the training lists are measured.
 
     Args:
-        features: [lists, items, columns], float64 as its reader gives it.
+        features: [lists, items, columns], float64, as allRank's reader returns it.
         labels: [lists, items].
-        batch: lists a step.
-        folder: where it writes its model.
+        batch: lists in a step.
+        folder: where allRank writes its model.
     """
 
     def __init__(self, features: Any, labels: Any, batch: int, folder: Path) -> None:
@@ -148,12 +148,12 @@ class Fit:
         rows = self.features[:lists].reshape(lists * items, -1)
         queries = torch.arange(lists).repeat_interleave(items).numpy()
         made = LibSVMDataset(
-            Matrix(rows), self.labels[:lists].ravel(), queries, Compose([FixLength(items), ToTensor()])
+            DenseMatrix(rows), self.labels[:lists].ravel(), queries, Compose([FixLength(items), ToTensor()])
         )
         return torch.utils.data.DataLoader(made, batch_size=self.batch, shuffle=True)
 
     def __call__(self, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], optimizer: Any) -> None:
-        """Run it."""
+        """Train for one epoch."""
         from allrank.training.train_utils import fit
 
         config = types.SimpleNamespace(metrics={"ndcg": [5]}, val_metric="ndcg_5")

@@ -1,10 +1,11 @@
-"""The embedding stage on a cluster that loses a node and then its driver: what is encoded twice, and is it the same?
+"""The embedding stage on a cluster that loses a node and then its driver: how much is encoded twice?
 
     python benchmarks/cluster_loss.py --images 20000 --folder /data/loss
 
-Three simulated nodes of one CPU. First an undisturbed run; then one that loses a node after a quarter of its shards and
-whose driver is killed (SIGKILL) after a half, and the same command again to the end. Prints one JSON line: the store's
-fingerprint of both, and the share of items whose encoding was begun twice. The folder keeps the drawn scenes.
+Three simulated nodes with one CPU each. The first run is undisturbed. The second run loses a node after a quarter of
+its shards, and its driver is killed (SIGKILL) after a half. Then the same command runs again to the end. Prints one
+JSON line: whether the stores of both runs are equal, and the fraction of items whose encoding was started twice. The
+generated scenes stay in the folder.
 """
 
 import argparse
@@ -30,10 +31,10 @@ from xmrank.runtime.directory import read_manifest
 NODES = 3
 
 
-def logged(log: str) -> type:
-    """The encoders' class, which also writes down the shards that it begins; made here, so it travels by value."""
+def make_logged_encoder(log: str) -> type:
+    """An encoder class that also logs each shard it starts. Ray pickles a class defined in a function by value."""
 
-    class Logged:
+    class LoggedEncoder:
         def __init__(self, *arguments: Any) -> None:
             from xmrank.embed.ray import ShardEncoder
 
@@ -45,23 +46,23 @@ def logged(log: str) -> type:
                     file.write(f"{row['kind']}-{row['number']} {row['stop'] - row['start']}\n")
             return self.encoder(row)
 
-    return Logged
+    return LoggedEncoder
 
 
 def drive(config: EmbedConfig, log: Path) -> None:
-    """The job, in this process."""
-    ray_stage.ShardEncoder = logged(str(log))  # type: ignore[misc, assignment]
+    """Run the job in this process."""
+    ray_stage.ShardEncoder = make_logged_encoder(str(log))  # type: ignore[misc, assignment]
     embed(config)
 
 
-def begun(log: Path) -> list[tuple[str, int]]:
-    """Every shard that was begun, and its items."""
+def read_log(log: Path) -> list[tuple[str, int]]:
+    """Every shard that was started, and its number of items."""
     lines = log.read_text().splitlines() if log.exists() else []
     return [(name, int(items)) for name, items in map(str.split, lines)]
 
 
 class Job:
-    """The job in a process of its own, on a new cluster."""
+    """The job in its own process, on a new cluster."""
 
     def __init__(self, folder: Path, images: int, name: str) -> None:
         head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 200 << 20}
@@ -73,39 +74,39 @@ class Job:
         self.process = subprocess.Popen(command, env=os.environ | {"RAY_ADDRESS": self.cluster.address})
 
     def wait_for(self, shards: int) -> None:
-        """Until so many shards have been begun."""
-        while len(begun(self.log)) < shards and self.process.poll() is None:
+        """Wait until this many shards have been started."""
+        while len(read_log(self.log)) < shards and self.process.poll() is None:
             time.sleep(0.1)
-        assert self.process.poll() is None, f"the job ended before {shards} shards were begun"
+        assert self.process.poll() is None, f"the job ended before {shards} shards were started"
 
     def finish(self) -> None:
-        """Wait for the end."""
+        """Wait until the job ends, and stop the cluster."""
         assert self.process.wait() == 0
         self.cluster.shutdown()
 
     def kill(self) -> None:
-        """Kill the driver, and take the cluster down."""
+        """Kill the driver, and stop the cluster."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.cluster.shutdown()
 
 
 def settings(folder: Path, images: int, name: str) -> EmbedConfig:
-    """The scenes and the bundled encoder; both runs read the same drawn scenes."""
+    """Generated scenes and the bundled encoder; both runs read the same scenes."""
     held = images // 20
     scenes = ScenesConfig(train=images - 2 * held, val=held, test=held)
     return replace(EmbedConfig(), output=folder / name, scenes=scenes, workers=NODES)
 
 
 def disturbed(folder: Path, images: int, shards: int) -> None:
-    """A run that loses a node, then its driver; then the same again, to the end."""
+    """A run that loses a node and then its driver, followed by the same command to the end."""
     job = Job(folder, images, "disturbed")
     job.wait_for(shards // 4)
     job.cluster.remove_node(job.nodes[0], allow_graceful=False)
-    print(f"a node is gone after {len(begun(job.log))} of {shards} shards", file=sys.stderr)
+    print(f"a node is gone after {len(read_log(job.log))} of {shards} shards", file=sys.stderr)
     job.wait_for(shards // 2)
     job.kill()
-    print(f"the driver is gone after {len(begun(job.log))} of {shards} shards", file=sys.stderr)
+    print(f"the driver is gone after {len(read_log(job.log))} of {shards} shards", file=sys.stderr)
     Job(folder, images, "disturbed").finish()
 
 
@@ -117,7 +118,7 @@ def main() -> None:
     parser.add_argument("--drive", help=argparse.SUPPRESS)
     given = parser.parse_args()
     folder = given.folder.resolve()
-    os.environ["XMRANK_HOME"] = str(folder)  # where the scenes are drawn
+    os.environ["XMRANK_HOME"] = str(folder)  # the scenes are generated there
     if given.drive:
         drive(settings(folder, given.images, given.drive), folder / f"{given.drive}.log")
         return
@@ -128,14 +129,22 @@ def main() -> None:
     started = time.monotonic()
     Job(folder, given.images, "undisturbed").finish()
     seconds = time.monotonic() - started
-    first = begun(folder / "undisturbed.log")
+    first = read_log(folder / "undisturbed.log")
     disturbed(folder, given.images, len(first))
-    second = begun(folder / "disturbed.log")
+    second = read_log(folder / "disturbed.log")
     items = sum(count for _, count in first)
-    prints = [read_manifest(folder / name, "embed").fingerprint for name in ("undisturbed", "disturbed")]
+    expected, fingerprint = (read_manifest(folder / name, "embed").fingerprint for name in ("undisturbed", "disturbed"))
     twice = sum(count for _, count in second) - items
-    found = {"items": items, "shards": len(first), "equal": prints[0] == prints[1], "fingerprint": prints[1]}
-    print(json.dumps(found | {"begun_twice": twice, "share": twice / items, "undisturbed_seconds": round(seconds, 1)}))
+    result = {
+        "items": items,
+        "shards": len(first),
+        "equal": fingerprint == expected,
+        "fingerprint": fingerprint,
+        "started_twice": twice,
+        "fraction": twice / items,
+        "undisturbed_seconds": round(seconds, 1),
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

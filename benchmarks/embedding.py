@@ -1,16 +1,18 @@
-"""The embedding stage on Ray against a bare loop: images a second, and memory.
+"""The embedding stage on Ray compared with a plain loop: images per second, and memory.
 
     python benchmarks/embedding.py --images 10000                    # xmrank-tiny
-    python benchmarks/embedding.py --images 1000 --model ViT-B-32    # untrained: its weight of compute
+    python benchmarks/embedding.py --images 1000 --model ViT-B-32    # untrained: only the compute matters
 
-Both do the same work on the same cores: one process a core, one thread each, the same decoding, resizing, model, batch
-size and shards written. The loop gets none of the stage's care: no reports, no resuming. Prints one JSON line.
-Steady state: from when every worker has finished a shard until the last one is done; start-up is reported apart.
-Beside wall-clock rates, CPU time of all processes of either, Ray's own too: on a busy machine, trust that.
+Both do the same work on the same cores: one process per core with one thread each, the same decoding, resizing, model,
+batch size and shards written. The loop writes no reports and cannot be resumed. Prints one JSON line.
+The steady state begins when every worker has finished a shard, and ends with the last shard. Start-up is reported
+separately. Besides wall-clock rates, the CPU time of all processes is measured, including Ray's own. On a busy machine,
+trust the CPU time.
 """
 
 import argparse
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -38,24 +40,24 @@ BATCH = 64
 
 @dataclass
 class Usage:
-    """What this process and all below it took between two moments.
+    """What this process and its descendants used over time.
 
     Attributes:
-        cpu: moments, and the CPU seconds until then, those of processes that have ended too.
-        pss: the largest sum of proportional set sizes, MiB: shared pages count once.
+        cpu: points in time, and the CPU seconds used until then, including processes that have ended.
+        pss: the largest sum of proportional set sizes, MiB; a page shared by several processes counts once.
     """
 
     cpu: list[tuple[float, float]] = field(default_factory=list)
     pss: float = 0.0
 
     def between(self, first: float, last: float) -> float:
-        """CPU seconds between two moments."""
-        moments, seconds = zip(*self.cpu, strict=True)
-        return float(np.interp(last, moments, seconds) - np.interp(first, moments, seconds))
+        """CPU seconds used between two points in time."""
+        times, seconds = zip(*self.cpu, strict=True)
+        return float(np.interp(last, times, seconds) - np.interp(first, times, seconds))
 
 
 class Watched:
-    """Samples the family of this process in a thread, at every period and when the block begins and ends."""
+    """Samples this process and its descendants in a thread: periodically, and when the block begins and ends."""
 
     def __init__(self, period: float = 1.0) -> None:
         self.usage, self.period, self.over = Usage(), period, threading.Event()
@@ -73,7 +75,7 @@ class Watched:
         self.thread.join()
 
     def watch(self) -> None:
-        """Until the block ends; a process that ends in it counts with what it had at its last sample."""
+        """Sample until the block ends. A process that ends before counts with its last sample."""
         self.sample()
         while not self.over.wait(self.period):
             self.sample()
@@ -87,24 +89,24 @@ class Watched:
 
 
 def stat(pid: str) -> list[str]:
-    """The fields of a process from its state on (Linux)."""
+    """The fields of /proc/PID/stat after the name (Linux)."""
     return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
 
 
 def family() -> list[str]:
-    """This process and all below it."""
+    """The ids of this process and its descendants."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parents[path.name] = stat(path.name)[1]
-    found = [str(os.getpid())]
-    for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
-    return found
+    pids = [str(os.getpid())]
+    for pid in pids:  # the list grows while it is read: children of children are reached, too
+        pids += [child for child, parent in parents.items() if parent == pid]
+    return pids
 
 
 def family_cpu() -> dict[str, float]:
-    """CPU seconds of each."""
+    """CPU seconds of each process, by id."""
     seconds = {}
     for pid in family():
         with contextlib.suppress(OSError):
@@ -114,7 +116,7 @@ def family_cpu() -> dict[str, float]:
 
 
 def family_pss() -> float:
-    """MiB of all together, each page once."""
+    """Memory of all processes together in MiB; a shared page counts once."""
     total = 0
     for pid in family():
         with contextlib.suppress(OSError):
@@ -124,7 +126,7 @@ def family_pss() -> float:
 
 
 def configured(arguments: argparse.Namespace, output: Path) -> EmbedConfig:
-    """The stage's configuration."""
+    """The configuration of the stage."""
     untrained: dict[str, Any] = {} if arguments.model == "xmrank-tiny" else {"pretrained": "none", "init_seed": 0}
     return EmbedConfig(
         output=output,
@@ -138,7 +140,7 @@ def configured(arguments: argparse.Namespace, output: Path) -> EmbedConfig:
 
 
 def loop(config: EmbedConfig, addresses: list[tuple[int, list[str]]], folder: Path) -> list[list[float]]:
-    """One process's share: the moment, and the images, at the end of every shard."""
+    """Encode the shards of one process; returns the time and the number of images at the end of every shard."""
     torch.set_num_threads(1)
     encoder = load_encoder(config.model, config.pretrained, init_seed=config.init_seed)
     finished = []
@@ -154,49 +156,50 @@ def loop(config: EmbedConfig, addresses: list[tuple[int, list[str]]], folder: Pa
 
 
 def bare(config: EmbedConfig, addresses: list[str], folder: Path) -> dict[str, float]:
-    """The loop in as many processes as the stage has workers."""
+    """Run the plain loop in as many processes as the stage has workers."""
     shards = [addresses[i : i + config.shard_size] for i in range(0, len(addresses), config.shard_size)]
     numbered = list(enumerate(shards))
     started = time.time()
     with Watched() as usage, multiprocessing.get_context("spawn").Pool(config.workers) as pool:
-        shares = [(config, numbered[w :: config.workers], folder) for w in range(config.workers)]
-        finished = [moment for share in pool.starmap(loop, shares, chunksize=1) for moment in share]
+        parts = [(config, numbered[worker :: config.workers], folder) for worker in range(config.workers)]
+        results = pool.starmap(loop, parts, chunksize=1)
+    finished = list(itertools.chain.from_iterable(results))
     return figures(finished, config.workers, usage, started)
 
 
 def staged(config: EmbedConfig) -> dict[str, float]:
-    """The stage, captions left aside: the moments are those at which its images' reports were written."""
+    """Run the stage without captions. The times are those at which the reports of its images were written."""
     dataset = read(config)
     captions = dataset.captions.slice(0, 1)
     only_images = type(dataset)(dataset.name, dataset.root, dataset.images, captions)
-    moments: list[list[float]] = []
+    finished: list[list[float]] = []
     started, over = time.time(), threading.Event()
-    watcher = threading.Thread(target=watch, args=(config.output / "work", moments, over), daemon=True)
+    watcher = threading.Thread(target=watch, args=(config.output / "work", finished, over), daemon=True)
     watcher.start()
     with Watched() as usage:
         embed_dataset(config, only_images, config.output)
     over.set()
     watcher.join()
-    return figures(moments, config.workers, usage, started)
+    return figures(finished, config.workers, usage, started)
 
 
-def watch(work: Path, moments: list[list[float]], over: threading.Event) -> None:
-    """Note when each report of images was written, and of how many."""
+def watch(work: Path, finished: list[list[float]], over: threading.Event) -> None:
+    """Record when each report of images was written, and for how many images."""
     seen = set()
     while not over.wait(0.05):
         for path in set(work.glob("image-*.json")) - seen:
             try:
-                moments.append([path.stat().st_mtime, json.loads(path.read_text())["items"]])
+                finished.append([path.stat().st_mtime, json.loads(path.read_text())["items"]])
             except (OSError, ValueError):
                 continue
             seen.add(path)
 
 
 def figures(finished: list[list[float]], workers: int, usage: Usage, started: float) -> dict[str, float]:
-    """Rates from the ends of shards."""
+    """Rates, from the times at which shards were finished."""
     finished = sorted(finished)
     first, last = finished[workers - 1][0], finished[-1][0]
-    steady = sum(count for moment, count in finished if moment > first)
+    steady = sum(count for time_finished, count in finished if time_finished > first)
     return {
         "images_per_second": round(steady / max(last - first, 1e-9), 1),
         "steady_images": int(steady),
@@ -208,7 +211,7 @@ def figures(finished: list[list[float]], workers: int, usage: Usage, started: fl
 
 
 def main() -> None:
-    """Run one after the other and print."""
+    """Run the loop and the stage, one after the other, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--model", default="xmrank-tiny")

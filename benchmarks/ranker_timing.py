@@ -1,4 +1,4 @@
-"""Timing on a machine that others use too: one core, CPU time, contenders in turn, medians."""
+"""Timing on a shared machine: one core, CPU time, contenders in turn, medians."""
 
 import os
 import statistics
@@ -9,36 +9,39 @@ import torch
 
 
 def pin_to_one_core() -> None:
-    """One thread, and where the system can, always on the same core."""
+    """Use one thread, always on the same core if the system supports that."""
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    """CPU time of one call."""
+    """CPU time of one call, in seconds."""
     start = time.process_time()
     work()
     return time.process_time() - start
 
 
 def interleaved(contenders: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of each, in turn so that what else the machine does meets all alike; the first round is a warm-up."""
+    """CPU seconds of each contender in every round. They take turns, so that other load affects all alike.
+
+    The first round is a warm-up and is not returned.
+    """
     rounds = [{name: cpu_seconds(work) for name, work in contenders.items()} for _ in range(repeats + 1)]
     return {name: [seconds[name] for seconds in rounds[1:]] for name in contenders}
 
 
 def lists_per_second(seconds: list[float], lists: int) -> float:
-    """The median rate."""
+    """The median rate over the rounds."""
     return lists / statistics.median(seconds)
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:
-    """How many times faster: the median over rounds, each of which saw one state of the machine."""
+    """How many times as fast: the median of the ratios of each round, in which the machine was in one state."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 def gemm_rate(size: int = 2048, repeats: int = 7) -> float:
-    """GFLOP/s of a large fp32 matrix product, the best of some."""
+    """GFLOP/s of a large fp32 matrix product, the best of several."""
     left, right = torch.randn(size, size), torch.randn(size, size)
     return 2 * size**3 / min(cpu_seconds(lambda: left @ right) for _ in range(repeats)) / 1e9

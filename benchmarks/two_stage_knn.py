@@ -1,10 +1,10 @@
-"""Two-stage search beside naive ranking by a full sort, and LCM's training time; one core.
+"""Two-stage search compared with naive ranking by a full sort, and LCM's training time, on one core.
 
     python benchmarks/two_stage_knn.py
-    python benchmarks/two_stage_knn.py --wikipedia data/features/wikipedia    # besides: LCM trained on it
+    python benchmarks/two_stage_knn.py --wikipedia data/features/wikipedia    # and train LCM on it
 
-Random embeddings of 32 dimensions, 10,000 training and 2,000 retrieval items, 2,000 queries; 10 classes with one label
-an item, 90 classes with up to three. Prints one JSON line: milliseconds a query, the median of the rounds.
+Random embeddings of 32 dimensions, 10,000 training and 2,000 retrieval items, 2,000 queries. Either 10 classes with one
+label per item, or 90 classes with up to three. Prints one JSON line: milliseconds per query, the median of the rounds.
 """
 
 import argparse
@@ -29,7 +29,7 @@ KINDS = {"one label": (10, 1), "several labels": (90, 3)}
 
 
 def main() -> None:
-    """Measure and print the line."""
+    """Measure, and print the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--wikipedia", type=Path, help="folder of the classic Wikipedia files")
@@ -43,22 +43,22 @@ def main() -> None:
 
 
 def searches(classes: int, most_labels: int, *, rounds: int) -> dict[str, float]:
-    """Milliseconds a query of each search, all in turn in every round."""
+    """Milliseconds per query of each search. They take turns in every round."""
     generator = np.random.default_rng(0)
     queries, train, items = (
         np.tanh(generator.normal(size=(count, DIMENSIONS))).astype(np.float32) for count in (QUERIES, TRAIN, ITEMS)
     )
     train_labels, item_labels = (labels_of(generator, count, classes, most_labels) for count in (TRAIN, ITEMS))
-    ways: dict[str, Callable[[], object]] = {
+    searches_by_name: dict[str, Callable[[], object]] = {
         "two_stage": lambda: two_stage(queries, train, train_labels, items, item_labels),
         "stage_1_alone": lambda: label_ranks(queries, train, train_labels),
         "naive_argsort": lambda: np.argsort(naive_distances(queries, items), axis=1),
         "naive_cdist_argsort": lambda: cdist(queries, items).argsort(),
         "by_distance": lambda: by_distance(queries, items),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in searches_by_name}
     for _ in range(rounds + 1):  # the first warms up
-        for name, search in ways.items():
+        for name, search in searches_by_name.items():
             started = time.process_time()
             search()
             times[name].append(1000 * (time.process_time() - started) / QUERIES)
@@ -66,12 +66,12 @@ def searches(classes: int, most_labels: int, *, rounds: int) -> dict[str, float]
 
 
 def naive_distances(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """All squared distances by one matrix product."""
+    """All squared distances, by one matrix product."""
     return (queries**2).sum(1)[:, None] + (items**2).sum(1) - 2 * queries @ items.T
 
 
 def labels_of(generator: np.random.Generator, count: int, classes: int, most: int) -> np.ndarray:
-    """Up to ``most`` random labels an item."""
+    """Up to ``most`` random labels for each item."""
     labels = np.zeros((count, classes), np.bool_)
     for _ in range(most):
         labels[np.arange(count), generator.integers(0, classes, count)] = True
@@ -79,7 +79,7 @@ def labels_of(generator: np.random.Generator, count: int, classes: int, most: in
 
 
 def training(folder: Path) -> dict[str, float]:
-    """Seconds of wall clock that LCM takes from the features to its best state, one thread."""
+    """Seconds that LCM takes from the features to its best state, on one thread."""
     data = read_features("wikipedia", "", folder, seed=0)
     config = SupervisedConfig(data=(f"wikipedia={folder}",))
     seconds, rounds = [], []
