@@ -10,9 +10,10 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from xmrank.config import MineConfig, RankerConfig, TrainConfig
+from xmrank.config import MineConfig, TrainConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.stage import mine
+from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime import launcher
 from xmrank.runtime.directory import Manifest
 from xmrank.runtime.paths import HOME_VARIABLE
@@ -21,7 +22,7 @@ from xmrank.train.stage import train
 TRAINING = TrainConfig(
     losses=("listnet", "lambdarank"),
     seeds=(0, 1),
-    ranker=RankerConfig(width=8, layers=1, heads=2, feed_forward=8, dropout=0.1),
+    ranker=ContextAwareParameters(width=8, layers=1, heads=2, feed_forward=8, dropout=0.1),
     epochs=3,
     batch_size=16,
     workers=2,

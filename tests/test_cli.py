@@ -172,7 +172,7 @@ def test_a_wrong_flag_is_one_line_that_names_it(arguments, named):
         (EmbedConfig, ["--scenes.val", "-1"], "--scenes.val -1: expected at least 0"),
         (TrainConfig, ["--seeds", "1", "1"], "--seeds 1 1: expected one or more, each once"),
         (TrainConfig, ["--seeds", "-1"], "--seeds -1: expected at least 0"),
-        (TrainConfig, ["--ranker.width", "30"], "--ranker.width 30: expected a multiple of --ranker.heads 4"),
+        (TrainConfig, ["--ranker.width", "30"], "--ranker.width 30: expected a multiple of heads 4"),
         (TrainConfig, ["--workers", "3", "--workers-per-trial", "2"], "--workers 3: expected a multiple"),
     ],
 )

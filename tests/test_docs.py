@@ -10,6 +10,7 @@ import tyro
 
 import xmrank.config
 from xmrank.cli import parse
+from xmrank.config.choices import choose, find_choices, make_defaults
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -62,9 +63,16 @@ def config_type(job):
 
 
 def flags_of(job):
-    """All flags of a job, as its ``--help`` prints them."""
-    help_text = tyro.extras.get_parser(config_type(job)).format_help()
-    return set(FLAG.findall(help_text)) | {"--preset", "--help"}
+    """All flags of a job, as its ``--help`` prints them for each dataclass that can be chosen."""
+    config, flags = config_type(job), {"--preset", "--help"}
+    choices = list(find_choices(config))
+    flags |= {f"--{choice.path}" for choice in choices}
+    chosen = [{}] + [{choice.path: option} for choice in choices for option in choice.options.values()]
+    for options in chosen:
+        defaults = choose(make_defaults(config), options)
+        parser = tyro.extras.get_parser(config, default=defaults, config=(tyro.conf.AvoidSubcommands,))
+        flags |= set(FLAG.findall(parser.format_help()))
+    return flags
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import torch
 from xmrank.evaluate import scoring
 from xmrank.evaluate.scoring import score_lists
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.rankers import build
+from xmrank.rankers import ContextAwareParameters, LinearParameters, build_ranker
 
 CPU = torch.device("cpu")
 
@@ -40,7 +40,8 @@ def lists():
 @pytest.mark.parametrize("batch", [1, 3, 256])
 def test_scores_are_those_of_every_list_alone(store, lists, monkeypatch, batch):
     torch.manual_seed(0)
-    ranker = build("context_aware", dimensions=6, width=8, heads=2, dropout=0.5, features=["concat", "cosine"]).eval()
+    parameters = ContextAwareParameters(width=8, heads=2, dropout=0.5, features=("concat", "cosine"))
+    ranker = build_ranker(parameters, dimensions=6).eval()
     monkeypatch.setattr(scoring, "BATCH", batch)
     scores = score_lists(ranker, lists, store, "i2t", CPU)
     assert scores.dtype == np.float32
@@ -58,4 +59,5 @@ def test_scores_are_those_of_every_list_alone(store, lists, monkeypatch, batch):
 def test_no_lists_have_no_scores(store):
     nothing = np.zeros(0, np.float32)
     lists = CandidateLists(nothing.astype(np.int32), np.zeros(1, np.int64), nothing.astype(np.int32), nothing, nothing)
-    assert score_lists(build("linear", dimensions=6).eval(), lists, store, "i2t", CPU).shape == (0,)
+    ranker = build_ranker(LinearParameters(), dimensions=6).eval()
+    assert score_lists(ranker, lists, store, "i2t", CPU).shape == (0,)

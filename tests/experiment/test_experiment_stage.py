@@ -24,13 +24,13 @@ from xmrank.config import (
     ExperimentConfig,
     MineConfig,
     RankConfig,
-    RankerConfig,
     RegisterConfig,
     ReportConfig,
     ScenesConfig,
     TrainConfig,
 )
 from xmrank.experiment.stage import ExperimentRun, experiment, with_places
+from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime.directory import Manifest, read_manifest
 from xmrank.runtime.errors import ConfigError
 from xmrank.tracking import run_tree, runs
@@ -83,7 +83,9 @@ def small():
     parts["embed"]["scenes"] = ScenesConfig(**parts["embed"]["scenes"])
     parts["evaluate"]["top_n"] = tuple(parts["evaluate"]["top_n"])
     train = parts["train"]
-    train |= {name: tuple(train[name]) for name in ("losses", "seeds")} | {"ranker": RankerConfig(**train["ranker"])}
+    train |= {name: tuple(train[name]) for name in ("losses", "seeds")} | {
+        "ranker": ContextAwareParameters(**train["ranker"])
+    }
     made = {name: JOBS[name](**values) for name, values in parts.items()}
     return ExperimentConfig(output=Path(SMALL["output"]), **made)
 

@@ -51,9 +51,9 @@ def assert_equal_lists(one, other):
         {"positives": "all", "captions": "all", "seed": 3},
         {"strategy": "top-k", "positive_margin": 0.05},
         {"strategy": "mixed", "duplicate_cosine": 0.9, "relevance": "captions"},
-        {"strategy": "top-k", "positives": "found", "index": "hnsw"},
+        {"strategy": "top-k", "positives": "retrieved", "index": "hnsw"},
     ],
-    ids=["paper", "all", "top-k", "mixed", "found"],
+    ids=["paper", "all", "top-k", "mixed", "retrieved"],
 )
 def test_lists_in_memory_equal_the_files_of_the_stage(store, tmp_path, changes):
     settings = SETTINGS | changes

@@ -80,7 +80,7 @@ def test_a_positive_that_must_be_found_is_listed_where_it_is_among_the_hardest(w
     """Same seed, same draws: the lists with a positive added tell what was drawn."""
     drawn = {"random_candidates": 12, "hard_negatives": 12}
     _, every = mined(weak_store, tmp_path / "every", **drawn)
-    _, lists = mined(weak_store, tmp_path / "found", **{**drawn, "hard_negatives": 4, "positives": "found"})
+    _, lists = mined(weak_store, tmp_path / "found", **{**drawn, "hard_negatives": 4, "positives": "retrieved"})
     missing = 0
     for key, part in lists.items():
         whole = every[key]
@@ -114,7 +114,7 @@ def test_top_k_are_the_hardest_of_the_whole_gallery(store, tmp_path, request, sh
 
 def test_found_is_what_the_first_stage_gives(weak_store, tmp_path):
     store = weak_store
-    _, lists = mined(store, tmp_path / "lists", strategy="top-k", positives="found", hard_negatives=8)
+    _, lists = mined(store, tmp_path / "lists", strategy="top-k", positives="retrieved", hard_negatives=8)
     without = 0
     for (direction, _role), part in lists.items():
         assert set(part.lengths.tolist()) == {8}
@@ -302,9 +302,15 @@ def test_a_grading_without_labels_is_refused(store, tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"strategy": "mixed", "positives": "found"}, "--positives found: the list is the first stage's own; expected"),
-        ({"positives": "found", "duplicate_cosine": 0.9}, "--positives found: the list is the first stage's own"),
-        ({"strategy": "top-k", "positives": "found", "positive_margin": 0.1}, "--positives found"),
+        (
+            {"strategy": "mixed", "positives": "retrieved"},
+            "--positives retrieved: the list is the first stage's own; expected",
+        ),
+        (
+            {"positives": "retrieved", "duplicate_cosine": 0.9},
+            "--positives retrieved: the list is the first stage's own",
+        ),
+        ({"strategy": "top-k", "positives": "retrieved", "positive_margin": 0.1}, "--positives retrieved"),
         ({"strategy": "mixed", "random_negatives": 0}, "--random-negatives 0: expected at least 1"),
         ({"index": "ivf", "probes": 0}, "--probes 0: expected at least 1"),
     ],

@@ -208,7 +208,7 @@ def test_a_ranker_of_another_encoder_is_refused_with_both_names(asked, trained):
         with pytest.raises(DataError, match=rf"trained on embeddings of {other['name']} \(weights .* of imported \(16"):
             stage.check_encoder(trained.store, about | {"encoder": other}, "there")
     with pytest.raises(DataError, match="trained on embeddings of imported"):
-        stage.check_encoder(trained.store, about | {"parameters": {"dimensions": 8}}, "there")
+        stage.check_encoder(trained.store, about | {"dimensions": 8}, "there")
 
 
 def test_a_ranker_of_the_other_direction_is_refused(asked, trained):

@@ -1,12 +1,15 @@
 """What every ranker keeps to, with every choice of features. A new ranker is one row of `ROWS`."""
 
 import json
+from typing import get_args
 
 import pytest
 import torch
+from ranker_samples import build
 from safetensors.torch import load, save
 
-from xmrank.rankers import RANKERS, build
+from xmrank.rankers import RANKERS, rebuild_ranker
+from xmrank.rankers.parameters import AnyRankerParameters
 
 ROWS = {
     "context_aware": {
@@ -70,7 +73,11 @@ def insert_padding(lists, at, garbage):
 
 def test_every_ranker_has_a_row():
     assert set(ROWS) == set(RANKERS)
-    assert all(kind.name == name for name, kind in RANKERS.items())
+    assert all(kind.parameters_type.name == name for name, kind in RANKERS.items())
+
+
+def test_settings_may_choose_every_ranker():
+    assert {kind.parameters_type for kind in RANKERS.values()} == set(get_args(AnyRankerParameters))
 
 
 @every_ranker
@@ -158,10 +165,9 @@ def test_gradients_reach_every_parameter(name, choice, lists):
 @every_choice
 def test_rebuilt_from_safetensors_and_json(name, choice, lists):
     ranker = make(name, choice, residual=3.0, levels=2, dropout=0.2) if name != "linear" else make(name, choice)
-    weights, card = save(ranker.state_dict()), json.dumps({"name": ranker.name, "parameters": ranker.parameters_})
-    described = json.loads(card)
-    rebuilt = build(described["name"], **described["parameters"]).double().eval()
-    assert rebuilt.parameters_ == ranker.parameters_
+    weights, description = save(ranker.state_dict()), json.dumps(ranker.describe())
+    rebuilt = rebuild_ranker(json.loads(description)).double().eval()
+    assert rebuilt.describe() == ranker.describe()
     rebuilt.load_state_dict(load(weights))
     assert torch.equal(rebuilt(*lists), ranker(*lists))
 

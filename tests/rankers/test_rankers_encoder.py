@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from ranker_samples import build
 from torch import nn
 
-from xmrank.rankers import build
 from xmrank.rankers.layers import Dropout
 from xmrank.rankers.transformer import RankEncoding, SelfAttention, UnbiasedLayerNorm, sinusoids
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from ranker_samples import build
 
-from xmrank.rankers import RANKERS, build
+from xmrank.rankers import RANKERS
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_dtypes_that_do_not_fit(name, lists):
         ranker(query, candidates.long(), similarity)
     with pytest.raises(ValueError, match=r"mask must be bool \[3, 5\], not torch\.float64"):
         ranker(*lists, mask=torch.ones_like(similarity))
-    with pytest.raises(ValueError, match=r"table must be \[N, 6\], not \[3, 5\]"):
+    with pytest.raises(ValueError, match=r"gallery must be \[N, 6\], not \[3, 5\]"):
         ranker.project_candidates(similarity)
     with pytest.raises(ValueError, match=r"candidates must be \[3, 5, "):
         ranker(query, candidates[..., :5], similarity, projected=True)

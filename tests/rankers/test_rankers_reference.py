@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from xmrank.rankers import build
+from ranker_samples import build
 
 FOLDER = os.environ.get("XMRANK_REFERENCE")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="XMRANK_REFERENCE does not name the folder of reference values")

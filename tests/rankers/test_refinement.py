@@ -1,13 +1,15 @@
 """The refinement: its arithmetic, that a fresh one changes nothing, and that a ranker with one scores by it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from ranker_samples import build
 from torch import tensor
 from torch.nn import functional as F
 
-from xmrank.rankers import build
+from xmrank.rankers import RefinementParameters, RefinementSizes, rebuild_ranker
 from xmrank.rankers.key_value_memory import KeyValueMemory
 from xmrank.rankers.refinement import Refinement, adapt
 
@@ -16,11 +18,17 @@ def gelu(x):
     return x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
 
 
+def refinement(dimensions, *, bank=0, memory=None, **parameters):
+    """A refinement with a bank of some size; `memory` is taken as it is."""
+    sizes = memory.sizes if memory else RefinementSizes()
+    made = Refinement(dimensions, RefinementParameters(**parameters), replace(sizes, bank=bank))
+    made.memory = memory
+    return made
+
+
 def filled(dimensions=6, members=2, **changes):
     """A refinement with weights and a bank that are not 0."""
-    made = Refinement(
-        dimensions, **{"members": members, "width": 3, "bank": 4, "neighbours": 2, "hub": 0.5, **changes}
-    ).double()
+    made = refinement(dimensions, **{"members": members, "width": 3, "bank": 4, "neighbours": 2, **changes}).double()
     generator = torch.Generator().manual_seed(5)
     for name, value in made.named_buffers():
         drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64)
@@ -38,7 +46,7 @@ def test_an_adapter_adds_what_its_two_layers_make_of_the_embedding():
 
 
 def test_hubs_lose_the_mean_of_the_nearest_queries_of_the_bank():
-    made = Refinement(2, members=1, width=1, bank=3, neighbours=2, hub=0.5)
+    made = refinement(2, members=1, width=1, bank=3, neighbours=2)
     made.bank.copy_(tensor([[[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]]]))
     query, candidates = tensor([[1.0, 0.0]]), tensor([[[1.0, 0.0], [0.0, 1.0]]])
     # to the first candidate the bank's cosines are 1, 0.6 and -1, to the second 0, 0.8 and 0
@@ -51,9 +59,9 @@ def test_members_are_averaged(lists):
     both = filled()
     alone = []
     for member in range(2):
-        one = Refinement(6, members=1, width=3, bank=4, neighbours=2, hub=0.5).double()
+        one = refinement(6, members=1, width=3, bank=4, neighbours=2).double()
         for name, value in one.named_buffers():
-            value.copy_(both.weights if name == "weights" else getattr(both, name)[member : member + 1])
+            value.copy_(both.fusion_weights if name == "fusion_weights" else getattr(both, name)[member : member + 1])
         alone.append(one(query, candidates))
     torch.testing.assert_close(both(query, candidates), (alone[0] + alone[1]) / 2)
     assert not torch.allclose(*alone, atol=0.01)
@@ -65,9 +73,9 @@ def double(values):
 
 def remembering(text="query", **changes):
     """A memory of three captions: two of the first image, one of the second."""
-    made = KeyValueMemory(
-        2, **{"pairs": 3, "images": 2, "bank": 2, "neighbours": 2, "scale": 5.0, "text": text, **changes}
-    ).double()
+    parameters = RefinementParameters(memory_neighbours=2, memory_scale=5.0)
+    sizes = RefinementSizes(memory_pairs=3, memory_images=2, **{"bank": 2, "text": text, **changes})
+    made = KeyValueMemory(2, parameters, sizes).double()
     made.captions.copy_(double([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]))
     made.images.copy_(double([[0.6, 0.8], [-1.0, 0.0]]))
     made.owner.copy_(tensor([0, 0, 1]))
@@ -85,35 +93,35 @@ def test_a_caption_recalls_the_images_of_the_captions_that_are_like_it():
     near, far = math.exp(5 * 0.96), math.exp(5 * 0.8)
     share = near / (near + far)
     expected = unit(0.6 * share - (1 - share), 0.8 * share)
-    torch.testing.assert_close(made.recall(caption), double([expected]))
-    torch.testing.assert_close(made.recall(caption, tensor([0])), double([[-1.0, 0.0]]))
-    kept = made.without(tensor([1])).double()
-    torch.testing.assert_close(kept.recall(caption), double([[0.6, 0.8]]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(made.retrieve_images(caption), double([expected]))
+    torch.testing.assert_close(made.retrieve_images(caption, tensor([0])), double([[-1.0, 0.0]]))
+    kept = made.drop_images(tensor([1])).double()
+    torch.testing.assert_close(kept.retrieve_images(caption), double([[0.6, 0.8]]), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("text", ["query", "candidate"])
 def test_the_memory_is_one_more_view_with_a_weight_and_a_bank_of_its_own(text):
     memory = remembering(text)
     memory.bank.copy_(double([[1.0, 0.0], [0.0, 1.0]]))
-    members = Refinement(2, members=1, width=1, bank=2, neighbours=1, hub=0.5).double()
+    members = refinement(2, members=1, width=1, bank=2, neighbours=1).double()
     members.bank.copy_(double([[[0.6, 0.8], [1.0, 0.0]]]))
-    both = Refinement(2, members=1, width=1, bank=2, neighbours=1, hub=0.5, memory=memory, recall=0.3).double()
+    both = refinement(2, members=1, width=1, bank=2, neighbours=1, memory=memory, memory_weight=0.3).double()
     both.bank.copy_(members.bank)
     query, candidates = double([[0.6, 0.8]]), double([[[1.0, 0.0], [0.28, 0.96]]])
     q, c = query, candidates[0]
-    q, c = (memory.recall(q), c) if text == "query" else (q, memory.recall(c))
+    q, c = (memory.retrieve_images(q), c) if text == "query" else (q, memory.retrieve_images(c))
     recalled = (c @ q.mT).mT - 0.5 * c.max(1).values  # to the axes, which are the bank
     torch.testing.assert_close(both(query, candidates), members(query, candidates) + 0.3 * recalled)
 
 
 def test_views_weigh_what_they_were_taught_to():
     memory = remembering("candidate", bank=1).float()
-    made = Refinement(2, members=2, width=1, bank=1, neighbours=1, hub=0.5, memory=memory)
-    made.weights.copy_(tensor([[0.8, 0.6], [0.4, -0.2]]))
+    made = refinement(2, members=2, width=1, bank=1, neighbours=1, memory=memory)
+    made.fusion_weights.copy_(tensor([[0.8, 0.6], [0.4, -0.2]]))
     made.bank.copy_(tensor([[[1.0, 0.0]], [[0.0, 1.0]]]))
     made.memory.bank.copy_(tensor([[-1.0, 0.0]]))
     query, candidate = tensor([[0.6, 0.8]]), tensor([[0.28, 0.96]])
-    recalled = made.memory.recall(candidate)[0]
+    recalled = made.memory.retrieve_images(candidate)[0]
     members = 0.8 * (0.6 * 0.28 + 0.8 * 0.96) - 0.6 * (0.28 + 0.96) / 2
     memory = 0.4 * (0.6 * recalled[0] + 0.8 * recalled[1]) + 0.2 * -recalled[0]
     torch.testing.assert_close(made(query, candidate[None])[0, 0], members + memory)
@@ -121,22 +129,22 @@ def test_views_weigh_what_they_were_taught_to():
 
 def test_a_member_apart_has_the_memory_without_some_images():
     memory = remembering()
-    both = Refinement(2, members=2, width=3, bank=2, neighbours=1, hub=0.5, memory=memory, recall=0.3).double()
+    both = refinement(2, members=2, width=3, bank=2, neighbours=1, memory=memory, memory_weight=0.3).double()
     generator = torch.Generator().manual_seed(1)
     for name in ("bank", "query_inner", "candidate_outer"):
         value = getattr(both, name)
         value.copy_(torch.randn(value.shape, generator=generator, dtype=torch.float64))
-    one = both.apart(1, tensor([0]))
+    one = both.take_member(1, tensor([0]))
     assert one.members == 1 and one.memory.captions.tolist() == [[0.0, 1.0]] and one.memory.owner.tolist() == [1]
     assert torch.equal(one.query_inner[0], both.query_inner[1].float()) and torch.equal(
         one.bank[0], both.bank[1].float()
     )
-    assert not one.memory.bank.any() and torch.equal(one.weights, both.weights.float())
+    assert not one.memory.bank.any() and torch.equal(one.fusion_weights, both.fusion_weights.float())
 
 
 def test_one_that_nothing_was_loaded_into_gives_the_cosine(lists):
     query, candidates, similarity = lists
-    made = Refinement(6, members=3, width=4, bank=0, neighbours=10, hub=0.5).double()
+    made = refinement(6, members=3, width=4, bank=0, neighbours=10).double()
     torch.testing.assert_close(made(query, candidates), similarity)
 
 
@@ -153,7 +161,7 @@ def test_a_ranker_sees_the_refined_similarity_wherever_it_saw_the_first_stages(l
     torch.manual_seed(0)
     plain = build("context_aware", dimensions=6, **parameters).double().eval()
     torch.manual_seed(0)
-    shape = {"refine_members": 2, "refine_width": 3, "refine_bank": 4, "refine_neighbours": 2}
+    shape = {"refine": {"members": 2, "width": 3, "neighbours": 2}, "sizes": {"bank": 4}}
     ranker = build("context_aware", dimensions=6, **parameters, **shape).double().eval()
     ranker.refinement.load_state_dict(filled().state_dict())
     mask = None
@@ -169,33 +177,28 @@ def test_a_ranker_sees_the_refined_similarity_wherever_it_saw_the_first_stages(l
 
 
 def test_its_weights_are_kept_with_the_ranker_and_not_trained():
-    ranker = build("linear", dimensions=6, refine_members=2, refine_bank=4)
+    ranker = build("linear", dimensions=6, refine={"members": 2}, sizes={"bank": 4})
     assert not any(name.startswith("refinement") for name, _ in ranker.named_parameters())
     assert ranker.state_dict()["refinement.bank"].shape == (2, 4, 6)
-    assert build(ranker.name, **ranker.parameters_).state_dict().keys() == ranker.state_dict().keys()
+    assert rebuild_ranker(ranker.describe()).state_dict().keys() == ranker.state_dict().keys()
 
 
 def test_a_memory_is_kept_with_the_ranker_in_half_precision():
-    shape = {
-        "refine_recall": 0.3,
-        "refine_memory_pairs": 5,
-        "refine_memory_images": 2,
-        "refine_memory_text": "candidate",
-    }
-    ranker = build("linear", dimensions=6, refine_members=2, refine_bank=4, **shape)
+    sizes = {"bank": 4, "memory_pairs": 5, "memory_images": 2, "text": "candidate"}
+    ranker = build("linear", dimensions=6, refine={"members": 2, "memory_weight": 0.3}, sizes=sizes)
     state = ranker.state_dict()
     assert (state["refinement.memory.captions"].shape, state["refinement.memory.images"].shape) == ((5, 6), (2, 6))
     assert state["refinement.memory.captions"].dtype == torch.half
-    assert state["refinement.weights"].tolist() == [[1.0, 0.5], pytest.approx([0.3, 0.15])]
+    assert state["refinement.fusion_weights"].tolist() == [[1.0, 0.5], pytest.approx([0.3, 0.15])]
     assert ranker.refinement.memory.text == "candidate"
-    again = build(ranker.name, **ranker.parameters_)
+    again = rebuild_ranker(ranker.describe())
     again.load_state_dict(state)
-    assert again.refinement.memory.neighbours == 150
+    assert again.refinement.memory.hyperparameters.memory_neighbours == 150
 
 
 def test_projected_candidates_need_a_similarity_that_is_refined(lists):
     query, candidates, similarity = lists
-    ranker = build("linear", dimensions=6, refine_members=2).double()
+    ranker = build("linear", dimensions=6, refine={"members": 2}).double()
     projected = ranker.project_candidates(candidates.flatten(0, 1)).view(3, 5, -1)
     with pytest.raises(ValueError, match="expected a refined similarity"):
         ranker(query, projected, similarity, projected=True)
@@ -206,15 +209,25 @@ def test_projected_candidates_need_a_similarity_that_is_refined(lists):
 
 
 @pytest.mark.parametrize(
-    ("parameters", "message"),
+    ("wrong", "message"),
     [
-        ({"refine_members": -1}, "refine_members must be an integer of at least 0"),
-        ({"refine_width": 0}, "refine_width must be an integer of at least 1"),
-        ({"refine_hub": -0.5}, "refine_hub must be a finite number of at least 0"),
-        ({"refine_memory_pairs": 1.5}, "refine_memory_pairs must be an integer of at least 0"),
-        ({"refine_memory_text": "both"}, "refine_memory_text must be one of query, candidate"),
+        ({"members": -1}, "members -1: expected an integer of at least 0"),
+        ({"width": 0}, "width 0: expected an integer of at least 1"),
+        ({"hubness_weight": -0.5}, "hubness_weight -0.5: expected a finite number of at least 0"),
     ],
 )
-def test_bad_parameters_are_named(parameters, message):
-    with pytest.raises(ValueError, match=message):
-        build("linear", dimensions=6, **parameters)
+def test_bad_parameters_are_named(wrong, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        RefinementParameters(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"memory_pairs": 1.5}, "memory_pairs 1.5: expected an integer of at least 0"),
+        ({"text": "both"}, "text 'both': expected one of query, candidate"),
+    ],
+)
+def test_bad_sizes_are_named(wrong, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        RefinementSizes(**wrong)

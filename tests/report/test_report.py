@@ -251,7 +251,7 @@ def test_protocol_card_says_how_a_ranker_has_its_own_first_stage_and_its_lists(t
     path = config.rankers / "manifest.json"
     manifest = json.loads(path.read_text())
     refine = {"members": 3, "width": 256, "epochs": 5, "average": 0.5, "hub": 0.5, "recall": 0.3, "weigh": True}
-    manifest["config"] |= {"refine": refine, "draw": "random-hard", "draw_positives": "found"}
+    manifest["config"] |= {"refine": refine, "sampling": "random-hard", "sampling_positives": "retrieved"}
     path.write_text(json.dumps(manifest))
     report(config)
     card = read_text(config, "report.md")
@@ -259,7 +259,7 @@ def test_protocol_card_says_how_a_ranker_has_its_own_first_stage_and_its_lists(t
         "3 pairs of adapters, width 256, 5 epochs, hubness 0.5, memory 0.3, mean of the last 50 % of the steps, "
         "weights learned |"
     ) in card
-    assert "lists drawn anew every epoch (random-hard, positives found)" in card
+    assert "lists drawn anew every epoch (random-hard, positives retrieved)" in card
 
 
 def test_an_epoch_before_the_first_step_has_its_own_figures():

@@ -9,14 +9,16 @@ import torch
 from torch import tensor
 from torch.nn import functional as F
 
-from xmrank.config import RefineConfig
-from xmrank.rankers.key_value_memory import KeyValueMemory
+from xmrank.config import RefinementSettings
+from xmrank.rankers import RefinementParameters, RefinementSizes
 from xmrank.rankers.refinement import Refinement
 from xmrank.runtime.errors import ConfigError
 from xmrank.train.adapters import TrainingPairs, apart, batches, divide, in_batch_loss, learn, step_size
 
 CPU = torch.device("cpu")
-CONFIG = RefineConfig(members=3, width=8, dropout=0.2, epochs=8, pairs=40, learning_rate=0.02, bank=10, neighbours=3)
+CONFIG = RefinementSettings(
+    members=3, width=8, dropout=0.2, epochs=8, pairs=40, learning_rate=0.02, bank_size=10, neighbours=3
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +26,12 @@ def store(tiny_store):
     return tiny_store(splits={"train": 90, "val": 20, "test": 20}, interleaved=True, signal=0.7)
 
 
+def refinement(members, width, sizes, **parameters):
+    return Refinement(16, RefinementParameters(members=members, width=width, neighbours=3, **parameters), sizes)
+
+
 def learned(store, images, config=CONFIG, direction="i2t", seed=0, pairs=None):
-    made = Refinement(16, members=3, width=8, bank=10, neighbours=3, hub=0.5)
+    made = refinement(3, 8, RefinementSizes(10))
     shares = divide(images, 3, seed)
     learn(made, pairs or TrainingPairs.of(store, images, CPU), shares, config, direction, seed)
     return made, shares
@@ -40,23 +46,23 @@ def identity(members, dimensions):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"members": 1}, "--refine.members 1: expected 0, or at least 2"),
+        ({"members": 1}, "--refine.members 1: expected 0 or at least 2"),
         ({"average": 1.5}, "--refine.average 1.5: expected 0 to 1"),
         ({"dropout": 1.0}, "--refine.dropout 1.0: expected at least 0 and below 1"),
-        ({"memory_neighbours": 0}, "--refine.memory-neighbours 0: expected at least 1"),
+        ({"memory_neighbours": 0}, "--refine.memory-neighbours 0: expected an integer of at least 1"),
         ({"learning_rate": 0.0}, "--refine.learning-rate 0.0: expected more than 0"),
     ],
 )
 def test_values_out_of_range_are_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
-        RefineConfig(**wrong)
+        RefinementSettings(**wrong)
 
 
 def test_the_loss_is_the_cross_entropy_of_both_directions_without_siblings():
     image = tensor([[1.0, 0.0], [0.0, 1.0]])
     text = tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])  # the first two are captions of image 0
     pairs = TrainingPairs(np.array([0, 1]), np.array([0, 0, 1]), image, text)
-    config = RefineConfig(members=2, scale=2.0, dropout=0.0)
+    config = RefinementSettings(members=2, scale=2.0, dropout=0.0)
     found = in_batch_loss(
         pairs, np.array([[0, 1, 2]]), {"image": identity(1, 2), "text": identity(1, 2)}, config
     ).item()
@@ -72,7 +78,10 @@ def test_the_loss_is_the_cross_entropy_of_both_directions_without_siblings():
 
 def test_the_losses_of_members_are_added():
     image, text = tensor([[1.0, 0.0], [0.0, 1.0]]), tensor([[1.0, 0.0], [0.0, 1.0]])
-    pairs, config = TrainingPairs(np.array([0, 1]), np.array([0, 1]), image, text), RefineConfig(members=2, dropout=0.0)
+    pairs, config = (
+        TrainingPairs(np.array([0, 1]), np.array([0, 1]), image, text),
+        RefinementSettings(members=2, dropout=0.0),
+    )
     one = in_batch_loss(pairs, np.array([[0, 1]]), {"image": identity(1, 2), "text": identity(1, 2)}, config)
     two = in_batch_loss(pairs, np.array([[0, 1]] * 2), {"image": identity(2, 2), "text": identity(2, 2)}, config)
     assert two.item() == pytest.approx(2 * one.item())
@@ -107,7 +116,7 @@ def bent_pairs(images, seed):
 
 def test_they_bring_pairs_together_that_they_have_not_seen():
     made, pairs, new = (
-        Refinement(16, members=2, width=32, bank=5, neighbours=3, hub=0.0),
+        refinement(2, 32, RefinementSizes(5), hubness_weight=0.0),
         *map(bent_pairs, (120, 40), (0, 1)),
     )
     learn(made, pairs, divide(pairs.rows, 2, 0), replace(CONFIG, width=32), "t2i", 0)
@@ -115,7 +124,7 @@ def test_they_bring_pairs_together_that_they_have_not_seen():
     def right(similarity):
         return (similarity.argmax(0).numpy() == new.owner).mean()
 
-    adapted = (made.candidates(new.image).embeddings @ made.queries(new.text).mT).mean(0)
+    adapted = (made.embed_candidates(new.image).embeddings @ made.embed_queries(new.text).mT).mean(0)
     assert right(new.image @ new.text.T) < 0.65
     assert right(adapted) > right(new.image @ new.text.T) + 0.1
 
@@ -125,7 +134,7 @@ def test_the_matrices_of_the_last_steps_are_averaged():
     shares = divide(pairs.rows, 2, 0)
 
     def matrices(epochs, average):  # an epoch is one step: a member knows the 20 captions of 10 images
-        made = Refinement(16, members=2, width=8, bank=5, neighbours=3, hub=0.0)
+        made = refinement(2, 8, RefinementSizes(5), hubness_weight=0.0)
         learn(made, pairs, shares, replace(CONFIG, epochs=epochs, average=average), "t2i", 0)
         return torch.cat([getattr(made, name).flatten() for name in ("query_inner", "query_outer", "candidate_outer")])
 
@@ -151,7 +160,7 @@ def test_a_member_knows_nothing_of_its_share(store, direction):
     changed.text[torch.from_numpy(hidden[pairs.owner])] = -1.0
     other, _ = learned(store, images, direction=direction, pairs=changed)
     for name, value in made.named_buffers():
-        if name == "weights":
+        if name == "fusion_weights":
             continue
         assert torch.equal(value[1], getattr(other, name)[1]), name
         assert not torch.equal(value[0], getattr(other, name)[0]), name
@@ -163,7 +172,7 @@ def test_a_bank_holds_adapted_queries_of_different_images_that_the_member_knows(
     made, shares = learned(store, images, direction=direction)
     pairs = TrainingPairs.of(store, images, CPU)
     side, owner = (pairs.image, np.arange(90)) if direction == "i2t" else (pairs.text, pairs.owner)
-    seen = made.queries(side)
+    seen = made.embed_queries(side)
     for member, share in enumerate(shares):
         places = (made.bank[member] @ seen[member].T).argmax(1).numpy()
         torch.testing.assert_close(made.bank[member], seen[member][torch.from_numpy(places)])
@@ -173,16 +182,9 @@ def test_a_bank_holds_adapted_queries_of_different_images_that_the_member_knows(
 
 def with_memory(store, images, direction, pairs=None, size=40, seed=0):
     text = "query" if direction == "t2i" else "candidate"
-    memory = KeyValueMemory(
-        16,
-        pairs=size or len(TrainingPairs.of(store, images, CPU).owner),
-        images=len(images),
-        bank=10,
-        neighbours=5,
-        scale=10.0,
-        text=text,
-    )
-    made = Refinement(16, members=3, width=8, bank=10, neighbours=3, hub=0.5, memory=memory, recall=0.3)
+    count = size or len(TrainingPairs.of(store, images, CPU).owner)
+    sizes = RefinementSizes(10, count, len(images), text)
+    made = refinement(3, 8, sizes, memory_weight=0.3, memory_neighbours=5)
     pairs, shares = pairs or TrainingPairs.of(store, images, CPU), divide(images, 3, seed)
     learn(made, pairs, shares, replace(CONFIG, epochs=1), direction, seed)
     return made, pairs, shares
@@ -203,7 +205,7 @@ def test_a_memory_holds_pairs_that_the_seed_draws_and_queries_that_do_not_recall
         nearest = (memory.bank @ pairs.image.T).max(1)
         assert torch.allclose(nearest.values, torch.ones(10)) and len(set(nearest.indices.tolist())) == 10
     else:
-        every = memory.recall(pairs.text, torch.from_numpy(pairs.owner))
+        every = memory.retrieve_images(pairs.text, torch.from_numpy(pairs.owner))
         assert torch.allclose((memory.bank @ every.T).max(1).values, torch.ones(10))
 
 
@@ -218,9 +220,14 @@ def test_a_member_apart_knows_nothing_of_its_share(store, direction):
     other, _, _ = with_memory(store, images, direction, pairs=changed, size=None)
     captions, share = torch.from_numpy(store.text[:20]).float(), shares[1]
     one, same = (apart(r, 1, share, p, 0) for r, p in ((made, pairs), (other, changed)))
-    for side in (Refinement.queries, lambda r, x: r.candidates(x).embeddings, lambda r, x: r.candidates(x).hubness):
+    sides = (
+        Refinement.embed_queries,
+        lambda r, x: r.embed_candidates(x).embeddings,
+        lambda r, x: r.embed_candidates(x).hubness,
+    )
+    for side in sides:
         assert torch.equal(side(one, captions), side(same, captions))
-    assert not torch.equal(made.memory.recall(captions), other.memory.recall(captions))
+    assert not torch.equal(made.memory.retrieve_images(captions), other.memory.retrieve_images(captions))
 
 
 def test_the_seed_decides_and_nothing_else(store):

@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from xmrank.config import TrainConfig
-from xmrank.rankers import build
+from xmrank.rankers import ContextAwareParameters, LinearParameters, build_ranker
 from xmrank.runtime.errors import DataError
 from xmrank.train.checkpoint import load_ranker, load_state, read_meta, save_ranker, save_state
 from xmrank.train.step import TrainingStep
 from xmrank.train.worker_group import WorkerGroup
 
-PARAMETERS = {"dimensions": 4, "width": 8, "layers": 1, "heads": 2, "feed_forward": 8}
+PARAMETERS = ContextAwareParameters(width=8, layers=1, heads=2, feed_forward=8)
 
 
 def make(seed=0):
     torch.manual_seed(seed)
-    return build("context_aware", **PARAMETERS)
+    return build_ranker(PARAMETERS, dimensions=4)
 
 
 def learner_of(ranker):
@@ -145,7 +145,7 @@ def test_a_damaged_state_is_refused_in_one_line(state, cut):
 
 
 def test_the_state_of_another_model_is_refused(state):
-    other = build("linear", dimensions=4)
+    other = build_ranker(LinearParameters(), dimensions=4)
     with pytest.raises(DataError, match="cannot continue from it"):
         load_state(state, other)
 

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize
 
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.rankers.key_value_memory import KeyValueMemory
+from xmrank.rankers import RefinementParameters, RefinementSizes
 from xmrank.rankers.refinement import Refinement
 from xmrank.train.fusion import weigh
 from xmrank.train.refined_lists import RefinedLists
@@ -51,8 +51,10 @@ def label(table, lists, weights, scale=20.0):
 
 
 def refinement(memory=True):
-    kept = KeyValueMemory(4, pairs=1, images=1, bank=1, neighbours=1, scale=1.0, text="query") if memory else None
-    return Refinement(4, members=3, width=1, bank=1, neighbours=1, hub=0.5, memory=kept, recall=0.3)
+    parameters = RefinementParameters(members=3, width=1, neighbours=1, memory_weight=0.3)
+    return Refinement(
+        4, parameters, RefinementSizes(1, memory_pairs=1, memory_images=1) if memory else RefinementSizes(1)
+    )
 
 
 def likelihood(table, lists, weights):
@@ -74,18 +76,18 @@ def test_they_are_those_that_make_the_relevant_items_likeliest(views):
     best = minimize(
         lambda flat: likelihood(table, lists, flat.reshape(views, 2)) + 1e-5 * (flat**2).sum(), np.ones(2 * views)
     ).x.reshape(views, 2)
-    found = made.weights[:views].numpy()
+    found = made.fusion_weights[:views].numpy()
     np.testing.assert_allclose(found, best / best[0, 0], atol=0.01)
     assert found[0, 0] == 1 and abs(found[0, 1] - 0.8) < 0.2
     if views == 1:
-        assert made.weights[1].tolist() == pytest.approx([0.3, 0.15])
+        assert made.fusion_weights[1].tolist() == pytest.approx([0.3, 0.15])
 
 
 def test_they_stay_where_nothing_is_relevant():
     table, lists = toy()
     made = refinement()
     weigh(made, table, lists)
-    assert made.weights.tolist() == [[1.0, 0.5], pytest.approx([0.3, 0.15])]
+    assert made.fusion_weights.tolist() == [[1.0, 0.5], pytest.approx([0.3, 0.15])]
 
 
 def test_they_stay_where_likeness_would_count_against_a_candidate():
@@ -93,7 +95,7 @@ def test_they_stay_where_likeness_would_count_against_a_candidate():
     label(table, lists, torch.tensor([[-1.0, 0.3], [0.0, 0.0]]))
     made = refinement()
     weigh(made, table, lists)
-    assert made.weights[0].tolist() == [1.0, 0.5]
+    assert made.fusion_weights[0].tolist() == [1.0, 0.5]
 
 
 def test_lists_of_different_lengths_are_told_apart():
@@ -118,4 +120,4 @@ def test_lists_of_different_lengths_are_told_apart():
     made = refinement(memory=False)
     weigh(made, table, fewer)
     assert abs(best[1] / best[0] - 0.5) > 0.2  # where they started
-    assert made.weights[0].tolist() == pytest.approx([1, best[1] / best[0]], abs=1e-3)
+    assert made.fusion_weights[0].tolist() == pytest.approx([1, best[1] / best[0]], abs=1e-3)

@@ -10,7 +10,7 @@ from xmrank.runtime.errors import ConfigError
 from xmrank.train.list_sampler import ListSampler
 
 MINING = MineConfig(random_candidates=20, hard_negatives=5)
-SUB_GALLERY = {"draw": "sub-gallery", "draw_images": 15, "draw_top": 8}
+SUB_GALLERY = {"sampling": "sub-gallery", "sampling_images": 15, "sampling_top": 8}
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def store(tiny_store):
 
 
 def drawer(store, direction="i2t", mining=MINING, **changes):
-    return ListSampler(store, direction, mining, TrainConfig(**{"draw": "random-hard", **changes}))
+    return ListSampler(store, direction, mining, TrainConfig(**{"sampling": "random-hard", **changes}))
 
 
 def images(store):
@@ -47,9 +47,9 @@ def assert_same(one, other):
 @pytest.mark.parametrize("draw", ["random-hard", "sub-gallery"])
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_lists_follow_from_seed_and_epoch(store, direction, draw):
-    made = drawer(store, direction, **{**SUB_GALLERY, "draw": draw})
+    made = drawer(store, direction, **{**SUB_GALLERY, "sampling": draw})
     one = made([images(store)], 3, 7)
-    assert_same(one, drawer(store, direction, **{**SUB_GALLERY, "draw": draw})([images(store)], 3, 7))
+    assert_same(one, drawer(store, direction, **{**SUB_GALLERY, "sampling": draw})([images(store)], 3, 7))
     for seed, epoch in ((3, 8), (4, 7)):
         other = made([images(store)], seed, epoch)
         assert not np.array_equal(one.candidates, other.candidates)
@@ -79,15 +79,17 @@ def test_positives_that_must_be_found_give_no_place_away(tiny_store, direction):
         return int((lists.labels.reshape(60, 6)[np.arange(60), furthest] > 0).sum())
 
     assert last(drawer(store, direction)(shares, 0, 1)) > 30
-    made = drawer(store, direction, mining=replace(MINING, positives="all"), draw_positives="found")
+    made = drawer(store, direction, mining=replace(MINING, positives="all"), sampling_positives="retrieved")
     lists = made(shares, 0, 1)
     assert made.width == 6 and set(lists.lengths) == {6} and len(lists) == made.count(shares[0]) == 60
     assert (lists.labels > 0).sum() >= 8 and last(lists) < 10
 
 
 def test_positives_that_must_be_found_and_negatives_left_out_are_refused(store):
-    made = drawer(store, mining=replace(MINING, duplicate_cosine=0.9), draw_positives="found")
-    with pytest.raises(ConfigError, match="--draw-positives found: the lists were mined with --positive-margin or"):
+    made = drawer(store, mining=replace(MINING, duplicate_cosine=0.9), sampling_positives="retrieved")
+    with pytest.raises(
+        ConfigError, match="--sampling-positives retrieved: the lists were mined with --positive-margin or"
+    ):
         made.check([images(store)])
 
 
@@ -100,7 +102,7 @@ def test_the_kept_negatives_are_harder_than_random_ones(store):
 
 def test_similarities_are_the_first_stages(store):
     for draw in ("random-hard", "sub-gallery"):
-        lists = drawer(store, **{**SUB_GALLERY, "draw": draw})([images(store)], 0, 1)
+        lists = drawer(store, **{**SUB_GALLERY, "sampling": draw})([images(store)], 0, 1)
         asked = np.repeat(lists.queries, lists.lengths)
         np.testing.assert_allclose(
             lists.similarity, (store.image[asked] * store.text[lists.candidates]).sum(1), atol=1e-5
@@ -126,7 +128,7 @@ def test_sub_galleries_are_searched_as_the_gallery_in_use_is(store, direction):
 
 
 def test_a_sub_gallery_of_all_images_gives_the_nearest_of_all(store):
-    lists = drawer(store, draw="sub-gallery", draw_top=4)([images(store)], 0, 1)
+    lists = drawer(store, sampling="sub-gallery", sampling_top=4)([images(store)], 0, 1)
     captions = store.caption_rows("train")
     cosine = store.image[lists.queries] @ store.text[captions].T
     best = captions[np.argsort(-cosine, axis=1)[:, :4]]
@@ -136,7 +138,9 @@ def test_a_sub_gallery_of_all_images_gives_the_nearest_of_all(store):
 def test_a_list_keeps_to_the_share_of_its_query(store):
     shares = np.array_split(np.random.default_rng(0).permutation(images(store)), 2)
     for draw in ("random-hard", "sub-gallery"):
-        asking, found = owners(store, "i2t", drawer(store, draw=draw, draw_top=8)([*map(np.sort, shares)], 0, 1))
+        asking, found = owners(
+            store, "i2t", drawer(store, sampling=draw, sampling_top=8)([*map(np.sort, shares)], 0, 1)
+        )
         for query, theirs in zip(asking, found, strict=True):
             assert set(theirs) <= set(shares[0] if query in shares[0] else shares[1])
 

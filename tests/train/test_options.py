@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from xmrank.config import RankerConfig, TrainConfig
+from xmrank.config import TrainConfig
 from xmrank.losses import LOSSES
+from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime.errors import ConfigError
 from xmrank.train import step as learner
 from xmrank.train import trainer as loop
@@ -134,7 +135,7 @@ def test_bf16_computes_in_bf16_and_keeps_weights_and_losses_in_float32(tmp_path,
 
 
 def test_an_ordinal_head_has_its_levels_and_the_other_losses_have_one_score(tmp_path):
-    config = settings(ranker=RankerConfig(**{**vars(settings().ranker), "levels": 3}))
+    config = settings(ranker=ContextAwareParameters(**{**vars(settings().ranker), "levels": 3}))
     weights, history = train_toy(tmp_path / "ordinal", config, Trial("ordinal", "i2t", 0))
     assert weights["output.weight"].shape[0] == 3
     assert 0 <= history["epochs"][-1]["validation_hit@1"] <= 1

@@ -58,7 +58,7 @@ def test_a_point_of_unknown_names_is_refused(name):
 
 
 def test_a_point_of_impossible_values_is_refused():
-    with pytest.raises(ConfigError, match=r"--ranker\.width 30: expected a multiple of --ranker\.heads 4"):
+    with pytest.raises(ConfigError, match=r"--ranker\.width 30: expected a multiple of heads 4"):
         with_point(TrainConfig(), "listnet", {"ranker.width": 30})
 
 

@@ -1,13 +1,13 @@
 """Rankers that are trained as a stack end as those that are trained alone: their own start, data order and dropout."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from xmrank.config import RankerConfig
-from xmrank.rankers import build
+from xmrank.rankers import build_ranker
 from xmrank.rankers.layers import dropout_draws
 from xmrank.train import step as learner
 from xmrank.train import trainer as loop
@@ -18,7 +18,7 @@ from .toys import TINY, run_toys, settings, toy_data
 WEIGHTS, FIGURES = 1e-5, 1e-5
 """Sums in another order differ in float32's last digits; a wrong seed, order or mask of dropout by more than 0.01."""
 TRIALS = [Trial(loss, "i2t", seed) for loss in ("lambdarank", "neural_ndcg", "ranknet") for seed in (3, 4)]
-DROPPING = RankerConfig(**{**vars(TINY), "dropout": 0.2, "input_dropout": 0.1, "features": ("concat", "cosine")})
+DROPPING = replace(TINY, dropout=0.2, input_dropout=0.1, features=("concat", "cosine"))
 
 
 @pytest.fixture
@@ -120,8 +120,7 @@ def test_models_drop_the_same_alone_and_under_vmap():
     rankers = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        rankers.append(build("context_aware", dimensions=6, **{k: getattr(DROPPING, k) for k in (
-            "features", "width", "layers", "heads", "feed_forward", "dropout", "input_dropout")}))  # fmt: skip
+        rankers.append(build_ranker(DROPPING, dimensions=6))
     stack = learner.TrainingStep(rankers, ["listnet"] * 2, settings(), loop.WorkerGroup())
     batch = toy_data(10).batch(torch.arange(10).numpy())
     stack.module.train()

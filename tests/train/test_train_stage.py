@@ -151,9 +151,9 @@ def command(monkeypatch, capsys, *flags):
     [
         (["--losses", "lstnet"], "--losses lstnet: expected one of ranknet, lambda_loss"),
         (["--directions", "t2t"], "t2t"),
-        (["--ranker.name", "mlp"], "--ranker.name mlp: expected one of context_aware, pointwise, linear"),
-        (["--ranker.features", "sum"], "--ranker: ranker 'context_aware': features must be a list of distinct names"),
-        (["--ranker.dropout", "1.5"], "--ranker: ranker 'context_aware': dropout must be at least 0 and below 1"),
+        (["--ranker", "mlp"], "--ranker mlp: expected one of context_aware, pointwise, linear"),
+        (["--ranker.features", "sum"], "invalid choice 'sum' for argument '--ranker.features'"),
+        (["--ranker.dropout", "1.5"], "--ranker.dropout 1.5: expected at least 0 and below 1"),
         (["--seeds", "1", "1"], "--seeds 1 1: expected one or more, each once"),
         (["--workers", "3", "--workers-per-trial", "2"], "--workers 3: expected a multiple of --workers-per-trial 2"),
     ],

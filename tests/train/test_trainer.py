@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from xmrank.config import RankerConfig
 from xmrank.losses import LOSSES
 from xmrank.metrics import list_metrics
+from xmrank.rankers import ContextAwareParameters, LinearParameters
 from xmrank.runtime.errors import DataError
 from xmrank.train import step as learner
 from xmrank.train import trainer as loop
@@ -111,7 +111,9 @@ def test_losses_of_one_seed_start_from_the_same_weights(tmp_path):
     assert_equal_weights(*starts)
 
 
-RESIDUAL = RankerConfig(features=("cosine",), width=8, heads=2, feed_forward=8, residual=20.0, zero_init_output=True)
+RESIDUAL = ContextAwareParameters(
+    features=("cosine",), width=8, heads=2, feed_forward=8, residual=20.0, zero_init_output=True
+)
 
 
 def test_a_start_that_training_does_not_better_is_kept(tmp_path):
@@ -233,10 +235,10 @@ def test_a_training_that_diverges_is_one_line_with_the_trials_name(tmp_path, nam
         train_toy(tmp_path, config, Trial(name, "t2i", 3))
 
 
-def test_settings_that_a_ranker_does_not_have_are_not_passed_on():
-    ranker = make_ranker(settings(ranker=RankerConfig(name="linear", heads=4, width=64)), 6, "listnet")
-    assert ranker.name == "linear"
-    assert "width" not in ranker.parameters_
+def test_only_the_ordinal_loss_has_a_ranker_with_several_levels():
+    config = settings(ranker=LinearParameters(levels=3))
+    assert make_ranker(config, 6, "listnet").levels == 1
+    assert make_ranker(config, 6, "ordinal").levels == 3
 
 
 def test_no_batch_of_embeddings_outlives_its_step(tmp_path, monkeypatch):

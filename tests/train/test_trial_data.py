@@ -8,11 +8,12 @@ import pytest
 import torch
 from pipeline import mine_small
 
-from xmrank.config import RankerConfig, RefineConfig, TrainConfig
+from xmrank.config import RefinementSettings, TrainConfig
 from xmrank.evaluate.scoring import score_lists
 from xmrank.metrics import list_metrics
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.list_paths import lists_path
+from xmrank.rankers import ContextAwareParameters, RefinementSizes
 from xmrank.runtime.errors import ConfigError
 from xmrank.train.adapters import TrainingPairs, apart
 from xmrank.train.checkpoint import load_ranker
@@ -24,13 +25,13 @@ from xmrank.train.trials import Trial
 
 from .toys import assert_equal_weights, result, run_toys, train_toy
 
-REFINE = RefineConfig(members=2, width=8, epochs=2, pairs=50, learning_rate=0.01, bank=20, neighbours=3)
+REFINE = RefinementSettings(members=2, width=8, epochs=2, pairs=50, learning_rate=0.01, bank_size=20, neighbours=3)
 CONFIG = TrainConfig(
-    ranker=RankerConfig(
+    ranker=ContextAwareParameters(
         features=("cosine",), width=8, layers=1, heads=2, feed_forward=8, residual=20.0, zero_init_output=True
     ),
     refine=REFINE,
-    draw="random-hard",
+    sampling="random-hard",
     losses=("softmax", "ranknet"),
     directions=("i2t",),
     seeds=(0,),
@@ -68,8 +69,8 @@ def similarity_of(refinement, store, lists, direction, member=slice(None)):
         w, u = w * refinement.members, u * refinement.members
     found = []
     for query, start, stop in zip(lists.queries, lists.offsets[:-1], lists.offsets[1:], strict=True):
-        asked = refinement.queries(torch.from_numpy(asking[[query]]))[member]
-        seen = refinement.candidates(torch.from_numpy(side[lists.candidates[start:stop]]))
+        asked = refinement.embed_queries(torch.from_numpy(asking[[query]]))[member]
+        seen = refinement.embed_candidates(torch.from_numpy(side[lists.candidates[start:stop]]))
         cosine = (seen.embeddings[member] @ asked.mT)[..., 0]
         found.append((w @ cosine - u @ seen.hubness[member]).numpy())
     return np.concatenate(found)
@@ -77,7 +78,7 @@ def similarity_of(refinement, store, lists, direction, member=slice(None)):
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_training_lists_are_judged_by_what_has_not_seen_them(mined, direction):
-    config = replace(CONFIG, refine=replace(REFINE, recall=0.3, memory_neighbours=5))
+    config = replace(CONFIG, refine=replace(REFINE, memory_weight=0.3, memory_neighbours=5))
     made = courses(mined, direction, config)
     ranker = ranker_of(made, config)
     course = made.of(0, ranker, config.refine)
@@ -95,13 +96,13 @@ def test_training_lists_are_judged_by_what_has_not_seen_them(mined, direction):
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_learned_weights_rank_training_and_validation_lists(mined, direction):
-    plain = replace(CONFIG, refine=replace(REFINE, recall=0.3, memory_neighbours=5))
-    config = replace(plain, refine=replace(plain.refine, weigh=True))
+    plain = replace(CONFIG, refine=replace(REFINE, memory_weight=0.3, memory_neighbours=5))
+    config = replace(plain, refine=replace(plain.refine, learn_fusion=True))
     made = courses(mined, direction, config)
     ranker, same = ranker_of(made, config), ranker_of(made, config)
     course, unweighed = made.of(0, ranker, config.refine), made.of(0, same, plain.refine)
-    weights = ranker.refinement.weights
-    assert weights[0, 0] == 1 and not torch.allclose(weights, same.refinement.weights, atol=0.01)
+    weights = ranker.refinement.fusion_weights
+    assert weights[0, 0] == 1 and not torch.allclose(weights, same.refinement.fusion_weights, atol=0.01)
     assert torch.equal(ranker.refinement.bank, same.refinement.bank)
     validation = course.validation.lists
     np.testing.assert_allclose(
@@ -159,15 +160,15 @@ def test_trials_of_one_seed_share_what_is_learned_once(mined, monkeypatch):
 def test_fixed_lists_are_what_was_mined(mined):
     made = courses(mined, config=TrainConfig(ranker=CONFIG.ranker))
     ranker = ranker_of(made, TrainConfig(ranker=CONFIG.ranker))
-    course = made.of(0, ranker, RefineConfig())
+    course = made.of(0, ranker, RefinementSettings())
     assert course.train(1) is course.train(2) is made.train
     assert refined(ranker, made.validation) is made.validation
     assert len(made) == len(made.train.lists)
 
 
 def test_lists_are_new_every_epoch_and_the_same_again_after_a_resume(mined):
-    made = courses(mined, config=replace(CONFIG, refine=RefineConfig()))
-    course, later = (made.of(0, ranker_of(made, TrainConfig()), RefineConfig()) for _ in range(2))
+    made = courses(mined, config=replace(CONFIG, refine=RefinementSettings()))
+    course, later = (made.of(0, ranker_of(made, TrainConfig()), RefinementSettings()) for _ in range(2))
     first, second = course.train(1).lists, course.train(2).lists
     assert not np.array_equal(first.candidates, second.candidates)
     assert np.array_equal(later.train(2).lists.candidates, second.candidates)
@@ -212,7 +213,8 @@ def test_the_stage_trains_refined_rankers_that_work_on_raw_embeddings(mined, tmp
     for loss in CONFIG.losses:
         directory = tmp_path / "rankers/trials" / f"{loss}-i2t-seed0"
         ranker, about = load_ranker(directory)
-        assert (about["parameters"]["refine_members"], about["parameters"]["refine_bank"]) == (2, 20)
+        assert about["refinement"]["parameters"]["members"] == 2
+        assert about["refinement"]["sizes"]["bank"] == 20
         history = json.loads((directory / "history.json").read_text())
         lists = CandidateLists.read(lists_path(folder, "i2t", "validation"))
         scored[loss] = score_lists(ranker, lists, store, "i2t", CPU)
@@ -225,7 +227,7 @@ def test_the_stage_trains_refined_rankers_that_work_on_raw_embeddings(mined, tmp
 
 
 def test_a_refinement_of_fixed_lists_is_refused():
-    with pytest.raises(ConfigError, match="expected --draw random-hard or sub-gallery"):
+    with pytest.raises(ConfigError, match="expected --sampling random-hard or sub-gallery"):
         TrainConfig(refine=REFINE)
 
 
@@ -236,11 +238,11 @@ def test_lists_that_need_more_than_a_share_has_are_refused(mined, tmp_path):
         train(replace(config, refine=replace(REFINE, members=11)))
 
 
-@pytest.mark.parametrize(("members", "bank", "expected"), [(3, 50, 50), (3, 90, 80), (0, 9, None)])
+@pytest.mark.parametrize(("members", "bank", "expected"), [(3, 50, 50), (3, 90, 80), (0, 9, 0)])
 def test_a_bank_is_no_larger_than_what_every_member_knows(mined, members, bank, expected):
     made = courses(mined)
     made = replace(made, images=made.images[:120])
-    assert refinement_sizes(made, RefineConfig(members=members, bank=bank)).get("refine_bank") == expected
+    assert refinement_sizes(made, RefinementSettings(members=members, bank_size=bank)).bank == expected
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
@@ -248,10 +250,5 @@ def test_a_memory_has_all_captions_of_the_training_images_or_as_many_as_allowed(
     made, text = courses(mined, direction), {"i2t": "candidate", "t2i": "query"}[direction]
     captions = int(np.isin(mined[0].image_of_caption, made.images).sum())
     for limit, expected in ((10**6, captions), (7, 7)):
-        sizes = refinement_sizes(made, replace(REFINE, recall=0.3, memory=limit))
-        assert sizes == {
-            "refine_bank": 20,
-            "refine_memory_pairs": expected,
-            "refine_memory_images": len(made.images),
-            "refine_memory_text": text,
-        }
+        sizes = refinement_sizes(made, replace(REFINE, memory_weight=0.3, memory_size=limit))
+        assert sizes == RefinementSizes(20, expected, len(made.images), text)

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from xmrank.config import RankerConfig, TrainConfig
+from xmrank.config import TrainConfig
 from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime.errors import DataError
 from xmrank.train.list_data import ListData
 from xmrank.train.trainer import TrainingJob, train_trials
@@ -17,7 +18,7 @@ from xmrank.train.trials import Trial
 from xmrank.train.worker_group import WorkerGroup
 
 DIMENSIONS = 6
-TINY = RankerConfig(width=8, layers=1, heads=2, feed_forward=8)
+TINY = ContextAwareParameters(width=8, layers=1, heads=2, feed_forward=8)
 TRIAL = Trial("listnet", "i2t", 0)
 
 

@@ -12,7 +12,7 @@ from xmrank.config.register import RegisterConfig
 from xmrank.config.report import ReportConfig
 from xmrank.config.sentences import SentencesConfig
 from xmrank.config.supervised import SupervisedConfig
-from xmrank.config.train import RankerConfig, RefineConfig, TrainConfig
+from xmrank.config.train import RefinementSettings, TrainConfig
 from xmrank.config.train_encoder import TrainEncoderConfig
 from xmrank.config.tune import TuneConfig
 
@@ -28,8 +28,7 @@ __all__ = [
     "MineConfig",
     "QrelsConfig",
     "RankConfig",
-    "RankerConfig",
-    "RefineConfig",
+    "RefinementSettings",
     "RegisterConfig",
     "ReportConfig",
     "ScenesConfig",

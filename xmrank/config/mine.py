@@ -28,7 +28,7 @@ class MineConfig:
     """How many negatives, the most similar to the query, enter the list."""
     random_negatives: int = 25
     """mixed: further negatives, drawn at random."""
-    positives: Literal["one", "all", "found"] = "one"
+    positives: Literal["one", "all", "retrieved"] = "one"
     """i2t: one caption of the image, drawn by seed, or all of them; found: those that the first stage finds. With top-k
     the list is then the first --hard-negatives of the gallery as they are; with random-hard one positive is a candidate
     among the random ones, and the list is the first --hard-negatives + 1 of them: one cannot tell it by where it
@@ -77,10 +77,10 @@ class MineConfig:
             )
         if self.relevance_texts and self.relevance != "captions":
             raise ConfigError(f"--relevance-texts: expected with --relevance captions, not {self.relevance}")
-        if self.positives == "found" and (self.strategy == "mixed" or self.leaves_out):
+        if self.positives == "retrieved" and (self.strategy == "mixed" or self.leaves_out):
             raise ConfigError(
-                "--positives found: the list is the first stage's own; expected --strategy top-k or random-hard, and "
-                "neither --positive-margin nor --duplicate-cosine"
+                "--positives retrieved: the list is the first stage's own; expected --strategy top-k or random-hard, "
+                "and neither --positive-margin nor --duplicate-cosine"
             )
 
     @property

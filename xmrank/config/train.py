@@ -1,113 +1,58 @@
-"""Configuration of rankers and their training."""
+"""Configuration of the training of rankers."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from xmrank.config.common import DIRECTIONS, RUN, Direction, at_least
+from xmrank.rankers.parameters import AnyRankerParameters, ContextAwareParameters, RefinementParameters
 from xmrank.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class RankerConfig:
-    """The ranker."""
+class RefinementSettings(RefinementParameters):
+    """The refined similarity: adapters, hubness correction and memory, learned before the ranker and then fixed.
 
-    name: str = "context_aware"
-    """Which ranker: context_aware (the paper's transformer over a list), pointwise (an MLP), linear."""
-    features: tuple[str, ...] = ("concat",)
-    """What the ranker sees of a query and a candidate: concat (the paper's), product, difference, cosine."""
-    input_norm: bool = False
-    """Layer norm over the embeddings that the ranker sees, ahead of the first layer."""
-    hidden: tuple[int, ...] = ()
-    """Sizes of further linear layers in front of the encoder; of the pointwise ranker, of all its layers."""
-    activation: str | None = None
-    """Activation of the linear layers: relu, gelu, silu or tanh."""
-    width: int = 64
-    """Width of the encoder."""
-    layers: int = 2
-    """Encoder layers."""
-    heads: int = 4
-    """Attention heads."""
-    feed_forward: int = 128
-    """Width of the feed-forward block."""
-    dropout: float = 0.0
-    """Share of the activations dropped in training."""
-    input_dropout: float = 0.0
-    """Share of the item features dropped in training."""
-    positional: Literal["fixed", "learned"] | None = None
-    """Encoding of the first-stage rank."""
-    output_activation: Literal["sigmoid", "tanh"] | None = None
-    """What the score goes through."""
-    levels: int = 1
-    """Levels of relevance, for the loss ordinal only: one output each."""
-    residual: float | None = None
-    """Add this many times the first stage's cosine to the score; None: the score stands alone, as in the paper."""
-    residual_learnable: bool = True
-    """Whether that number is trained."""
-    zero_init_output: bool = False
-    """Start the output layer at zero: with --residual, training starts from the first stage's ranking."""
+    Each ensemble member learns on all folds of the training images but one, with an in-batch softmax, and refines the
+    training lists of that fold. Outside training the members are averaged.
+    """
 
-    def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "feed_forward", "levels"):
-            at_least(f"--ranker.{name.replace('_', '-')}", getattr(self, name), 1)
-        if self.width % self.heads:
-            raise ConfigError(f"--ranker.width {self.width}: expected a multiple of --ranker.heads {self.heads}")
-
-
-@dataclass(frozen=True)
-class RefineConfig:
-    """Adapters that refine the first stage inside the ranker, learned before it with an in-batch softmax."""
-
-    members: int = 0
-    """Pairs of adapters. The training images are divided among them: each learns from all but its share, and ranks that
-    share's training lists; in use they are averaged. 0: none, else at least 2."""
-    width: int = 256
-    """Width of an adapter, x + B·gelu(A·x)."""
     dropout: float = 0.5
-    """Share of an adapter's hidden values dropped in training."""
+    """Dropout probability of an adapter's hidden values."""
     noise: float = 0.0
-    """Length of the Gaussian noise on the embeddings in training."""
+    """Expected length of the Gaussian noise that is added to the embeddings in training."""
     epochs: int = 8
     """Passes over all pairs of an image and a caption."""
     pairs: int = 500
-    """Pairs of a step, each of which has the others for negatives."""
+    """Pairs per batch; the other pairs of the batch are the negatives."""
     learning_rate: float = 1e-3
-    """Largest step size of AdamW: a rise to it, then a fall to 0, or with --refine.average none."""
+    """Highest learning rate of AdamW. It rises to this and then falls to 0, or stays constant with --refine.average."""
     average: float = 0.0
-    """Share of the steps, the last ones, whose matrices are averaged; the step size then stays at its largest. 0: the
-    matrices of the last step are taken."""
+    """Share of the steps, the last ones, over which the weights are averaged; 0: the weights of the last step."""
     weight_decay: float = 0.05
-    """Decoupled weight decay of the matrices."""
+    """Decoupled weight decay; biases have none."""
     scale: float = 20.0
-    """What the cosines are multiplied by in the softmax."""
-    bank: int = 1000
-    """Training queries, of different images, that the hubness of a candidate is measured against."""
-    neighbours: int = 10
-    """How many of them, the most similar to the candidate, count."""
-    hub: float = 0.5
-    """Weight of the hubness, which is taken off the similarity; 0: not measured."""
-    recall: float = 0.0
-    """Weight of the memory beside the adapters: images are compared with those of the training captions that are most
-    like a caption. 0: none."""
-    memory: int = 20_000
-    """Training captions that are remembered at most, each with its image; drawn by seed where there are more."""
-    memory_neighbours: int = 150
-    """How many of them, the most similar to a caption, count."""
-    memory_scale: float = 10.0
-    """What their cosines are multiplied by in the softmax that weighs them."""
-    weigh: bool = False
-    """Learn --refine.hub and --refine.recall, and the hubness of the memory apart from that of the adapters, from lists
-    drawn for training; the values given are the start."""
+    """Factor of the cosines in the softmax (the inverse temperature)."""
+    bank_size: int = 1000
+    """Training queries, one per image, against which hubness is measured."""
+    memory_size: int = 20_000
+    """Largest number of training captions in the memory; a random sample if there are more."""
+    learn_fusion: bool = False
+    """Learn the fusion weights (those of the hubness, of the memory, and of the memory's hubness) on training lists;
+    the given weights are the start."""
 
     def __post_init__(self) -> None:
-        for name, least in (("members", 0), ("bank", 0)):
-            at_least(f"--refine.{name}", getattr(self, name), least)
-        for name in ("width", "epochs", "pairs", "neighbours", "memory", "memory_neighbours"):
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            name, _, rest = str(error).partition(" ")
+            raise ConfigError(f"--refine.{name.replace('_', '-')} {rest}") from None
+        for name in ("epochs", "pairs", "memory_size"):
             at_least(f"--refine.{name.replace('_', '-')}", getattr(self, name), 1)
-        for name in ("noise", "weight_decay", "hub", "recall", "memory_scale"):
+        for name in ("noise", "weight_decay", "bank_size"):
             at_least(f"--refine.{name.replace('_', '-')}", getattr(self, name), 0)
         if self.members == 1:
-            raise ConfigError("--refine.members 1: expected 0, or at least 2, for each learns from the others' shares")
+            raise ConfigError("--refine.members 1: expected 0 or at least 2, since each learns on the others' folds")
         if not 0 <= self.average <= 1:
             raise ConfigError(f"--refine.average {self.average}: expected 0 to 1")
         if not 0 <= self.dropout < 1:
@@ -131,77 +76,77 @@ class TrainConfig:
     output: Path = RUN / "rankers"
     """Directory of the trained rankers."""
     losses: tuple[str, ...] = ("lambdarank", "neural_ndcg", "listnet", "ranknet")
-    """Ranking losses, one ranker each."""
+    """Loss functions; a ranker is trained with each."""
     directions: tuple[Direction, ...] = DIRECTIONS
-    """i2t (an image asks for captions), t2i (a caption asks for images)."""
+    """i2t (image query → captions), t2i (caption query → images)."""
     loss_parameters: tuple[str, ...] = ()
     """Parameters of losses, each as LOSS.PARAMETER=VALUE: neural_ndcg.temperature=0.5 lambda_loss.k=10."""
     best: Path | None = None
     """Settings for each direction and loss, as jobs/tune.py found them (best.json); they go before the flags."""
     seeds: tuple[int, ...] = (0, 1)
-    """One ranker a seed: initial weights, data order and dropout follow from it."""
-    ranker: RankerConfig = field(default_factory=RankerConfig)
-    """The model."""
-    refine: RefineConfig = field(default_factory=RefineConfig)
-    """Its own first stage."""
-    draw: Literal["fixed", "random-hard", "sub-gallery"] = "fixed"
-    """Training lists: fixed (the mined ones), or drawn anew every epoch, one for each training image or one of its
-    captions: random-hard (with the numbers of candidates and positives that the lists were mined with) or sub-gallery
-    (the first stage's top --draw-top of a random gallery of --draw-images images, with the positives among them)."""
-    draw_positives: Literal["mined", "found"] = "mined"
-    """random-hard: positives as the lists were mined with, or found: a positive is listed where it is among the hardest
-    candidates, so that no place in a list gives its answer away."""
-    draw_images: int = 1000
-    """sub-gallery: images of a gallery, about; the training images are divided into such galleries."""
-    draw_top: int = 100
-    """sub-gallery: items of a list."""
+    """Seeds; a ranker is trained with each. Initial weights, data order and dropout depend on it."""
+    ranker: AnyRankerParameters = field(default_factory=ContextAwareParameters)
+    """The ranker: context_aware (the paper's transformer), pointwise (an MLP) or linear."""
+    refine: RefinementSettings = field(default_factory=RefinementSettings)
+    """The refined similarity."""
+    sampling: Literal["fixed", "random-hard", "sub-gallery"] = "fixed"
+    """Training lists: fixed (as mined), or sampled anew in every epoch, one list per training image or per caption:
+    random-hard (with the same numbers as the mined lists) or sub-gallery (the first stage's top --sampling-top of a
+    random gallery of --sampling-images images, together with the positives there)."""
+    sampling_positives: Literal["mined", "retrieved"] = "mined"
+    """random-hard: positives are added to the list as they were in mining, or must be retrieved: a positive is listed
+    only if it is among the hardest candidates, so that its position in the list reveals nothing."""
+    sampling_images: int = 1000
+    """sub-gallery: approximate number of images per gallery; the training images are divided into such galleries."""
+    sampling_top: int = 100
+    """sub-gallery: items per list."""
     epochs: int = 10
     """Passes over the training lists."""
     batch_size: int = 32
-    """Lists a step, over all workers of a trial."""
+    """Lists per training step, over all workers of a trial."""
     learning_rate: float = 1e-3
-    """Step size of Adam."""
+    """Learning rate of Adam."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     schedule: Literal["constant", "one_cycle"] = "constant"
     """Learning-rate schedule."""
     gradient_clip: float | None = None
-    """Largest norm of a step's gradient; None: not clipped."""
+    """Largest norm of a step's gradient; None: no clipping."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the ranker; weights, losses and the optimiser are fp32 either way."""
+    """Precision of the ranker's computations. Weights, losses and optimiser are fp32 in both cases."""
     micro_batch: int = 0
-    """Lists that go through the ranker at once; a step adds up the gradients of several. 0: all of the step's."""
+    """Lists per forward pass; a step accumulates the gradients of several. 0: all lists of the step."""
     validate_every: int = 1
-    """Epochs between validations, after each of which the state is saved."""
+    """Epochs between validations. The state of the training is saved after each."""
     validate_every_steps: int | None = None
-    """Steps between validations, instead of epochs."""
+    """Steps between validations; None: validate after epochs."""
     validate_start: bool = False
-    """Validate before the first step too: with --ranker.residual and --ranker.zero-init-output, what is kept then ranks
-    the validation lists no worse than its first stage."""
+    """Also validate before the first step. With a residual and zero_init_output of the ranker, the best epoch is then
+    never worse on the validation lists than the first stage."""
     patience: int | None = None
-    """Stop after this many validations without a better one; None: train all epochs."""
+    """Stop after this many validations without an improvement; None: train all epochs."""
     workers: int = 0
-    """Training processes; 0: one a GPU, or one a core."""
+    """Training processes; 0: one per GPU, or one per core."""
     workers_per_trial: int = 1
-    """How many of them train one ranker together (DDP); the rest train other rankers meanwhile."""
+    """Processes that train one ranker together (DDP); the other processes train other rankers."""
     stack: Literal["auto", "on", "off"] = "auto"
-    """Train the losses and seeds of a direction as one stacked model in each process; auto: on a GPU."""
+    """Train all losses and seeds of a direction as one stacked model in each process; auto: on a GPU."""
     overwrite: bool = False
-    """Empty the output directory first."""
+    """Delete the contents of the output directory first."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "workers_per_trial", "validate_every", "validate_every_steps", "patience",
-                     "draw_images", "draw_top"):  # fmt: skip
+                     "sampling_images", "sampling_top"):  # fmt: skip
             if getattr(self, name) is not None:
                 at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         for name in ("workers", "micro_batch", "weight_decay"):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
         if self.stack == "on" and self.workers_per_trial > 1:
             raise ConfigError(f"--stack on: trains in one process; --workers-per-trial is {self.workers_per_trial}")
-        if self.refine.members and self.draw == "fixed":
+        if self.refine.members and self.sampling == "fixed":
             raise ConfigError(
-                "--refine.members: each ranks lists of images that it has not learned from, which fixed lists are not; "
-                "expected --draw random-hard or sub-gallery"
+                "--refine.members: expected --sampling random-hard or sub-gallery; a fixed list mixes images that a "
+                "member learned from with others"
             )
         if self.learning_rate <= 0:
             raise ConfigError(f"--learning-rate {self.learning_rate}: expected more than 0")

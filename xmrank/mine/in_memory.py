@@ -27,7 +27,7 @@ def mine_lists(
     random_candidates: int = 200,
     hard_negatives: int = 50,
     random_negatives: int = 25,
-    positives: Literal["one", "all", "found"] = "one",
+    positives: Literal["one", "all", "retrieved"] = "one",
     captions: Literal["one", "all"] = "one",
     positive_margin: float | None = None,
     duplicate_cosine: float | None = None,

@@ -69,8 +69,8 @@ Strategy = Callable[[QueryChunk], RankedItems]
 def mine_random_hard(chunk: QueryChunk) -> RankedItems:
     """The paper's: the hardest of a number of random candidates, and the positives.
 
-    With positives "found" a positive is one more candidate, and the list is as long as the paper's: the positive is in
-    the list only if it is among the hardest, so that its rank does not give it away.
+    With positives "retrieved" a positive is one more candidate, and the list is as long as the paper's: the positive is
+    in the list only if it is among the hardest, so that its rank does not give it away.
     """
     config = chunk.config
     negatives, positives = draw_candidates(
@@ -81,15 +81,15 @@ def mine_random_hard(chunk: QueryChunk) -> RankedItems:
         random_candidates=config.random_candidates,
         positives=config.positives,
     )
-    if config.positives == "found":
+    if config.positives == "retrieved":
         return negatives.append_items(positives).sort_by_similarity().take_first(config.hard_negatives + 1)
     return chunk.choose_negatives(negatives, positives).append_items(positives)
 
 
 def mine_top_k(chunk: QueryChunk) -> RankedItems:
-    """The hardest of the whole gallery, and the positives; with positives "found", what the first stage retrieves."""
+    """The hardest of the whole gallery, and the positives; with positives "retrieved", what the first stage gives."""
     nearest = chunk.nearest()
-    if chunk.config.positives == "found":
+    if chunk.config.positives == "retrieved":
         return nearest.take_first(chunk.config.hard_negatives)
     positives = chunk.choose_positives()
     others = nearest.remove_items(is_own_item(chunk.pool, nearest.items))
@@ -117,7 +117,7 @@ def count_searched(config: MineConfig, pool: QueryPool) -> int:
     """Items to search for each query in the whole gallery; 0: no search. More than enough where some are left out."""
     if config.strategy == "random-hard":
         return 0
-    if config.positives == "found":
+    if config.positives == "retrieved":
         return config.hard_negatives
     spare = config.hard_negatives if config.leaves_out else 0
     own = int((pool.last - pool.first).max(initial=0))

@@ -111,7 +111,7 @@ def check_encoder(store: EmbeddingStore, about: dict[str, Any], where: str) -> N
     """
     own, theirs = store.encoder, about.get("encoder") or {}
     same = own["name"] == theirs.get("name") and own.get("weights_hash") == theirs.get("weights_hash")
-    if not same or about["parameters"]["dimensions"] != store.dimensions:
+    if not same or about["dimensions"] != store.dimensions:
         raise DataError(
             f"--ranker {where}: trained on embeddings of {encoder_name(theirs)}, the gallery {store.directory} has "
             f"those of {encoder_name(own)}"

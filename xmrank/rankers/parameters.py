@@ -1,139 +1,262 @@
-"""What every ranker is built from: plain values that survive a round trip through JSON."""
+"""Parameters of the rankers: the only place that declares them.
+
+The command line takes its flags from these dataclasses (``--ranker context_aware --ranker.width 64``), the help texts
+from their docstrings, and a checkpoint keeps their values as JSON. This module imports no torch.
+
+What follows from the data is no parameter: the length of an embedding and the sizes of the refinement's buffers are
+arguments of `xmrank.rankers.build_ranker`.
+"""
 
 import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal, get_args
 
-FEATURES = ("concat", "product", "difference", "cosine")
-"""Item features, in the order in which their columns stand in the first layer's weight."""
-ACTIVATIONS = ("relu", "gelu", "silu", "tanh")
-"""What may follow a hidden linear layer."""
-OUTPUT_ACTIVATIONS = ("sigmoid", "tanh")
-"""What may follow the last linear layer."""
+Feature = Literal["concat", "product", "difference", "cosine"]
+FEATURES: tuple[Feature, ...] = get_args(Feature)
+"""Item features, in the order of their columns in the weight of the first layer."""
+Activation = Literal["relu", "gelu", "silu", "tanh"]
+OutputActivation = Literal["sigmoid", "tanh"]
+Positional = Literal["fixed", "learned"]
+LayerNorm = Literal["standard", "unbiased"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankerParameters:
-    """Parameters that all rankers share; each adds its own in a subclass.
+    """Parameters that all rankers share; each ranker adds its own in a subclass.
 
     Raises:
-        ValueError: one line that names the parameter and what was expected.
+        ValueError: one line that begins with a parameter and its value, and says what was expected.
     """
 
-    dimensions: int
-    """Length of one embedding; query and candidate have the same."""
-    features: tuple[str, ...] = ("concat",)
-    """Item features: any of concat ([query ; candidate]), product, difference (absolute), cosine (the first-stage
-    similarity, raw and standardised within its list)."""
+    name: ClassVar[str]
+    """Name of the ranker, a key of `xmrank.rankers.RANKERS`."""
+
+    features: tuple[Feature, ...] = ("concat",)
+    """Features of a query and a candidate: concat (both embeddings, as in the paper), product, difference (absolute),
+    cosine (the first-stage similarity, raw and standardised within its list); one or more."""
     input_norm: bool = False
-    """Layer norm over the embedding features of an item together, before the first layer; cosine stays as it is."""
+    """Layer-normalise the embedding features of an item before the first layer."""
     input_dropout: float = 0.0
-    """Dropout on the embedding features, each block on its own; on the query once a list, as it is projected."""
-    output_activation: str | None = None
-    """None, sigmoid or tanh on the output, before the residual is added."""
+    """Dropout probability of the embedding features."""
+    output_activation: OutputActivation | None = None
+    """Activation of the output: sigmoid or tanh. The residual is added after it."""
     levels: int = 1
-    """Outputs an item: 1 score, or one a threshold of an ordinal scale."""
+    """Outputs per item, one for each threshold of an ordinal scale; only the loss ordinal uses more than one."""
     residual: float | None = None
-    """Initial weight of the first-stage similarity in the score; None: it is not added."""
+    """Initial weight of the first-stage similarity, which is added to the score; None: not added, as in the paper."""
     residual_learnable: bool = True
-    """Whether that weight is trained."""
+    """Train the weight of the residual."""
     zero_init_output: bool = False
-    """Start with an output of 0, hence, with a residual, at the first stage's ranking."""
-    refine_members: int = 0
-    """Pairs of adapters whose similarity, averaged, stands in for the first stage's; 0: that is taken as it is."""
-    refine_width: int = 256
-    """Width of an adapter."""
-    refine_bank: int = 0
-    """Training queries that each member measures the hubness of candidates against."""
-    refine_neighbours: int = 10
-    """How many of them, the most similar to a candidate, count."""
-    refine_hub: float = 0.5
-    """Weight of the hubness."""
-    refine_recall: float = 0.0
-    """Weight of a memory of training pairs beside the members."""
-    refine_memory_pairs: int = 0
-    """Captions in the memory; 0: there is none."""
-    refine_memory_images: int = 0
-    """Images in the memory."""
-    refine_memory_text: str = "query"
-    """Which side of a list captions are: query or candidate."""
-    refine_memory_neighbours: int = 150
-    """Captions that a caption recalls."""
-    refine_memory_scale: float = 10.0
-    """What their cosines are multiplied by in the softmax that weighs them."""
+    """Initialise the output layer with zeros. With a residual, training starts from the first-stage ranking."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", _distinct("features", self.features, FEATURES))
-        for name in ("dimensions", "levels"):
-            require_count(name, getattr(self, name))
+        object.__setattr__(self, "features", _sort_distinct("features", self.features, FEATURES))
+        require_count("levels", self.levels)
         for name in ("input_norm", "residual_learnable", "zero_init_output"):
             _require_flag(name, getattr(self, name))
         require_rate("input_dropout", self.input_dropout)
-        counts = {"members": 0, "width": 1, "bank": 0, "neighbours": 1}
-        of_memory = {"memory_pairs": 0, "memory_images": 0, "memory_neighbours": 1}
-        for name, least in (counts | of_memory).items():
-            require_count(f"refine_{name}", getattr(self, f"refine_{name}"), least)
-        for name in ("refine_hub", "refine_recall", "refine_memory_scale"):
-            value = getattr(self, name)
-            if not (_is_number(value) and 0 <= value < math.inf):
-                raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
-        require_choice("refine_memory_text", self.refine_memory_text, ("query", "candidate"))
-        require_choice("output_activation", self.output_activation, (None, *OUTPUT_ACTIVATIONS))
+        require_choice("output_activation", self.output_activation, (None, *get_args(OutputActivation)))
         if self.residual is not None and not (_is_number(self.residual) and math.isfinite(self.residual)):
-            raise ValueError(f"residual must be a finite number or None, not {self.residual!r}")
+            raise ValueError(f"residual {self.residual!r}: expected a finite number or None")
         if self.input_norm and self.features == ("cosine",):
-            raise ValueError("input_norm normalises embedding features; features has none, only cosine")
+            raise ValueError("input_norm True: expected embedding features to normalise; features has only cosine")
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Outputs of the linear layers that stand in front, the first of which reads the item features."""
+        """Output sizes of the linear layers that come first; the first of them reads the item features."""
         raise NotImplementedError
 
-    def as_json(self) -> dict[str, Any]:
-        """All parameters, defaults included, as values that JSON keeps."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+@dataclass(frozen=True, kw_only=True)
+class ContextAwareParameters(RankerParameters):
+    """The paper's ranker: a transformer encoder over the items of a list."""
+
+    name: ClassVar[str] = "context_aware"
+
+    width: int = 64
+    """Size of an item's vector in the encoder; a multiple of heads."""
+    hidden: tuple[int, ...] = ()
+    """Sizes of additional linear layers before the encoder."""
+    activation: Activation | None = None
+    """Activation after each linear layer before the encoder: relu, gelu, silu or tanh."""
+    layers: int = 2
+    """Number of encoder layers."""
+    heads: int = 4
+    """Number of attention heads."""
+    feed_forward: int = 128
+    """Hidden size of the encoder's feed-forward blocks."""
+    dropout: float = 0.0
+    """Dropout probability in the linear layers and in the encoder."""
+    positional: Positional | None = None
+    """Encoding of an item's rank in the first stage: fixed (sinusoids) or learned."""
+    max_rank: int = 256
+    """Ranks that have an encoding of their own; all later ranks share one."""
+    layer_norm: LayerNorm = "standard"
+    """Layer normalisation: standard, or unbiased (the variant of allRank: unbiased deviation plus epsilon)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "hidden", as_sizes("hidden", self.hidden))
+        for name in ("width", "layers", "heads", "feed_forward", "max_rank"):
+            require_count(name, getattr(self, name))
+        require_choice("activation", self.activation, (None, *get_args(Activation)))
+        require_choice("positional", self.positional, (None, *get_args(Positional)))
+        require_choice("layer_norm", self.layer_norm, get_args(LayerNorm))
+        require_rate("dropout", self.dropout)
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width}: expected a multiple of heads {self.heads}")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The layers before the encoder."""
+        return (*self.hidden, self.width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointwiseParameters(RankerParameters):
+    """A multi-layer perceptron that scores each item by itself."""
+
+    name: ClassVar[str] = "pointwise"
+
+    hidden: tuple[int, ...] = (128, 64)
+    """Sizes of the hidden layers, one or more."""
+    activation: Activation | None = "relu"
+    """Activation after each hidden layer: relu, gelu, silu or tanh."""
+    dropout: float = 0.0
+    """Dropout probability after each hidden layer."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "hidden", as_sizes("hidden", self.hidden))
+        if not self.hidden:
+            raise ValueError("hidden (): expected at least one layer size; the linear ranker has no hidden layer")
+        require_choice("activation", self.activation, (None, *get_args(Activation)))
+        require_rate("dropout", self.dropout)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The hidden layers."""
+        return self.hidden
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearParameters(RankerParameters):
+    """One linear layer on the item features."""
+
+    name: ClassVar[str] = "linear"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The only layer, which is the output layer."""
+        return (self.levels,)
+
+
+AnyRankerParameters = ContextAwareParameters | PointwiseParameters | LinearParameters
+"""The type of a setting that chooses a ranker; a new ranker adds its parameters here."""
+
+
+@dataclass(frozen=True)
+class RefinementParameters:
+    """The refined similarity inside a ranker: adapters on both embeddings, hubness correction, key–value memory."""
+
+    members: int = 0
+    """Ensemble members, pairs of adapters whose similarities are averaged; 0: the first-stage similarity is used."""
+    width: int = 256
+    """Hidden size of an adapter, x + B·gelu(A·x)."""
+    neighbours: int = 10
+    """Hubness of a candidate: the mean cosine with its nearest training queries, this many."""
+    hubness_weight: float = 0.5
+    """Weight of the hubness, which is subtracted from the similarity; 0: no correction."""
+    memory_weight: float = 0.0
+    """Weight of the key–value memory, where the images of similar training captions represent a caption; 0: none."""
+    memory_neighbours: int = 150
+    """Most similar training captions that represent a caption in the memory."""
+    memory_scale: float = 10.0
+    """Factor of the cosines in the softmax over these captions."""
+
+    def __post_init__(self) -> None:
+        require_count("members", self.members, 0)
+        for name in ("width", "neighbours", "memory_neighbours"):
+            require_count(name, getattr(self, name))
+        for name in ("hubness_weight", "memory_weight", "memory_scale"):
+            require_weight(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class RefinementSizes:
+    """Sizes of a refinement's buffers, which follow from the training data.
+
+    Attributes:
+        bank: training queries against which hubness is measured, for each member.
+        memory_pairs: captions in the memory, each with its image; 0: no memory.
+        memory_images: images in the memory.
+        text: the side of a list that captions are on, query or candidate.
+    """
+
+    bank: int = 0
+    memory_pairs: int = 0
+    memory_images: int = 0
+    text: Literal["query", "candidate"] = "query"
+
+    def __post_init__(self) -> None:
+        for name in ("bank", "memory_pairs", "memory_images"):
+            require_count(name, getattr(self, name), 0)
+        require_choice("text", self.text, ("query", "candidate"))
+
+
+def as_json(parameters: Any) -> dict[str, Any]:
+    """All fields of a dataclass, defaults included, as values that JSON keeps: lists instead of tuples."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(parameters).items()}
 
 
 def require_count(name: str, value: object, least: int = 1) -> None:
     """Raise ValueError unless the value is an integer of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+        raise ValueError(f"{name} {value!r}: expected an integer of at least {least}")
+
+
+def require_weight(name: str, value: object) -> None:
+    """Raise ValueError unless the value is a finite number of at least 0."""
+    if not (_is_number(value) and 0 <= value < math.inf):  # type: ignore[operator]
+        raise ValueError(f"{name} {value!r}: expected a finite number of at least 0")
 
 
 def require_rate(name: str, value: object) -> None:
     """Raise ValueError unless the value is a dropout probability."""
     if not (_is_number(value) and 0 <= value < 1):  # type: ignore[operator]
-        raise ValueError(f"{name} must be at least 0 and below 1, not {value!r}")
+        raise ValueError(f"{name} {value!r}: expected at least 0 and below 1")
 
 
 def require_choice(name: str, value: object, choices: Collection[object]) -> None:
     """Raise ValueError unless the value is one of the choices."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
+        raise ValueError(f"{name} {value!r}: expected one of {', '.join(map(str, choices))}")
 
 
-def layer_sizes(name: str, value: Any) -> tuple[int, ...]:
-    """Layer sizes, which JSON brings back as a list, as a tuple; ValueError unless all are positive integers."""
+def as_sizes(name: str, value: Any) -> tuple[int, ...]:
+    """Layer sizes as a tuple (JSON gives a list back); ValueError unless all are positive integers."""
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{name} must be a list of layer sizes, not {value!r}")
+        raise ValueError(f"{name} {value!r}: expected a list of layer sizes")
     for size in value:
-        require_count(f"each of {name}", size)
+        require_count(name, size)
     return tuple(value)
 
 
-def _distinct(name: str, value: Any, choices: tuple[str, ...]) -> tuple[str, ...]:
-    """The chosen names in the order of the choices, so that two spellings of a choice are one model."""
+def _sort_distinct(name: str, value: Any, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """The chosen names in the order of the choices, so that two spellings of a choice make the same model."""
     valid = isinstance(value, list | tuple) and len(value) > 0 and all(chosen in choices for chosen in value)
     if not valid or len(set(value)) < len(value):
-        raise ValueError(f"{name} must be a list of distinct names among {', '.join(choices)}, not {value!r}")
+        raise ValueError(f"{name} {value!r}: expected a list of distinct names among {', '.join(choices)}")
     return tuple(choice for choice in choices if choice in value)
 
 
 def _require_flag(name: str, value: object) -> None:
+    """Raise ValueError unless the value is a bool."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, not {value!r}")
+        raise ValueError(f"{name} {value!r}: expected true or false")
 
 
 def _is_number(value: object) -> bool:
+    """Whether the value is an int or a float; bool, a subclass of int, is not."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""What all rankers do alike: check the inputs, read the item features, add the residual, blank the padding."""
+"""What all rankers share: checks of the inputs, item features, the refined similarity, the residual, and padding."""
 
 from typing import Any, ClassVar
 
@@ -6,36 +6,38 @@ import torch
 from torch import Tensor, nn
 
 from xmrank.rankers.item_features import ItemFeatures
-from xmrank.rankers.key_value_memory import KeyValueMemory
 from xmrank.rankers.layers import ACTIVATION_FUNCTIONS
-from xmrank.rankers.parameters import RankerParameters
+from xmrank.rankers.parameters import RankerParameters, as_json
 from xmrank.rankers.refinement import Refinement
 
 
 class Ranker(nn.Module):
-    """A scorer of lists. A subclass says what lies between the first layer's outputs and the scores, in `body`.
+    """A scorer of lists. A subclass defines `score_hidden`: from the first layer's outputs to the scores.
 
-    `name` and `parameters_` (values that JSON keeps, defaults included) rebuild it: `build(name, **parameters_)`, then
-    `load_state_dict`. Weights start from torch's global generator: seed that for a reproducible start.
+    `describe` returns what rebuilds it: `rebuild_ranker(ranker.describe())`, then `load_state_dict`. Weights start from
+    torch's global generator: seed that for a reproducible start.
+
+    Args:
+        parameters: of the subclass's `parameters_type`.
+        dimensions: length of an embedding.
+        refinement: computes the similarity that the ranker uses; None: it uses the similarity that it is given.
     """
 
-    name: ClassVar[str]
     parameters_type: ClassVar[type[RankerParameters]]
     residual: Tensor | None
 
-    def __init__(self, parameters: RankerParameters) -> None:
+    def __init__(self, parameters: RankerParameters, dimensions: int, refinement: Refinement | None = None) -> None:
         super().__init__()
-        self.parameters_: dict[str, Any] = parameters.as_json()
-        self.dimensions, self.levels = parameters.dimensions, parameters.levels
+        self.hyperparameters, self.dimensions, self.levels = parameters, dimensions, parameters.levels
         self.input = ItemFeatures(
-            parameters.dimensions,
+            dimensions,
             parameters.sizes[0],
             parameters.features,
             norm=parameters.input_norm,
             dropout=parameters.input_dropout,
         )
         self.output_activation = parameters.output_activation
-        self.refinement = make_refinement(parameters) if parameters.refine_members else None
+        self.refinement = refinement
         if parameters.residual is None:
             self.residual = None
         elif parameters.residual_learnable:
@@ -43,7 +45,21 @@ class Ranker(nn.Module):
         else:
             self.register_buffer("residual", torch.tensor(float(parameters.residual)))
 
-    def body(self, hidden: Tensor, similarity: Tensor, mask: Tensor | None) -> Tensor:
+    @property
+    def name(self) -> str:
+        """The ranker's name, a key of `RANKERS`."""
+        return self.hyperparameters.name
+
+    def describe(self) -> dict[str, Any]:
+        """What rebuilds the ranker, all defaults included, as values that JSON keeps."""
+        return {
+            "ranker": self.name,
+            "dimensions": self.dimensions,
+            "parameters": as_json(self.hyperparameters),
+            "refinement": None if self.refinement is None else self.refinement.describe(),
+        }
+
+    def score_hidden(self, hidden: Tensor, similarity: Tensor, mask: Tensor | None) -> Tensor:
         """The first layer's outputs [lists, items, sizes[0]] → the output [lists, items, levels], not yet activated."""
         raise NotImplementedError
 
@@ -59,8 +75,8 @@ class Ranker(nn.Module):
     ) -> Tensor:
         """Score the candidates of each list.
 
-        The scores do not depend on the order in which candidates are stored (with a rank encoding: unless two of them
-        have the same similarity), nor on what stands at padding, whatever it is and wherever in the list.
+        The scores do not depend on the order of the candidates (with a rank encoding: unless two of them have the same
+        similarity), nor on the values at padding, which may be anywhere in the list and even NaN.
 
         Args:
             query: query embeddings, [lists, dimensions].
@@ -69,25 +85,26 @@ class Ranker(nn.Module):
             similarity: first-stage similarity, [lists, items].
             mask: True where an item is real, bool, [lists, items]; None: all are.
             projected: whether the candidates have been projected.
-            refined: whether the similarity is already what `refinement` makes of the embeddings; without one, either.
+            refined: whether the similarity has already been computed by `refinement`; no effect without one.
 
-        All floating dtypes are accepted, and computed in the parameters' dtype.
+        All floating dtypes are accepted; the computation uses the parameters' dtype.
 
         Returns:
-            Scores, [lists, items], higher is better; with an ordinal head [lists, items, levels], for which `score`
-            gives one figure an item. 0 at padding.
+            Scores, [lists, items], higher is better; with several levels [lists, items, levels], and `score` turns
+            them into one value per item. 0 at padding.
 
         Raises:
             ValueError: shapes or dtypes do not fit; `projected` with features that cannot be projected,
-                or with a refinement that is still to be made.
+                or with a similarity that is not refined yet.
         """
         columns = self.input.projected_size if projected else self.dimensions
-        _check_inputs(query, candidates, similarity, mask, self.dimensions, columns)
+        _require_fitting(query, candidates, similarity, mask, self.dimensions, columns)
         dtype = self.input.weight.dtype
         query, candidates, similarity = query.to(dtype), candidates.to(dtype), similarity.to(dtype)
-        if mask is not None and _nothing_padded(mask):
+        # Without padding the mask costs time and changes nothing.
+        if mask is not None and _is_all_real(mask):
             mask = None
-        if mask is not None:  # even NaN at padding must not reach a gradient, where 0 · NaN is NaN
+        if mask is not None:  # NaN at padding must not reach a gradient, where 0 · NaN is NaN
             query = query.masked_fill(~mask.any(-1, keepdim=True), 0)
             candidates = candidates.masked_fill(~mask[..., None], 0)
             similarity = similarity.masked_fill(~mask, 0)
@@ -98,7 +115,7 @@ class Ranker(nn.Module):
                 )
             similarity = self.refinement(query, candidates)
         hidden = self.input(query, candidates, similarity, mask, projected=projected)
-        scores = self._finish(self.body(hidden, similarity, mask), similarity)
+        scores = self._add_residual(self.score_hidden(hidden, similarity, mask), similarity)
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], 0)
         return scores.squeeze(-1) if self.levels == 1 else scores
@@ -113,9 +130,9 @@ class Ranker(nn.Module):
         projected: bool = False,
         refined: bool = False,
     ) -> Tensor:
-        """One figure an item to rank by, [lists, items]; arguments and errors are those of `forward`.
+        """One value per item to rank by, [lists, items]; arguments and errors are those of `forward`.
 
-        With an ordinal head it is the expected level, the sum of the levels' probabilities: of the outputs if they end
+        With several levels it is the expected level, the sum of the levels' probabilities: of the outputs if they end
         in a sigmoid, else of their sigmoids. Otherwise it is the score. 0 at padding.
         """
         scores: Tensor = self(query, candidates, similarity, mask=mask, projected=projected, refined=refined)
@@ -124,66 +141,41 @@ class Ranker(nn.Module):
         expected = (scores if self.output_activation == "sigmoid" else scores.sigmoid()).sum(-1)
         return expected if mask is None else expected.masked_fill(~mask, 0)
 
-    def project_candidates(self, table: Tensor) -> Tensor:
-        """The first layer's candidate part, computed once for a whole table instead of once for every list.
+    def project_candidates(self, gallery: Tensor) -> Tensor:
+        """The candidates' part of the first layer, computed once for a whole gallery instead of once for every list.
 
-        For frozen scoring: `ranker(query, table[rows], similarity, projected=True)` then gives the scores of the raw
-        candidates. It applies while the parameters stay as they are and the features are concat, or concat and cosine:
-        a product or difference with the query is nothing that a candidate has by itself. Call it in evaluation mode,
-        otherwise input dropout is drawn once a candidate for all lists.
+        `ranker(query, projected[rows], similarity, projected=True)` then gives the same scores as the embeddings. This
+        holds while the weights stay the same and the features are concat, or concat and cosine: a product or a
+        difference needs the query. Call it in evaluation mode; in training, one dropout mask would serve all lists.
 
         Args:
-            table: candidate embeddings, [N, dimensions], any floating dtype.
+            gallery: candidate embeddings, [N, dimensions], any floating dtype.
 
         Returns:
-            [N, columns] in the parameters' dtype: the first layer's outputs, two more with input normalisation.
+            [N, columns] in the parameters' dtype: the first layer's outputs, and two more with input normalisation.
 
         Raises:
-            ValueError: the features cannot be projected, or the table is not [N, dimensions].
+            ValueError: the features cannot be projected, or the gallery is not [N, dimensions].
         """
-        if table.dim() != 2 or table.shape[1] != self.dimensions:
-            raise ValueError(f"table must be [N, {self.dimensions}], not {list(table.shape)}")
-        return self.input.project_candidates(table)
+        if gallery.dim() != 2 or gallery.shape[1] != self.dimensions:
+            raise ValueError(f"gallery must be [N, {self.dimensions}], not {list(gallery.shape)}")
+        return self.input.project_candidates(gallery)
 
-    def _finish(self, output: Tensor, similarity: Tensor) -> Tensor:
+    def _add_residual(self, output: Tensor, similarity: Tensor) -> Tensor:
+        """The output activation, then the weighted first-stage similarity; [lists, items, levels]."""
         if self.output_activation is not None:
             output = ACTIVATION_FUNCTIONS[self.output_activation](output)
         return output if self.residual is None else output + self.residual * similarity[..., None]
 
 
-def make_refinement(parameters: RankerParameters) -> Refinement:
-    """The refinement that parameters ask for; nothing is in it yet."""
-    memory = None
-    if parameters.refine_memory_pairs:
-        memory = KeyValueMemory(
-            parameters.dimensions,
-            pairs=parameters.refine_memory_pairs,
-            images=parameters.refine_memory_images,
-            bank=parameters.refine_bank,
-            neighbours=parameters.refine_memory_neighbours,
-            scale=parameters.refine_memory_scale,
-            text=parameters.refine_memory_text,
-        )
-    return Refinement(
-        parameters.dimensions,
-        members=parameters.refine_members,
-        width=parameters.refine_width,
-        bank=parameters.refine_bank,
-        neighbours=parameters.refine_neighbours,
-        hub=parameters.refine_hub,
-        memory=memory,
-        recall=parameters.refine_recall,
-    )
-
-
-def zero_(layer: nn.Linear | ItemFeatures) -> None:
-    """Set a layer's weight and bias to 0, so that whatever its inputs, it starts with an output of 0."""
+def zero_layer_(layer: nn.Linear | ItemFeatures) -> None:
+    """Set a layer's weight and bias to 0 in place, so that its output is 0 for every input."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
 
 
-def _nothing_padded(mask: Tensor) -> bool:
-    """Whether all items are known to be real; False where looking would wait for a device, or is refused by vmap."""
+def _is_all_real(mask: Tensor) -> bool:
+    """Whether all items are known to be real; False where the check would wait for a GPU, or is refused by vmap."""
     if mask.device.type != "cpu":
         return False
     try:
@@ -192,7 +184,7 @@ def _nothing_padded(mask: Tensor) -> bool:
         return False
 
 
-def _check_inputs(
+def _require_fitting(
     query: Tensor, candidates: Tensor, similarity: Tensor, mask: Tensor | None, dimensions: int, columns: int
 ) -> None:
     """Raise ValueError unless shapes and dtypes fit; the shapes are compared with the similarity's."""

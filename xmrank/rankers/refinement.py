@@ -1,13 +1,15 @@
-"""A better first stage inside a ranker: residual adapters on both embeddings, less weight for hubs, and a memory."""
+"""The refined similarity inside a ranker: adapters on both embeddings, a hubness correction, a key–value memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xmrank.rankers.key_value_memory import KeyValueMemory
+from xmrank.rankers.parameters import RefinementParameters, RefinementSizes, as_json
 
 SIDES = ("query", "candidate")
 MATRICES = ("inner", "inner_bias", "outer", "outer_bias")
@@ -15,7 +17,7 @@ MATRICES = ("inner", "inner_bias", "outer", "outer_bias")
 
 @dataclass(frozen=True)
 class RefinedCandidates:
-    """Candidates as every view sees them.
+    """Candidates as each view represents them.
 
     Attributes:
         embeddings: unit length, [views, items, d].
@@ -27,40 +29,39 @@ class RefinedCandidates:
 
 
 class Refinement(nn.Module):
-    """A similarity of several views of the embeddings, in which hubs count less.
+    """A similarity from several views of the embeddings, corrected for hubness.
 
-    Definition: the sum over views of w · a(q)·b(c) − u · h(c). The views are the members, where a(x) =
-    (x + B·gelu(A·x)) at unit length is an adapter, and b likewise with matrices of its own, and the memory, if there is
-    one (`Memory`). h(c) is the mean of the largest ``neighbours`` values of a(p)·b(c) over a bank of training queries
-    p: a candidate that is near many queries says less about each of them. The members share one w and one u equally; at
-    the start w is 1 and u is ``hub``, and for the memory ``recall`` and ``recall`` · ``hub``.
+    Definition: the sum over views of w · a(q)·b(c) − u · h(c). The views are the ensemble members, where a(x) =
+    (x + B·gelu(A·x)) at unit length is an adapter, and b likewise with matrices of its own; and the key–value memory,
+    if there is one. h(c) is the hubness of a candidate: the mean of the largest ``neighbours`` values of a(p)·b(c) over
+    a bank of training queries p. A candidate that is similar to many queries says less about each of them. The members
+    share w and u in equal parts. Initially w is 1 and u is ``hubness_weight`` for the members; for the memory they are
+    ``memory_weight`` and ``memory_weight`` · ``hubness_weight``.
 
-    All values are buffers: they are learned before the ranker (`xmrank.train.adapters`) and then stay as they are.
-    A module that nothing was loaded into has adapters that change nothing and empty banks.
+    All values are buffers: they are learned before the ranker is trained, and stay fixed after that. As long as nothing
+    is loaded, the adapters change nothing and the banks hold zeros.
+
+    Args:
+        dimensions: length d of an embedding.
+        parameters: members, sizes of the adapters, weights.
+        sizes: of the buffers that depend on the training data.
 
     Sources: the correction, Conneau et al., "Word translation without parallel data", ICLR 2018, eq. 5 (CSLS); with a
         bank of training queries, Bogolin et al., "Cross modal retrieval with querybank normalisation", CVPR 2022.
     """
 
-    weights: Tensor
+    fusion_weights: Tensor
     """w and u of the members, then those of the memory, [2, 2]."""
     bank: Tensor
+    """Training queries of each member, [members, bank, d]."""
 
-    def __init__(
-        self,
-        dimensions: int,
-        *,
-        members: int,
-        width: int,
-        bank: int,
-        neighbours: int,
-        hub: float,
-        memory: KeyValueMemory | None = None,
-        recall: float = 0.0,
-    ) -> None:
+    def __init__(self, dimensions: int, parameters: RefinementParameters, sizes: RefinementSizes) -> None:
         super().__init__()
-        self.members, self.width, self.neighbours, self.memory = members, width, neighbours, memory
-        self.register_buffer("weights", torch.tensor([[1.0, hub], [recall, recall * hub]]))
+        self.hyperparameters, self.sizes, self.members = parameters, sizes, parameters.members
+        self.memory = KeyValueMemory(dimensions, parameters, sizes) if sizes.memory_pairs else None
+        hub, memory = parameters.hubness_weight, parameters.memory_weight
+        self.register_buffer("fusion_weights", torch.tensor([[1.0, hub], [memory, memory * hub]]))
+        members, width = parameters.members, parameters.width
         shapes = {
             "inner": (members, dimensions, width),
             "inner_bias": (members, 1, width),
@@ -70,71 +71,81 @@ class Refinement(nn.Module):
         for side in SIDES:
             for name in MATRICES:
                 self.register_buffer(f"{side}_{name}", torch.zeros(shapes[name]))
-        self.register_buffer("bank", torch.zeros(members, bank, dimensions))
+        self.register_buffer("bank", torch.zeros(members, sizes.bank, dimensions))
 
     @property
     def view_weights(self) -> Tensor:
         """w and u of every view, [views, 2]."""
-        members = self.weights[:1].expand(self.members, 2) / self.members
-        return members if self.memory is None else torch.cat([members, self.weights[1:]])
+        members = self.fusion_weights[:1].expand(self.members, 2) / self.members
+        return members if self.memory is None else torch.cat([members, self.fusion_weights[1:]])
 
-    def adapted(self, side: str, x: Tensor) -> Tensor:
-        """What the members make of a side's embeddings, [items, d] → [members, items, d]."""
+    def describe(self) -> dict[str, Any]:
+        """Parameters and sizes as values that JSON keeps."""
+        return {"parameters": as_json(self.hyperparameters), "sizes": as_json(self.sizes)}
+
+    def adapt_side(self, side: str, x: Tensor) -> Tensor:
+        """One side's embeddings after the adapters of each member, [items, d] → [members, items, d]."""
         return adapt(x.to(self.bank.dtype), [getattr(self, f"{side}_{name}") for name in MATRICES])
 
-    def queries(self, x: Tensor) -> Tensor:
-        """Queries as every view sees them, [items, d] → [views, items, d]."""
-        seen = self.adapted("query", x)
-        return seen if self.memory is None else torch.cat([seen, self.memory.queries(x.to(seen.dtype))[None]])
+    def embed_queries(self, x: Tensor) -> Tensor:
+        """Queries as each view represents them, [items, d] → [views, items, d]."""
+        adapted = self.adapt_side("query", x)
+        if self.memory is None:
+            return adapted
+        return torch.cat([adapted, self.memory.embed_queries(x.to(adapted.dtype))[None]])
 
-    def candidates(self, x: Tensor) -> RefinedCandidates:
-        """Candidates as every view sees them, [items, d]."""
-        seen, banks = self.adapted("candidate", x), self.bank
+    def embed_candidates(self, x: Tensor) -> RefinedCandidates:
+        """Candidates as each view represents them, [items, d], and their hubness there."""
+        embeddings, banks = self.adapt_side("candidate", x), self.bank
         if self.memory is not None:
-            seen = torch.cat([seen, self.memory.candidates(x.to(seen.dtype))[None]])
+            embeddings = torch.cat([embeddings, self.memory.embed_candidates(x.to(embeddings.dtype))[None]])
             banks = torch.cat([banks, self.memory.bank[None]])
-        count = min(self.neighbours, banks.shape[1])
+        # A bank with fewer queries than neighbours counts as a whole; without a bank there is no hubness.
+        count = min(self.hyperparameters.neighbours, banks.shape[1])
         if not count:
-            return RefinedCandidates(seen, seen.new_zeros(seen.shape[:2]))
-        near = (seen @ banks.transpose(1, 2)).topk(count, -1, sorted=False).values
-        return RefinedCandidates(seen, near.mean(-1))
+            return RefinedCandidates(embeddings, embeddings.new_zeros(embeddings.shape[:2]))
+        nearest = (embeddings @ banks.transpose(1, 2)).topk(count, -1, sorted=False).values
+        return RefinedCandidates(embeddings, nearest.mean(-1))
 
     def forward(self, query: Tensor, candidates: Tensor) -> Tensor:
-        """The similarity, [lists, items], of query [lists, d] and candidates [lists, items, d]."""
+        """The refined similarity, [lists, items], of query [lists, d] and candidates [lists, items, d]."""
         lists, items, dimensions = candidates.shape
-        asked, found = self.queries(query), self.candidates(candidates.reshape(-1, dimensions))
-        embeddings = found.embeddings.view(-1, lists, items, dimensions)
-        cosine = (embeddings @ asked[..., None]).squeeze(-1)
-        of_cosine, of_hubness = self.view_weights.T
-        hubness = found.hubness.view(-1, lists, items)
-        return torch.tensordot(of_cosine, cosine, 1) - torch.tensordot(of_hubness, hubness, 1)
+        queries = self.embed_queries(query)
+        refined = self.embed_candidates(candidates.reshape(-1, dimensions))
+        embeddings = refined.embeddings.view(-1, lists, items, dimensions)
+        cosine = (embeddings @ queries[..., None]).squeeze(-1)
+        hubness = refined.hubness.view(-1, lists, items)
+        # The weighted sum over views.
+        cosine_weight, hubness_weight = self.view_weights.T
+        return torch.tensordot(cosine_weight, cosine, 1) - torch.tensordot(hubness_weight, hubness, 1)
 
-    def apart(self, member: int, images: Tensor) -> "Refinement":
-        """One member, and the memory without the captions of some images; the memory's bank is empty."""
-        memory = self.memory.without(images) if self.memory is not None else None
-        made = Refinement(
-            self.bank.shape[2],
-            members=1,
-            width=self.width,
-            bank=self.bank.shape[1],
-            neighbours=self.neighbours,
-            hub=0.0,
-            memory=memory,
-        ).to(self.bank.device)
-        made.weights.copy_(self.weights)
+    def take_member(self, member: int, images: Tensor) -> "Refinement":
+        """One member alone, for out-of-fold similarities: with the memory, less the captions of some images.
+
+        Args:
+            member: index of the member.
+            images: rows of the memory's images whose captions are left out, int64.
+
+        Returns:
+            A refinement with one member; the bank of its memory holds zeros.
+        """
+        parameters, sizes = replace(self.hyperparameters, members=1), replace(self.sizes, memory_pairs=0)
+        single = Refinement(self.bank.shape[2], parameters, sizes).to(self.bank.device)
+        single.memory = None if self.memory is None else self.memory.drop_images(images)
+        single.fusion_weights.copy_(self.fusion_weights)
         for name in ("bank", *(f"{side}_{matrix}" for side in SIDES for matrix in MATRICES)):
-            getattr(made, name).copy_(getattr(self, name)[member : member + 1])
-        return made
+            getattr(single, name).copy_(getattr(self, name)[member : member + 1])
+        return single
 
 
 def adapt(x: Tensor, matrices: Sequence[Tensor], drop: float = 0.0) -> Tensor:
-    """x + B·gelu(A·x) at unit length, for every member.
+    """Apply the adapters of all members: x + B·gelu(A·x) at unit length.
 
     Args:
         x: [items, d], or [members, items, d] where each member has its own.
         matrices: A [members, d, width] and its bias [members, 1, width], B [members, width, d] and its bias
             [members, 1, d].
-        drop: share of the hidden values that are dropped, from torch's global generator.
+        drop: dropout probability of the hidden values, drawn from torch's global generator.
 
     Returns:
         [members, items, d].

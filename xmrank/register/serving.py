@@ -33,7 +33,7 @@ def load(directory: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
         DataError: no ranker there, or weights that do not fit its parameters.
     """
     ranker, about = load_ranker(directory)
-    names = list(shapes(about["parameters"]["dimensions"]))
+    names = list(shapes(about["dimensions"]))
 
     @torch.inference_mode()
     def scores(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -89,7 +89,7 @@ def register(config: RegisterConfig) -> None:
 def register_one(uri: str, name: str, candidate: TrainedRanker, run: str | None) -> models.RegisteredModel:
     """Register one ranker."""
     about = read_about(candidate.directory)
-    dimensions = int(about["parameters"]["dimensions"])
+    dimensions = int(about["dimensions"])
     with tempfile.TemporaryDirectory() as folder:
         package = models.ModelPackage(
             folder=copy_ranker(candidate.directory, Path(folder) / "ranker"),

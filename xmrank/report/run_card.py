@@ -162,12 +162,12 @@ def _refinement(config: dict[str, Any] | None) -> str:
     """The first stage of a ranker's own, if it has one."""
     if not config or not config.get("members"):
         return ""
-    words = {"width": "width {}", "epochs": "{} epochs", "hub": "hubness {}", "recall": "memory {}"}
+    words = {"width": "width {}", "epochs": "{} epochs", "hubness_weight": "hubness {}", "memory_weight": "memory {}"}
     parts = [f"{config['members']} pairs of adapters"]
     parts += [text.format(plain(config[key])) for key, text in words.items() if config.get(key)]
     if config.get("average"):
         parts.append(f"mean of the last {100 * config['average']:.0f} % of the steps")
-    return ", ".join(parts + ["weights learned"] * bool(config.get("weigh")))
+    return ", ".join(parts + ["weights learned"] * bool(config.get("learn_fusion")))
 
 
 def _ranker(config: dict[str, Any] | None) -> str:
@@ -184,11 +184,13 @@ def _ranker(config: dict[str, Any] | None) -> str:
 def _training(config: dict[str, Any]) -> str:
     words = {"epochs": "{} epochs", "batch_size": "{} lists a step", "learning_rate": "learning rate {}"}
     words |= {"patience": "stopped after {} validations without a better one"}
-    if config.get("draw") not in (None, "fixed"):
+    if config.get("sampling") not in (None, "fixed"):
         found = (
-            ", positives found" if config["draw"] == "random-hard" and config.get("draw_positives") == "found" else ""
+            ", positives retrieved"
+            if config["sampling"] == "random-hard" and config.get("sampling_positives") == "retrieved"
+            else ""
         )
-        words["draw"] = f"lists drawn anew every epoch ({{}}{found})"
+        words["sampling"] = f"lists drawn anew every epoch ({{}}{found})"
     return ", ".join(text.format(plain(config[key])) for key, text in words.items() if config.get(key) is not None)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xmrank.config import Direction, RefineConfig
+from xmrank.config import Direction, RefinementSettings
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.pool import captions_of
 from xmrank.rankers.key_value_memory import KeyValueMemory
@@ -62,7 +62,7 @@ def learn(
     refinement: Refinement,
     pairs: TrainingPairs,
     shares: Sequence[np.ndarray],
-    config: RefineConfig,
+    config: RefinementSettings,
     direction: Direction,
     seed: int,
 ) -> None:
@@ -102,7 +102,7 @@ def learn(
         remember(refinement.memory, pairs, seed)
 
 
-def step_size(config: RefineConfig, step: int, steps: int) -> float:
+def step_size(config: RefinementSettings, step: int, steps: int) -> float:
     """One cycle; where matrices are averaged, which needs steps that go on, its rise and then its height."""
     if config.average:
         return config.learning_rate * min(1.0, (step + 1) / max(1, steps // 10))
@@ -130,7 +130,7 @@ def batches(known: Sequence[np.ndarray], size: int, steps: int, seed: int) -> It
 
 
 def in_batch_loss(
-    pairs: TrainingPairs, captions: np.ndarray, adapters: dict[str, Adapter], config: RefineConfig
+    pairs: TrainingPairs, captions: np.ndarray, adapters: dict[str, Adapter], config: RefinementSettings
 ) -> Tensor:
     """The members' losses added up, each the mean of the cross-entropies of both directions over its batch.
 
@@ -168,7 +168,7 @@ def bank(
     seen = []
     for member, share in enumerate(shares):
         captions = asking(pairs, share, size, np.random.default_rng([seed, BANK_STREAM, member]))
-        seen.append(refinement.adapted("query", query_side(pairs, captions, direction))[member])
+        seen.append(refinement.adapt_side("query", query_side(pairs, captions, direction))[member])
     return torch.stack(seen)
 
 
@@ -201,7 +201,7 @@ def fill_bank(memory: KeyValueMemory, pairs: TrainingPairs, share: np.ndarray, s
     captions = asking(pairs, share, len(memory.bank), np.random.default_rng(stream))
     if memory.text == "query":
         own = torch.from_numpy(pairs.owner[captions]).to(memory.owner.device)
-        memory.bank.copy_(memory.recall(query_side(pairs, captions, "t2i"), own))
+        memory.bank.copy_(memory.retrieve_images(query_side(pairs, captions, "t2i"), own))
     else:
         memory.bank.copy_(query_side(pairs, captions, "i2t"))
 
@@ -209,7 +209,7 @@ def fill_bank(memory: KeyValueMemory, pairs: TrainingPairs, share: np.ndarray, s
 def apart(refinement: Refinement, member: int, share: np.ndarray, pairs: TrainingPairs, seed: int) -> Refinement:
     """What ranks the training lists of a member's share: that member, and a memory that knows nothing of the share."""
     images = torch.from_numpy(np.flatnonzero(np.isin(pairs.rows, share)))
-    made = refinement.apart(member, images.to(refinement.bank.device))
+    made = refinement.take_member(member, images.to(refinement.bank.device))
     if made.memory is not None:
         fill_bank(made.memory, pairs, share, [seed, MEMORY_STREAM, member])
     return made

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xmrank.rankers import Ranker, build
+from xmrank.rankers import Ranker, rebuild_ranker
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import atomic, write_json
 from xmrank.train.trials import RANKER, RANKER_JSON
@@ -24,13 +24,13 @@ def save_ranker(directory: Path, ranker: Ranker, weights: dict[str, Tensor], abo
 
     Args:
         directory: where ``ranker.safetensors`` and ``ranker.json`` go.
-        ranker: gives the name and the parameters.
+        ranker: gives the description that rebuilds it.
         weights: the state dict to keep (the best epoch's).
         about: what the ranker was trained on and for; the JSON's other fields.
     """
     with atomic(directory / RANKER) as temporary:
         save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, temporary)
-    write_json(directory / RANKER_JSON, {**about, "ranker": ranker.name, "parameters": ranker.parameters_})
+    write_json(directory / RANKER_JSON, {**about, **ranker.describe()})
 
 
 def load_ranker(directory: Path, device: torch.device | str = "cpu") -> tuple[Ranker, dict[str, Any]]:
@@ -41,7 +41,7 @@ def load_ranker(directory: Path, device: torch.device | str = "cpu") -> tuple[Ra
     """
     about = read_about(directory)
     try:
-        ranker = build(about["ranker"], **about["parameters"])
+        ranker = rebuild_ranker(about)
         ranker.load_state_dict(load_file(directory / RANKER, device="cpu"))
     except (*UNREADABLE, OSError) as error:
         raise DataError(f"{directory}: not a ranker of this version: {cause(error)}") from None

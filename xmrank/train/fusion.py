@@ -30,7 +30,7 @@ def weigh(refinement: Refinement, table: RefinedLists, lists: CandidateLists) ->
     columns, labels, mask = by_list(table, lists)
     if not labels.any():
         return
-    learned = refinement.weights[: columns.shape[2]]
+    learned = refinement.fusion_weights[: columns.shape[2]]
     weights = (SCALE * learned).requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=STEPS, line_search_fn="strong_wolfe")
 

@@ -55,18 +55,18 @@ class ListSampler:
         Raises:
             ConfigError: says which flag asks for more than there is.
         """
-        if self.config.draw == "random-hard":
-            if self.config.draw_positives == "found" and self.mining.leaves_out:
+        if self.config.sampling == "random-hard":
+            if self.config.sampling_positives == "retrieved" and self.mining.leaves_out:
                 raise ConfigError(
-                    "--draw-positives found: the lists were mined with --positive-margin or --duplicate-cosine, which "
-                    "choose negatives by the positive; expected --draw-positives mined"
+                    "--sampling-positives retrieved: the lists were mined with --positive-margin or "
+                    "--duplicate-cosine, which choose negatives by the positive; expected --sampling-positives mined"
                 )
             flag, needed = count_needed_negatives(self._mining())
             pools = [self._pool(share) for share in shares]
             least = min(len(pool.gallery) - int((pool.last - pool.first).max(initial=0)) for pool in pools)
             if least < needed:
                 raise ConfigError(
-                    f"--draw random-hard: the lists were mined with {flag} {needed}, but a share of the training "
+                    f"--sampling random-hard: the lists were mined with {flag} {needed}, but a share of the training "
                     f"images has only {least} {self.direction} items of other images (--refine.members makes them)"
                 )
 
@@ -78,21 +78,23 @@ class ListSampler:
     @cached_property
     def width(self) -> int:
         """The length that no list exceeds, whatever is drawn; batches have it, lest a draw change that of dropout."""
-        if self.config.draw == "sub-gallery":
-            return self.config.draw_top
+        if self.config.sampling == "sub-gallery":
+            return self.config.sampling_top
         own = np.bincount(self.store.image_of_caption) if self.direction == "i2t" else np.ones(1, np.int64)
         return self.mining.hard_negatives + (int(own.max()) if self._mining().positives == "all" else 1)
 
     def _mining(self) -> MineConfig:
         """The mining's configuration, as far as it goes for these lists."""
-        if self.config.draw == "random-hard":
-            mined = self.config.draw_positives == "mined"
-            return replace(self.mining, strategy="random-hard", positives=self.mining.positives if mined else "found")
+        if self.config.sampling == "random-hard":
+            mined = self.config.sampling_positives == "mined"
+            return replace(
+                self.mining, strategy="random-hard", positives=self.mining.positives if mined else "retrieved"
+            )
         return replace(
             self.mining,
             strategy="top-k",
-            positives="found",
-            hard_negatives=self.config.draw_top,
+            positives="retrieved",
+            hard_negatives=self.config.sampling_top,
             index="flat",
             positive_margin=None,
             duplicate_cosine=None,
@@ -100,8 +102,8 @@ class ListSampler:
 
     def _share(self, images: np.ndarray, generator: np.random.Generator) -> Iterator[CandidateLists]:
         parts = [images]
-        if self.config.draw == "sub-gallery":
-            count = max(1, round(len(images) / self.config.draw_images))
+        if self.config.sampling == "sub-gallery":
+            count = max(1, round(len(images) / self.config.sampling_images))
             parts = [np.sort(part) for part in np.array_split(generator.permutation(images), count)]
         for part in parts:
             pool = self._pool(part)
@@ -125,7 +127,7 @@ class ListSampler:
                 generator,
                 mining,
                 index=lambda: index,
-                nearest=lambda queries=queries: search(index, queries, self.config.draw_top),  # type: ignore[misc]
+                nearest=lambda queries=queries: search(index, queries, self.config.sampling_top),  # type: ignore[misc]
             )
             yield assemble_lists(part, STRATEGIES[mining.strategy](chunk), generator)
 

@@ -50,8 +50,8 @@ class RefinedLists:
             queries, gallery: both sides of the store, [rows, d].
             query_rows, candidate_rows: ascending.
         """
-        asked = [refinement.queries(queries[part]) for part in blocks(query_rows)]
-        found = [refinement.candidates(gallery[part]) for part in blocks(candidate_rows)]
+        asked = [refinement.embed_queries(queries[part]) for part in blocks(query_rows)]
+        found = [refinement.embed_candidates(gallery[part]) for part in blocks(candidate_rows)]
         return cls(
             query_rows,
             candidate_rows,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from xmrank.config import RankerConfig, TrainConfig, semantic
+from xmrank.config import TrainConfig, semantic
 from xmrank.losses import LOSSES
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.paths import resolve
@@ -74,7 +74,7 @@ def with_point(config: TrainConfig, loss: str, point: Mapping[str, Any]) -> Trai
         ConfigError: a name that is no setting, or a value that cannot be.
     """
     names = {field.name for field in dataclasses.fields(TrainConfig)} - FIXED
-    ranker_names = {field.name for field in dataclasses.fields(RankerConfig)}
+    ranker_names = {field.name for field in dataclasses.fields(config.ranker)}
     changes: dict[str, Any] = {}
     ranker: dict[str, Any] = {}
     losses = list(config.loss_parameters)
@@ -94,6 +94,8 @@ def with_point(config: TrainConfig, loss: str, point: Mapping[str, Any]) -> Trai
         return dataclasses.replace(config, **changes, loss_parameters=tuple(losses))
     except TypeError as error:
         raise ConfigError(f"{dict(point)}: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"--ranker.{error}") from None
 
 
 def read_best(config: TrainConfig) -> Best:

@@ -7,14 +7,12 @@ from xmrank.embed.store import EmbeddingStore
 from xmrank.losses import LOSSES
 from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.mine.roles import ROLES
-from xmrank.rankers import RANKERS
 from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.paths import resolve
 from xmrank.tracking.run_tree import RunTree
 from xmrank.train.ray import TrainingWork, train_on_cluster
 from xmrank.train.settings import Best, check_loss, config_of, read_best, semantic_with
-from xmrank.train.trainer import make_ranker
 from xmrank.train.trial_data import check_draws
 from xmrank.train.trials import Trial, all_trials, pending
 
@@ -54,7 +52,6 @@ def check(config: TrainConfig, best: Best, store: EmbeddingStore, lists: Manifes
     for flag, values, known in (
         ("--losses", config.losses, LOSSES),
         ("--directions", config.directions, DIRECTIONS),
-        ("--ranker.name", (config.ranker.name,), RANKERS),
     ):
         unknown = [value for value in values if value not in known]
         if unknown:
@@ -64,10 +61,6 @@ def check(config: TrainConfig, best: Best, store: EmbeddingStore, lists: Manifes
     for trial in all_trials(config):
         settings = config_of(trial, config, best)
         check_loss(settings, trial.loss)
-        try:
-            make_ranker(settings, store.dimensions, trial.loss)
-        except ValueError as error:
-            raise ConfigError(f"--ranker: {error}") from None
         check_draws(resolve(config.lists), store, trial.direction, settings, trial.seed)
 
 

@@ -1,8 +1,8 @@
 """The training of rankers: plain torch, resumable at every validation, the same alone, stacked and under DDP."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xmrank.config import TrainConfig
 from xmrank.metrics import list_metrics, mean_over_queries
-from xmrank.rankers import RANKERS, Ranker, build
+from xmrank.rankers import Ranker, RefinementParameters, RefinementSizes, build_ranker
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
 from xmrank.train.checkpoint import load_state, read_meta, save_ranker, save_state
@@ -31,9 +31,6 @@ TOGETHER = 64
 """Batches whose metrics are computed in one go."""
 STACK_LIMIT = 64
 """Models of one stack at most."""
-
-REFINE_PARAMETERS = ("members", "width", "neighbours", "hub", "recall", "memory_neighbours", "memory_scale")
-"""Settings of the refinement that a ranker keeps; the others are of its learning."""
 
 OnEpoch = Callable[[Trial, Epoch, float], object]
 
@@ -202,27 +199,18 @@ def graduate(pupil: TrialState, material: TrainingJob) -> None:
     (directory / STATE).unlink(missing_ok=True)
 
 
-def make_ranker(
-    config: TrainConfig, dimensions: int, loss: str, sizes: Mapping[str, int | str] | None = None
-) -> Ranker:
-    """The configured ranker; settings that its kind does not have are not passed on, levels only with an ordinal loss.
+def make_ranker(config: TrainConfig, dimensions: int, loss: str, sizes: RefinementSizes | None = None) -> Ranker:
+    """The configured ranker; it has several levels only with an ordinal loss.
 
     Args:
         config: the settings.
         dimensions: of an embedding.
         loss: it is to be trained with.
-        sizes: further parameters, of the refinement.
-
-    Raises:
-        ValueError: a setting that the ranker refuses.
+        sizes: of the refinement.
     """
-    known = RANKERS[config.ranker.name].parameters_type.__dataclass_fields__
-    settings = {k: v for k, v in vars(config.ranker).items() if k in known}
-    if loss != ORDINAL:
-        settings["levels"] = 1
-    if config.refine.members:
-        settings |= {f"refine_{name}": getattr(config.refine, name) for name in REFINE_PARAMETERS} | dict(sizes or {})
-    return build(config.ranker.name, dimensions=dimensions, **settings)
+    parameters = config.ranker if loss == ORDINAL else replace(config.ranker, levels=1)
+    model_part = {field.name: getattr(config.refine, field.name) for field in fields(RefinementParameters)}
+    return build_ranker(parameters, dimensions=dimensions, refinement=RefinementParameters(**model_part), sizes=sizes)
 
 
 def next_validation(

@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
-from xmrank.config import Direction, MineConfig, RefineConfig, TrainConfig
+from xmrank.config import Direction, MineConfig, RefinementSettings, TrainConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.mine.list_paths import read_role_images
 from xmrank.mine.pool import captions_of, make_pool
 from xmrank.mine.roles import RoleImages
-from xmrank.rankers import Ranker
+from xmrank.rankers import Ranker, RefinementSizes
 from xmrank.runtime.directory import read_manifest
 from xmrank.train.adapters import TrainingPairs, apart, divide, learn
 from xmrank.train.fusion import weigh
@@ -69,7 +70,7 @@ class TrialDataSource:
     validation: ListData
     drawer: ListSampler | None = None
     images: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    learned: dict[tuple[RefineConfig, int], tuple[dict[str, Tensor], TrialData]] = field(default_factory=dict)
+    learned: dict[tuple[RefinementSettings, int], tuple[dict[str, Tensor], TrialData]] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -82,7 +83,7 @@ class TrialDataSource:
         config: TrainConfig,
     ) -> "TrialDataSource":
         """The courses on the lists in a mining's directory."""
-        if config.draw == "fixed":
+        if config.sampling == "fixed":
             return cls(train, validation)
         drawer = ListSampler(store, direction, mining_of(lists), config)
         return cls(train, validation, drawer, read_role_images(lists, "train"))
@@ -95,7 +96,7 @@ class TrialDataSource:
     def _count(self) -> int:
         return self.drawer.count(self.images) if self.drawer else len(self.train.lists)
 
-    def of(self, seed: int, ranker: Ranker, config: RefineConfig) -> TrialData:
+    def of(self, seed: int, ranker: Ranker, config: RefinementSettings) -> TrialData:
         """The course of a trial; the ranker's refinement, if it has one, is filled."""
         if self.drawer is None:
             return TrialData(self.train, self.validation, seed)
@@ -109,7 +110,7 @@ class TrialDataSource:
         ranker.refinement.load_state_dict(state)
         return course
 
-    def _learn(self, seed: int, ranker: Ranker, config: RefineConfig) -> TrialData:
+    def _learn(self, seed: int, ranker: Ranker, config: RefinementSettings) -> TrialData:
         """Learn a refinement, and make tables of the rows that training and validation lists hold."""
         drawer, refinement = self.drawer, ranker.refinement
         assert drawer is not None and refinement is not None
@@ -123,9 +124,9 @@ class TrialDataSource:
             knows_none = apart(refinement, member, share, pairs, seed)
             tables.append(RefinedLists.of(knows_none, self.train.queries, self.train.gallery, *rows))
         table = RefinedLists.join(tables)
-        if config.weigh:
+        if config.learn_fusion:
             weigh(refinement, table, drawer(shares, seed, epoch=0))
-            table = replace(table, weights=refinement.weights[: len(table.queries)])
+            table = replace(table, weights=refinement.fusion_weights[: len(table.queries)])
         return TrialData(self.train, refined(ranker, self.validation), seed, drawer, shares, table)
 
 
@@ -149,23 +150,22 @@ def check_draws(lists: Path, store: EmbeddingStore, direction: Direction, config
     Raises:
         ConfigError: says which flag asks for more than there is.
     """
-    if config.draw != "fixed":
+    if config.sampling != "fixed":
         shares = divide(read_role_images(lists, "train"), config.refine.members, seed)
         ListSampler(store, direction, mining_of(lists), config).check(shares)
 
 
-def refinement_sizes(courses: TrialDataSource, config: RefineConfig) -> dict[str, int | str]:
-    """Parameters of a ranker's refinement that follow from what it learns from; none without members.
+def refinement_sizes(courses: TrialDataSource, config: RefinementSettings) -> RefinementSizes:
+    """The sizes of a ranker's refinement that follow from what it learns from.
 
     A bank has as many queries as configured, or one for every image that all members learn from.
     """
     if not config.members or courses.drawer is None:
-        return {}
+        return RefinementSizes()
     images = len(courses.images)
-    sizes: dict[str, int | str] = {"refine_bank": min(config.bank, images - -(-images // config.members))}
-    if config.recall:
-        captions = len(captions_of(courses.drawer.store, courses.images)[0])
-        text = "query" if courses.drawer.direction == "t2i" else "candidate"
-        pairs = min(config.memory, captions)
-        sizes |= {"refine_memory_pairs": pairs, "refine_memory_images": images, "refine_memory_text": text}
-    return sizes
+    bank = min(config.bank_size, images - -(-images // config.members))
+    if not config.memory_weight:
+        return RefinementSizes(bank)
+    captions = len(captions_of(courses.drawer.store, courses.images)[0])
+    text: Literal["query", "candidate"] = "query" if courses.drawer.direction == "t2i" else "candidate"
+    return RefinementSizes(bank, min(config.memory_size, captions), images, text)
