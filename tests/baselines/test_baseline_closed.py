@@ -11,10 +11,6 @@ from cca_zoo.linear import CCA, RidgeCCA
 from cca_zoo.nonparametric import KCCA
 
 from xmrank.baselines.closed import (
-    CcaSettings,
-    CosineSettings,
-    KernelSettings,
-    RegularisedSettings,
     cca,
     cosine,
     kernel_cca,
@@ -22,6 +18,7 @@ from xmrank.baselines.closed import (
     regularised_cca,
 )
 from xmrank.baselines.feature_pairs import FeaturePairs
+from xmrank.baselines.settings import CcaSettings, CosineSettings, KernelSettings, RegularisedSettings
 from xmrank.baselines.towers import load_towers, save_towers
 from xmrank.runtime.errors import DataError
 

@@ -1,5 +1,6 @@
 """The trained baselines: their batches, that they learn, that they repeat, and what S-NDCG's share changes."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,18 @@ import torch
 
 from xmrank.baselines.feature_pairs import FeaturePairs
 from xmrank.baselines.heads import HeadTraining, share_of_rate
-from xmrank.baselines.registry import BASELINES, BaselineFit, all_fits, check_baselines, settings_of
+from xmrank.baselines.registry import (
+    BASELINES,
+    BaselineFit,
+    check_baselines,
+    describe_settings,
+    list_fits,
+    settings_of,
+    with_settings,
+)
+from xmrank.baselines.settings import DccaSettings, KernelSettings, VseppSettings
 from xmrank.config import BaselinesConfig
+from xmrank.config.baselines import SETTINGS
 from xmrank.runtime.errors import ConfigError, DataError
 
 LEARNED = [name for name, baseline in BASELINES.items() if baseline.learned]
@@ -120,17 +131,17 @@ def test_the_step_size_rises_and_falls():
 
 def test_fits_of_a_configuration():
     config = BaselinesConfig(baselines=("cca", "vsepp", "dcca"), seeds=(3, 4), listwise=(0.0, 0.5))
-    assert all_fits(config) == [
+    assert list_fits(config) == [
         BaselineFit("cca", 0.0, -1),
         BaselineFit("vsepp", 0.0, 3), BaselineFit("vsepp", 0.0, 4),
         BaselineFit("vsepp", 0.5, 3), BaselineFit("vsepp", 0.5, 4),
         BaselineFit("dcca", 0.0, 3), BaselineFit("dcca", 0.0, 4),
     ]  # fmt: skip
-    assert [fit.name for fit in all_fits(config)[::4]] == ["cca", "vsepp-sndcg0.5-seed4"]
+    assert [fit.name for fit in list_fits(config)[::4]] == ["cca", "vsepp-sndcg0.5-seed4"]
 
 
 def test_settings_by_name():
-    config = BaselinesConfig(parameters=("vsepp.margin=0.1", "dcca.hidden=8", "vsepp.epochs=3"))
+    config = BaselinesConfig(vsepp=VseppSettings(margin=0.1, epochs=3), dcca=DccaSettings(hidden=8))
     assert (settings_of(config, "vsepp").margin, settings_of(config, "vsepp").epochs) == (0.1, 3)
     assert settings_of(config, "dcca").hidden == 8
     assert settings_of(config, "cmpm") == BASELINES["cmpm"].settings
@@ -140,11 +151,10 @@ def test_settings_by_name():
     ("changes", "message"),
     [
         ({"baselines": ("pca",)}, "--baselines pca: expected one of cosine, cca"),
-        ({"parameters": ("vsepp.depth=3",)}, "--parameters vsepp.depth=3: expected vsepp.NAME=VALUE"),
-        ({"parameters": ("vsepp.epochs=2.5",)}, "vsepp.epochs=2.5: expected a whole number"),
-        ({"parameters": ("vsepp.margin=wide",)}, "vsepp.margin=wide: expected a number"),
-        ({"parameters": ("cosine.x=1",)}, "--parameters cosine.x=1"),
-        ({"parameters": ("margin=0.1",)}, "--parameters margin=0.1: expected BASELINE.NAME=VALUE"),
+        (
+            {"baselines": ("cca",), "kernel_cca": KernelSettings(pairs=3)},
+            "--kernel-cca.pairs 3: kernel_cca is not among --baselines (cca)",
+        ),
         ({"baselines": ("cca",), "listwise": (0.5,)}, "--listwise: none of --baselines takes it"),
     ],
 )
@@ -166,3 +176,50 @@ def test_a_configuration_that_cannot_be(changes, message):
     with pytest.raises(ConfigError) as refused:
         BaselinesConfig(**changes)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 2.5}, "epochs 2.5: expected a whole number of at least 0"),
+        ({"margin": "wide"}, "margin wide: expected a number of at least 0"),
+        ({"margin": -0.1}, "margin -0.1: expected at least 0"),
+        ({"dropout": 1.5}, "dropout 1.5: expected at most 1"),
+        ({"depth": 3}, "depth: no such setting; expected one of dimensions, hidden"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        with_settings(VseppSettings(), changes)
+
+
+def test_a_whole_number_is_a_float_where_the_setting_is_one():
+    settings = with_settings(VseppSettings(), {"margin": 1, "epochs": 2})
+    assert (repr(settings.margin), repr(settings.epochs)) == ("1.0", "2")
+
+
+def test_the_configuration_has_the_settings_of_every_baseline_at_the_same_defaults():
+    config = BaselinesConfig()
+    assert {name for name, baseline in BASELINES.items() if vars(baseline.settings)} == set(SETTINGS)
+    assert {name: getattr(config, name) for name in SETTINGS} == {name: BASELINES[name].settings for name in SETTINGS}
+
+
+def test_flags_go_before_the_results_of_a_search_and_these_before_defaults(tmp_path):
+    entry = {"baseline": "vsepp", "settings": {"margin": 0.4, "epochs": 9}, "value": 0.5, "points": 2}
+    (tmp_path / "best.json").write_text(json.dumps({"vsepp-sndcg0.5": entry}))
+    config = BaselinesConfig(best=tmp_path / "best.json", vsepp=VseppSettings(epochs=3))
+    settings = settings_of(config, "vsepp", "vsepp-sndcg0.5")
+    assert (settings.margin, settings.epochs) == (0.4, 3)
+    assert settings_of(config, "vsepp", "vsepp") == VseppSettings(epochs=3)
+
+
+def test_a_search_of_settings_that_are_not_there_is_refused(tmp_path):
+    (tmp_path / "best.json").write_text('{"vsepp": {"settings": {"depth": 3}}}')
+    with pytest.raises(ConfigError, match=r"--best .*best.json: vsepp: depth: no such setting"):
+        settings_of(BaselinesConfig(best=tmp_path / "best.json"), "vsepp", "vsepp")
+
+
+def test_only_settings_of_chosen_baselines_are_described():
+    described = describe_settings(BaselinesConfig(baselines=("cosine", "vsepp")))
+    assert described["vsepp"]["margin"] == 0.2
+    assert not set(described) & (set(SETTINGS) - {"vsepp"})

@@ -14,7 +14,7 @@ from pipeline import make_home, mine_small
 from xmrank.baselines import ray as ray_stage
 from xmrank.baselines import stage as stage
 from xmrank.baselines.baseline_features import fitted_images
-from xmrank.baselines.fitting import fit_all
+from xmrank.baselines.settings import KernelSettings, VseppSettings
 from xmrank.baselines.stage import baselines
 from xmrank.baselines.towers import load_towers
 from xmrank.config import BaselinesConfig
@@ -23,6 +23,7 @@ from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.protocols import evaluation_run
 from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.launcher import Worker
 
 KEYS = ["method", "ranker", "seed", "direction", "protocol", "metric"]
 
@@ -47,7 +48,8 @@ def inputs(tiny_store, tmp_path_factory, empty_tracking):
         fit_splits=("align", "train"),
         listwise=(0.0, 0.5),
         seeds=(0, 1),
-        parameters=("vsepp.epochs=2", "vsepp.batch_size=16", "kernel_cca.pairs=50"),
+        vsepp=VseppSettings(epochs=2, batch_size=16),
+        kernel_cca=KernelSettings(pairs=50),
         top_n=10,
         workers=1,
     )
@@ -59,7 +61,8 @@ def done(inputs, empty_tracking):
     """The stage, run once, in this process."""
     with pytest.MonkeyPatch.context() as environment:
         make_home(environment, inputs.home, empty_tracking)
-        environment.setattr(ray_stage, "train", lambda work, *_: fit_all(work.pending(), work, torch.device("cpu")))
+        alone = Worker(0, 1, torch.device("cpu"))
+        environment.setattr(ray_stage, "launch_workers", lambda function, job, **_: function(job, alone))
         environment.setattr(evaluation_run, "run_tasks", lambda function, tasks: map(function, tasks))
         manifest = baselines(inputs.config)
     output = inputs.config.output
@@ -71,7 +74,7 @@ def done(inputs, empty_tracking):
 @pytest.mark.ray
 def test_on_the_cluster_the_towers_are_the_same(done, ray_cluster, track_at, tmp_path):
     track_at(done.home)
-    config = replace(done.config, baselines=("vsepp",), output=tmp_path / "out")
+    config = replace(done.config, baselines=("vsepp",), kernel_cca=KernelSettings(), output=tmp_path / "out")
     baselines(config)
     for fit in ("vsepp-seed0", "vsepp-sndcg0.5-seed1"):
         ours, theirs = (load_towers(folder / "fits" / fit)[0].state_dict() for folder in (config.output, done.output))
@@ -154,7 +157,7 @@ def test_a_rerun_does_nothing_and_an_interrupted_one_fits_only_what_is_missing(d
     whole = stage.fit_on_cluster
 
     def fit(work, scratch):
-        fitted.extend(one.name for one in work.pending())
+        fitted.extend(one.name for one in work.list_pending())
         whole(work, scratch)
 
     monkeypatch.setattr(stage, "fit_on_cluster", fit)

@@ -35,7 +35,7 @@ from xmrank.runtime.directory import Manifest, read_manifest
 from xmrank.runtime.errors import ConfigError
 from xmrank.tracking import run_tree, runs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PRESETS = sorted((ROOT / "jobs/configs").glob("*.yaml"))
 JOBS = {
     "embed": EmbedConfig,

@@ -8,6 +8,7 @@ from mlflow.tracking import MlflowClient
 from pipeline import mine_small
 
 from xmrank.baselines.registry import settings_of
+from xmrank.baselines.settings import VseppSettings
 from xmrank.config import BaselinesConfig, TuneConfig
 from xmrank.runtime.errors import ConfigError
 from xmrank.tune import baseline_search as stage
@@ -30,7 +31,8 @@ def searched(tiny_store, track_at, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "run_tasks", run_tasks)
 
     def config(space, baselines=("regularised_cca", "vsepp"), **changes):
-        own = BaselinesConfig(baselines=baselines, parameters=("vsepp.epochs=1", "vsepp.batch_size=20"))
+        settings = VseppSettings(epochs=1, batch_size=20) if "vsepp" in baselines else VseppSettings()
+        own = BaselinesConfig(baselines=baselines, vsepp=settings)
         places = {"embeddings": store.directory, "lists": lists, "output": tmp_path / "tuned"}
         return TuneConfig(**places, target="baselines", space=space, baselines=own, **changes)
 
@@ -77,7 +79,7 @@ def test_random_points_are_drawn_by_the_seed(searched):
         (("cca.depth=[1]",), {}, "--space cca.depth=[1]: expected NAME=[VALUE,...]"),
         (("infonce.temperature=[1]",), {}, "--space infonce.temperature=[1]: expected"),  # not among the baselines
         (("vsepp.margin=uniform(0,1)",), {}, "a grid needs values"),
-        (("vsepp.margin=[-1]",), {}, "vsepp.margin=-1: expected a number of at least 0"),
+        (("vsepp.margin=[-1]",), {}, "--space vsepp.margin -1.0: expected at least 0"),
         (("vsepp.margin=[0.1]",), {"search": "optuna"}, "baselines are searched by grid or random"),
     ],
 )

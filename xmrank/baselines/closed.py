@@ -1,7 +1,5 @@
 """Baselines that are solved and not trained: the encoder itself, CCA, regularised CCA, kernel CCA."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import scipy.linalg
 import scipy.spatial.distance
@@ -11,46 +9,11 @@ from cca_zoo.nonparametric import KCCA
 from torch import nn
 
 from xmrank.baselines.feature_pairs import FeaturePairs
+from xmrank.baselines.settings import CcaSettings, CosineSettings, KernelSettings, RegularisedSettings
 from xmrank.baselines.towers import KernelMap, ProjectionTowers, Standardise, standardised
 
 KERNEL_STREAM = 0x4E71
 """Separates the draw of kernel CCA's pairs from other draws."""
-
-
-@dataclass(frozen=True)
-class CosineSettings:
-    """The encoder itself has none."""
-
-
-@dataclass(frozen=True)
-class CcaSettings:
-    """Settings of CCA; dimensions: of the common space."""
-
-    dimensions: int = 128
-
-
-@dataclass(frozen=True)
-class RegularisedSettings:
-    """Settings of regularised CCA; shrinkage: of each side's covariance towards the identity, from 0 to 1."""
-
-    dimensions: int = 128
-    shrinkage: float = 0.5
-
-
-@dataclass(frozen=True)
-class KernelSettings:
-    """Settings of kernel CCA.
-
-    Attributes:
-        pairs: drawn at random to fit on; time grows with the third power, memory with the square.
-        width: gamma is this over the mean squared distance of two items.
-        shrinkage: of each side's covariance in the kernel's space towards the identity, from 0 to 1.
-    """
-
-    dimensions: int = 128
-    pairs: int = 2000
-    width: float = 1.0
-    shrinkage: float = 0.1
 
 
 def cosine(_pairs: FeaturePairs, _settings: CosineSettings) -> ProjectionTowers:

@@ -49,9 +49,13 @@ class FittingJob:
         """The folder of a fit."""
         return directory_of(self.output, fit)
 
-    def pending(self) -> list[BaselineFit]:
-        """The fits that are not done."""
+    def list_pending(self) -> list[BaselineFit]:
+        """The fits that are not done: a fit's history is written last."""
         return [fit for fit in self.fits if not (self.directory(fit) / HISTORY).exists()]
+
+    def list_trained(self) -> list[BaselineFit]:
+        """The fits, done or not, of baselines that are trained by steps."""
+        return [fit for fit in self.fits if BASELINES[fit.baseline].learned]
 
 
 def directory_of(output: Path, fit: BaselineFit) -> Path:

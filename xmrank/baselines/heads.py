@@ -12,61 +12,13 @@ from torch import Tensor, nn
 from xmrank.baselines import objectives
 from xmrank.baselines.closed import linear_cca
 from xmrank.baselines.feature_pairs import FeaturePairs
+from xmrank.baselines.settings import DccaSettings, HeadSettings, InfonceSettings, VseppSettings
 from xmrank.baselines.towers import Layers, ProjectionTowers, standardised
 from xmrank.runtime.errors import DataError
 from xmrank.train.fit_loop import EpochFigures, fit_epochs
 
 WARM_SHARE = 0.1
 """Of the steps: the step size rises, then falls as a cosine."""
-
-
-@dataclass(frozen=True)
-class HeadSettings:
-    """Settings of projection heads.
-
-    Attributes:
-        dimensions: of the common space.
-        hidden: width of a hidden layer in each head; 0: heads are linear.
-        dropout: share of the features that is dropped in training.
-        epochs, batch_size (pairs), learning_rate, weight_decay: of AdamW, one cycle.
-        listwise_temperature: of S-NDCG.
-    """
-
-    dimensions: int = 256
-    hidden: int = 0
-    dropout: float = 0.1
-    epochs: int = 5
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    listwise_temperature: float = 0.01
-
-
-@dataclass(frozen=True)
-class VseppSettings(HeadSettings):
-    """Settings of VSE++; margin: of the hinge."""
-
-    margin: float = 0.2
-
-
-@dataclass(frozen=True)
-class InfonceSettings(HeadSettings):
-    """Settings of InfoNCE heads; temperature: at the start, it is trained."""
-
-    temperature: float = 0.07
-
-
-@dataclass(frozen=True)
-class DccaSettings(HeadSettings):
-    """Settings of DCCA; ridge: in the objective, linear_ridge: in the linear CCA behind the networks."""
-
-    dimensions: int = 128
-    hidden: int = 1024
-    dropout: float = 0.3
-    epochs: int = 12
-    batch_size: int = 2048
-    ridge: float = 1e-3
-    linear_ridge: float = 1e-4
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,21 @@
 """All baselines by name. A new one is a function, its settings, and a line here."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
-
-import yaml
+from typing import Any, TypeVar
 
 from xmrank.baselines import closed, heads
+from xmrank.baselines import settings as defaults
 from xmrank.baselines.feature_pairs import FeaturePairs
 from xmrank.baselines.towers import ProjectionTowers
-from xmrank.config import BaselinesConfig
+from xmrank.config import BaselinesConfig, semantic
+from xmrank.config.baselines import SETTINGS
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.paths import resolve
 
+Settings = TypeVar("Settings", bound=defaults.BaselineSettings)
 Fitted = tuple[ProjectionTowers, heads.BestFit]
 
 
@@ -54,15 +55,15 @@ def trained(kind: Callable[[Any, FeaturePairs], heads.Objective], settings: Any,
 
 
 BASELINES: dict[str, Baseline] = {
-    "cosine": solved(closed.cosine, closed.CosineSettings(), embeddings=True),
-    "cca": solved(closed.cca, closed.CcaSettings()),
-    "regularised_cca": solved(closed.regularised_cca, closed.RegularisedSettings()),
-    "kernel_cca": solved(closed.kernel_cca, closed.KernelSettings()),
-    "dcca": trained(heads.Dcca, heads.DccaSettings(), listwise=False),
-    "cmpm": trained(heads.Cmpm, heads.HeadSettings()),
-    "cmpm_cmpc": trained(heads.CmpmCmpc, heads.HeadSettings()),
-    "vsepp": trained(heads.Vsepp, heads.VseppSettings()),
-    "infonce": trained(heads.Infonce, heads.InfonceSettings()),
+    "cosine": solved(closed.cosine, defaults.CosineSettings(), embeddings=True),
+    "cca": solved(closed.cca, defaults.CcaSettings()),
+    "regularised_cca": solved(closed.regularised_cca, defaults.RegularisedSettings()),
+    "kernel_cca": solved(closed.kernel_cca, defaults.KernelSettings()),
+    "dcca": trained(heads.Dcca, defaults.DccaSettings(), listwise=False),
+    "cmpm": trained(heads.Cmpm, defaults.HeadSettings()),
+    "cmpm_cmpc": trained(heads.CmpmCmpc, defaults.HeadSettings()),
+    "vsepp": trained(heads.Vsepp, defaults.VseppSettings()),
+    "infonce": trained(heads.Infonce, defaults.InfonceSettings()),
 }
 
 
@@ -85,7 +86,7 @@ class BaselineFit:
         return self.method + (f"-seed{self.seed}" if self.seed >= 0 else "")
 
 
-def all_fits(config: BaselinesConfig) -> list[BaselineFit]:
+def list_fits(config: BaselinesConfig) -> list[BaselineFit]:
     """Every baseline, with every share and seed that mean something to it."""
     fits = []
     for name in config.baselines:
@@ -96,7 +97,7 @@ def all_fits(config: BaselinesConfig) -> list[BaselineFit]:
 
 
 def check_baselines(config: BaselinesConfig) -> None:
-    """Refuse names and settings that nobody has.
+    """Refuse baselines, settings and shares that do not exist.
 
     Raises:
         ConfigError: names the flag, and what was expected.
@@ -104,61 +105,90 @@ def check_baselines(config: BaselinesConfig) -> None:
     for name in config.baselines:
         if name not in BASELINES:
             raise ConfigError(f"--baselines {name}: expected one of {', '.join(BASELINES)}")
-        settings_of(config, name)
-    for entry in config.parameters:
-        if entry.partition(".")[0] not in BASELINES:
-            raise ConfigError(f"--parameters {entry}: expected BASELINE.NAME=VALUE, as in vsepp.margin=0.1")
-    for fit in all_fits(config):
+    refuse_unused_settings(config)
+    for fit in list_fits(config):
         settings_of(config, fit.baseline, fit.method)
     if any(config.listwise) and not any(BASELINES[name].listwise for name in config.baselines):
         able = [name for name, baseline in BASELINES.items() if baseline.listwise]
         raise ConfigError(f"--listwise: none of --baselines takes it; expected one of {', '.join(able)}")
 
 
-def settings_of(config: BaselinesConfig, name: str, method: str = "") -> Any:
-    """A baseline's settings: the defaults with what ``--parameters`` says of it, and ``--best`` of the method.
+def refuse_unused_settings(config: BaselinesConfig) -> None:
+    """Refuse settings of baselines that are not fitted.
 
     Raises:
-        ConfigError: a name or value that it does not have.
+        ConfigError: names the flag.
     """
-    settings, changes = BASELINES[name].settings, {}
-    known = {field.name: type(getattr(settings, field.name)) for field in fields(settings)}
-    for entry in (*config.parameters, *_best(config, method)):
-        key, found, text = entry.partition("=")
-        owner, _, parameter = key.partition(".")
-        if owner != name:
+    for name in SETTINGS:
+        if name in config.baselines:
             continue
-        if not found or parameter not in known:
-            raise ConfigError(
-                f"--parameters {entry}: expected {name}.NAME=VALUE, NAME one of {', '.join(known) or '-'}"
-            )
-        changes[parameter] = _typed(entry, text, known[parameter])
-    return replace(settings, **changes)
+        default = BASELINES[name].settings
+        for setting, value in vars(getattr(config, name)).items():
+            if value != getattr(default, setting):
+                flag = f"--{name}.{setting}".replace("_", "-")
+                raise ConfigError(f"{flag} {value}: {name} is not among --baselines ({', '.join(config.baselines)})")
 
 
-def _best(config: BaselinesConfig, method: str) -> list[str]:
-    """The settings of a method in ``--best``, as entries of ``--parameters``.
+def settings_of(config: BaselinesConfig, name: str, method: str = "") -> Any:
+    """A baseline's settings: those of the configuration, and of ``--best`` where the configuration has the default.
+
+    Args:
+        config: the configuration.
+        name: of the baseline.
+        method: its name with the share of S-NDCG; ``--best`` knows methods by it. Without it, ``--best`` is left out.
+
+    Raises:
+        ConfigError: ``--best`` has a setting or value that the baseline cannot have.
+    """
+    if name not in SETTINGS:
+        return BASELINES[name].settings
+    settings, default = getattr(config, name), BASELINES[name].settings
+    best = read_best_settings(config, method) if method else {}
+    # A flag goes before the results of a search.
+    changes = {key: value for key, value in best.items() if getattr(settings, key, None) == getattr(default, key, None)}
+    try:
+        return with_settings(settings, changes)
+    except ValueError as error:
+        raise ConfigError(f"--best {config.best}: {name}: {error}") from None
+
+
+def with_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Settings with changes; whole numbers become floats where the setting is one.
+
+    Raises:
+        ValueError: a name or value that the settings cannot have.
+    """
+    typed = {}
+    for key, value in changes.items():
+        if not hasattr(settings, key):
+            known = ", ".join(vars(settings)) or "none"
+            raise ValueError(f"{key}: no such setting; expected one of {known}")
+        whole = isinstance(value, int) and isinstance(getattr(settings, key), float)
+        typed[key] = float(value) if whole else value
+    return replace(settings, **typed)
+
+
+def read_best_settings(config: BaselinesConfig, method: str) -> dict[str, Any]:
+    """The settings of a method in ``--best``; empty where it has none.
 
     Raises:
         ConfigError: no such file, or not one that ``jobs/tune.py --target baselines`` writes.
     """
-    if config.best is None or not method:
-        return []
+    if config.best is None:
+        return {}
     try:
         entry = json.loads(resolve(config.best).read_text()).get(method)
-        return [f"{entry['baseline']}.{name}={value}" for name, value in entry["settings"].items()] if entry else []
+        return dict(entry["settings"]) if entry else {}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         raise ConfigError(f"--best {config.best}: expected the best.json of jobs/tune.py --target baselines") from None
 
 
-def _typed(entry: str, text: str, kind: type) -> Any:
-    """A value of a parameter's type, above or at 0."""
-    try:
-        value = kind(yaml.safe_load(text))
-        whole = kind is not int or float(yaml.safe_load(text)) == value
-    except (TypeError, ValueError, yaml.YAMLError):
-        whole = False
-    if not whole or value < 0:
-        expected = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"--parameters {entry}: expected {expected} of at least 0")
-    return value
+def describe_settings(config: BaselinesConfig) -> dict[str, Any]:
+    """The semantic configuration: settings of baselines that are not fitted are left out, --best is its content."""
+    values = semantic(config)
+    for name in SETTINGS:
+        if name not in config.baselines:
+            del values[name]
+    if config.best:
+        values["best"] = json.loads(resolve(config.best).read_text())
+    return values

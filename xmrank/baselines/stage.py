@@ -9,8 +9,8 @@ from xmrank.baselines.baseline_features import BaselineFeatures, fingerprints, f
 from xmrank.baselines.baseline_scoring import BaselineScorer
 from xmrank.baselines.fitting import FittingJob, directory_of
 from xmrank.baselines.ray import fit_on_cluster
-from xmrank.baselines.registry import BaselineFit, all_fits, check_baselines, settings_of
-from xmrank.config import DIRECTIONS, BaselinesConfig, semantic
+from xmrank.baselines.registry import BaselineFit, check_baselines, describe_settings, list_fits, settings_of
+from xmrank.config import DIRECTIONS, BaselinesConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.protocols.evaluation_run import TIE_RULE, TREC, read_rows, run_evaluation, tracked_name
@@ -41,7 +41,7 @@ def baselines(config: BaselinesConfig) -> Manifest:
     stage = StageDirectory.open(
         output,
         STAGE,
-        config=semantic_with(config),
+        config=describe_settings(config),
         inputs={"embeddings": store.fingerprint, "lists": lists.fingerprint, **fingerprints(config)},
         overwrite=config.overwrite,
     )
@@ -49,11 +49,6 @@ def baselines(config: BaselinesConfig) -> Manifest:
     print_means(json.loads((output / "summary.json").read_text())["rows"])
     print(f"baselines: {manifest.counts['fits']} fits in {output}")
     return manifest
-
-
-def semantic_with(config: BaselinesConfig) -> dict[str, Any]:
-    """The semantic configuration; what a search found counts by its content."""
-    return semantic(config) | ({"best": json.loads(resolve(config.best).read_text())} if config.best else {})
 
 
 def check(config: BaselinesConfig, store: EmbeddingStore, lists: Manifest) -> None:
@@ -75,21 +70,21 @@ def with_absolute_paths(config: BaselinesConfig) -> BaselinesConfig:
 
 def run(stage: StageDirectory, config: BaselinesConfig, store: EmbeddingStore, lists: Manifest) -> Manifest:
     """Fit and evaluate what is missing, and finish the stage."""
-    fits, output = all_fits(config), stage.directory
+    fits, output = list_fits(config), stage.directory
     runs = RunTree(
         output,
         STAGE,
         name=f"{STAGE} {output.parent.name}",
         tags={"encoder": str(store.encoder["name"]), "dataset": store.dataset, "candidates": lists.fingerprint},
-        params=semantic(config),
+        params=describe_settings(config),
         inputs=stage.inputs,
     )
     finished = False
     try:
         ids = {fit.name: begin_run(runs, config, fit) for fit in fits}
         work = FittingJob(config, output, fits, stage.work / "failures", runs.uri, ids)
-        with Progress("baselines (fits)", len(fits), len(fits) - len(work.pending())) as progress:
-            left = len(work.pending())
+        with Progress("baselines (fits)", len(fits), len(fits) - len(work.list_pending())) as progress:
+            left = len(work.list_pending())
             fit_on_cluster(work, stage.work / "ray")
             progress.advance(left)
         rows = evaluate_all(stage, config, fits)
@@ -127,7 +122,7 @@ def task_of(stage: StageDirectory, config: BaselinesConfig, fit: BaselineFit, di
         galleries=config.galleries,
         trec=config.trec,
         trec_folder=stage.directory / TREC,
-        with_qrels=fit == all_fits(config)[0],
+        with_qrels=fit == list_fits(config)[0],
     )
 
 

@@ -1,12 +1,24 @@
 """Configuration of the baselines."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from xmrank.baselines.settings import (
+    CcaSettings,
+    DccaSettings,
+    HeadSettings,
+    InfonceSettings,
+    KernelSettings,
+    RegularisedSettings,
+    VseppSettings,
+)
 from xmrank.config.common import RUN, at_least
 from xmrank.config.evaluate import TrecFiles, folds_of
 from xmrank.runtime.errors import ConfigError
+
+SETTINGS = ("cca", "regularised_cca", "kernel_cca", "dcca", "cmpm", "cmpm_cmpc", "vsepp", "infonce")
+"""Baselines with settings: a field of the same name holds them."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +51,24 @@ class BaselinesConfig:
     relevance_texts: Path | None = None
     """Text embeddings that S-NDCG's relevance is computed from: .npy, a row for every caption of the store; none: the
     store's own."""
-    parameters: tuple[str, ...] = ()
-    """Settings of baselines, each as BASELINE.NAME=VALUE: vsepp.margin=0.1 regularised_cca.shrinkage=0.2."""
+    cca: CcaSettings = field(default_factory=CcaSettings)
+    """CCA."""
+    regularised_cca: RegularisedSettings = field(default_factory=RegularisedSettings)
+    """Regularised CCA."""
+    kernel_cca: KernelSettings = field(default_factory=KernelSettings)
+    """Kernel CCA."""
+    dcca: DccaSettings = field(default_factory=DccaSettings)
+    """DCCA."""
+    cmpm: HeadSettings = field(default_factory=HeadSettings)
+    """CMPM."""
+    cmpm_cmpc: HeadSettings = field(default_factory=HeadSettings)
+    """CMPM with CMPC."""
+    vsepp: VseppSettings = field(default_factory=VseppSettings)
+    """VSE++."""
+    infonce: InfonceSettings = field(default_factory=InfonceSettings)
+    """InfoNCE."""
     best: Path | None = None
-    """Settings of each baseline, as jobs/tune.py --target baselines found them (best.json); they go before others."""
+    """Best settings of each baseline, the best.json of jobs/tune.py --target baselines; flags go before them."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One fit a seed of those baselines that learn by steps; initial weights, data order and dropout follow from it."""
     top_n: int = 100

@@ -14,8 +14,16 @@ from xmrank import tracking
 from xmrank.baselines.baseline_features import BaselineFeatures, fingerprints
 from xmrank.baselines.fitting import FittingData
 from xmrank.baselines.heads import HeadTraining
-from xmrank.baselines.registry import BASELINES, BaselineFit, all_fits, check_baselines, settings_of
-from xmrank.config import BaselinesConfig, TuneConfig, semantic
+from xmrank.baselines.registry import (
+    BASELINES,
+    BaselineFit,
+    check_baselines,
+    describe_settings,
+    list_fits,
+    settings_of,
+    with_settings,
+)
+from xmrank.config import BaselinesConfig, TuneConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.cluster import run_tasks
 from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
@@ -73,7 +81,7 @@ def tune_baselines(config: TuneConfig) -> Manifest:
         "space": config.space,
         "samples": config.samples,
     }
-    values |= {"seed": config.seed, "baselines": {k: v for k, v in semantic(base).items() if k != "seeds"}}
+    values |= {"seed": config.seed, "baselines": {k: v for k, v in describe_settings(base).items() if k != "seeds"}}
     stage = StageDirectory.open(output / "search", STAGE, config=values, inputs=inputs, overwrite=config.overwrite)
     manifest = stage.done or search(stage, config, base, spaces)
     for name, entry in json.loads((stage.directory / BEST).read_text()).items():
@@ -85,7 +93,7 @@ def tune_baselines(config: TuneConfig) -> Manifest:
 
 def searched(config: TuneConfig, base: BaselinesConfig) -> list[BaselineFit]:
     """Every baseline, and each of its shares of S-NDCG, with the search's seed."""
-    return all_fits(dataclasses.replace(base, seeds=(config.seed,)))
+    return list_fits(dataclasses.replace(base, seeds=(config.seed,)))
 
 
 def baseline_space(config: TuneConfig, base: BaselinesConfig, name: str) -> Space:
@@ -112,14 +120,22 @@ def baseline_space(config: TuneConfig, base: BaselinesConfig, name: str) -> Spac
         if name in known:
             space[parameter] = values
             for value in values if isinstance(values, list) else [values.low, values.high]:
-                settings_of(with_settings(base, name, {parameter: value}), name)
+                with_point(base, name, {parameter: value})
     return space
 
 
-def with_settings(base: BaselinesConfig, name: str, settings: dict[str, Any]) -> BaselinesConfig:
-    """The configuration with settings of a baseline behind the others', which they go before."""
-    more = tuple(f"{name}.{key}={value}" for key, value in settings.items())
-    return dataclasses.replace(base, parameters=(*base.parameters, *more))
+def with_point(base: BaselinesConfig, name: str, settings: dict[str, Any]) -> BaselinesConfig:
+    """The configuration with some settings of a baseline.
+
+    Raises:
+        ConfigError: a name or value that the baseline cannot have.
+    """
+    if not settings:
+        return base
+    try:
+        return dataclasses.replace(base, **{name: with_settings(getattr(base, name), settings)})
+    except ValueError as error:
+        raise ConfigError(f"--space {name}.{error}") from None
 
 
 def points_of(config: TuneConfig, space: Space) -> list[dict[str, Any]]:
@@ -145,7 +161,7 @@ def search(
     tags = {"stage": STAGE} | tracking.origin_tags()
     parent = tracking.begin(uri, home(), f"tune {stage.directory.parent.name}", tags=tags, inputs=stage.inputs)
     points = [
-        BaselinePoint(with_settings(base, fit.baseline, settings), fit, settings, path, uri, parent, home())
+        BaselinePoint(with_point(base, fit.baseline, settings), fit, settings, path, uri, parent, home())
         for fit, space in spaces.items()
         for settings in points_of(config, space)
         for path in [stage.directory / "points" / f"{fit.method}-{digest(settings)}.json"]
