@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmrank.metrics import METRICS, gallery_metrics, list_metrics, similarities, top_n
+from xmrank.metrics import METRICS, compute_similarities, gallery_metrics, list_metrics, top_n
 from xmrank.metrics import gallery as gallery_module
 
 approx = pytest.approx
@@ -56,7 +56,7 @@ def test_a_gallery_equals_the_list_of_all_its_items(queries, items, seed, block,
     query, gallery = embed(random, queries), embed(random, items)
     relevant = random.random((queries, items)) < random.choice([0.1, 0.5, 1.0])
     found = gallery_metrics(query, gallery, pairs_of(relevant), ks=ks, block=block)
-    assert_same(found, list_metrics(similarities(query, gallery), relevant, ks=ks))
+    assert_same(found, list_metrics(compute_similarities(query, gallery), relevant, ks=ks))
 
 
 def test_a_realistic_gallery_equals_the_list_of_all_its_items():
@@ -66,7 +66,7 @@ def test_a_realistic_gallery_equals_the_list_of_all_its_items():
     query = directions(random, 90) * 0.1 + gallery[::5]
     relevant = np.arange(90)[:, None] == np.arange(450) // 5
     found = gallery_metrics(query, gallery, pairs_of(relevant), block=32)
-    assert_same(found, list_metrics(similarities(query, gallery), relevant))
+    assert_same(found, list_metrics(compute_similarities(query, gallery), relevant))
     assert 0.5 < found["hit@1"].mean() < 0.99  # neither chance nor perfect
     assert 0.5 in found["hit@1"]  # a positive ties with its copy
 
@@ -77,7 +77,7 @@ def test_results_depend_neither_on_the_block_nor_on_the_gallery_slice(monkeypatc
     relevant = np.eye(53, 211, dtype=bool)
     whole = gallery_metrics(query, gallery, pairs_of(relevant), block=53)
     best = top_n(query, gallery, 20, block=53)
-    monkeypatch.setattr(gallery_module, "_GALLERY_ROWS", 10)
+    monkeypatch.setattr(gallery_module, "GALLERY_ROWS", 10)
     for block in (1, 7, 1000):
         assert_same(gallery_metrics(query, gallery, pairs_of(relevant), block=block), whole)
         for found, expected in zip(top_n(query, gallery, 20, block=block), best, strict=True):
@@ -157,7 +157,7 @@ def test_embeddings_that_do_not_fit_are_refused():
 
 
 def test_similarities_are_computed_in_float64_and_rounded_to_float32():
-    found = similarities(np.array([[1e60, 1.0]]), np.array([[0.1e-60, 0.2]]))
+    found = compute_similarities(np.array([[1e60, 1.0]]), np.array([[0.1e-60, 0.2]]))
     assert (found.tolist(), found.dtype) == ([[float(np.float32(0.1 + 0.2))]], np.float32)
 
 
@@ -175,7 +175,7 @@ def test_top_n_equals_a_stable_sort(queries, items, seed, block, tied, part):
     random = np.random.default_rng(seed)
     embed = corners if tied else directions
     query, gallery, n = embed(random, queries), embed(random, items), 1 + round(part * (items - 1))
-    scores = similarities(query, gallery)
+    scores = compute_similarities(query, gallery)
     expected = np.argsort(-scores, axis=1, kind="stable")[:, :n]
     rows, similarity = top_n(query, gallery, n, block=block)
     np.testing.assert_array_equal(rows, expected)

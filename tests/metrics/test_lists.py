@@ -69,6 +69,15 @@ def test_an_untied_list_spelled_out():
     }
 
 
+def test_one_list_has_numbers_for_metrics():
+    """By score: 0.9 (no), 0.7 (yes); the third item, which would come first, is padding."""
+    one = list_metrics([0.7, 0.9, 2.0], [1, 0, 1], [True, True, False], ks=(1, 2))
+    assert {value.shape for value in one.values()} == {()}
+    assert one == {"hit@1": 0.0, "hit@2": 1.0, "recall@1": 0.0, "recall@2": 1.0, "mrr": 0.5, "ndcg@2": 1 / log2(1 + 2)}
+    of_two = list_metrics([0.7, 0.9], [1, 0], ks=(2,), total_positives=2)
+    assert of_two["recall@2"] == 1 / 2
+
+
 def test_ndcg_gains_are_exponential_unless_linear():
     scores, labels = [3.0, 2.0, 1.0], [1, 0, 3]
     assert metrics_of(scores, labels)["ndcg@10"] == approx(((2**1 - 1) / 1 + (2**3 - 1) / 2) / (7 / 1 + 1 / log2(3)))
@@ -245,15 +254,15 @@ def test_a_table_cut_in_parts_gives_the_same_values(monkeypatch):
     random = np.random.default_rng(2)
     scores, labels = random.integers(0, 9, (50, 40)), random.random((50, 40)) < 0.2
     whole = list_metrics(scores, labels)
-    monkeypatch.setattr(ties_module, "_CELLS", 7)
+    monkeypatch.setattr(ties_module, "CELLS", 7)
     for name, value in list_metrics(scores, labels).items():
         np.testing.assert_array_equal(value, whole[name], err_msg=name)
 
 
 def test_the_parts_of_a_table_cover_it_within_the_memory(monkeypatch):
-    monkeypatch.setattr(ties_module, "_CELLS", 12)
+    monkeypatch.setattr(ties_module, "CELLS", 12)
     widths = np.array([1, 5, 2, 30, 3, 3, 4, 1])
-    parts = list(ties_module._equal_memory(widths))
+    parts = list(ties_module._split_evenly(widths))
     assert sorted(np.concatenate(parts)) == list(range(len(widths)))
     assert all(len(part) == 1 or len(part) * widths[part].max() <= 12 for part in parts)
 
@@ -283,7 +292,9 @@ def test_empty_batches_and_empty_lists(shape):
         ([[1.0, 2.0]], [[0, np.inf]], {}, "negative or not finite"),
         ([[1.0, 2.0]], [[0, 2000]], {}, "too large for the exponential gain"),
         ([[1.0, 2.0]], [[0]], {}, "expected one shape"),
-        ([1.0, 2.0], [0, 1], {}, "expected one shape"),
+        ([1.0, 2.0], [0], {}, "expected one shape"),
+        ([1.0, 2.0], [0, 1], {"mask": [[True, True]]}, "expected one shape"),
+        (1.0, 0, {}, "expected one shape"),
         ([[1.0, 2.0]], [[0, 1]], {"mask": [[True]]}, "expected one shape"),
         ([[1.0, 2.0]], [[0, 1]], {"mask": [[1, 0]]}, "expected bool"),
         ([[1.0, 2.0]], [[0, 1]], {"ks": ()}, "ks is"),

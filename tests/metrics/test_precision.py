@@ -19,6 +19,11 @@ def test_it_averages_the_precision_at_each_relevant_item():
     assert value == pytest.approx((1 / 1 + 2 / 3 + 3 / 4) / 3)
 
 
+def test_one_query_has_a_number():
+    assert average_precision([False, True, True]) == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert average_precision([False, True], tied=[False, True]) == pytest.approx((1 / 1 + 1 / 2) / 2)
+
+
 def test_without_anything_relevant_there_is_no_value():
     assert np.isnan(average_precision([[False, False]])).all()
 
@@ -55,9 +60,9 @@ def test_untied_flags_change_nothing():
     assert average_precision(relevance, tied=np.zeros((5, 30), bool)) == pytest.approx(average_precision(relevance))
 
 
-@pytest.mark.parametrize("bad", [[[1, 0]], [True, False]])
+@pytest.mark.parametrize("bad", [[[1, 0]], [1, 0], True])
 def test_other_shapes_and_types_are_refused(bad):
-    with pytest.raises(ValueError, match=r"expected bool \[queries, items\]"):
+    with pytest.raises(ValueError, match=r"expected bool \[items\] or \[queries, items\]"):
         average_precision(bad)
 
 

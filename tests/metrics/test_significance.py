@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from xmrank.metrics import holm, paired_differences, paired_tests, seed_spread
+from xmrank.metrics import holm_correction, paired_differences, paired_tests, seed_spread
 
 approx = pytest.approx
 
@@ -159,15 +159,15 @@ def test_thousands_of_queries_and_draws_take_seconds():
 
 def test_holm_by_hand():
     # In order 0.01, 0.02, 0.03, 0.04: 4·0.01, 3·0.02, 2·0.03, and 1·0.04, which may not fall below the one before.
-    assert_allclose(holm([0.04, 0.01, 0.03, 0.02]), [0.06, 0.04, 0.06, 0.06])
-    assert_allclose(holm([0.5, 0.4, 0.6]), [1.0, 1.0, 1.0])
-    assert_allclose(holm([[0.01, np.nan], [0.04, 0.03]]), [[0.03, np.nan], [0.06, 0.06]])
-    assert holm([]).tolist() == []
+    assert_allclose(holm_correction([0.04, 0.01, 0.03, 0.02]), [0.06, 0.04, 0.06, 0.06])
+    assert_allclose(holm_correction([0.5, 0.4, 0.6]), [1.0, 1.0, 1.0])
+    assert_allclose(holm_correction([[0.01, np.nan], [0.04, 0.03]]), [[0.03, np.nan], [0.06, 0.06]])
+    assert holm_correction([]).tolist() == []
 
 
 def test_holm_is_bonferroni_for_the_smallest_and_never_below_p():
     p = np.random.default_rng(0).random(50) ** 3
-    found = holm(p)
+    found = holm_correction(p)
     assert found.min() == approx(50 * p.min())
     assert (found >= p).all()
     assert (np.argsort(found, kind="stable")[:5] == np.argsort(p, kind="stable")[:5]).all()

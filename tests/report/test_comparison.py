@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from xmrank.config import ReportConfig
-from xmrank.metrics import holm, paired_tests
+from xmrank.metrics import holm_correction, paired_tests
 from xmrank.report.comparison import SignFlips, with_tests
 from xmrank.report.latex import escape, to_latex
 from xmrank.report.protocol_names import baseline_protocol, depth_of, protocol_name, shown_protocols
@@ -112,7 +112,7 @@ def test_holm_is_over_columns_and_methods_and_both_directions_of_a_protocol(test
         # Clusters are in the order of their names on both sides, so that the draws are the same.
         order = np.argsort([f"q{number}" for number in range(60)])
         p = [paired_tests(differences[key][order][:, None], draws=2000).p[0] for key in keys]
-        by_key = dict(zip(keys, holm(p), strict=True))
+        by_key = dict(zip(keys, holm_correction(p), strict=True))
         assert len(by_key) == 2 * 2 * 2
         for (_, direction, method, metric), expected in by_key.items():
             number = next(i for i, t in enumerate(tables) if (t.protocol, t.direction) == (protocol, direction))

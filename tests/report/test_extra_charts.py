@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from xmrank.metrics import holm, paired_tests
+from xmrank.metrics import holm_correction, paired_tests
 from xmrank.report.comparison import SignFlips
 from xmrank.report.hyperparameter_importance import searches, shares_of
 from xmrank.report.pairwise_tests import rivals_of
@@ -53,7 +53,7 @@ def test_pairs_of_rankers_are_tested_on_the_same_queries_and_corrected_together(
     order = [(methods[0], methods[1]), (methods[0], methods[2]), (methods[1], methods[2])]
     differences = np.stack([own[a] - own[b] for a, b in order], axis=1)
     expected = paired_tests(differences, draws=10_000, seed=0)
-    corrected = holm(expected.p)
+    corrected = holm_correction(expected.p)
     for (_, _, (duel, *_)), difference, p in zip(rivals.pairs, expected.difference, corrected, strict=True):
         assert duel.difference == pytest.approx(difference)
         assert duel.p == pytest.approx(p)

@@ -1,8 +1,8 @@
 """Ranking a whole gallery: metrics by counting, and the top n, in blocks of queries.
 
 A similarity is the dot product in float64, rounded to float32. In float32 arithmetic the last bits would depend on
-the block size and on the place of a row in its block: the rounding hides that, so equal rows tie exactly and results do
-not depend on `block`. Costs about twice a float32 product.
+the block size and on the position of a row in its block: the rounding hides that, so equal rows tie exactly and results
+do not depend on `block`. This costs about twice a float32 product.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,17 +10,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .query_means import KS, checked_ks
-from .ties import Floats, Ints, TieGroups, expected_metrics
+from xmrank.metrics.query_means import KS, check_ks
+from xmrank.metrics.ties import Floats, Ints, TieGroups, expected_metrics
 
 Embeddings = NDArray[np.floating]
 Similarities = NDArray[np.float32]
 
-_GALLERY_ROWS = 4096
+GALLERY_ROWS = 4096
 """Gallery rows held in float64 at a time: the gallery itself may be a memory map in float16."""
 
 
-def similarities(queries: Embeddings, gallery: Embeddings) -> Similarities:
+def compute_similarities(queries: Embeddings, gallery: Embeddings) -> Similarities:
     """Every query with every gallery item, as `gallery_metrics` and `top_n` see them.
 
     Args:
@@ -37,8 +37,8 @@ def similarities(queries: Embeddings, gallery: Embeddings) -> Similarities:
         raise ValueError(f"queries {queries.shape}, gallery {gallery.shape}; expected [queries, d] and [items, d]")
     wide = np.asarray(queries, dtype=np.float64)
     scores = np.empty((len(queries), len(gallery)), dtype=np.float32)
-    for start in range(0, len(gallery), _GALLERY_ROWS):
-        rows = slice(start, start + _GALLERY_ROWS)
+    for start in range(0, len(gallery), GALLERY_ROWS):
+        rows = slice(start, start + GALLERY_ROWS)
         scores[:, rows] = wide @ np.asarray(gallery[rows], dtype=np.float64).T
     if not np.isfinite(scores).all():
         raise ValueError("embeddings hold NaN or infinite values")
@@ -54,9 +54,9 @@ def gallery_metrics(
 ) -> dict[str, Floats]:
     """Metrics of each query over the whole gallery, ranked by descending similarity.
 
-    Equal to `list_metrics` of `similarities(queries, gallery)` with label 1 on the positives and 0 elsewhere: the
-    same definitions, ties included. Nothing is sorted: a positive's place follows from the number of items that score
-    higher than it and as high as it.
+    Equal to `list_metrics` of `compute_similarities(queries, gallery)` with label 1 on the positives and 0 elsewhere:
+    the same definitions, ties included. Nothing is sorted: a positive's rank follows from the number of items that
+    score higher than it and as high as it.
 
     Args:
         queries: unit embeddings, [queries, d], any floating dtype; may be a memory map.
@@ -74,18 +74,19 @@ def gallery_metrics(
         ValueError: the shapes do not fit; an embedding is NaN or infinite; the offsets do not ascend from 0 to the
             number of rows; a row is outside the gallery or twice in one query; ks or block is below 1.
     """
-    cutoffs = checked_ks(ks)
-    offsets, rows = _checked_positives(positives, len(queries), len(gallery))
+    cutoffs = check_ks(ks)
+    offsets, rows = _check_positives(positives, len(queries), len(gallery))
     above, size = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
-    for start, scores in _blocks(queries, gallery, block):
+    for start, scores in _similarity_blocks(queries, gallery, block):
         for row, line in enumerate(scores, start):
             for pair in range(offsets[row], offsets[row + 1]):
                 threshold = line[rows[pair]]
                 above[pair] = np.count_nonzero(line > threshold)
                 size[pair] = np.count_nonzero(line >= threshold) - above[pair]
+    # From the counts of each positive to tie groups, and from these to expectations, as for lists.
     totals = np.diff(offsets)
     ideal_gains = (np.arange(max(cutoffs)) < totals[:, None]).astype(np.float64)
-    groups = _tie_groups(np.repeat(np.arange(len(queries)), totals), above, size)
+    groups = _group_positives(np.repeat(np.arange(len(queries)), totals), above, size)
     return expected_metrics(groups, totals, ideal_gains, cutoffs)
 
 
@@ -109,22 +110,23 @@ def top_n(queries: Embeddings, gallery: Embeddings, n: int, block: int = 256) ->
         raise ValueError(f"n is {n}; expected 1 to {len(gallery)}, the number of gallery items")
     rows = np.empty((len(queries), n), dtype=np.int64)
     similarity = np.empty((len(queries), n), dtype=np.float32)
-    for start, scores in _blocks(queries, gallery, block):
+    for start, scores in _similarity_blocks(queries, gallery, block):
+        # All keys differ, so the n smallest are unique; their lower 32 bits are the gallery rows.
         best = np.sort(np.partition(_sort_keys(scores), n - 1, axis=1)[:, :n], axis=1) & 0xFFFFFFFF
         rows[start : start + len(scores)] = best
         similarity[start : start + len(scores)] = np.take_along_axis(scores, best, axis=1)
     return rows, similarity
 
 
-def _blocks(queries: Embeddings, gallery: Embeddings, block: int) -> Iterator[tuple[int, Similarities]]:
-    """The number of a first query, and the similarities [≤ block, items] from it on."""
+def _similarity_blocks(queries: Embeddings, gallery: Embeddings, block: int) -> Iterator[tuple[int, Similarities]]:
+    """Similarities of a block of queries, [≤ block, items], each with the number of its first query."""
     if block < 1:
         raise ValueError(f"block is {block}; expected at least 1")
     for start in range(0, len(queries), block):
-        yield start, similarities(queries[start : start + block], gallery)
+        yield start, compute_similarities(queries[start : start + block], gallery)
 
 
-def _checked_positives(positives: tuple[Ints, Ints], queries: int, items: int) -> tuple[Ints, Ints]:
+def _check_positives(positives: tuple[Ints, Ints], queries: int, items: int) -> tuple[Ints, Ints]:
     offsets, rows = (np.asarray(part) for part in positives)
     if not all(part.ndim == 1 and (part.size == 0 or part.dtype.kind in "iu") for part in (offsets, rows)):
         raise ValueError("positives are expected as two vectors of integers, offsets and rows")
@@ -133,14 +135,19 @@ def _checked_positives(positives: tuple[Ints, Ints], queries: int, items: int) -
         raise ValueError(f"offsets of the positives must ascend from 0 to {len(rows)} in {queries + 1} values")
     if ((rows < 0) | (rows >= items)).any():
         raise ValueError(f"rows of the positives must lie in the gallery, from 0 to {items - 1}")
+    # One number for each pair of a query and a row, to see whether a pair comes twice.
     pairs = np.repeat(np.arange(queries), np.diff(offsets)) * items + rows
     if len(np.unique(pairs)) < len(pairs):
         raise ValueError("a gallery row is twice among the positives of one query")
     return offsets, rows
 
 
-def _tie_groups(query: Ints, above: Ints, size: Ints) -> TieGroups:
-    """Positives that share a query and a score become one group; each of them gains 1."""
+def _group_positives(query: Ints, above: Ints, size: Ints) -> TieGroups:
+    """Positives of one query with one score become one group; each of them gains 1.
+
+    Args:
+        query, above, size: of each positive: its query, the items that score higher, the items that score the same.
+    """
     order = np.lexsort((above, query))
     query, above, size = query[order], above[order], size[order]
     first = np.flatnonzero(np.append(True, (np.diff(query) != 0) | (np.diff(above) != 0))[: len(query)])

@@ -6,27 +6,27 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .query_means import KS, checked_ks
-from .ties import Bools, Floats, Ints, TieGroups, expected_metrics
+from xmrank.metrics.query_means import KS, check_ks
+from xmrank.metrics.ties import Bools, Floats, Ints, TieGroups, expected_metrics
 
 Gain = Literal["exponential", "linear"]
 
-_GAINS = {"exponential": lambda labels: np.exp2(labels) - 1, "linear": lambda labels: labels}
+GAINS = {"exponential": lambda labels: np.exp2(labels) - 1, "linear": lambda labels: labels}
 
 
 def list_metrics(
     scores: ArrayLike,
     labels: ArrayLike,
-    *,
     mask: ArrayLike | None = None,
+    *,
     ks: Sequence[int] = KS,
     total_positives: ArrayLike | None = None,
     gain: Gain = "exponential",
 ) -> dict[str, Floats]:
     """Metrics of each list, ranked by descending score.
 
-    Every value is the exact expectation over uniformly random orders of the items that share a score, so a constant
-    scorer gets exactly what chance gives: recall@k = k/n.
+    Every value is the exact expectation over uniformly random orders of items with equal scores, so a constant scorer
+    gets exactly what chance gives: recall@k = k/n.
 
     Definitions, for the positives of a query (items with a label above 0):
         hit@k: 1 if one of them is in the top k (the field's "R@K").
@@ -35,19 +35,20 @@ def list_metrics(
         ndcg@k, at the largest of ks: Σ_r g(y_r)/log2(1+r) over the top k, divided by the largest that any order gives.
 
     Args:
-        scores: [lists, items], any floating dtype; infinities rank like other values.
-        labels: relevance, at least 0, [lists, items].
-        mask: True where an item is real, [lists, items]; None: all are. Scores and labels elsewhere are ignored.
+        scores: [items] for one list or [lists, items], any floating dtype; infinities rank like other values.
+        labels: relevance, at least 0, [items] or [lists, items].
+        mask: True where an item is real, bool [items] or [lists, items]; None: all are. Scores and labels elsewhere
+            are ignored.
         ks: the cut-offs.
-        total_positives: positives of each query, [lists], integers, where a list holds only some of them (re-ranking
-            of a first stage's top N). Those that are not in the list are missed: they count in recall's denominator
-            and, with label 1, in the ideal of NDCG. None: the list holds all.
+        total_positives: positives of each query, integers [lists] (one integer for one list), where a list holds only
+            some of them (re-ranking of a first stage's top N). Those that are not in the list are missed: they count in
+            the denominator of recall@k and, with label 1, in the ideal of NDCG. None: the list holds all.
         gain: g of NDCG: "exponential" 2^y − 1, or "linear" y.
 
     Returns:
-        Under each name (hit@1, …, recall@1, …, mrr, ndcg@10 with the default ks) float64 [lists], from 0 to 1. NaN in
-        every metric where the query has no positive: in the list, or in total where `total_positives` is given. With
-        positives in total but none in the list, 0.
+        Under each name (hit@1, …, recall@1, …, mrr, ndcg@10 with the default ks) float64 [lists], from 0 to 1; for one
+        list a 0-d array. NaN in every metric where the query has no positive: in the list, or in total where
+        `total_positives` is given. With positives in total but none in the list, 0.
 
     Raises:
         ValueError: the shapes disagree; a real item's score is NaN, or its label is negative, not finite, or overflows
@@ -56,41 +57,47 @@ def list_metrics(
     Source: for ties, McSherry and Najork, "Computing information retrieval performance measures efficiently in the
         presence of tied scores", ECIR 2008; NDCG, Burges et al., "Learning to rank using gradient descent", ICML 2005.
     """
-    cutoffs = checked_ks(ks)
-    keys, gains = _checked(scores, labels, mask, gain)
+    cutoffs = check_ks(ks)
+    if np.ndim(scores) == 1:
+        parts = [None if part is None else np.asarray(part)[None] for part in (scores, labels, mask, total_positives)]
+        one = list_metrics(*parts[:3], ks=ks, total_positives=parts[3], gain=gain)  # type: ignore[arg-type]
+        return {name: value.reshape(()) for name, value in one.items()}
+    keys, gains = _check_lists(scores, labels, mask, gain)
     counted = (gains > 0).sum(axis=1)  # gains, because 2^y − 1 rounds to 0 for labels near 0
-    totals = counted if total_positives is None else _checked_totals(total_positives, counted)
-    return expected_metrics(
-        _tie_groups(keys, gains), totals, _ideal_gains(gains, totals - counted, max(cutoffs)), cutoffs
-    )
+    totals = counted if total_positives is None else _check_totals(total_positives, counted)
+    ideal = _ideal_gains(gains, totals - counted, max(cutoffs))
+    return expected_metrics(_find_tie_groups(keys, gains), totals, ideal, cutoffs)
 
 
-def _checked(scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None, gain: Gain) -> tuple[Floats, Floats]:
-    """Keys that sort ascending into the ranking, and gains; padding has the key NaN, which sorts last and ties with
-    nothing (a real item may score −inf), and the gain 0."""
+def _check_lists(scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None, gain: Gain) -> tuple[Floats, Floats]:
+    """Keys that sort ascending into the ranking, and gains, float64 [lists, items].
+
+    Padding has the gain 0 and the key NaN, which sorts last and ties with nothing (a real item may score −inf).
+    """
     values, relevance = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     real: Bools = np.ones(values.shape, dtype=np.bool_) if mask is None else np.asarray(mask)
     if values.ndim != 2 or relevance.shape != values.shape or real.shape != values.shape:
         raise ValueError(
-            f"scores {values.shape}, labels {relevance.shape}, mask {real.shape}; expected one shape [lists, items]"
+            f"scores {values.shape}, labels {relevance.shape}, mask {real.shape}; "
+            "expected one shape, [items] or [lists, items]"
         )
     if real.dtype != np.bool_:
         raise ValueError(f"mask has dtype {real.dtype}; expected bool, True where an item is real")
-    if gain not in _GAINS:
-        raise ValueError(f"gain is {gain!r}; expected one of {', '.join(_GAINS)}")
+    if gain not in GAINS:
+        raise ValueError(f"gain is {gain!r}; expected one of {', '.join(GAINS)}")
     if np.isnan(values[real]).any():
         raise ValueError("scores are NaN for real items")
     relevance = np.where(real, relevance, 0.0)
     if not (np.isfinite(relevance) & (relevance >= 0)).all():
         raise ValueError("labels of real items are negative or not finite")
     with np.errstate(over="ignore"):
-        gains: Floats = _GAINS[gain](relevance)
+        gains: Floats = GAINS[gain](relevance)
     if not np.isfinite(gains).all():
         raise ValueError(f"labels up to {relevance.max()} are too large for the {gain} gain")
     return np.where(real, -values, np.nan), gains
 
 
-def _checked_totals(total_positives: ArrayLike, counted: Ints) -> Ints:
+def _check_totals(total_positives: ArrayLike, counted: Ints) -> Ints:
     totals = np.asarray(total_positives)
     if totals.shape != counted.shape or not np.issubdtype(totals.dtype, np.integer):
         raise ValueError(f"total_positives is {totals.dtype} {totals.shape}; expected integers {counted.shape}")
@@ -100,9 +107,10 @@ def _checked_totals(total_positives: ArrayLike, counted: Ints) -> Ints:
     return totals.astype(np.int64)
 
 
-def _tie_groups(keys: Floats, gains: Floats) -> TieGroups:
+def _find_tie_groups(keys: Floats, gains: Floats) -> TieGroups:
     """The groups of equal keys that hold a positive."""
     lists, items = keys.shape
+    # In the order of the ranking, a group starts where a key differs from the one before, or with a new list.
     order = np.argsort(keys, axis=1)
     keys, gains = np.take_along_axis(keys, order, axis=1), np.take_along_axis(gains, order, axis=1).reshape(-1)
     differ = np.ones((lists, items), dtype=np.bool_)
@@ -111,6 +119,7 @@ def _tie_groups(keys: Floats, gains: Floats) -> TieGroups:
     group = np.cumsum(differ) - 1
     positives = np.bincount(group[gains > 0], minlength=len(starts))
     gained = np.bincount(group, weights=gains, minlength=len(starts)).astype(np.float64, copy=False)
+    # Only groups with a positive matter; the number of items above one is its position in its list.
     holding = np.flatnonzero(positives)
     query, above = np.divmod(starts[holding], max(items, 1))
     return TieGroups(query, above, np.diff(starts, append=differ.size)[holding], positives[holding], gained[holding])

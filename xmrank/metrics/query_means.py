@@ -10,7 +10,7 @@ KS = (1, 5, 10)
 """The cut-offs every report shows."""
 
 
-def checked_ks(ks: Iterable[int]) -> tuple[int, ...]:
+def check_ks(ks: Iterable[int]) -> tuple[int, ...]:
     """The cut-offs as a tuple; ValueError unless they are one or more different integers from 1 up."""
     cutoffs = tuple(ks)
     if not cutoffs or len(set(cutoffs)) < len(cutoffs) or any(k != int(k) or k < 1 for k in cutoffs):
@@ -20,7 +20,7 @@ def checked_ks(ks: Iterable[int]) -> tuple[int, ...]:
 
 def metric_names(ks: Sequence[int] = KS) -> tuple[str, ...]:
     """Every metric in the order of a report: hit and recall at each cut-off, MRR, and NDCG at the deepest cut-off."""
-    cutoffs = checked_ks(ks)
+    cutoffs = check_ks(ks)
     return (*(f"hit@{k}" for k in cutoffs), *(f"recall@{k}" for k in cutoffs), "mrr", f"ndcg@{max(cutoffs)}")
 
 

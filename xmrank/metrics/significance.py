@@ -1,8 +1,8 @@
 """Is one method better than another on the same queries? A randomisation test, intervals, and Holm's correction.
 
 The unit is the query, the statistic the mean difference of per-query values (averaged over seeds beforehand). Queries
-that belong together, such as the captions of one image, form a cluster and are never taken apart: their differences
-change sign together, and they are drawn together. Seeds are looked at apart (`seed_spread`), never as more queries.
+that belong together, such as the captions of one image, form a cluster that is never split: their differences change
+sign together, and they are drawn together. Seeds are reported separately (`seed_spread`), never as more queries.
 """
 
 from collections.abc import Iterator
@@ -12,22 +12,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .ties import Floats, Ints
+from xmrank.metrics.ties import Floats, Ints
 
 DRAWS = 10_000
-"""Sign flips, and draws of clusters."""
+"""Default number of sign flips, and of draws of clusters."""
 LEVEL = 0.95
-"""Of the intervals."""
+"""Confidence level of the intervals."""
 EQUAL = 1e-12
 """Per-query values this close are a tie: the means over seeds of equal values differ in their last bits."""
 
-_CELLS = 1 << 20
+CELLS = 1 << 20
 """Draws × clusters held at a time (8 bytes each)."""
 
 
 @dataclass(frozen=True)
 class PairedTests:
-    """What `paired_tests` found in each column; every array is [columns].
+    """The results of `paired_tests` in each column; every array is [columns].
 
     Attributes:
         difference: mean of the differences over the queries that count; NaN where none does.
@@ -48,11 +48,12 @@ class PairedTests:
 
 
 class SeedSpread(NamedTuple):
-    """How a difference varies over seeds: its standard deviation (n − 1; NaN for one seed), and in how many of the
-    seeds it has the sign of the mean over seeds."""
+    """How a difference varies over seeds."""
 
     deviation: float
+    """Standard deviation (n − 1); NaN for one seed."""
     agreeing: int
+    """Seeds with the sign of the mean over seeds."""
     seeds: int
 
 
@@ -81,19 +82,19 @@ def paired_tests(
     """Test whether the mean difference is 0, in every column at once.
 
     Test: under the null hypothesis the two methods of a pair can be exchanged, so that a cluster's summed difference
-    is as likely with the other sign. p is the share of sign assignments whose |mean difference| is at least the
+    is as likely with the other sign. p is the fraction of sign assignments whose |mean difference| is at least the
     observed one: of all 2^clusters where they are no more than `draws`, else of random ones, (1 + count)/(1 + draws).
     The same signs serve all columns.
 
     Interval: the 2.5 % and 97.5 % quantiles of the mean difference over draws of as many clusters with replacement
-    (percentile bootstrap). It says how far the difference would move with other queries of the kind; it is
-    of each column alone, so it may leave out 0 where the corrected test finds nothing.
+    (percentile bootstrap). It says how far the difference would move with other queries of the same kind. It is
+    computed for each column alone, so it may leave out 0 where the corrected test is not significant.
 
     Args:
         differences: [queries, columns]; NaN where a query does not count in a column.
         clusters: which cluster a query belongs to, [queries], of any type that sorts; None: each is its own.
         draws: at least 1. Memory is bounded whatever their number.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
         ValueError: the shapes do not fit, a difference is infinite, or draws is below 1.
@@ -103,20 +104,20 @@ def paired_tests(
         be zero", 2010; signs by cluster and the bootstrap of clusters, Cameron, Gelbach and Miller, "Bootstrap-based
         improvements for inference with clustered errors", 2008.
     """
-    values, codes = _checked(differences, clusters, draws)
+    values, codes = _check_differences(differences, clusters, draws)
     counted = ~np.isnan(values)
     present = np.where(counted, values, 0.0)
     queries = counted.sum(axis=0)
-    sums, sizes = _by_cluster(present, codes), _by_cluster(counted.astype(np.float64), codes)
+    sums, sizes = _sum_clusters(present, codes), _sum_clusters(counted.astype(np.float64), codes)
     with np.errstate(invalid="ignore"):
         difference = np.where(queries > 0, present.sum(axis=0) / queries, np.nan)
-    low, high = _intervals(sums, sizes, draws, seed)
+    low, high = _bootstrap_intervals(sums, sizes, draws, seed)
     wins, losses = (present > EQUAL).sum(axis=0), (present < -EQUAL).sum(axis=0)
-    p = np.where(queries > 0, _sign_flip(sums, draws, seed), np.nan)
+    p = np.where(queries > 0, _sign_flip_p(sums, draws, seed), np.nan)
     return PairedTests(difference, low, high, p, wins, losses, queries - wins - losses, queries)
 
 
-def holm(p_values: ArrayLike) -> Floats:
+def holm_correction(p_values: ArrayLike) -> Floats:
     """p-values corrected for their number: the chance of even one false finding stays below the level.
 
     Definition: with the m values in ascending order, the i-th of them (from 0) becomes the largest of (m − j)·p_j
@@ -131,6 +132,7 @@ def holm(p_values: ArrayLike) -> Floats:
     adjusted = np.full(values.shape, np.nan)
     tested = np.flatnonzero(~np.isnan(values))
     ascending = tested[np.argsort(values.reshape(-1)[tested], kind="stable")]
+    # The smallest is multiplied by the number of tests, the next by one less, and so on.
     scaled = values.reshape(-1)[ascending] * np.arange(len(ascending), 0, -1)
     adjusted.reshape(-1)[ascending] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return adjusted
@@ -155,7 +157,7 @@ def seed_spread(differences: ArrayLike) -> SeedSpread:
     return SeedSpread(deviation, int((signs == sign).sum()), len(values))
 
 
-def _checked(differences: ArrayLike, clusters: ArrayLike | None, draws: int) -> tuple[Floats, Ints]:
+def _check_differences(differences: ArrayLike, clusters: ArrayLike | None, draws: int) -> tuple[Floats, Ints]:
     """The differences, and the clusters as numbers from 0."""
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 2:
@@ -172,21 +174,22 @@ def _checked(differences: ArrayLike, clusters: ArrayLike | None, draws: int) -> 
     return values, np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def _by_cluster(values: Floats, codes: Ints) -> Floats:
+def _sum_clusters(values: Floats, codes: Ints) -> Floats:
     """Sums over the queries of a cluster, [clusters, columns]."""
     sums = np.zeros((int(codes.max(initial=-1)) + 1, values.shape[1]))
     np.add.at(sums, codes, values)
     return sums
 
 
-def _sign_flip(sums: Floats, draws: int, seed: int) -> Floats:
+def _sign_flip_p(sums: Floats, draws: int, seed: int) -> Floats:
     """p of each column; the sums of clusters serve as the statistic, since the number of queries is a constant."""
     observed = np.abs(sums.sum(axis=0))
     # Equal sums that were added in another order differ in their last bits; those are ties, and count.
     least = observed - 1e-12 * np.abs(sums).sum(axis=0)
     exact = 2 ** len(sums) <= draws if len(sums) < 63 else False
     reached = np.zeros(sums.shape[1], dtype=np.int64)
-    for signs in _all_signs(len(sums)) if exact else _random_signs(len(sums), draws, seed):
+    batches = _all_signs(len(sums)) if exact else _random_signs(len(sums), draws, seed)
+    for signs in batches:
         reached += (np.abs(signs @ sums) >= least).sum(axis=0)
     if exact:
         return (reached / 2.0 ** len(sums)).astype(np.float64)
@@ -194,27 +197,29 @@ def _sign_flip(sums: Floats, draws: int, seed: int) -> Floats:
 
 
 def _all_signs(clusters: int) -> Iterator[Floats]:
-    """Every assignment of signs, [assignments, clusters]."""
-    for numbers in _blocks(2**clusters, clusters):
+    """Every assignment of signs, [assignments, clusters]: the bits of the numbers from 0 on."""
+    for numbers in _number_blocks(2**clusters, clusters):
         bits = numbers[:, None] >> np.arange(clusters) & 1
         yield (1 - 2 * bits).astype(np.float64)
 
 
 def _random_signs(clusters: int, draws: int, seed: int) -> Iterator[Floats]:
+    """Random signs, [≤ draws, clusters]."""
     generator = np.random.default_rng([seed, 0])
-    for numbers in _blocks(draws, clusters):
+    for numbers in _number_blocks(draws, clusters):
         yield (1 - 2 * generator.integers(0, 2, (len(numbers), clusters), dtype=np.int8)).astype(np.float64)
 
 
-def _intervals(sums: Floats, sizes: Floats, draws: int, seed: int) -> tuple[Floats, Floats]:
+def _bootstrap_intervals(sums: Floats, sizes: Floats, draws: int, seed: int) -> tuple[Floats, Floats]:
     """Quantiles of the mean difference over draws of clusters with replacement."""
     clusters, columns = sums.shape
     means = np.full((draws, columns), np.nan)
     generator = np.random.default_rng([seed, 1])
-    for numbers in _blocks(draws if clusters else 0, clusters):
+    for numbers in _number_blocks(draws if clusters else 0, clusters):
         chosen = generator.integers(0, clusters, (len(numbers), clusters))
-        places = chosen + clusters * np.arange(len(numbers))[:, None]
-        times = np.bincount(places.reshape(-1), minlength=places.size).reshape(places.shape).astype(np.float64)
+        # How often each draw has each cluster: one count for all draws, each with numbers of its own.
+        cells = chosen + clusters * np.arange(len(numbers))[:, None]
+        times = np.bincount(cells.reshape(-1), minlength=cells.size).reshape(cells.shape).astype(np.float64)
         with np.errstate(invalid="ignore"):
             means[numbers] = (times @ sums) / (times @ sizes)  # NaN where only queries that do not count were drawn
     known = ~np.isnan(means).all(axis=0)
@@ -224,8 +229,8 @@ def _intervals(sums: Floats, sizes: Floats, draws: int, seed: int) -> tuple[Floa
     return ends[0], ends[1]
 
 
-def _blocks(count: int, width: int) -> Iterator[NDArray[np.int64]]:
-    """The numbers from 0 to count, in parts that stay below ``_CELLS`` when each is a row of the width."""
-    step = max(1, _CELLS // max(width, 1))
+def _number_blocks(count: int, width: int) -> Iterator[NDArray[np.int64]]:
+    """The numbers from 0 to count, in parts of at most `CELLS` cells when each is a row of this width."""
+    step = max(1, CELLS // max(width, 1))
     for start in range(0, count, step):
         yield np.arange(start, min(start + step, count))

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from xmrank.config import QrelsConfig, semantic
 from xmrank.embed.store import EmbeddingStore
-from xmrank.metrics import at_r, list_metrics, pmrp
+from xmrank.metrics import list_metrics, metrics_at_r, pmrp
 from xmrank.protocols.query_tables import KEYS, METRICS_SCHEMA, make_metrics_table, summarise_metrics
 from xmrank.protocols.table_parts import side_ids
 from xmrank.protocols.trec import read_qrels
@@ -138,7 +138,7 @@ def metrics_of_qrels(ranked: GalleryRankings, qrels: Qrels) -> dict[str, np.ndar
         labels[row, : len(every)] = [of.get(item, 0.0) for item in every]
         mask[row, : len(every)] = True
     totals = (labels > 0).sum(1)
-    return list_metrics(scores, labels, mask=mask) | at_r(scores, labels > 0, totals)
+    return list_metrics(scores, labels, mask=mask) | metrics_at_r(scores, labels > 0, totals=totals)
 
 
 def pmrp_of_labels(ranked: GalleryRankings, store: EmbeddingStore) -> np.ndarray:

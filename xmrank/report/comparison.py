@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from xmrank.metrics import holm, paired_differences, paired_tests, seed_spread
+from xmrank.metrics import holm_correction, paired_differences, paired_tests, seed_spread
 from xmrank.pages.wording import METRICS
 from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.report.protocol_names import baseline_protocol
@@ -51,7 +51,7 @@ def with_tests(
         found |= dict(_tests_of(number, table, (path, baselines), split, image_of, draws))
     for protocol in dict.fromkeys(table.protocol for table in tables):
         family = [place for place in found if tables[place[0]].protocol == protocol]
-        for place, p in zip(family, holm([found[place].p for place in family]), strict=True):
+        for place, p in zip(family, holm_correction([found[place].p for place in family]), strict=True):
             found[place] = replace(found[place], corrected=float(p))
     return [
         replace(table, rows=tuple(_with(row, number, place, found) for place, row in enumerate(table.rows)))

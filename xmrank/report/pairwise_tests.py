@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xmrank.metrics import holm, paired_differences, paired_tests
+from xmrank.metrics import holm_correction, paired_differences, paired_tests
 from xmrank.pages.wording import ALPHA, MARKS
 from xmrank.report.comparison import SignFlips, read_values, stacked, values_of
 from xmrank.report.result_tables import ResultTable, TableRow, deepest
@@ -92,7 +92,7 @@ def _corrected(rivals: PairwiseTests, every: Sequence[PairwiseTests]) -> Pairwis
     family = [
         duel for one in every if one.protocol == rivals.protocol for *_, duels in one.pairs for duel in duels if duel
     ]
-    p_of = dict(zip(map(id, family), holm([duel.p for duel in family]), strict=True))
+    p_of = dict(zip(map(id, family), holm_correction([duel.p for duel in family]), strict=True))
     return replace(
         rivals,
         pairs=tuple(
