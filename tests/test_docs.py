@@ -10,6 +10,7 @@ import tyro
 
 import xmrank.config
 from xmrank.cli import parse
+from xmrank.runtime.errors import ConfigError
 from xmrank.config.choices import choose, find_choices, make_defaults
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,12 @@ def blocks_of(path, language):
 def prose_of(path):
     """The document without its fenced blocks."""
     return FENCE.sub("", path.read_text())
+
+
+def inline_codes(path):
+    """What stands between single backquotes; it may run over the end of a line."""
+    paragraphs = re.split(r"\n\s*\n|\n(?=\s*[-*|#])", prose_of(path))
+    return [code for paragraph in paragraphs for code in INLINE.findall(" ".join(paragraph.split()))]
 
 
 def commands_of(path):
@@ -93,15 +100,36 @@ def test_a_command_is_accepted_by_its_parser(path, words):
 
 
 @pytest.mark.parametrize("path", SETTLED, ids=lambda path: str(path.relative_to(ROOT)))
-def test_flags_in_the_text_exist(path, script_flags):
+def test_flags_in_the_text_exist_and_take_the_value_beside_them(path, script_flags):
     """A flag after a script's name must be that script's; one that stands alone, any script's."""
-    any_script = set().union(*script_flags.values()) | OTHER_TOOLS
-    unknown = []
-    for code in INLINE.findall(prose_of(path)):
-        script = SCRIPT.match(code) if "--" in code else None
-        known = script_flags[script[1] or script[2]] if script else any_script
-        unknown += [flag for flag in FLAG.findall(code) if flag not in known]
-    assert not unknown
+    wrong = [code for code in inline_codes(path) if FLAG.search(code) and not is_accepted(code, script_flags)]
+    assert not wrong
+
+
+def is_accepted(code, script_flags):
+    """Whether a script knows the flags of this code, and if it is a job, whether its parser accepts them."""
+    script = SCRIPT.match(code)
+    flags = set(FLAG.findall(code))
+    words = shlex.split(code[script.end() :] if script else code)
+    scripts = [script[1] or script[2]] if script else list(script_flags)
+    owners = [name for name in scripts if flags <= script_flags[name]]
+    if flags <= OTHER_TOOLS:
+        return True
+    if len(words) == len(flags):  # there are no values to check
+        return bool(owners)
+    return any(is_benchmark(name) or parses(name, words) for name in owners)
+
+
+def is_benchmark(name):
+    return (ROOT / "benchmarks" / f"{name}.py").is_file()
+
+
+def parses(job, words):
+    try:
+        parse(config_type(job), words, name=job, presets=ROOT / "jobs" / "configs")
+    except ConfigError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("path", SETTLED, ids=lambda path: str(path.relative_to(ROOT)))
@@ -132,7 +160,7 @@ def anchors_of(path):
 
 @pytest.mark.parametrize("path", SETTLED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_names_in_the_text_exist(path):
-    names = {code for code in INLINE.findall(prose_of(path)) if re.fullmatch(r"xmrank(\.\w+)+", code)}
+    names = {code for code in inline_codes(path) if re.fullmatch(r"xmrank(\.\w+)+", code)}
     assert not [name for name in sorted(names) if not exists(name)]
 
 
