@@ -1,10 +1,10 @@
-"""Candidate mining against a naive loop and against plain FAISS, on random embeddings.
+"""Candidate mining compared with a naive loop and with plain FAISS, on random embeddings.
 
     python benchmarks/mining.py                # Flickr30k's size: 29,000 images, 145,000 captions, 512 dimensions
-    python benchmarks/mining.py --large        # besides: top-k for 10,000 queries in a gallery of 1,000,000 items
+    python benchmarks/mining.py --large        # and top-k for 10,000 queries in a gallery of 1,000,000 items
 
-One core. Prints one JSON line: seconds, queries a second, ratios to the peers in the same run, peak memory above the
-interpreter with everything imported.
+Runs on one core. Prints one JSON line: seconds, queries per second, ratios to the naive loop and FAISS in the same run,
+and peak memory beyond the interpreter with everything imported.
 """
 
 import argparse
@@ -29,13 +29,13 @@ from xmrank.mine.strategies import count_searched
 
 IMAGES, CAPTIONS, DIMENSIONS = 29_000, 5, 512
 SAMPLE, SEARCHED = 1_000, 10_000
-"""Queries of the naive loop, whose time is then scaled up, and of the searches in the whole gallery."""
+"""Queries of the naive loop, whose time is scaled up to all queries; queries of the searches in the full gallery."""
 LARGE = 1_000_000
 PEERS = ("i2t peers", "t2i peers")
 
 
 def main() -> None:
-    """Run everything, each part in a process of its own for its memory, and print the line."""
+    """Run every part in a process of its own, to measure its memory, and print the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--large", action="store_true")
@@ -63,7 +63,7 @@ def in_process(function: Callable[..., Any], *arguments: object) -> Any:
 
 
 def measure(part: str, directory: Path, folder: Path) -> dict[str, float]:
-    """One part's figures, with the growth of the process's memory while it ran."""
+    """The figures of one part, and how much the process's memory grew meanwhile."""
     faiss.omp_set_num_threads(1)
     before = peak_mib()
     direction: Direction = "i2t" if part.startswith("i2t") else "t2i"
@@ -72,7 +72,7 @@ def measure(part: str, directory: Path, folder: Path) -> dict[str, float]:
 
 
 def make_store(directory: Path, images: int, captions: int, val: int = 300) -> Path:
-    """A store of random unit embeddings: a training split, and small ones to select and report on."""
+    """A store of random unit embeddings with a training split and small validation and test splits."""
     generator = np.random.default_rng(0)
     counts = {"train": images, "val": val, "test": 300}
     names = [name for name, count in counts.items() for _ in range(count)]
@@ -100,7 +100,7 @@ def make_store(directory: Path, images: int, captions: int, val: int = 300) -> P
 
 
 def ours(directory: Path, direction: Direction, folder: Path) -> dict[str, float]:
-    """Seconds of random-hard for all queries (not in the large gallery), and of top-k for some."""
+    """Seconds of random-hard for all queries (not in the large gallery), and of top-k for a part of them."""
     config = MineConfig(embeddings=directory, captions="all")
     _, pool = open_pool(directory, config, direction, "train")
     count, figures = len(pool.queries), {"gallery": len(pool.gallery)}
@@ -121,20 +121,20 @@ def peers(directory: Path, direction: Direction) -> dict[str, float]:
     config = MineConfig(embeddings=directory, captions="all")
     store, pool = open_pool(directory, config, direction, "train")
     queries, side = (store.image, store.text) if direction == "i2t" else (store.text, store.image)
-    asked = queries[pool.queries[:SEARCHED]].astype(np.float32)
+    sample = queries[pool.queries[:SEARCHED]].astype(np.float32)
     gallery = side[pool.gallery].astype(np.float32)
-    naive = timed(lambda: naive_loop(asked[:SAMPLE], gallery)) * len(pool.queries) / SAMPLE
+    naive = timed(lambda: naive_loop(sample[:SAMPLE], gallery)) * len(pool.queries) / SAMPLE
 
     def flat() -> None:
         index = faiss.IndexFlatIP(DIMENSIONS)
         index.add(side[pool.gallery].astype(np.float32))
-        index.search(asked, 50 + (CAPTIONS if direction == "i2t" else 1))  # type: ignore[call-arg]
+        index.search(sample, 50 + (CAPTIONS if direction == "i2t" else 1))  # type: ignore[call-arg]
 
     return {"naive_seconds_scaled": round(naive, 2), "faiss_flat_seconds": timed(flat)}
 
 
 def naive_loop(queries: np.ndarray, gallery: np.ndarray) -> None:
-    """What one writes first: draw with numpy's choice, sort the cosines, keep 50."""
+    """The obvious code: draw with numpy's choice, sort by cosine, keep 50."""
     generator = np.random.RandomState(0)
     for query in queries:
         drawn = generator.choice(len(gallery), 200, replace=False)
@@ -143,14 +143,14 @@ def naive_loop(queries: np.ndarray, gallery: np.ndarray) -> None:
 
 
 def timed(function: Callable[[], object]) -> float:
-    """Seconds of CPU time."""
+    """CPU seconds of one call."""
     started = time.process_time()
     function()
     return round(time.process_time() - started, 2)
 
 
 def peak_mib() -> float:
-    """The largest resident size of the process so far, with what is mapped from files."""
+    """The largest resident size of the process so far in MiB, mapped files included."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

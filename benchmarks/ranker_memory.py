@@ -1,6 +1,6 @@
-"""Peak memory of an epoch's gathering: 29,000 queries × 51 candidates × (512 + 512) numbers of a memory-mapped store.
+"""Peak memory of gathering an epoch: 29,000 queries × 51 candidates × (512 + 512) numbers of a memory-mapped store.
 
-Run by ranker_step.py in a process of its own; prints bytes above what the interpreter takes with torch loaded.
+ranker_step.py runs it in a process of its own. Prints the bytes beyond what the interpreter uses with torch loaded.
 """
 
 import resource
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-if TYPE_CHECKING:  # what our own imports take counts, so they come after the first look at memory
+if TYPE_CHECKING:  # the memory of xmrank's own imports counts, so they are imported after the first measurement
     from xmrank.mine.candidate_lists import CandidateLists
     from xmrank.train.list_data import ListData
 
@@ -19,8 +19,8 @@ ROWS, DIMENSIONS, QUERIES, ITEMS, BATCH = 174_000, 512, 29_000, 51, 32
 
 
 def peak() -> int:
-    """The largest resident size of this process so far, bytes."""
-    # Not getrusage where it can be helped: it gives a parent's size where that was larger.
+    """The largest resident size of this process so far, in bytes."""
+    # getrusage returns the size of the parent process if that was larger, so /proc is preferred.
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
@@ -29,7 +29,7 @@ def peak() -> int:
 
 
 def write_store(path: Path) -> None:
-    """A side of a store, float16, made a block at a time so that making it is not what is measured."""
+    """Write one side of a store, float16, block by block, so that writing it does not use much memory itself."""
     random = np.random.default_rng(0)
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(ROWS, DIMENSIONS))
     for start in range(0, ROWS, 1000):
@@ -38,7 +38,7 @@ def write_store(path: Path) -> None:
 
 
 def make_lists() -> "CandidateLists":
-    """Random lists with one positive each."""
+    """Random candidate lists with one positive each."""
     from xmrank.mine.candidate_lists import CandidateLists
 
     random = np.random.default_rng(1)
@@ -50,7 +50,7 @@ def make_lists() -> "CandidateLists":
 
 
 def gather_all(data: "ListData") -> None:
-    """One epoch: every batch gathered and brought to float32, as the ranker does."""
+    """Gather every batch of an epoch and convert it to float32, as the ranker does."""
     order = np.random.default_rng(2).permutation(QUERIES)
     for start in range(0, QUERIES, BATCH):
         batch = data.batch(order[start : start + BATCH])
@@ -58,7 +58,7 @@ def gather_all(data: "ListData") -> None:
 
 
 def main(store: Path) -> None:
-    """Print the peak of one epoch above the start's, in bytes."""
+    """Print by how many bytes one epoch raises the peak."""
     before = peak()
     from xmrank.train.list_data import ListData
 
@@ -73,4 +73,4 @@ if __name__ == "__main__":
     elif sys.argv[1] == "gather":
         main(Path(sys.argv[2]))
     else:
-        raise SystemExit(f"write or gather, not {sys.argv[1]}")
+        raise SystemExit(f"{sys.argv[1]}: expected write or gather")

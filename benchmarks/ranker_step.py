@@ -1,20 +1,20 @@
-"""allRank's training step against ours: the same lists, weights, losses and core, one after the other in turn.
+"""allRank's training step compared with xmrank's: the same lists, weights and core, in turn.
 
-    python benchmarks/ranker_step.py            # some minutes; --quick for a first look
+    python benchmarks/ranker_step.py            # takes some minutes; --quick for a first look
 
-Per loss it times, in lists a second of CPU time, medians over repeats:
-    allrank        its training step (loss_batch) on batches that lie in memory
-    allrank_fit    an epoch of its fit, which reads the lists and scores them again for the metrics
-    xmrank         our step: gather by row number, forward, loss terms, backward, fused AdamW; the scores are kept
+For each loss these are timed, in lists per second of CPU time, medians over repeats:
+    allrank        allRank's training step (loss_batch) on batches that are in memory
+    allrank_fit    an epoch of allRank's fit, which reads the lists and scores them again for the metrics
+    xmrank         xmrank's step: gather by row number, forward, loss sum, backward, fused AdamW; scores are kept
     xmrank_exact   the same with allRank's layer norm, so that scores and losses equal allRank's
-    xmrank_epoch   the same, and the metrics of the kept scores
+    xmrank_epoch   the same as xmrank, with metrics of the kept scores
     xmrank_bf16    xmrank_epoch under bfloat16 autocast
-Lists of 51 items, 512 + 512 numbers an item, width 64, 2 layers, 4 heads, feed-forward 128, batches of 32, no dropout.
-Our usual layer norm is not quite allRank's (root of variance + 1e-5 instead of deviation + 1e-6), hence the two. Also
-printed: how far scores, losses and gradients are from allRank's on the same weights, the peak memory of gathering an
-epoch of 29,000 lists, and the share of the machine's fp32 matrix multiplication rate that our step reaches. The table
-goes to stderr, one line of JSON to stdout. allRank is installed into a folder of its own; allrank_peer.py says what is
-patched.
+Lists of 51 items, 512 + 512 numbers per item, width 64, 2 layers, 4 heads, feed-forward 128, batches of 32, no dropout.
+xmrank's usual layer norm differs slightly from allRank's (root of variance + 1e-5 instead of deviation + 1e-6), hence
+xmrank_exact. Also printed: the differences in scores, losses and gradients on the same weights, the peak memory of
+gathering an epoch of 29,000 lists, and which fraction of the machine's fp32 matrix multiplication rate the step
+reaches. The table goes to stderr, one line of JSON to stdout. allRank is installed into a folder of its own;
+allrank_peer.py says what is patched.
 """
 
 import argparse
@@ -46,26 +46,26 @@ from xmrank.train.list_data import ListData
 
 ITEMS, DIMENSIONS, WIDTH, LAYERS, HEADS, FEED_FORWARD, BATCH, RATE = 51, 512, 64, 2, 4, 128, 32, 1e-3
 STEPS = 8
-"""Steps that are timed at a time: an epoch."""
+"""Steps of an epoch, which are timed together."""
 ROWS = 100_000
-"""Rows of each side of the store, more than a processor's caches hold."""
+"""Rows of each side of the store; more than fit in a processor's caches."""
 PARAMETERS: dict[str, dict[str, Any]] = {"neural_ndcg": {"independent": True}}
-"""What a loss is called with besides its defaults, as in training."""
+"""Parameters that training passes to a loss."""
 TARGETS = {"step": {name: 2.0 if name == "neural_ndcg" else 1.5 for name in peer.LOSSES}, "fit": 2.5, "bf16_fit": 4.0}
 
 
 @dataclass(frozen=True)
-class Material:
-    """The same lists for both: ours as row numbers, allRank's as features."""
+class BenchmarkLists:
+    """The same lists for both: row numbers of a store for xmrank, features for allRank."""
 
-    data: ListData
+    list_data: ListData
     batches: list[tuple[Tensor, Tensor]]
     features: np.ndarray
     labels: np.ndarray
 
 
-def make_material() -> Material:
-    """Random unit vectors, and an epoch of lists with one positive each."""
+def make_lists() -> BenchmarkLists:
+    """A store of random unit vectors, and an epoch of lists with one positive each."""
     random, count = np.random.default_rng(0), STEPS * BATCH
     sides = [nn.functional.normalize(torch.randn(ROWS, DIMENSIONS), dim=1).half() for _ in range(2)]
     queries, items = random.integers(0, ROWS, count), random.integers(0, ROWS, (count, ITEMS))
@@ -77,11 +77,11 @@ def make_material() -> Material:
     features = torch.cat([query, sides[1][items]], -1).float()
     batches = list(zip(features.split(BATCH), torch.from_numpy(labels).split(BATCH), strict=True))
     data = ListData(lists, sides[0], sides[1], torch.device("cpu"))
-    return Material(data, batches, features.double().numpy(), labels.astype(np.float64))
+    return BenchmarkLists(data, batches, features.double().numpy(), labels.astype(np.float64))
 
 
 def make_ours(state: dict[str, Tensor], layer_norm: LayerNorm = "standard") -> Ranker:
-    """Our ranker with allRank's weights."""
+    """xmrank's ranker with allRank's weights."""
     parameters = ContextAwareParameters(
         width=WIDTH, layers=LAYERS, heads=HEADS, feed_forward=FEED_FORWARD, layer_norm=layer_norm
     )
@@ -91,17 +91,17 @@ def make_ours(state: dict[str, Tensor], layer_norm: LayerNorm = "standard") -> R
 
 
 def make_theirs() -> nn.Module:
-    """allRank's model, always with the same weights."""
+    """allRank's model, always with the same initial weights."""
     torch.manual_seed(1)
     return peer.make_model(WIDTH, LAYERS, HEADS, FEED_FORWARD, 2 * DIMENSIONS)
 
 
-def differences(material: Material, loss: str, layer_norm: str) -> dict[str, float]:
-    """How far our scores, loss and gradient are from allRank's on the first batch, at most."""
+def differences(benchmark: BenchmarkLists, loss: str, layer_norm: LayerNorm) -> dict[str, float]:
+    """The largest differences in scores, loss and gradient between both, on the first batch."""
     theirs = make_theirs()
     ours = make_ours(theirs.state_dict(), layer_norm)
-    features, labels = material.batches[0]
-    batch = material.data.batch(np.arange(BATCH))
+    features, labels = benchmark.batches[0]
+    batch = benchmark.list_data.batch(np.arange(BATCH))
     scores = theirs(features, labels == -1, None)
     value = peer.make_loss(loss)(scores, labels)
     value.backward()
@@ -119,16 +119,21 @@ def differences(material: Material, loss: str, layer_norm: str) -> dict[str, flo
 
 
 def our_epoch(
-    material: Material, loss: str, *, layer_norm: str = "standard", metrics: bool = False, bf16: bool = False
+    benchmark: BenchmarkLists,
+    loss: str,
+    *,
+    layer_norm: LayerNorm = "standard",
+    metrics: bool = False,
+    bf16: bool = False,
 ) -> Callable[[], None]:
-    """An epoch of our training steps, with the metrics of its scores or without."""
+    """An epoch of xmrank's training steps, with or without the metrics of its scores."""
     ranker = make_ours(make_theirs().state_dict(), layer_norm)
     optimizer = torch.optim.AdamW(ranker.parameters(), lr=RATE, weight_decay=0.0, fused=True)
 
     def run() -> None:
         kept = []
         for start in range(0, STEPS * BATCH, BATCH):
-            batch = material.data.batch(np.arange(start, start + BATCH))
+            batch = benchmark.list_data.batch(np.arange(start, start + BATCH))
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 scores = ranker(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
             sums = LOSSES[loss].sums(scores, batch.labels, mask=batch.mask, **PARAMETERS.get(loss, {}))
@@ -143,30 +148,30 @@ def our_epoch(
     return run
 
 
-def their_epochs(material: Material, loss: str, folder: Path) -> dict[str, Callable[[], None]]:
-    """An epoch of allRank's training steps, and one of its fit."""
+def their_epochs(benchmark: BenchmarkLists, loss: str, folder: Path) -> dict[str, Callable[[], None]]:
+    """An epoch of allRank's training steps, and an epoch of its fit."""
     from allrank.training.train_utils import loss_batch
 
     model, function = make_theirs(), peer.make_loss(loss)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     fitted = make_theirs()
     fit_optimizer = torch.optim.Adam(fitted.parameters(), lr=RATE)
-    fit = peer.Fit(material.features, material.labels, BATCH, folder)
+    fit = peer.Fit(benchmark.features, benchmark.labels, BATCH, folder)
 
     def steps() -> None:
-        for features, labels in material.batches:
+        for features, labels in benchmark.batches:
             loss_batch(model, function, features, labels, None, None, optimizer)
 
     return {"allrank": steps, "allrank_fit": lambda: fit(fitted, function, fit_optimizer)}
 
 
-def measure(material: Material, loss: str, repeats: int, folder: Path) -> dict[str, Any]:
-    """Everything about one loss."""
-    contenders = their_epochs(material, loss, folder) | {
-        "xmrank": our_epoch(material, loss),
-        "xmrank_exact": our_epoch(material, loss, layer_norm="unbiased"),
-        "xmrank_epoch": our_epoch(material, loss, metrics=True),
-        "xmrank_bf16": our_epoch(material, loss, metrics=True, bf16=True),
+def measure(benchmark: BenchmarkLists, loss: str, repeats: int, folder: Path) -> dict[str, Any]:
+    """All figures of one loss."""
+    contenders = their_epochs(benchmark, loss, folder) | {
+        "xmrank": our_epoch(benchmark, loss),
+        "xmrank_exact": our_epoch(benchmark, loss, layer_norm="unbiased"),
+        "xmrank_epoch": our_epoch(benchmark, loss, metrics=True),
+        "xmrank_bf16": our_epoch(benchmark, loss, metrics=True, bf16=True),
     }
     with FlopCounterMode(display=False) as counter:
         contenders["xmrank"]()
@@ -179,13 +184,13 @@ def measure(material: Material, loss: str, repeats: int, folder: Path) -> dict[s
         "fit_ratio": ratio(seconds["allrank_fit"], seconds["xmrank_epoch"]),
         "bf16_fit_ratio": ratio(seconds["allrank_fit"], seconds["xmrank_bf16"]),
         "gflops": counter.get_total_flops() / (STEPS * BATCH) * rates["xmrank"] / 1e9,
-        "difference": differences(material, loss, "standard"),
-        "difference_exact": differences(material, loss, "unbiased"),
+        "difference": differences(benchmark, loss, "standard"),
+        "difference_exact": differences(benchmark, loss, "unbiased"),
     }
 
 
 def gathering_memory(folder: Path) -> int:
-    """Peak bytes of gathering an epoch, above the interpreter with torch, in a process of its own."""
+    """Peak bytes of gathering an epoch, beyond the interpreter with torch, in a process of its own."""
     script, store = Path(__file__).with_name("ranker_memory.py"), folder / "side.npy"
     for what in ("write", "gather"):
         done = subprocess.run([sys.executable, script, what, store], check=True, stdout=subprocess.PIPE, text=True)
@@ -194,7 +199,7 @@ def gathering_memory(folder: Path) -> int:
 
 
 def table(result: dict[str, Any]) -> str:
-    """What was measured, for people."""
+    """The figures as a table for people."""
     first = next(iter(result["losses"].values()))
     ratios = [key for key in first if key.endswith("_ratio")]
     headings = [*first["lists_per_second"], *(key.removesuffix("_ratio") + " ×" for key in ratios), "GEMM %"]
@@ -211,7 +216,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few repeats")
     parser.add_argument("--losses", nargs="+", default=list(peer.LOSSES), choices=list(peer.LOSSES))
@@ -220,9 +225,9 @@ def main() -> None:
     pin_to_one_core()
     peer.make_importable(options.scratch)
     torch.manual_seed(0)
-    material = make_material()
+    benchmark = make_lists()
     with tempfile.TemporaryDirectory() as folder:
-        rows = {name: measure(material, name, 4 if options.quick else 15, Path(folder)) for name in options.losses}
+        rows = {name: measure(benchmark, name, 4 if options.quick else 15, Path(folder)) for name in options.losses}
         memory = gathering_memory(Path(folder))
     machine = {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
     result = {"machine": machine, "losses": rows, "gemm_gflops": gemm_rate(), "peak_bytes": memory, "targets": TARGETS}

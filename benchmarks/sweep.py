@@ -1,10 +1,10 @@
-"""A search on Ray Tune against a shell loop: 24 trainings of 5 epochs, two at a time, the same settings and lists.
+"""A search on Ray Tune compared with a shell loop: 24 trainings of 5 epochs, two at a time, same settings and lists.
 
     python benchmarks/sweep.py --embeddings runs/demo/embeddings --lists runs/demo/lists
 
-The loop starts a process a training, two at a time, one thread each, as a shell does (xargs -P 2): the training loop of
-xmrank alone, without Ray, MLflow or results that could be continued. The search is jobs/tune.py with all of them, from
-its start until its results are there. Prints one JSON line: seconds of wall time, and the load average, which says how
+The loop starts a process with one thread for each training, two at a time, like `xargs -P 2`. It runs xmrank's training
+loop alone, without Ray, MLflow or anything that can be resumed. The search is jobs/tune.py with all of them, timed from
+its start until its results are there. Prints one JSON line: seconds of wall time, and the load average, which tells how
 far to trust them.
 """
 
@@ -25,7 +25,7 @@ LOSS, DIRECTION, EPOCHS, WORKERS = "listnet", "t2i", 5, 2
 
 
 def search(embeddings: Path, lists: Path, folder: Path) -> float:
-    """Seconds until the search is done."""
+    """Run jobs/tune.py; returns the seconds until its results are there."""
     command = [sys.executable, ROOT / "jobs/tune.py", "--embeddings", embeddings, "--lists", lists]
     command += ["--output", folder / "tuned", "--space", *SPACE, "--repeats", "0", "--workers", str(WORKERS)]
     command += ["--train.losses", LOSS, "--train.directions", DIRECTION, "--train.epochs", str(EPOCHS)]
@@ -40,7 +40,7 @@ def search(embeddings: Path, lists: Path, folder: Path) -> float:
 
 
 def loop(embeddings: Path, lists: Path, folder: Path) -> float:
-    """Seconds of the loop, and the same points."""
+    """Train the same points in a loop of processes; returns the seconds."""
     from xmrank.config import TrainConfig, TuneConfig
     from xmrank.tune.space import candidates
 
@@ -48,18 +48,18 @@ def loop(embeddings: Path, lists: Path, folder: Path) -> float:
     points = [candidate.point for candidate in candidates(TuneConfig(space=SPACE, train=train))]
     common = [sys.executable, __file__, "--embeddings", embeddings, "--lists", lists]
 
-    def one(place: int) -> None:
-        command = [*common, "--one", json.dumps(points[place]), "--folder", folder / str(place)]
+    def run_point(number: int) -> None:
+        command = [*common, "--one", json.dumps(points[number]), "--folder", folder / str(number)]
         subprocess.run(list(map(str, command)), check=True)
 
     started = time.perf_counter()
     with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(one, range(len(points))))
+        list(pool.map(run_point, range(len(points))))
     return time.perf_counter() - started
 
 
 def train_one(embeddings: Path, lists: Path, point: dict[str, Any], folder: Path) -> None:
-    """One training of the loop."""
+    """Train one point of the loop, in this process."""
     import torch
 
     from xmrank.config import TrainConfig
@@ -79,25 +79,25 @@ def train_one(embeddings: Path, lists: Path, point: dict[str, Any], folder: Path
         ListData.of(open_lists(lists_path(lists, DIRECTION, role), folder), store, DIRECTION, torch.device("cpu"))
         for role in ("train", "validation")
     )
-    material = TrainingJob(settings, train, validation, folder, WorkerGroup(), {}, lambda *_: None)
-    failures = train_trials([Trial(LOSS, DIRECTION, 0)], material, stacked=False)
+    job = TrainingJob(settings, train, validation, folder, WorkerGroup(), {}, lambda *_: None)
+    failures = train_trials([Trial(LOSS, DIRECTION, 0)], job, stacked=False)
     assert not failures, failures
 
 
 def main() -> None:
-    """Time both."""
+    """Time the loop and the search, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--embeddings", type=Path, required=True)
     parser.add_argument("--lists", type=Path, required=True)
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    places = given.embeddings.resolve(), given.lists.resolve()
+    inputs = given.embeddings.resolve(), given.lists.resolve()
     if given.one is not None:
-        train_one(*places, given.one, given.folder)
+        train_one(*inputs, given.one, given.folder)
         return
     with tempfile.TemporaryDirectory() as folder:
-        seconds = {"loop": loop(*places, Path(folder) / "loop"), "search": search(*places, Path(folder))}
+        seconds = {"loop": loop(*inputs, Path(folder) / "loop"), "search": search(*inputs, Path(folder))}
     load = os.getloadavg()[0]
     print(json.dumps({**seconds, "search_over_loop": seconds["search"] / seconds["loop"], "load": load}))
 

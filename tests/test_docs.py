@@ -10,8 +10,8 @@ import tyro
 
 import xmrank.config
 from xmrank.cli import parse
-from xmrank.runtime.errors import ConfigError
 from xmrank.config.choices import choose, find_choices, make_defaults
+from xmrank.runtime.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
