@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from xmrank.runtime.errors import ConfigError, XmrankError
 
 Config = TypeVar("Config")
 
-NESTED_ERROR = re.compile(r"^Error parsing ([\w.-]+): (\w+) (?=.*: expected )")
+NESTED_ERROR = re.compile(r"^Error parsing (\w[\w.-]*): (\w+) ")
 """How tyro reports the ValueError "width 0: expected …" of a nested dataclass that knows nothing of flags."""
 
 
@@ -80,7 +81,28 @@ def parse(config_type: type[Config], arguments: list[str], *, name: str, presets
         if stop.code in (0, None):
             raise
         raise ConfigError(one_line(complaint.getvalue()) + (f" (preset {preset})" if preset else "")) from None
-    return config
+    return mark_explicit(config, {name_of(flag) for flag in explicit})
+
+
+def mark_explicit(config: Config, names: Iterable[str], prefix: str = "") -> Config:
+    """Note the settings that were given as flags in every configuration that has a field for it, nested ones included.
+
+    Args:
+        config: the configuration; not a dataclass: returned as it is.
+        names: dotted field names from the root.
+        prefix: dotted name of ``config`` itself, with a dot at the end.
+    """
+    if not is_dataclass(config):
+        return config
+    changes: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        marked = mark_explicit(value, names, f"{prefix}{field.name}.")
+        if marked is not value:
+            changes[field.name] = marked
+    if "explicit" in (field.name for field in fields(config)):
+        changes["explicit"] = frozenset(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return replace(config, **changes) if changes else config  # type: ignore[type-var]
 
 
 def split_flags(words: Iterable[str]) -> list[list[str]]:

@@ -68,7 +68,7 @@ def test_a_point_is_named_by_its_settings_alone():
         ("seeds=[1]", "seeds: no setting of a training"),
         ("ranker.width=[30]", "--ranker.width 30: expected a multiple"),
         ("lambdarank.sigma=[1]", "lambdarank is not among --train.losses"),
-        ("listnet.sigma=[1]", "--loss-parameters listnet.sigma: expected one of eps"),
+        ("listnet.sigma=[1]", "loss.listnet.sigma: loss listnet has no such parameter; expected one of eps"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(entry, message):

@@ -2,13 +2,17 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from xmrank.runtime.errors import ConfigError
 
 Direction = Literal["i2t", "t2i"]
 DIRECTIONS: tuple[Direction, ...] = ("i2t", "t2i")
 RUN = Path("runs/default")
+ExplicitNames = Annotated[frozenset[str], tyro.conf.Suppress]
+"""Dotted names of the settings that were given as flags; the command line fills it in, and ``--help`` omits it."""
 
 
 def semantic(config: Any) -> dict[str, Any]:
@@ -19,14 +23,33 @@ def semantic(config: Any) -> dict[str, Any]:
     return values
 
 
+def name_flag(prefix: str, error: ValueError) -> str:
+    """The message of a dataclass that knows nothing of flags ("width 0: expected …"), beginning with the flag."""
+    name, _, rest = str(error).partition(" ")
+    return f"--{prefix}.{name} ".replace("_", "-") + rest
+
+
 def as_values(config: Any) -> dict[str, Any]:
-    """A configuration as nested mappings, as ``dataclasses.asdict``, and with the ``name`` of each chosen dataclass."""
+    """A configuration as nested mappings.
+
+    Unlike ``dataclasses.asdict``, it has the ``name`` of each chosen dataclass, no fields that do not count in
+    comparisons, and of a nested dataclass in ``config.SELECTED_BY`` only the fields that another setting names (of the
+    parameters of all losses those of the chosen losses).
+    """
     values: dict[str, Any] = {}
     if isinstance(getattr(type(config), "name", None), str):
         values["name"] = config.name
+    selected_by: dict[str, str] = getattr(config, "SELECTED_BY", {})
     for field in dataclasses.fields(config):
+        if not field.compare:
+            continue
         value = getattr(config, field.name)
-        values[field.name] = as_values(value) if dataclasses.is_dataclass(value) else value
+        if dataclasses.is_dataclass(value):
+            value = as_values(value)
+        if field.name in selected_by:
+            selected = getattr(config, selected_by[field.name])
+            value = {name: part for name, part in value.items() if name in selected}
+        values[field.name] = value
     return values
 
 

@@ -1,10 +1,11 @@
 """Configuration of the training of rankers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from xmrank.config.common import DIRECTIONS, RUN, Direction, at_least
+from xmrank.config.common import DIRECTIONS, RUN, Direction, ExplicitNames, at_least, name_flag
+from xmrank.losses.parameters import LossParameters
 from xmrank.rankers.parameters import AnyRankerParameters, ContextAwareParameters, RefinementParameters
 from xmrank.runtime.errors import ConfigError
 
@@ -45,8 +46,7 @@ class RefinementSettings(RefinementParameters):
         try:
             super().__post_init__()
         except ValueError as error:
-            name, _, rest = str(error).partition(" ")
-            raise ConfigError(f"--refine.{name.replace('_', '-')} {rest}") from None
+            raise ConfigError(name_flag("refine", error)) from None
         for name in ("epochs", "pairs", "memory_size"):
             at_least(f"--refine.{name.replace('_', '-')}", getattr(self, name), 1)
         for name in ("noise", "weight_decay", "bank_size"):
@@ -69,6 +69,7 @@ class TrainConfig:
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
         {"embeddings", "lists", "output", "best", "workers", "stack", "overwrite"}
     )
+    SELECTED_BY: ClassVar[dict[str, str]] = {"loss": "losses"}
     embeddings: Path = RUN / "embeddings"
     """Embedding store that the lists were mined from."""
     lists: Path = RUN / "lists"
@@ -79,10 +80,11 @@ class TrainConfig:
     """Loss functions; a ranker is trained with each."""
     directions: tuple[Direction, ...] = DIRECTIONS
     """i2t (image query → captions), t2i (caption query → images)."""
-    loss_parameters: tuple[str, ...] = ()
-    """Parameters of losses, each as LOSS.PARAMETER=VALUE: neural_ndcg.temperature=0.5 lambda_loss.k=10."""
+    loss: LossParameters = field(default_factory=LossParameters)
+    """Parameters of the loss functions."""
     best: Path | None = None
-    """Settings for each direction and loss, as jobs/tune.py found them (best.json); they go before the flags."""
+    """Best settings for each direction and loss, as found by tune.py (best.json). They replace defaults and a preset's
+    settings; a setting that is given as a flag is kept."""
     seeds: tuple[int, ...] = (0, 1)
     """Seeds; a ranker is trained with each. Initial weights, data order and dropout depend on it."""
     ranker: AnyRankerParameters = field(default_factory=ContextAwareParameters)
@@ -133,6 +135,8 @@ class TrainConfig:
     """Train all losses and seeds of a direction as one stacked model in each process; auto: on a GPU."""
     overwrite: bool = False
     """Delete the contents of the output directory first."""
+    explicit: ExplicitNames = field(default=frozenset(), compare=False)
+    """Names of settings that --best does not replace."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "workers_per_trial", "validate_every", "validate_every_steps", "patience",
@@ -159,3 +163,15 @@ class TrainConfig:
             raise ConfigError(
                 f"--workers {self.workers}: expected a multiple of --workers-per-trial {self.workers_per_trial}"
             )
+        self._refuse_idle_losses()
+
+    def _refuse_idle_losses(self) -> None:
+        """Raise ConfigError for parameters of a loss that is not among the losses."""
+        defaults = LossParameters()
+        for loss in fields(LossParameters):
+            given, default = getattr(self.loss, loss.name), getattr(defaults, loss.name)
+            if loss.name in self.losses or given == default:
+                continue
+            changed = [name for name, value in vars(given).items() if value != getattr(default, name)]
+            flag = f"--loss.{loss.name}.{changed[0]}".replace("_", "-")
+            raise ConfigError(f"{flag}: {loss.name} is not among --losses {' '.join(self.losses)}")

@@ -1,15 +1,15 @@
-"""Settings of a trial: the configuration's, or those that a search found best for its loss and direction."""
+"""Settings of a trial: those of the configuration, and the best ones of a search for its loss and direction."""
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from xmrank.config import TrainConfig, semantic
+from xmrank.config import Direction, TrainConfig, semantic
+from xmrank.config.common import name_flag
 from xmrank.losses import LOSSES
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.paths import resolve
@@ -20,29 +20,19 @@ Point = dict[str, Any]
 Best = dict[str, dict[str, Point]]
 """Direction → loss → settings."""
 LOSS_PREFIX = "loss."
-FIXED = {"losses", "directions", "seeds", "best", "loss_parameters", "ranker", "refine", *TrainConfig.RUNTIME_FIELDS}
-"""Fields of the configuration that are no trial's settings."""
+RANKER_PREFIX = "ranker."
+FIXED = {"losses", "directions", "seeds", "best", "loss", "ranker", "refine", "explicit", *TrainConfig.RUNTIME_FIELDS}
+"""Fields of the configuration that a point cannot set."""
 
 
 def loss_parameters(config: TrainConfig, loss: str) -> dict[str, Any]:
-    """The parameters of a loss, from ``--loss-parameters``.
-
-    Raises:
-        ConfigError: an entry that is not ``loss.parameter=value``, or a loss that does not have the parameter.
-    """
-    result: dict[str, Any] = {}
-    for entry in config.loss_parameters:
-        name, found, value = entry.partition("=")
-        owner, dot, parameter = name.partition(".")
-        if not found or not dot or owner not in LOSSES:
-            raise ConfigError(f"--loss-parameters {entry}: expected LOSS.PARAMETER=VALUE, as in neural_ndcg.k=10")
-        if owner == loss:
-            result[parameter] = number(yaml.safe_load(value))
-    return result
+    """The parameters of a loss as keyword arguments; empty for a loss without parameters."""
+    parameters = getattr(config.loss, loss, None)
+    return {} if parameters is None else dict(vars(parameters))
 
 
 def number(value: Any) -> Any:
-    """YAML takes 1e-3 for a text."""
+    """The number in a text such as 1e-3, which YAML does not read as one; any other value as it is."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -50,56 +40,82 @@ def number(value: Any) -> Any:
 
 
 def check_loss(config: TrainConfig, loss: str) -> None:
-    """Try a loss with its parameters on a list of two items.
+    """Compute a loss with its parameters for a list of two items.
 
     Raises:
-        ConfigError: a parameter or value that it refuses.
+        ConfigError: the loss refuses its parameters.
     """
-    parameters, declared = loss_parameters(config, loss), LOSSES[loss].parameters
-    known = {field.name for field in dataclasses.fields(declared)} if declared else set()
-    for name in parameters:
-        if name not in known:
-            raise ConfigError(f"--loss-parameters {loss}.{name}: expected one of {', '.join(sorted(known))}")
     scores, labels = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
     try:
-        LOSSES[loss].sums(scores[..., None] if loss == "ordinal" else scores, labels, **parameters)
+        LOSSES[loss].sums(scores[..., None] if loss == "ordinal" else scores, labels, **loss_parameters(config, loss))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"--loss-parameters of {loss}: {error}") from None
+        raise ConfigError(f"--loss.{loss.replace('_', '-')}: {error}") from None
 
 
 def with_point(config: TrainConfig, loss: str, point: Mapping[str, Any]) -> TrainConfig:
     """The configuration with a point's settings.
 
+    Args:
+        config: the configuration to start from.
+        loss: the loss of the trial, whose parameters a point sets as ``loss.NAME``.
+        point: values by dotted name.
+
     Raises:
-        ConfigError: a name that is no setting, or a value that cannot be.
+        ConfigError: an unknown setting, or a value that is not allowed.
     """
     names = {field.name for field in dataclasses.fields(TrainConfig)} - FIXED
-    ranker_names = {field.name for field in dataclasses.fields(config.ranker)}
     changes: dict[str, Any] = {}
     ranker: dict[str, Any] = {}
-    losses = list(config.loss_parameters)
+    parameters: dict[str, Any] = {}
     for name, value in point.items():
         value = tuple(value) if isinstance(value, list) else value
         if name.startswith(LOSS_PREFIX):
-            losses.append(f"{loss}.{name.removeprefix(LOSS_PREFIX)}={json.dumps(value)}")
-        elif name.startswith("ranker.") and name.removeprefix("ranker.") in ranker_names:
-            ranker[name.removeprefix("ranker.")] = value
+            parameters[name.removeprefix(LOSS_PREFIX)] = value
+        elif name.startswith(RANKER_PREFIX):
+            ranker[name.removeprefix(RANKER_PREFIX)] = value
         elif name in names:
             changes[name] = value
         else:
-            raise ConfigError(f"{name}: no setting of a training; expected one of {', '.join(sorted(names))}, "
-                              "ranker.… or loss.…")  # fmt: skip
+            expected = f"{', '.join(sorted(names))}, ranker.… or loss.…"
+            raise ConfigError(f"{name}: no setting of a training; expected one of {expected}")
+    if ranker:
+        changes["ranker"] = replace_parameters("ranker", config.ranker, ranker, f"ranker {config.ranker.name}")
+    if parameters:
+        own = replace_parameters(f"loss.{loss}", getattr(config.loss, loss, None), parameters, f"loss {loss}")
+        changes["loss"] = dataclasses.replace(config.loss, **{loss: own})
     try:
-        changes["ranker"] = dataclasses.replace(config.ranker, **ranker)
-        return dataclasses.replace(config, **changes, loss_parameters=tuple(losses))
+        return dataclasses.replace(config, **changes)
     except TypeError as error:
         raise ConfigError(f"{dict(point)}: {error}") from None
+
+
+def replace_parameters(path: str, parameters: Any, changes: Mapping[str, Any], owner: str) -> Any:
+    """A dataclass of parameters with some of them changed.
+
+    Args:
+        path: dotted name of the dataclass in the configuration, for messages.
+        parameters: the dataclass; None: there are no parameters.
+        changes: values by name.
+        owner: what has the parameters, for messages.
+
+    Raises:
+        ConfigError: an unknown parameter, or a value that is not allowed.
+    """
+    known = [] if parameters is None else [field.name for field in dataclasses.fields(parameters)]
+    for name in changes:
+        if name not in known:
+            expected = f"expected one of {', '.join(known)}" if known else "it has none"
+            raise ConfigError(f"{path}.{name}: {owner} has no such parameter; {expected}")
+    try:
+        return dataclasses.replace(parameters, **changes)
     except ValueError as error:
-        raise ConfigError(f"--ranker.{error}") from None
+        raise ConfigError(name_flag(path, error)) from None
+    except TypeError as error:  # a value of another type, which a check compares with a number
+        raise ConfigError(f"{path} {dict(changes)}: {error}") from None
 
 
 def read_best(config: TrainConfig) -> Best:
-    """What ``--best`` holds; empty without.
+    """The settings in the file of ``--best``, without those that were given as flags; empty without ``--best``.
 
     Raises:
         DataError: no such file, or not one that ``jobs/tune.py`` writes.
@@ -116,15 +132,39 @@ def read_best(config: TrainConfig) -> Best:
     levels = isinstance(best, dict) and all(isinstance(by_loss, dict) for by_loss in best.values())
     if not levels or not all(isinstance(point, dict) for by_loss in best.values() for point in by_loss.values()):
         raise DataError(f"{path}: expected direction → loss → settings, as jobs/tune.py writes them (--best)")
-    return dict(best)
+    return {
+        direction: {loss: drop_explicit(point, loss, config.explicit) for loss, point in by_loss.items()}
+        for direction, by_loss in best.items()
+    }
+
+
+def drop_explicit(point: Point, loss: str, explicit: Collection[str]) -> Point:
+    """A point without the settings that were given as flags: flags are never overridden.
+
+    Args:
+        point: settings of a trial with the loss.
+        loss: its name, which a flag contains and a point does not (``--loss.ranknet.weighting``, ``loss.weighting``).
+        explicit: dotted names of the settings that were given as flags.
+    """
+    own = f"{LOSS_PREFIX}{loss}."
+    given = {f"{LOSS_PREFIX}{name.removeprefix(own)}" if name.startswith(own) else name for name in explicit}
+    return {name: value for name, value in point.items() if name not in given}
 
 
 def config_of(trial: Trial, config: TrainConfig, best: Best) -> TrainConfig:
-    """The configuration of one trial."""
+    """The configuration of one trial: with the best settings for its direction and loss."""
     point = best.get(trial.direction, {}).get(trial.loss, {})
     return with_point(dataclasses.replace(config, best=None), trial.loss, point)
 
 
+def list_params(settings: TrainConfig, loss: str, direction: Direction, seed: int) -> dict[str, Any]:
+    """The settings of one trial as the params of its MLflow run: of the losses' parameters those of its own loss."""
+    params = {**semantic(settings), "loss": loss, "direction": direction, "seed": seed}
+    for name in ("losses", "directions", "seeds"):
+        del params[name]
+    return {**params, "loss_parameters": loss_parameters(settings, loss)}
+
+
 def semantic_with(config: TrainConfig, best: Best) -> dict[str, Any]:
-    """The semantic configuration; what a search found counts by its content."""
+    """The semantic configuration; of a search's best settings the values count, not the path of the file."""
     return semantic(config) | ({"best": best} if best else {})

@@ -12,7 +12,7 @@ from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.paths import resolve
 from xmrank.tracking.run_tree import RunTree
 from xmrank.train.ray import TrainingWork, train_on_cluster
-from xmrank.train.settings import Best, check_loss, config_of, read_best, semantic_with
+from xmrank.train.settings import Best, check_loss, config_of, list_params, read_best, semantic_with
 from xmrank.train.trial_data import check_draws
 from xmrank.train.trials import Trial, all_trials, pending
 
@@ -107,6 +107,5 @@ def train_all(
 
 def begin_run(runs: RunTree, trial: Trial, config: TrainConfig, best: Best) -> str:
     """Begin or continue the MLflow run of a trial; returns its id."""
-    params = {**semantic(config_of(trial, config, best)), **vars(trial)}
-    del params["losses"], params["directions"], params["seeds"]
+    params = list_params(config_of(trial, config, best), trial.loss, trial.direction, trial.seed)
     return runs.begin_child(trial.name, tags={"loss": trial.loss, "direction": trial.direction}, params=params)

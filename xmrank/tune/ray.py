@@ -15,7 +15,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from xmrank import tracking
-from xmrank.config import Direction, TrainConfig, semantic
+from xmrank.config import Direction, TrainConfig
 from xmrank.config import TuneConfig as SearchConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.metrics import mlflow_name
@@ -25,7 +25,7 @@ from xmrank.runtime.cluster import connect
 from xmrank.runtime.progress import Progress
 from xmrank.train.list_data import ListData
 from xmrank.train.schedule import Epoch
-from xmrank.train.settings import with_point
+from xmrank.train.settings import list_params, with_point
 from xmrank.train.trainer import TrainingJob, train_trials
 from xmrank.train.trial_data import TrialDataSource
 from xmrank.train.trials import Trial
@@ -213,9 +213,7 @@ def data_of(
 
 def begin_run(work: SearchJob, candidate: SearchPoint, settings: TrainConfig) -> str:
     """The point's MLflow run, begun or continued."""
-    params = {**semantic(settings), "loss": candidate.loss, "direction": candidate.direction, "seed": work.points.seed}
-    for name in ("losses", "directions", "seeds"):
-        del params[name]
+    params = list_params(settings, candidate.loss, candidate.direction, work.points.seed)
     run_id = tracking.begin(
         work.uri,
         work.home,

@@ -61,6 +61,7 @@ def tune(config: TuneConfig) -> Manifest:
             base,
             seeds=config.repeats,
             best=output / "search" / BEST,
+            explicit=frozenset(),  # what was searched replaces what was given
             output=output / "rankers",
             overwrite=config.overwrite,
         )
