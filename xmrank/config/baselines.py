@@ -13,7 +13,7 @@ from xmrank.baselines.settings import (
     RegularisedSettings,
     VseppSettings,
 )
-from xmrank.config.common import RUN, at_least
+from xmrank.config.common import RUN, ExplicitNames, at_least
 from xmrank.config.evaluate import TrecFiles, folds_of
 from xmrank.runtime.errors import ConfigError
 
@@ -80,7 +80,9 @@ class BaselinesConfig:
     workers: int = 0
     """Fitting processes; 0: one a GPU, or one a core."""
     overwrite: bool = False
-    """Empty the output directory first."""
+    """Delete the contents of the output directory first."""
+    explicit: ExplicitNames = field(default=frozenset(), compare=False)
+    """Names of settings that --best does not replace."""
 
     def __post_init__(self) -> None:
         for name in ("baselines", "seeds", "listwise"):
