@@ -22,7 +22,8 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
-from xmrank.config import EmbedConfig, ScenesConfig
+from xmrank.config import EmbedConfig
+from xmrank.datasets.settings import ScenesConfig, ScenesSettings
 from xmrank.embed import ray as ray_stage
 from xmrank.embed.shards import Shard
 from xmrank.embed.stage import embed
@@ -95,7 +96,7 @@ def settings(folder: Path, images: int, name: str) -> EmbedConfig:
     """Generated scenes and the bundled encoder; both runs read the same scenes."""
     held = images // 20
     scenes = ScenesConfig(train=images - 2 * held, val=held, test=held)
-    return replace(EmbedConfig(), output=folder / name, scenes=scenes, workers=NODES)
+    return replace(EmbedConfig(), output=folder / name, dataset=ScenesSettings(scenes=scenes), workers=NODES)
 
 
 def disturbed(folder: Path, images: int, shards: int) -> None:

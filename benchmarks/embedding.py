@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from xmrank.config import EmbedConfig, ScenesConfig
-from xmrank.datasets import read
+from xmrank.config import EmbedConfig
+from xmrank.datasets.readers import read_dataset
+from xmrank.datasets.settings import ScenesConfig, ScenesSettings
 from xmrank.embed.decoding import decode
 from xmrank.embed.encoder import load_encoder
 from xmrank.embed.stage import embed_dataset
@@ -128,9 +129,10 @@ def family_pss() -> float:
 def configured(arguments: argparse.Namespace, output: Path) -> EmbedConfig:
     """The configuration of the stage."""
     untrained: dict[str, Any] = {} if arguments.model == "xmrank-tiny" else {"pretrained": "none", "init_seed": 0}
+    scenes = ScenesConfig(train=arguments.images, val=0, test=0, folder=arguments.data)
     return EmbedConfig(
         output=output,
-        scenes=ScenesConfig(train=arguments.images, val=0, test=0, folder=arguments.data),
+        dataset=ScenesSettings(scenes=scenes),
         model=arguments.model,
         batch_size=BATCH,
         shard_size=arguments.shard,
@@ -169,7 +171,7 @@ def bare(config: EmbedConfig, addresses: list[str], folder: Path) -> dict[str, f
 
 def staged(config: EmbedConfig) -> dict[str, float]:
     """Run the stage without captions. The times are those at which the reports of its images were written."""
-    dataset = read(config)
+    dataset = read_dataset(config.dataset)
     captions = dataset.captions.slice(0, 1)
     only_images = type(dataset)(dataset.name, dataset.root, dataset.images, captions)
     finished: list[list[float]] = []
@@ -222,7 +224,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="xmrank-embedding-"))
     config = configured(arguments, folder / "store")
-    dataset = read(config)
+    dataset = read_dataset(config.dataset)
     addresses = [str(Path(dataset.root) / location) for location in dataset.images["location"].to_pylist()]
     result: dict[str, Any] = {"model": arguments.model, "images": arguments.images, "workers": arguments.workers}
     if arguments.only != "stage":

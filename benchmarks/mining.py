@@ -21,7 +21,8 @@ from typing import Any
 import faiss
 import numpy as np
 
-from xmrank.config import DIRECTIONS, Direction, EmbedConfig, MineConfig
+from xmrank.config import DIRECTIONS, Direction, MineConfig
+from xmrank.datasets.settings import ArraySettings
 from xmrank.embed.importing import import_embeddings
 from xmrank.mine.chunks import CHUNK, MiningTask, SearchTask, mine_chunk, open_pool, run_search
 from xmrank.mine.nearest import plan_searches
@@ -89,13 +90,12 @@ def make_store(directory: Path, images: int, captions: int, val: int = 300) -> P
         "split": names,
     }
     (directory / "ids.json").write_text(json.dumps(ids))
-    config = EmbedConfig(
+    settings = ArraySettings(
         import_images=directory / "images.npy",
         import_texts=directory / "texts.npy",
         import_ids=directory / "ids.json",
-        output=directory / "embeddings",
     )
-    import_embeddings(config)
+    import_embeddings(settings, directory / "embeddings")
     return directory / "embeddings"
 
 

@@ -9,7 +9,7 @@ import pytest
 import ray
 from hypothesis import settings
 
-from xmrank.config import EmbedConfig
+from xmrank.datasets.settings import ArraySettings
 from xmrank.embed.importing import import_embeddings
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.cluster import connect
@@ -101,12 +101,12 @@ def make_store(
     np.save(directory / "text.npy", text.astype(dtype))
     (directory / "ids.json").write_text(json.dumps(ids))
     import_embeddings(
-        EmbedConfig(
-            output=directory / "embeddings",
+        ArraySettings(
             import_images=directory / "image.npy",
             import_texts=directory / "text.npy",
             import_ids=directory / "ids.json",
-        )
+        ),
+        directory / "embeddings",
     )
     return EmbeddingStore.open(directory / "embeddings")
 

@@ -68,7 +68,7 @@ def test_an_experiment_takes_the_whole_preset():
     config = parsed(ExperimentConfig, "--preset", "paper", *flags, name="experiment")
     assert config.output == Path("runs/paper")
     assert (config.mine.hard_negatives, config.train.epochs, config.train.batch_size) == (50, 3, 32)
-    assert config.embed.scenes.train == 50
+    assert config.embed.dataset.scenes.train == 50
     assert config.train.ranker.zero_init_output
 
 
@@ -165,9 +165,13 @@ def test_a_wrong_flag_is_one_line_that_names_it(arguments, named):
 @pytest.mark.parametrize(
     ("config_type", "arguments", "named"),
     [
-        (EmbedConfig, ["--max-broken", "2"], "--max-broken 2.0: expected a share between 0 and 1"),
-        (EmbedConfig, ["--import-images", "i.npy"], "--import-texts, --import-ids: an import needs"),
-        (EmbedConfig, ["--held-out", "0.5"], "--held-out 0.5: expected a share of at least 0, below 0.5"),
+        (EmbedConfig, ["--max-broken", "2"], "--max-broken 2.0: expected a fraction between 0 and 1"),
+        (EmbedConfig, ["--import-images", "i.npy"], ": --import-texts PATH Caption embeddings: .npy"),
+        (
+            EmbedConfig,
+            ["--import-clip-retrieval", "x", "--held-out", "0.5"],
+            "--held-out 0.5: expected a fraction of at ",
+        ),
         (EmbedConfig, ["--batch-size", "-1"], "--batch-size -1: expected at least 0"),
         (EmbedConfig, ["--scenes.val", "-1"], "--scenes.val -1: expected at least 0"),
         (TrainConfig, ["--seeds", "1", "1"], "--seeds 1 1: expected one or more, each once"),

@@ -152,8 +152,9 @@ def apply_choices(
     for choice in choices:
         in_preset, preset = take_choice(choice, preset)
         in_flags, explicit = take_choice(choice, explicit)
-        name = chosen[choice.path] = in_flags or in_preset or choice.default
-        if name != (in_preset or choice.default):
+        of_preset = in_preset or find_implied(choice, preset) or choice.default
+        name = chosen[choice.path] = in_flags or find_implied(choice, explicit) or of_preset
+        if name != of_preset:
             preset = [f for f in preset if choice.has_setting(name, name_of(f)) or not choice.claims(name_of(f))]
         for flag in [*preset, *explicit]:
             if choice.claims(name_of(flag)) and not choice.has_setting(name, name_of(flag)):
@@ -177,6 +178,12 @@ def take_choice(choice: Choice, flags: list[list[str]]) -> tuple[str | None, lis
         if name not in choice.options:
             raise ConfigError(f"{word} {name}".rstrip() + f": expected one of {', '.join(choice.options)}")
     return name, rest
+
+
+def find_implied(choice: Choice, flags: list[list[str]]) -> str | None:
+    """The option that a flag implies because no other has it; of several, the first's. None without such a flag."""
+    implied = (choice.implied_by(name_of(flag)) for flag in flags)
+    return next((option for option in implied if option), None)
 
 
 def refuse_setting(choice: Choice, name: str, flag: list[str]) -> None:

@@ -10,15 +10,22 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from xmrank.config import EmbedConfig
-from xmrank.datasets import read
+from xmrank.datasets.readers import read_dataset
+from xmrank.datasets.settings import (
+    CocoSettings,
+    CsvSettings,
+    FolderSettings,
+    HuggingFaceSettings,
+    KarpathySettings,
+    WebDatasetSettings,
+)
 from xmrank.runtime.errors import DataError
 
 
 def refusal(config, error=DataError):
     """The one line with which a data set is refused."""
     with pytest.raises(error) as caught:
-        read(config)
+        read_dataset(config)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -52,7 +59,7 @@ def karpathy(folder):
         for split, name, _, texts in ITEMS
     ]
     (folder / "all.json").write_text(json.dumps({"images": entries}))
-    return EmbedConfig(dataset="karpathy", annotations=folder / "all.json", images=folder / "pictures")
+    return KarpathySettings(annotations=folder / "all.json", images=folder / "pictures")
 
 
 def coco(folder):
@@ -66,7 +73,7 @@ def coco(folder):
             for place, text in enumerate(item[3])
         ]
         (folder / f"captions_{part}.json").write_text(json.dumps({"images": images, "annotations": captions}))
-    return EmbedConfig(dataset="coco", annotations=folder / "captions_*.json", images=folder / "pictures")
+    return CocoSettings(annotations=folder / "captions_*.json", images=folder / "pictures")
 
 
 def table(folder):
@@ -75,14 +82,14 @@ def table(folder):
         writer = csv.writer(file)
         writer.writerow(["path", "caption", "split"])
         writer.writerows([f"{split}/{name}.png", text, split] for split, name, _, texts in ITEMS for text in texts)
-    return EmbedConfig(dataset="csv", annotations=folder / "all.csv", images=folder / "pictures")
+    return CsvSettings(annotations=folder / "all.csv", images=folder / "pictures")
 
 
 def folder_of_texts(folder):
     write_pictures(folder)
     for split, name, _, texts in ITEMS:
         (folder / "pictures" / split / f"{name}.txt").write_text("\n".join(texts), encoding="utf-8")
-    return EmbedConfig(dataset="folder", images=folder / "pictures")
+    return FolderSettings(images=folder / "pictures")
 
 
 def parquet(folder):
@@ -95,7 +102,7 @@ def parquet(folder):
         }
         (folder / "data").mkdir(exist_ok=True)
         pq.write_table(pa.table(columns), folder / "data" / f"{part}-00000-of-00001.parquet", row_group_size=1)
-    return EmbedConfig(dataset="huggingface", images=folder)
+    return HuggingFaceSettings(images=folder)
 
 
 def add(tar, name, content):
@@ -110,7 +117,7 @@ def webdataset(folder):
             for _, name, content, texts in (item for item in ITEMS if item[0] == part):
                 add(tar, f"{name}.png", content)
                 add(tar, f"{name}.txt", "\n".join(texts).encode())
-    return EmbedConfig(dataset="webdataset", images=folder)
+    return WebDatasetSettings(images=folder)
 
 
 SAMPLES = {

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from readers_samples import refusal
 
-from xmrank.config import EmbedConfig
-from xmrank.datasets import read
+from xmrank.datasets.readers import read_dataset
+from xmrank.datasets.settings import CocoSettings
 from xmrank.runtime.errors import DataError
 
 SAMPLE = {
@@ -32,7 +32,7 @@ def configured(folder, content=SAMPLE, name="captions_val2017.json", **parameter
     """The configuration of a file, with a folder for its images."""
     (folder / "pictures").mkdir(exist_ok=True)
     (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
-    return EmbedConfig(dataset="coco", annotations=folder / name, images=folder / "pictures", **parameters)
+    return CocoSettings(annotations=folder / name, images=folder / "pictures", **parameters)
 
 
 def changed(where, number, **values):
@@ -43,7 +43,7 @@ def changed(where, number, **values):
 
 
 def test_a_sample_becomes_two_tables(tmp_path):
-    dataset = read(configured(tmp_path))
+    dataset = read_dataset(configured(tmp_path))
     assert dataset.images.to_pylist() == [
         {"image_id": "397133", "location": "000000397133.jpg", "split": "val", "labels": []},
         {"image_id": "37777", "location": "000000037777.jpg", "split": "val", "labels": []},
@@ -58,27 +58,29 @@ def test_a_sample_becomes_two_tables(tmp_path):
 def test_the_folder_that_the_file_is_named_after_holds_the_images(tmp_path):
     config = configured(tmp_path)
     (tmp_path / "pictures" / "val2017").mkdir()
-    assert read(config).images["location"][0].as_py() == "val2017/000000397133.jpg"
+    assert read_dataset(config).images["location"][0].as_py() == "val2017/000000397133.jpg"
 
 
 def test_several_files_are_several_splits(tmp_path):
     other = changed("images", 0, id=1)["images"][:1], [{"id": 1, "image_id": 1, "caption": "A pizza."}]
     configured(tmp_path, {"images": other[0], "annotations": other[1]}, "captions_train2017.json")
     config = configured(tmp_path)
-    dataset = read(EmbedConfig(dataset="coco", annotations=tmp_path / "captions_*2017.json", images=config.images))
+    dataset = read_dataset(CocoSettings(annotations=tmp_path / "captions_*2017.json", images=config.images))
     assert dataset.images["split"].to_pylist() == ["train", "val", "val"]
 
 
 def test_a_field_of_the_images_may_name_the_split(tmp_path):
     content = {**SAMPLE, "images": [{**image, "part": "test"} for image in SAMPLE["images"]]}
-    assert read(configured(tmp_path, content, split_field="part")).images["split"].to_pylist() == ["test", "test"]
+    assert read_dataset(configured(tmp_path, content, split_field="part")).images["split"].to_pylist() == [
+        "test",
+        "test",
+    ]
     assert refusal(configured(tmp_path, split_field="part")).endswith("image 0 has no field part")
 
 
 def test_an_image_without_captions_is_left_out_and_listed(tmp_path):
     content = {**SAMPLE, "annotations": SAMPLE["annotations"][1:2]}
-    config = configured(tmp_path, content, max_broken=0.5)
-    dataset = read(config)
+    dataset = read_dataset(configured(tmp_path, content), max_broken=0.5)
     assert dataset.images["image_id"].to_pylist() == ["397133"]
     assert dataset.left_out == [{"image_id": "37777", "reason": "has no caption", "captions": 0}]
     assert refusal(configured(tmp_path, content)) == (
@@ -99,7 +101,7 @@ def test_an_image_without_captions_is_left_out_and_listed(tmp_path):
         (changed("images", 1, id=397133), 'image id "397133" stands more than once'),
         (changed("annotations", 2, caption=None), "captions_val2017.json: annotation 2 has no field caption"),
         (changed("annotations", 2, caption=" "), "captions_val2017.json: annotation 2: the caption is empty"),
-        (changed("annotations", 2, caption=[1]), "annotation 2: the caption is no text but list"),
+        (changed("annotations", 2, caption=[1]), "annotation 2: the caption is not text but list"),
         (changed("annotations", 2, caption="\ud83d"), "annotation 2: the caption holds half a character"),
         (changed("annotations", 2, image_id=9), 'annotation 2 belongs to image "9", which is not among the images'),
         (changed("annotations", 2, id=38), 'caption id "38" stands more than once'),
@@ -112,7 +114,7 @@ def test_bad_input_is_one_line_with_the_entry(tmp_path, content, message):
 def test_no_file_of_a_pattern_is_refused(tmp_path):
     config = configured(tmp_path)
     with pytest.raises(DataError, match=r"captions_x\*\.json: no such files \(--annotations\)"):
-        read(EmbedConfig(dataset="coco", annotations=tmp_path / "captions_x*.json", images=config.images))
+        read_dataset(CocoSettings(annotations=tmp_path / "captions_x*.json", images=config.images))
 
 
 def test_coco_is_read(tmp_path):
@@ -120,7 +122,7 @@ def test_coco_is_read(tmp_path):
     annotations = Path(folder or "", "coco", "captions_val2017.json")
     if not folder or not annotations.is_file():
         pytest.skip("needs COCO: set XMRANK_TEST_DATA to a folder that holds coco/captions_val2017.json")
-    dataset = read(EmbedConfig(dataset="coco", annotations=annotations, images=tmp_path))
+    dataset = read_dataset(CocoSettings(annotations=annotations, images=tmp_path))
     assert (len(dataset.images), len(dataset.captions), dataset.left_out) == (5000, 25014, [])
     assert Counter(dataset.images["split"].to_pylist()) == {"val": 5000}
     assert dataset.images["location"][0].as_py() == "000000397133.jpg"

@@ -3,8 +3,8 @@
 import pytest
 from readers_samples import refusal
 
-from xmrank.config import ColumnsConfig, EmbedConfig
-from xmrank.datasets import read
+from xmrank.datasets.readers import read_dataset
+from xmrank.datasets.settings import ColumnsConfig, CsvSettings
 from xmrank.runtime.errors import ConfigError
 
 
@@ -12,13 +12,13 @@ def configured(folder, content, name="pairs.csv", **parameters):
     """The configuration of a table, with a folder for its images."""
     (folder / "pictures").mkdir(exist_ok=True)
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return EmbedConfig(dataset="csv", annotations=folder / name, images=folder / "pictures", **parameters)
+    return CsvSettings(annotations=folder / name, images=folder / "pictures", **parameters)
 
 
 def test_rows_with_one_path_are_captions_of_one_image(tmp_path):
     content = 'path,caption,split,id,label\na.jpg,A dog.,val,7,3\nb/c.jpg,"Two ""dogs"", one cat.",test,8,\n'
     content += 'a.jpg,"A dog,\nrunning.",val,7,3\n'
-    dataset = read(configured(tmp_path, content))
+    dataset = read_dataset(configured(tmp_path, content))
     assert dataset.images.to_pylist() == [
         {"image_id": "7", "location": "a.jpg", "split": "val", "labels": [3]},
         {"image_id": "8", "location": "b/c.jpg", "split": "test", "labels": []},
@@ -38,20 +38,20 @@ def test_rows_with_one_path_are_captions_of_one_image(tmp_path):
     ],
 )
 def test_delimiters_and_usual_names_are_found(tmp_path, name, content):
-    dataset = read(configured(tmp_path, content, name))
+    dataset = read_dataset(configured(tmp_path, content, name))
     assert dataset.images["location"].to_pylist() == ["a.jpg"]
     assert dataset.captions["text"].to_pylist() == ['A "big" dog, running.']
 
 
 def test_numbered_columns_are_captions_of_one_image(tmp_path):
-    dataset = read(configured(tmp_path, "path,caption_0,caption_1\na.jpg,A dog.,One dog.\nb.jpg,,Two.\n"))
+    dataset = read_dataset(configured(tmp_path, "path,caption_0,caption_1\na.jpg,A dog.,One dog.\nb.jpg,,Two.\n"))
     assert dataset.captions["text"].to_pylist() == ["A dog.", "One dog.", "Two."]
 
 
 def test_flags_name_the_columns(tmp_path):
     content = "where,german,english,part,number\na.jpg,Ein Hund.,A dog.,dev,1\n"
     columns = ColumnsConfig(image="where", caption=("english", "german"), id="number")
-    dataset = read(configured(tmp_path, content, columns=columns, split_field="part"))
+    dataset = read_dataset(configured(tmp_path, content, columns=columns, split_field="part"))
     assert dataset.images.to_pylist() == [{"image_id": "1", "location": "a.jpg", "split": "dev", "labels": []}]
     assert dataset.captions["text"].to_pylist() == ["A dog.", "Ein Hund."]
 
@@ -59,26 +59,26 @@ def test_flags_name_the_columns(tmp_path):
 def test_files_may_be_named_after_their_splits(tmp_path):
     configured(tmp_path, "path,caption\na.jpg,A.\n", "train.csv")
     configured(tmp_path, "path,caption\nb.jpg,B.\n", "validation.csv")
-    config = EmbedConfig(dataset="csv", annotations=tmp_path / "{train,validation}.csv", images=tmp_path / "pictures")
-    assert read(config).images["split"].to_pylist() == ["train", "val"]
+    config = CsvSettings(annotations=tmp_path / "{train,validation}.csv", images=tmp_path / "pictures")
+    assert read_dataset(config).images["split"].to_pylist() == ["train", "val"]
 
 
 def test_splits_that_nobody_names_are_drawn_by_id(tmp_path):
     content = "path,caption\n" + "".join(f"{i}.jpg,A.\n" for i in range(1000))
-    splits = read(configured(tmp_path, content)).images["split"].to_pylist()
+    splits = read_dataset(configured(tmp_path, content)).images["split"].to_pylist()
     assert [round(splits.count(name) / 1000, 1) for name in ("train", "val", "test")] == [0.8, 0.1, 0.1]
-    fewer = read(configured(tmp_path, "path,caption\n7.jpg,A.\n8.jpg,A.\n")).images["split"].to_pylist()
+    fewer = read_dataset(configured(tmp_path, "path,caption\n7.jpg,A.\n8.jpg,A.\n")).images["split"].to_pylist()
     assert fewer == splits[7:9]
-    assert set(read(configured(tmp_path, content, held_out=0.0)).images["split"].to_pylist()) == {"train"}
+    assert set(read_dataset(configured(tmp_path, content, held_out=0.0)).images["split"].to_pylist()) == {"train"}
 
 
 def test_absolute_paths_below_the_folder_are_taken(tmp_path):
     config = configured(tmp_path, f"path,caption\n{tmp_path}/pictures/b/a.jpg,A.\n")
-    assert read(config).images["location"].to_pylist() == ["b/a.jpg"]
+    assert read_dataset(config).images["location"].to_pylist() == ["b/a.jpg"]
 
 
 def test_names_of_labels_are_numbered(tmp_path):
-    dataset = read(configured(tmp_path, "path,caption,label\na.jpg,A.,dog\nb.jpg,B.,cat\nc.jpg,C.,dog\n"))
+    dataset = read_dataset(configured(tmp_path, "path,caption,label\na.jpg,A.,dog\nb.jpg,B.,cat\nc.jpg,C.,dog\n"))
     assert dataset.images["labels"].to_pylist() == [[1], [0], [1]]
 
 

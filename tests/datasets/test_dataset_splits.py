@@ -2,7 +2,7 @@
 
 import pytest
 
-from xmrank.datasets.splits import drawn_splits, split_of_file, split_of_folder
+from xmrank.datasets.splits import draw_splits, split_of_file, split_of_folder
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_a_files_folders_and_name_say_its_split(location, split):
 
 def test_draws_depend_on_the_id_alone():
     ids = [f"image{i}" for i in range(5000)]
-    drawn = dict(zip(ids, drawn_splits(ids, 0.2), strict=True))
-    assert [drawn[i] for i in ids[::-7]] == drawn_splits(ids[::-7], 0.2)
+    drawn = dict(zip(ids, draw_splits(ids, 0.2), strict=True))
+    assert [drawn[i] for i in ids[::-7]] == draw_splits(ids[::-7], 0.2)
     assert sum(split == "val" for split in drawn.values()) == pytest.approx(1000, abs=100)  # 28 is a deviation
     assert sum(split == "test" for split in drawn.values()) == pytest.approx(1000, abs=100)
-    assert set(drawn_splits(ids, 0.0)) == {"train"}
+    assert set(draw_splits(ids, 0.0)) == {"train"}

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from readers_samples import picture, refusal
 
-from xmrank.config import ColumnsConfig, EmbedConfig
-from xmrank.datasets import hub, read
-from xmrank.datasets.locations import absent, changed, read_bytes
+from xmrank.datasets import hub
+from xmrank.datasets.locations import find_absent, find_changed, read_bytes
+from xmrank.datasets.readers import read_dataset
+from xmrank.datasets.settings import ColumnsConfig, HuggingFaceSettings
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.paths import below
 
@@ -29,7 +30,7 @@ def write(path, **columns):
 
 
 def configured(images, **parameters):
-    return EmbedConfig(dataset="huggingface", images=images, **parameters)
+    return HuggingFaceSettings(images=images, **parameters)
 
 
 def contents(dataset):
@@ -42,7 +43,7 @@ def test_rows_of_parquet_are_images_with_their_captions(tmp_path):
     write(tmp_path / "data" / "train-00000-of-00002.parquet", image=stored(1, 2, 3), label=[4, 5, 6], **captions)
     captions = {f"caption_{i}": [f"D {i}."] for i in range(5)}
     write(tmp_path / "data" / "validation-00000-of-00001.parquet", image=stored(4), label=[7], **captions)
-    dataset = read(configured(tmp_path))
+    dataset = read_dataset(configured(tmp_path))
     assert dataset.images.to_pylist()[2:] == [
         {
             "image_id": "data/train-00000-of-00002/2",
@@ -69,7 +70,7 @@ def test_columns_of_other_kinds_are_understood(tmp_path):
     sentences = [[{"raw": "A."}, {"raw": "B."}], [{"raw": "C."}]]
     binary = pa.array([picture(1), picture(2)], pa.large_binary())
     write(tmp_path / "a.parquet", jpg=binary, sentences=sentences, image_id=[7, 8], split=["test", "train"])
-    dataset = read(configured(tmp_path))
+    dataset = read_dataset(configured(tmp_path))
     assert dataset.images["image_id"].to_pylist() == ["7", "8"]
     assert dataset.images["split"].to_pylist() == ["test", "train"]
     assert dataset.captions["text"].to_pylist() == ["A.", "B.", "C."]
@@ -78,16 +79,16 @@ def test_columns_of_other_kinds_are_understood(tmp_path):
 
 def test_an_image_column_is_found_by_its_type_or_named(tmp_path):
     write(tmp_path / "a.parquet", photo=stored(1), words=["A."], text=["B."])
-    assert read(configured(tmp_path)).captions["text"].to_pylist() == ["B."]
+    assert read_dataset(configured(tmp_path)).captions["text"].to_pylist() == ["B."]
     columns = ColumnsConfig(image="photo", caption=("words",))
-    assert read(configured(tmp_path, columns=columns)).captions["text"].to_pylist() == ["A."]
+    assert read_dataset(configured(tmp_path, columns=columns)).captions["text"].to_pylist() == ["A."]
     message = refusal(configured(tmp_path, columns=ColumnsConfig(image="picture")), ConfigError)
     assert message == "--columns.image picture: no such column in a.parquet; its columns: photo, words, text"
 
 
 def test_rows_with_one_id_are_captions_of_one_image(tmp_path):
     write(tmp_path / "a.parquet", image=stored(1, 1, 2), image_id=[7, 7, 8], text=["A.", "B.", "C."])
-    dataset = read(configured(tmp_path))
+    dataset = read_dataset(configured(tmp_path))
     assert dataset.captions["caption_id"].to_pylist() == ["7#0", "7#1", "8#0"]
     assert contents(dataset) == [picture(1), picture(2)]
 
@@ -95,14 +96,14 @@ def test_rows_with_one_id_are_captions_of_one_image(tmp_path):
 def test_images_may_be_paths(tmp_path):
     (tmp_path / "a.png").write_bytes(picture(1))
     write(tmp_path / "a.parquet", image=["a.png"], text=["A."])
-    assert contents(read(configured(tmp_path))) == [picture(1)]
+    assert contents(read_dataset(configured(tmp_path))) == [picture(1)]
     write(tmp_path / "a.parquet", image=["../a.png"], text=["A."])
     assert refusal(configured(tmp_path)).endswith('image "../a.png" lies outside of the image folder')
 
 
 def test_broken_captions_are_listed_and_images_that_are_null_are_none(tmp_path):
     write(tmp_path / "a.parquet", image=stored(1, None, 3), text=["A.", "B.", None])
-    dataset = read(configured(tmp_path, max_broken=0.5))
+    dataset = read_dataset(configured(tmp_path), max_broken=0.5)
     assert dataset.left_out == [{"image_id": "a/2", "reason": "has no caption", "captions": 0}]
     assert contents(dataset) == [picture(1), b""]  # the second is found broken when it is read
     assert read_bytes(below(tmp_path, "a.parquet::image/3")) == b""
@@ -110,13 +111,13 @@ def test_broken_captions_are_listed_and_images_that_are_null_are_none(tmp_path):
 
 def test_a_parquet_file_of_another_size_is_another_data_set(tmp_path):
     write(tmp_path / "a.parquet", image=stored(1), text=["A."])
-    dataset = read(configured(tmp_path))
+    dataset = read_dataset(configured(tmp_path))
     addresses = [below(dataset.root, location) for location in dataset.images["location"].to_pylist()]
-    assert absent(addresses) == [] and changed(addresses, [7]) == []
+    assert find_absent(addresses) == [] and find_changed(addresses, [7]) == []
     write(tmp_path / "a.parquet", image=stored(1), text=["A."], more=["other bytes"])
-    assert read(configured(tmp_path)).fingerprint != dataset.fingerprint
+    assert read_dataset(configured(tmp_path)).fingerprint != dataset.fingerprint
     (tmp_path / "a.parquet").unlink()
-    assert absent(addresses) == [0] and changed(addresses, [7]) == [0]
+    assert find_absent(addresses) == [0] and find_changed(addresses, [7]) == [0]
     assert read_bytes(addresses[0]) == b""
 
 
@@ -163,7 +164,7 @@ def test_image_folders_have_metadata_in_csv_or_jsonl(tmp_path):
         train_metadata_csv="file_name,text,label\na.png,A.,cat\nb.png,B.,dog\n",
         test_metadata_jsonl="\n".join(map(json.dumps, jsonl)) + "\n",
     )
-    dataset = read(configured(tmp_path))
+    dataset = read_dataset(configured(tmp_path))
     assert dataset.images.to_pylist() == [
         {"image_id": "test/c.png", "location": "test/c.png", "split": "test", "labels": [1]},
         {"image_id": "train/a.png", "location": "train/a.png", "split": "train", "labels": [0]},
@@ -223,13 +224,13 @@ def test_a_name_of_the_hub_is_downloaded_below_the_home(home, monkeypatch):
         write(parameters["local_dir"] / "data" / "test-00000-of-00001.parquet", image=stored(1), text=["A."])
 
     on_the_hub(monkeypatch, download)
-    dataset = read(configured(Path("owner/name@v1")))
+    dataset = read_dataset(configured(Path("owner/name@v1")))
     assert (asked["name"], asked["revision"], asked["repo_type"]) == ("owner/name", "c0ffee", "dataset")
     assert dataset.root == home / "data" / "hub" / "owner--name@v1"
     assert contents(dataset) == [picture(1)]
     assert not any(pattern.endswith((".py", "*")) for pattern in asked["allow_patterns"])
     monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
-    assert read(configured(Path("owner/name@v1"))).fingerprint == dataset.fingerprint  # without asking again
+    assert read_dataset(configured(Path("owner/name@v1"))).fingerprint == dataset.fingerprint  # without asking again
 
 
 def test_a_download_that_was_cut_short_is_continued(home, monkeypatch):
@@ -240,13 +241,13 @@ def test_a_download_that_was_cut_short_is_continued(home, monkeypatch):
     on_the_hub(monkeypatch, cut_short)
     assert "No space left on device" in refusal(configured(Path("owner/name")))
     on_the_hub(monkeypatch, lambda name, **p: write(p["local_dir"] / "b.parquet", image=stored(1), text=["A."]))
-    assert len(read(configured(Path("owner/name"))).images) == 2
+    assert len(read_dataset(configured(Path("owner/name"))).images) == 2
 
 
 def test_a_folder_that_is_there_is_never_looked_for_on_the_hub(home, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
     write(home / "owner" / "name" / "a.parquet", image=stored(1), text=["A."])
-    assert len(read(configured(Path("owner/name"))).images) == 1
+    assert len(read_dataset(configured(Path("owner/name"))).images) == 1
 
 
 def test_a_download_that_fails_is_one_line(home, monkeypatch):
@@ -263,7 +264,7 @@ def test_a_download_that_fails_is_one_line(home, monkeypatch):
 def test_an_image_folders_metadata_may_be_parquet(tmp_path):
     image_folder(tmp_path)
     write(tmp_path / "train" / "metadata.parquet", file_name=["a.png", "b.png"], text=["A.", "B."])
-    dataset = read(configured(tmp_path))
+    dataset = read_dataset(configured(tmp_path))
     assert dataset.images["location"].to_pylist() == ["train/a.png", "train/b.png"]
     assert dataset.images["split"].to_pylist() == ["train", "train"]
     assert contents(dataset) == [picture(1)] * 2
@@ -271,7 +272,7 @@ def test_an_image_folders_metadata_may_be_parquet(tmp_path):
 
 def test_a_row_group_that_is_broken_gives_its_images_a_reason(tmp_path):
     write(tmp_path / "a.parquet", image=stored(1, 2, 3), text=["A.", "B.", "C."])
-    dataset = read(configured(tmp_path))
+    dataset = read_dataset(configured(tmp_path))
     content = bytearray((tmp_path / "a.parquet").read_bytes())
     content[4:30] = bytes(26)  # the first page's header
     (tmp_path / "a.parquet").write_bytes(content)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xmrank.config import EmbedConfig
-from xmrank.datasets import read
+from xmrank.datasets.readers import read_dataset
+from xmrank.datasets.settings import KarpathySettings
 from xmrank.runtime.errors import DataError
 
 SAMPLE = {
@@ -47,7 +47,7 @@ def files(tmp_path):
 def read_sample(files, content=SAMPLE, **parameters):
     path = files / "dataset.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return read(EmbedConfig(dataset="karpathy", annotations=path, images=files / "pictures", **parameters))
+    return read_dataset(KarpathySettings(annotations=path, images=files / "pictures", **parameters))
 
 
 def changed(**values):
@@ -112,17 +112,17 @@ def test_the_split_may_stand_in_another_field(files):
 def test_relative_paths_lead_to_the_home(home):
     (home / "pictures").mkdir()
     (home / "dataset.json").write_text(json.dumps(SAMPLE))
-    config = EmbedConfig(dataset="karpathy", annotations=Path("dataset.json"), images=Path("pictures"))
-    assert len(read(config).images) == 3
+    config = KarpathySettings(annotations=Path("dataset.json"), images=Path("pictures"))
+    assert len(read_dataset(config).images) == 3
 
 
 def test_files_that_are_not_there_are_named(files):
-    nowhere = EmbedConfig(dataset="karpathy", annotations=files / "x.json", images=files / "pictures")
+    nowhere = KarpathySettings(annotations=files / "x.json", images=files / "pictures")
     with pytest.raises(DataError, match=r"x\.json: no such file \(--annotations\)"):
-        read(nowhere)
-    nowhere = EmbedConfig(dataset="karpathy", annotations=files / "x.json", images=files / "photos")
+        read_dataset(nowhere)
+    nowhere = KarpathySettings(annotations=files / "x.json", images=files / "photos")
     with pytest.raises(DataError, match=r"photos: no such folder; expected the images of x\.json \(--images\)"):
-        read(nowhere)
+        read_dataset(nowhere)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_flickr8k_is_read():
     if not folder or not annotations.is_file():
         pytest.skip("needs Flickr8k: set XMRANK_TEST_DATA to a folder that holds flickr8k/dataset_flickr8k.json")
     images = annotations.parent / "images"
-    dataset = read(EmbedConfig(dataset="karpathy", annotations=annotations, images=images, split_field="fold"))
+    dataset = read_dataset(KarpathySettings(annotations=annotations, images=images, split_field="fold"))
     assert (len(dataset.images), len(dataset.captions)) == (7000, 35000)
     assert Counter(dataset.images["split"].to_pylist()) == {"align": 3000, "train": 3000, "val": 1000}
     assert set(Counter(dataset.captions["image_id"].to_pylist()).values()) == {5}
@@ -180,7 +180,7 @@ def test_flickr30k_is_read(files):
     annotations = Path(folder or "", "flickr30k", "flickr30k_captions_from_multi30k.json")
     if not folder or not annotations.is_file():
         pytest.skip(f"needs Flickr30k: set XMRANK_TEST_DATA to a folder that holds flickr30k/{annotations.name}")
-    dataset = read(EmbedConfig(dataset="karpathy", annotations=annotations, images=files / "pictures"))
+    dataset = read_dataset(KarpathySettings(annotations=annotations, images=files / "pictures"))
     assert (len(dataset.images), len(dataset.captions)) == (31014, 155070)
     assert Counter(dataset.images["split"].to_pylist()) == {"train": 29000, "val": 1014, "test": 1000}
     assert dataset.captions["text"][0].as_py().startswith("Two young guys with shaggy hair look at their hands")

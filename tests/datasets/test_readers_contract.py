@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from readers_samples import ITEMS, SAMPLES, TEXTS, refusal
 
-from xmrank.datasets import READERS, read
-from xmrank.datasets.locations import absent, changed, read_bytes
+from xmrank.datasets.locations import find_absent, find_changed, read_bytes
+from xmrank.datasets.readers import READERS, read_dataset
 from xmrank.runtime.paths import below
 
 
@@ -17,7 +17,7 @@ def sample(request, tmp_path):
 
 
 def as_uri(path):
-    return path and Path(f"file://{path}")  # Path() folds the slashes, as it does on the command line
+    return Path(f"file://{path}")  # Path() folds the slashes, as it does on the command line
 
 
 def test_every_reader_has_a_sample():
@@ -25,8 +25,8 @@ def test_every_reader_has_a_sample():
 
 
 def test_images_captions_and_splits_are_those_of_the_sample(sample):
-    dataset = read(sample)
-    assert dataset.name == sample.dataset
+    dataset = read_dataset(sample)
+    assert dataset.name == sample.name
     assert dataset.images["split"].to_pylist() == ["train", "train", "val"]
     assert dataset.captions["text"].to_pylist() == TEXTS
     assert dataset.captions["split"].to_pylist() == ["train"] * 4 + ["val"] * 2
@@ -37,21 +37,22 @@ def test_images_captions_and_splits_are_those_of_the_sample(sample):
 
 
 def test_locations_lead_to_the_images_bytes(sample):
-    dataset = read(sample)
+    dataset = read_dataset(sample)
     addresses = [below(dataset.root, location) for location in dataset.images["location"].to_pylist()]
     contents = [content for _, _, content, _ in ITEMS]
     assert [read_bytes(address) for address in addresses] == contents
-    assert absent(addresses) == [] and changed(addresses, list(map(len, contents))) == []
+    assert find_absent(addresses) == [] and find_changed(addresses, list(map(len, contents))) == []
 
 
 def test_a_uri_gives_the_same_tables_and_bytes(sample):
-    local = read(sample)
-    remote = read(replace(sample, annotations=as_uri(sample.annotations), images=as_uri(sample.images)))
+    local = read_dataset(sample)
+    paths = {name: as_uri(getattr(sample, name)) for name in ("annotations", "images") if hasattr(sample, name)}
+    remote = read_dataset(replace(sample, **paths))
     assert remote.root == f"file://{local.root}"
     assert remote.fingerprint == local.fingerprint
     addresses = [below(remote.root, location) for location in remote.images["location"].to_pylist()]
     assert [read_bytes(address) for address in addresses] == [content for _, _, content, _ in ITEMS]
-    assert absent(addresses) == [] and changed(addresses, [len(content) for _, _, content, _ in ITEMS]) == []
+    assert find_absent(addresses) == [] and find_changed(addresses, [len(content) for _, _, content, _ in ITEMS]) == []
 
 
 def test_images_that_are_nowhere_are_refused_by_name(sample, tmp_path):
@@ -61,5 +62,5 @@ def test_images_that_are_nowhere_are_refused_by_name(sample, tmp_path):
 
 
 def test_annotations_that_are_nowhere_are_refused_by_name(sample, tmp_path):
-    for path in (tmp_path / "none.json", as_uri(tmp_path / "none.json")) if sample.annotations else ():
+    for path in (tmp_path / "none.json", as_uri(tmp_path / "none.json")) if hasattr(sample, "annotations") else ():
         assert refusal(replace(sample, annotations=path)).endswith("none.json: no such file (--annotations)")

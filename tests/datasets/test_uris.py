@@ -7,7 +7,7 @@ import pytest
 
 from xmrank.datasets import uris as places
 from xmrank.datasets.locations import read_bytes
-from xmrank.datasets.uris import braced, expand, is_folder, list_files, open_file, read_file, sizes
+from xmrank.datasets.uris import expand_braces, expand_pattern, file_sizes, is_folder, list_files, open_file, read_file
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import below, place
 
@@ -39,10 +39,10 @@ def test_files_are_listed_without_hidden_ones(root):
 
 def test_sizes_are_known_and_none_is_no_file(root, monkeypatch):
     addresses = [below(root, name) for name in ("a.bin", "b c/%20ü#?.bin", "b c", "none/none", "none")]
-    assert sizes(addresses) == [3, 0, None, None, None]
+    assert file_sizes(addresses) == [3, 0, None, None, None]
     monkeypatch.setattr(places, "LIST_FROM", 1)  # from listings of the folders
-    assert sizes(addresses) == [3, 0, None, None, None]
-    assert sizes([]) == []
+    assert file_sizes(addresses) == [3, 0, None, None, None]
+    assert file_sizes([]) == []
 
 
 def test_files_are_read(root):
@@ -84,7 +84,7 @@ def test_slashes_that_a_path_folds_come_back(given, meant):
 
 def test_a_bucket_of_a_store_is_part_of_the_path(monkeypatch):
     monkeypatch.setenv("AWS_REGION", "eu-central-1")  # else Amazon is asked
-    system, path = places.located("s3://bucket/folder/a b%20c.jpg")
+    system, path = places.locate_file("s3://bucket/folder/a b%20c.jpg")
     assert (system.type_name, path) == ("s3", "bucket/folder/a b%20c.jpg")
 
 
@@ -99,11 +99,11 @@ def test_a_bucket_of_a_store_is_part_of_the_path(monkeypatch):
     ],
 )
 def test_braces_stand_for_numbers_and_choices(pattern, names):
-    assert list(braced(pattern)) == names
+    assert list(expand_braces(pattern)) == names
 
 
 def test_patterns_give_a_folder_and_the_names_in_it(root):
-    assert expand(below(root, "*.bin"), "--flag") == (root, ["a.bin"])
-    assert expand(below(root, "{a,z}.bin"), "--flag") == (root, ["a.bin", "z.bin"])
+    assert expand_pattern(below(root, "*.bin"), "--flag") == (root, ["a.bin"])
+    assert expand_pattern(below(root, "{a,z}.bin"), "--flag") == (root, ["a.bin", "z.bin"])
     with pytest.raises(DataError, match=r"x\*\.bin: no such files \(--flag\)$"):
-        expand(below(root, "x*.bin"), "--flag")
+        expand_pattern(below(root, "x*.bin"), "--flag")

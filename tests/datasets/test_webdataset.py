@@ -7,9 +7,9 @@ import tarfile
 import pytest
 from readers_samples import add, picture, refusal
 
-from xmrank.config import EmbedConfig
-from xmrank.datasets import read
-from xmrank.datasets.locations import changed, read_bytes
+from xmrank.datasets.locations import find_changed, read_bytes
+from xmrank.datasets.readers import read_dataset
+from xmrank.datasets.settings import WebDatasetSettings
 from xmrank.runtime.paths import below
 
 
@@ -23,7 +23,7 @@ def write_tar(path, members):
 
 
 def configured(images, **parameters):
-    return EmbedConfig(dataset="webdataset", images=images, **parameters)
+    return WebDatasetSettings(images=images, **parameters)
 
 
 def contents(dataset):
@@ -38,7 +38,7 @@ def test_members_of_one_key_are_a_sample(tmp_path):
         ("./deep/b.x.y", "ignored"), ("./deep/b.PNG", picture(3)), ("./deep/b.json", '{"captions": ["B.", "C."]}'),
         ("000000002.flac", "no image, no text: no pair"), (".hidden", "x"),
     ])  # fmt: skip
-    dataset = read(configured(tmp_path / "00000.tar"))
+    dataset = read_dataset(configured(tmp_path / "00000.tar"))
     assert dataset.images["image_id"].to_pylist() == ["000000000", "000000001", "deep/b"]
     assert dataset.images["labels"].to_pylist() == [[7], [4], []]
     assert dataset.captions["text"].to_pylist() == ["A dog.", "One dog.", "A cat.", "B.", "C."]
@@ -57,18 +57,18 @@ def test_long_names_and_folders_in_the_tar_are_no_obstacle(tmp_path, form):
         tar.addfile(entry)
         add(tar, f"{key}.jpg", picture(1))
         add(tar, f"{key}.txt", b"A dog.")
-    dataset = read(configured(tmp_path))
+    dataset = read_dataset(configured(tmp_path))
     assert dataset.images["image_id"].to_pylist() == [key] and contents(dataset) == [picture(1)]
 
 
 def test_tars_are_found_by_folder_and_by_pattern(tmp_path):
     for number in range(12):
         write_tar(tmp_path / f"pairs-{number:03d}.tar", [(f"{number}.jpg", picture(1)), (f"{number}.txt", "A.")])
-    whole = read(configured(tmp_path))
+    whole = read_dataset(configured(tmp_path))
     assert whole.images["image_id"].to_pylist() == [str(number) for number in range(12)]
-    some = read(configured(tmp_path / "pairs-{008..010}.tar"))
+    some = read_dataset(configured(tmp_path / "pairs-{008..010}.tar"))
     assert some.images["image_id"].to_pylist() == ["8", "9", "10"]
-    assert read(configured(tmp_path / "pairs-01*.tar")).images["image_id"].to_pylist() == ["10", "11"]
+    assert read_dataset(configured(tmp_path / "pairs-01*.tar")).images["image_id"].to_pylist() == ["10", "11"]
     assert refusal(configured(tmp_path / "pairs-{011..013}.tar")).endswith("pairs-012.tar: no such file (--images)")
 
 
@@ -76,7 +76,7 @@ def test_splits_come_from_json_or_from_the_tars_name(tmp_path):
     write_tar(tmp_path / "train" / "0.tar", [("a.jpg", picture(1)), ("a.txt", "A.")])
     write_tar(tmp_path / "pairs-val-0.tar", [("b.jpg", picture(1)), ("b.txt", "B.")])
     write_tar(tmp_path / "x.tar", [("c.jpg", picture(1)), ("c.json", '{"caption": "C.", "split": "test"}')])
-    dataset = read(configured(tmp_path))
+    dataset = read_dataset(configured(tmp_path))
     splits = dict(zip(dataset.images["image_id"].to_pylist(), dataset.images["split"].to_pylist(), strict=True))
     assert splits == {"a": "train", "b": "val", "c": "test"}
 
@@ -84,7 +84,7 @@ def test_splits_come_from_json_or_from_the_tars_name(tmp_path):
 def test_keys_that_several_tars_use_get_the_tars_name(tmp_path):
     for part in ("train", "test"):
         write_tar(tmp_path / part / "0.tar", [("s0.jpg", picture(1)), ("s0.txt", "A.")])
-    assert read(configured(tmp_path)).images["image_id"].to_pylist() == ["test/0/s0", "train/0/s0"]
+    assert read_dataset(configured(tmp_path)).images["image_id"].to_pylist() == ["test/0/s0", "train/0/s0"]
 
 
 def test_broken_samples_are_left_out_and_listed(tmp_path):
@@ -100,7 +100,7 @@ def test_broken_samples_are_left_out_and_listed(tmp_path):
         ("8.jpg", picture(1)), ("8.json", '{"captions": ["Sound.", 3, null]}'),
         ("9.jpg", picture(1)), ("9.txt", b"A" * ((1 << 20) + 1)),
     ])  # fmt: skip
-    dataset = read(configured(tmp_path, max_broken=0.9))
+    dataset = read_dataset(configured(tmp_path), max_broken=0.9)
     assert dataset.images["image_id"].to_pylist() == ["0", "8"]
     assert dataset.captions["text"].to_pylist() == ["A.", "Sound."]
     assert {entry["image_id"]: (entry["reason"], entry["captions"]) for entry in dataset.left_out} == {
@@ -111,7 +111,7 @@ def test_broken_samples_are_left_out_and_listed(tmp_path):
         "5": ("has no image", 1),
         "6": ("its json is not JSON", 1),
         "7": ("its json is not an object", 1),
-        "8": ("caption 1 is no text but int (the image stays)", 1),
+        "8": ("caption 1 is not text but int (the image stays)", 1),
         "9": ("its txt is too long", 1),
     }
     message = refusal(configured(tmp_path))
@@ -130,7 +130,7 @@ def test_links_lead_nowhere(tmp_path):
         add(tar, "0.txt", b"A.")
         add(tar, "1.jpg", picture(1))
         add(tar, "1.txt", b"B.")
-    dataset = read(configured(tmp_path, max_broken=0.5))
+    dataset = read_dataset(configured(tmp_path), max_broken=0.5)
     assert dataset.left_out == [{"image_id": "0", "reason": "has no image", "captions": 1}]
 
 
@@ -197,18 +197,18 @@ def test_a_member_is_read_without_the_rest_of_the_tar(tmp_path, monkeypatch):
 
 def test_a_member_of_a_tar_that_shrank_has_changed(tmp_path):
     path = whole_tar(tmp_path)
-    dataset = read(configured(tmp_path))
+    dataset = read_dataset(configured(tmp_path))
     addresses = [below(dataset.root, location) for location in dataset.images["location"].to_pylist()]
     sizes = [len(picture(1)), 3000]
-    assert changed(addresses, sizes) == [] and changed(addresses, [1, 3000]) == [0]
+    assert find_changed(addresses, sizes) == [] and find_changed(addresses, [1, 3000]) == [0]
     path.write_bytes(path.read_bytes()[: 4 * 512 + 1000])
-    assert changed(addresses, sizes) == [1]
+    assert find_changed(addresses, sizes) == [1]
     path.unlink()
-    assert changed(addresses, sizes) == [0, 1]
+    assert find_changed(addresses, sizes) == [0, 1]
 
 
 def test_another_place_in_the_tar_is_another_data_set(tmp_path):
     write_tar(tmp_path / "a.tar", [("1.jpg", picture(1)), ("1.txt", "A.")])
-    first = read(configured(tmp_path)).fingerprint
+    first = read_dataset(configured(tmp_path)).fingerprint
     write_tar(tmp_path / "a.tar", [("0.x", b"x"), ("1.jpg", picture(1)), ("1.txt", "A.")])
-    assert read(configured(tmp_path)).fingerprint != first
+    assert read_dataset(configured(tmp_path)).fingerprint != first

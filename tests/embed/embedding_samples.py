@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from xmrank.config import EmbedConfig
+from xmrank.datasets.settings import KarpathySettings
 
 IMAGES, CAPTIONS = 12, 2
 SPLITS = ("train", "train", "val", "test")
@@ -30,9 +31,7 @@ def configured(folder, **parameters):
     return replace(
         EmbedConfig(
             output=folder / "store",
-            dataset="karpathy",
-            annotations=folder / "captions.json",
-            images=folder / "pictures",
+            dataset=KarpathySettings(annotations=folder / "captions.json", images=folder / "pictures"),
             pretrained="none",
             init_seed=0,
             dtype="float32",

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from xmrank.config import EmbedConfig
+from xmrank.datasets.settings import FolderSettings, HuggingFaceSettings, WebDatasetSettings
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.errors import DataError
@@ -33,7 +34,7 @@ def as_files(folder):
     for number, content in enumerate(pictures()):
         (folder / f"{number}.jpg").write_bytes(content)
         (folder / f"{number}.txt").write_text(f"picture {number}")
-    return EmbedConfig(dataset="folder", images=folder)
+    return FolderSettings(images=folder)
 
 
 def as_tar(folder):
@@ -44,7 +45,7 @@ def as_tar(folder):
                 entry = tarfile.TarInfo(name)
                 entry.size = len(part)
                 tar.addfile(entry, io.BytesIO(part))
-    return EmbedConfig(dataset="webdataset", images=folder)
+    return WebDatasetSettings(images=folder)
 
 
 def as_parquet(folder, contents=None):
@@ -52,21 +53,21 @@ def as_parquet(folder, contents=None):
     images = [{"bytes": content} for content in contents or pictures()]
     texts = [f"picture {number}" for number in range(COUNT)]
     pq.write_table(pa.table({"image": images, "text": texts}), folder / "a.parquet", row_group_size=4)
-    return EmbedConfig(dataset="huggingface", images=folder)
+    return HuggingFaceSettings(images=folder)
 
 
-def completed(config, folder):
+def completed(settings, folder):
     """Shards of four through an untrained xmrank-tiny."""
     sizes = {"batch_size": 2, "shard_size": 4, "workers": 1}
-    return replace(config, output=folder, pretrained="none", init_seed=0, **sizes)
+    return EmbedConfig(dataset=settings, output=folder, pretrained="none", init_seed=0, **sizes)
 
 
-def at_uri(config):
-    return replace(config, images=Path(f"file://{config.images}"))
+def at_uri(settings):
+    return replace(settings, images=Path(f"file://{settings.images}"))
 
 
 @pytest.mark.parametrize("made", [as_tar, as_parquet])
-@pytest.mark.parametrize("moved", [lambda config: config, at_uri])
+@pytest.mark.parametrize("moved", [lambda settings: settings, at_uri])
 def test_the_embeddings_are_those_of_the_files(tmp_path, encoded, made, moved):
     embed(completed(as_files(tmp_path / "files"), tmp_path / "one"))
     config = completed(moved(made(tmp_path / "other")), tmp_path / "two")
@@ -75,7 +76,7 @@ def test_the_embeddings_are_those_of_the_files(tmp_path, encoded, made, moved):
     assert np.array_equal(one.image, two.image) and np.array_equal(one.text, two.text)
     for column in ("bytes", "sha256"):
         assert one.images[column].to_pylist() == two.images[column].to_pylist()
-    assert str(two.images_root) == str(config.images).replace("file:/", "file:///")
+    assert str(two.images_root) == str(config.dataset.images).replace("file:/", "file:///")
     encoded.clear()
     assert embed(config) == manifest and encoded == []  # a second call finds nothing changed
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from xmrank.config import EmbedConfig
+from xmrank.datasets.settings import ClipRetrievalSettings
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.errors import ConfigError, DataError
@@ -46,7 +47,9 @@ def folder(tmp_path):
 
 
 def run_import(folder, **parameters):
-    return embed(EmbedConfig(**{"output": folder / "store", "import_clip_retrieval": folder / "clip", **parameters}))
+    named = {"import_clip_retrieval", "split_field", "held_out"} & parameters.keys()
+    settings = {"import_clip_retrieval": folder / "clip"} | {name: parameters.pop(name) for name in named}
+    return embed(EmbedConfig(output=folder / "store", dataset=ClipRetrievalSettings(**settings), **parameters))
 
 
 def refusal(folder, error=DataError, **parameters):
@@ -118,9 +121,7 @@ def test_rows_without_a_caption_are_left_out_and_listed(folder):
 def test_one_path_for_different_images_is_refused(folder):
     image = embeddings()[0][3:]
     np.save(folder / "clip" / "img_emb" / "img_emb_01.npy", -image)
-    assert refusal(folder) == (
-        'clip: image_path "x/b.jpg" stands for different images: rows with it differ in their embeddings'
-    )
+    assert refusal(folder) == ('clip: image_path "x/b.jpg" names different images: the embeddings of its rows differ')
 
 
 @pytest.mark.parametrize(
@@ -177,8 +178,3 @@ def test_a_folder_of_something_else_is_refused(folder):
     assert refusal(folder, import_clip_retrieval=folder / "no") == "no: no such folder (--import-clip-retrieval)"
     (folder / "empty").mkdir()
     assert "empty: expected img_emb/img_emb_*.npy, text_emb/" in refusal(folder, import_clip_retrieval=folder / "empty")
-
-
-def test_one_import_at_a_time(folder):
-    flags = dict.fromkeys(("import_images", "import_texts", "import_ids"), folder)
-    assert "--import-clip-retrieval and --import-images: expected one of them" in refusal(folder, ConfigError, **flags)

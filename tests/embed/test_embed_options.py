@@ -11,6 +11,7 @@ import torch
 from embedding_samples import configured, make_pictures
 
 from xmrank.config import EmbedConfig
+from xmrank.datasets.settings import ClipRetrievalSettings
 from xmrank.embed import ray as ray_stage
 from xmrank.embed import stage as stage
 from xmrank.embed.encoder import Encoder, load_encoder
@@ -143,7 +144,7 @@ def test_what_was_begun_with_one_store_is_not_finished_with_another(grown, monke
 
 def test_reuse_is_not_for_imports(tmp_path):
     with pytest.raises(ConfigError, match=r"--reuse .*: an import encodes nothing"):
-        EmbedConfig(import_clip_retrieval=tmp_path, reuse=tmp_path)
+        EmbedConfig(dataset=ClipRetrievalSettings(import_clip_retrieval=tmp_path), reuse=tmp_path)
 
 
 def test_an_interrupted_run_goes_on_with_its_batch_size(folder, encoded, monkeypatch):

@@ -134,7 +134,8 @@ def test_another_configuration_is_refused(undisturbed, change, difference):
 def test_other_captions_are_refused(undisturbed, tmp_path):
     captions = (undisturbed / "captions.json").read_text().replace("picture 3 in words 1", "picture 3 in phrases")
     (tmp_path / "captions.json").write_text(captions)
-    config = configured(undisturbed, annotations=tmp_path / "captions.json")
+    config = configured(undisturbed)
+    config = replace(config, dataset=replace(config.dataset, annotations=tmp_path / "captions.json"))
     assert "was made from other dataset" in refusal(config)
 
 
@@ -308,9 +309,11 @@ def mounted(tmp_path):
 
 def command(config):
     """The flags of a configuration of ``configured``."""
-    flags = ("output", "dataset", "annotations", "images", "pretrained", "init_seed", "dtype", "batch_size")
-    flags += ("shard_size", "workers")
-    return [word for name in flags for word in (f"--{name.replace('_', '-')}", str(getattr(config, name)))]
+    names = ("output", "pretrained", "init_seed", "dtype", "batch_size", "shard_size", "workers")
+    values = {name: getattr(config, name) for name in names}
+    values |= {"dataset": config.dataset.name, "annotations": config.dataset.annotations}
+    values |= {"images": config.dataset.images}
+    return [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def failure(monkeypatch, capsys, config):

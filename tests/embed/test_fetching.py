@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -10,10 +11,11 @@ import pandas as pd
 import pytest
 
 from xmrank.config import EmbedConfig
+from xmrank.datasets.settings import ArraySettings, ClipRetrievalSettings
 from xmrank.embed.stage import embed
 from xmrank.runtime.errors import DataError
 
-PLACE = "memory://imports"
+REMOTE = "memory://imports"
 
 
 @pytest.fixture
@@ -44,32 +46,40 @@ def folder(tmp_path):
 def flags(root):
     """Both imports, from a root."""
     named = {"import_images": "I.npy", "import_texts": "T.npy", "import_ids": "ids.json"}
-    return [{flag: Path(f"{root}/{name}") for flag, name in named.items()}, {"import_clip_retrieval": f"{root}/clip"}]
+    arrays = ArraySettings(**{flag: Path(f"{root}/{name}") for flag, name in named.items()})
+    return [arrays, ClipRetrievalSettings(import_clip_retrieval=f"{root}/clip")]
 
 
 def test_imports_at_a_uri_make_the_same_stores(folder, tmp_path):
     before = set(Path(tempfile.gettempdir()).glob("xmrank-import-*"))
-    for number, (here, there) in enumerate(zip(flags(folder), flags(PLACE), strict=True)):
-        stores = [embed(EmbedConfig(output=tmp_path / f"{number}{i}", **kind)) for i, kind in enumerate((here, there))]
+    for number, (here, there) in enumerate(zip(flags(folder), flags(REMOTE), strict=True)):
+        stores = [
+            embed(EmbedConfig(output=tmp_path / f"{number}{i}", dataset=kind)) for i, kind in enumerate((here, there))
+        ]
         assert stores[0].fingerprint == stores[1].fingerprint
     assert set(Path(tempfile.gettempdir()).glob("xmrank-import-*")) == before
 
 
 def test_one_of_them_may_be_local(folder, tmp_path):
-    here, there = flags(folder)[0], flags(PLACE)[0]
-    mixed = embed(EmbedConfig(output=tmp_path / "mixed", **{**there, "import_ids": here["import_ids"]}))
+    here, there = flags(folder)[0], flags(REMOTE)[0]
+    mixed = embed(EmbedConfig(output=tmp_path / "mixed", dataset=replace(there, import_ids=here.import_ids)))
     assert mixed.counts == {"images": 2, "captions": 10}
 
 
 def test_what_is_not_there_is_named_with_its_flag(folder, tmp_path):
-    files = {**flags(PLACE)[0], "import_texts": Path(f"{PLACE}/no.npy")}
+    files = replace(flags(REMOTE)[0], import_texts=Path(f"{REMOTE}/no.npy"))
     with pytest.raises(DataError, match=r"^memory://imports/no.npy: no such file or folder \(--import-texts\)$"):
-        embed(EmbedConfig(output=tmp_path / "store", **files))
+        embed(EmbedConfig(output=tmp_path / "store", dataset=files))
     with pytest.raises(DataError, match=r"^memory://nothing: no such file or folder \(--import-clip-retrieval\)$"):
-        embed(EmbedConfig(output=tmp_path / "store", import_clip_retrieval="memory://nothing"))
+        embed(
+            EmbedConfig(
+                output=tmp_path / "store", dataset=ClipRetrievalSettings(import_clip_retrieval="memory://nothing")
+            )
+        )
 
 
 def test_an_unknown_kind_of_uri_is_one_line(tmp_path):
-    with pytest.raises(DataError, match=r"^nosuch://place: cannot be read: ") as caught:
-        embed(EmbedConfig(output=tmp_path / "store", import_clip_retrieval="nosuch://place"))
+    settings = ClipRetrievalSettings(import_clip_retrieval="nosuch://host")
+    with pytest.raises(DataError, match=r"^nosuch://host: cannot be read: ") as caught:
+        embed(EmbedConfig(output=tmp_path / "store", dataset=settings))
     assert "\n" not in str(caught.value)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from xmrank.config import EmbedConfig
+from xmrank.datasets.settings import ArraySettings
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.errors import ConfigError, DataError
@@ -42,17 +43,9 @@ def imported(folder, image=None, text=None, ids=None, without=(), **parameters):
 
 
 def run_import(folder, **parameters):
-    return embed(
-        EmbedConfig(
-            **{
-                "output": folder / "store",
-                "import_images": folder / "I.npy",
-                "import_texts": folder / "T.npy",
-                "import_ids": folder / "ids.json",
-                **parameters,
-            }
-        )
-    )
+    files = {"import_images": folder / "I.npy", "import_texts": folder / "T.npy", "import_ids": folder / "ids.json"}
+    settings = files | {name: parameters.pop(name) for name in {*files, "split_field"} & parameters.keys()}
+    return embed(EmbedConfig(**{"output": folder / "store", "dataset": ArraySettings(**settings), **parameters}))
 
 
 def refusal(folder, *arguments, error=DataError, **parameters):

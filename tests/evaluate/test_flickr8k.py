@@ -8,6 +8,7 @@ import pytest
 from pipeline import mine_small
 
 from xmrank.config import EmbedConfig
+from xmrank.datasets.settings import ArraySettings
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
@@ -29,8 +30,9 @@ LISTS = {"i2t": {"hit@1": 37.6, "hit@5": 69.3, "hit@10": 80.3}, "t2i": {"hit@1":
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     output = tmp_path_factory.mktemp("flickr8k") / "embeddings"
-    places = {"import_images": "image_embeddings.npy", "import_texts": "text_embeddings.npy", "import_ids": "ids.json"}
-    embed(EmbedConfig(output=output, split_field="fold", **{name: DATA / file for name, file in places.items()}))
+    files = {"import_images": "image_embeddings.npy", "import_texts": "text_embeddings.npy", "import_ids": "ids.json"}
+    settings = ArraySettings(split_field="fold", **{name: DATA / file for name, file in files.items()})
+    embed(EmbedConfig(output=output, dataset=settings))
     return EmbeddingStore.open(output)
 
 

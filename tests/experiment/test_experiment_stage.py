@@ -26,9 +26,9 @@ from xmrank.config import (
     RankConfig,
     RegisterConfig,
     ReportConfig,
-    ScenesConfig,
     TrainConfig,
 )
+from xmrank.datasets.settings import ScenesConfig, ScenesSettings
 from xmrank.experiment.stage import ExperimentRun, experiment, with_places
 from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime.directory import Manifest, read_manifest
@@ -80,7 +80,8 @@ TRIALS = [f"{loss}-{direction}-seed0" for loss in ("listnet", "ranknet") for dir
 def small():
     """What the preset is read as."""
     parts = {name: dict(SMALL[name]) for name in JOBS if name in SMALL}
-    parts["embed"]["scenes"] = ScenesConfig(**parts["embed"]["scenes"])
+    scenes = ScenesConfig(**parts["embed"].pop("scenes"))
+    parts["embed"]["dataset"] = ScenesSettings(scenes=scenes)
     parts["evaluate"]["top_n"] = tuple(parts["evaluate"]["top_n"])
     train = parts["train"]
     train |= {name: tuple(train[name]) for name in ("losses", "seeds")} | {

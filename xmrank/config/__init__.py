@@ -2,7 +2,7 @@
 
 from xmrank.config.baselines import BaselinesConfig
 from xmrank.config.common import DIRECTIONS, RUN, Direction, at_least, semantic
-from xmrank.config.embed import ColumnsConfig, EmbedConfig, ScenesConfig
+from xmrank.config.embed import EmbedConfig
 from xmrank.config.evaluate import EvaluateConfig
 from xmrank.config.experiment import ExperimentConfig
 from xmrank.config.mine import MineConfig
@@ -20,7 +20,6 @@ __all__ = [
     "DIRECTIONS",
     "RUN",
     "BaselinesConfig",
-    "ColumnsConfig",
     "Direction",
     "EmbedConfig",
     "EvaluateConfig",
@@ -31,7 +30,6 @@ __all__ = [
     "RefinementSettings",
     "RegisterConfig",
     "ReportConfig",
-    "ScenesConfig",
     "SentencesConfig",
     "SupervisedConfig",
     "TrainConfig",

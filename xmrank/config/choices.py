@@ -52,6 +52,16 @@ class Choice:
         """Whether a dotted name, from the root, is a setting of the option."""
         return name.startswith(self.prefix) and name.removeprefix(self.prefix) in self.list_settings(option)
 
+    def implied_by(self, name: str) -> str | None:
+        """The option, with ``implied = True``, that a setting of this dotted name chooses because no other has it.
+
+        So ``--import-images`` needs no ``--dataset arrays``.
+        """
+        having = [option for option in self.options if self.has_setting(option, name)]
+        if len(having) == 1 and getattr(self.options[having[0]], "implied", False):
+            return having[0]
+        return None
+
     def claims(self, name: str) -> bool:
         """Whether a dotted name belongs to this choice: to any of its options, or at least by its prefix."""
         if not self.flat:

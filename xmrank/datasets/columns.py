@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xmrank.config import EmbedConfig
+from xmrank.datasets.settings import ColumnsConfig
 from xmrank.runtime.errors import ConfigError, DataError
 
 IMAGE = (
@@ -19,7 +19,7 @@ LABELS = ("labels", "label")
 
 @dataclass(frozen=True)
 class TableColumns:
-    """The names of a table's columns; None, or no name, for what it has not."""
+    """The names of a table's columns; None, or no names, for what the table does not have."""
 
     image: str | None
     captions: tuple[str, ...]
@@ -27,53 +27,60 @@ class TableColumns:
     id: str | None
     labels: str | None
 
-    def named(self) -> list[str]:
-        """All of them but the images'."""
+    def list_names(self) -> list[str]:
+        """All of them except the images' column, each once."""
         others = (*self.captions, self.split, self.id, self.labels)
         return list(dict.fromkeys(name for name in others if name))
 
 
-def find_columns(header: Sequence[str], config: EmbedConfig, source: str) -> TableColumns:
-    """The columns of a table with these names: those that ``--columns.*`` gives, else the usual ones.
+def find_columns(header: Sequence[str], named: ColumnsConfig, split_field: str, source: str) -> TableColumns:
+    """The columns of a table: those that ``--columns.*`` names, else those with a usual name.
+
+    Args:
+        header: the names of all columns.
+        named: what ``--columns.*`` names.
+        split_field: column of the splits; only "split" may be missing.
+        source: what messages call the table.
 
     Raises:
-        ConfigError: a name that a flag gives and the table has not.
-        DataError: a name that stands twice.
+        ConfigError: a flag names a column that the table does not have.
+        DataError: two columns have the same name.
     """
     if twice := [name for name in header if header.count(name) > 1]:
         raise DataError(f'{source}: two columns are named "{twice[0]}"')
-    known = {name.strip().lower(): name for name in reversed(header)}
-    flags = {"columns.image": config.columns.image, "columns.id": config.columns.id}
-    flags["split-field"] = config.split_field if config.split_field != "split" else None
-    given = [*flags.items(), *(("columns.caption", name) for name in config.columns.caption)]
-    for flag, name in given:
+    flags = [("columns.image", named.image), ("columns.id", named.id)]
+    flags.append(("split-field", split_field if split_field != "split" else None))
+    flags += [("columns.caption", name) for name in named.caption]
+    for flag, name in flags:
         if name is not None and name not in header:
             raise ConfigError(f"--{flag} {name}: no such column in {source}; its columns: {', '.join(header)}")
+    # Reversed, so that the first of several columns that differ only in capitals is taken.
+    known = {name.strip().lower(): name for name in reversed(header)}
     return TableColumns(
-        config.columns.image or usual(IMAGE, known),
-        config.columns.caption or usual_captions(known, header),
-        config.split_field if config.split_field in header else None,
-        config.columns.id or usual(ID, known),
-        usual(LABELS, known),
+        named.image or find_usual(IMAGE, known),
+        named.caption or find_usual_captions(known, header),
+        split_field if split_field in header else None,
+        named.id or find_usual(ID, known),
+        find_usual(LABELS, known),
     )
 
 
-def usual(names: Sequence[str], known: dict[str, str]) -> str | None:
+def find_usual(names: Sequence[str], known: dict[str, str]) -> str | None:
     """The first of the usual names that the table has, as it is written there."""
     return next((known[name] for name in names if name in known), None)
 
 
-def usual_captions(known: dict[str, str], header: Sequence[str]) -> tuple[str, ...]:
+def find_usual_captions(known: dict[str, str], header: Sequence[str]) -> tuple[str, ...]:
     """The numbered caption columns in the table's order, else the first that is named as usual."""
     numbered = tuple(name for name in header if NUMBERED.fullmatch(name.strip().lower()))
-    single = usual(CAPTION, known)
+    single = find_usual(CAPTION, known)
     return numbered or ((single,) if single else ())
 
 
-def refuse_without(columns: TableColumns, header: Sequence[str], source: str) -> None:
-    """Refuse a table without a column for the images or the captions."""
-    for what, found, names in (("image", columns.image, IMAGE), ("caption", columns.captions, CAPTION)):
-        if not found:
+def require_columns(columns: TableColumns, header: Sequence[str], source: str) -> None:
+    """Raise DataError for a table without a column for the images or the captions."""
+    for what, column, names in (("image", columns.image, IMAGE), ("caption", columns.captions, CAPTION)):
+        if not column:
             raise DataError(
                 f"{source}: no column for the {what}s; expected one named {', '.join(names[:3])} or the like, or its "
                 f"name in --columns.{what}; the columns: {', '.join(header)}"

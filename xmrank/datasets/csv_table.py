@@ -5,12 +5,12 @@ import io
 import json
 from collections.abc import Iterator
 
-from xmrank.config import EmbedConfig
-from xmrank.datasets.columns import TableColumns, find_columns, refuse_without
+from xmrank.datasets.columns import TableColumns, find_columns, require_columns
 from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.pair_table import PairTable, labels_of, text_fault
+from xmrank.datasets.settings import CsvSettings
 from xmrank.datasets.splits import split_of_file
-from xmrank.datasets.uris import expand, read_file, the_folder
+from xmrank.datasets.uris import expand_pattern, find_image_folder, read_file
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import Place, below
 
@@ -19,31 +19,30 @@ Row = tuple[int, dict[str, str]]
 """The number of a row's line, and its cells by column."""
 
 
-def read_csv(config: EmbedConfig) -> Dataset:
+def read_csv(settings: CsvSettings, max_broken: float) -> Dataset:
     """The rows of ``--annotations`` (one file, or a pattern) with the images below ``--images``.
 
     The first line names the columns: the image's path and its caption or captions, and perhaps its split, id and
     labels. Rows with the same path are captions of one image. Values are separated by commas, tabs, | or ;.
 
     Raises:
-        ConfigError: a column that a flag names and the table has not.
+        ConfigError: a flag names a column that the table does not have.
         DataError: no such file or folder, or a row that does not fit, by its line.
     """
-    assert config.annotations is not None
-    folder, names = expand(config.annotations, "--annotations")
-    root = the_folder(config.images, config.annotations.name)
-    pairs = PairTable(config.annotations.name)
+    folder, names = expand_pattern(settings.annotations, "--annotations")
+    root = find_image_folder(settings.images, settings.annotations.name)
+    pairs = PairTable(settings.annotations.name)
     for name in names:
         header, delimiter, content = read_table(below(folder, name), name)
-        columns = find_columns(header, config, name)
-        refuse_without(columns, header, name)
+        columns = find_columns(header, settings.columns, settings.split_field, name)
+        require_columns(columns, header, name)
         for line, row in table_rows(content, delimiter, header, name):
             add_row(pairs, row, columns, f"{name}, line {line}", root, split_of_file(name))
-    return pairs.dataset("csv", root, config)
+    return pairs.make_dataset(settings.name, root, settings.held_out, max_broken)
 
 
 def read_table(address: str, source: str) -> tuple[list[str], str, str]:
-    """A file's columns, delimiter and text; the delimiter is the one that parts the first line most often."""
+    """A file's columns, delimiter and text; the delimiter is the one that occurs most often in the first line."""
     content = read_file(address, "--annotations")
     try:
         text = content.decode("utf-8-sig")
@@ -52,10 +51,11 @@ def read_table(address: str, source: str) -> tuple[list[str], str, str]:
         raise DataError(f"{source}, line {line}: not UTF-8") from None
     first = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=first.count)
-    return [name.strip() for _, row in parsed(first, delimiter, source) for name in row], delimiter, text
+    header = [name.strip() for _, row in parse_rows(first, delimiter, source) for name in row]
+    return header, delimiter, text
 
 
-def parsed(text: str, delimiter: str, source: str) -> Iterator[tuple[int, list[str]]]:
+def parse_rows(text: str, delimiter: str, source: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not empty, with the numbers of the lines that they end on."""
     # Tab-separated captions hold quotation marks that mean nothing.
     quotes = None if delimiter == "\t" else '"'
@@ -75,7 +75,7 @@ def parsed(text: str, delimiter: str, source: str) -> Iterator[tuple[int, list[s
 
 def table_rows(text: str, delimiter: str, header: list[str], source: str) -> Iterator[Row]:
     """The rows below the header."""
-    rows = parsed(text, delimiter, source)
+    rows = parse_rows(text, delimiter, source)
     next(rows, None)
     for line, row in rows:
         if len(row) != len(header):
@@ -86,8 +86,8 @@ def table_rows(text: str, delimiter: str, header: list[str], source: str) -> Ite
 def add_row(
     pairs: PairTable, row: dict[str, str], columns: TableColumns, where: str, root: Place, file_split: str | None
 ) -> None:
-    """Take in one row: an image that is new, and its captions."""
-    location = relative(row[str(columns.image)], root)
+    """Add one row: its image, unless an earlier row had it, and its captions."""
+    location = strip_root(row[str(columns.image)], root)
     image_id = row[columns.id] if columns.id else location
     split = row[columns.split] if columns.split else file_split
     for value, what in ((location, columns.image), (image_id, columns.id), (split, columns.split)):
@@ -95,7 +95,7 @@ def add_row(
             raise DataError(f"{where}: nothing under {what}")
     image = pairs.images.get(image_id)
     if image is None:
-        pairs.image(image_id, location, split, labels_of(row[columns.labels]) if columns.labels else ())
+        pairs.add_image(image_id, location, split, labels_of(row[columns.labels]) if columns.labels else ())
     elif (image.location, image.split) != (location, split):
         other = f"{image.location} of the split {image.split}"
         raise DataError(f'{where}: image "{image_id}" is {location} of the split {split}, and {other} above')
@@ -106,10 +106,10 @@ def add_row(
         for text in texts:
             if fault := text_fault(text):
                 raise DataError(f"{where}: the caption under {name} {fault}")
-        pairs.captions(image_id, texts)
+        pairs.add_captions(image_id, texts)
 
 
-def relative(path: str, root: Place) -> str:
+def strip_root(path: str, root: Place) -> str:
     """A path as it is written, or, when it is absolute and below the root, what follows the root."""
     return path.removeprefix(f"{str(root).rstrip('/')}/")
 

@@ -45,7 +45,7 @@ class Dataset:
         return tables + (sha256_json(self.containers) if self.containers else "")
 
 
-def checked(dataset: Dataset, source: str) -> Dataset:
+def check_dataset(dataset: Dataset, source: str) -> Dataset:
     """The data set with captions in the images' order, after the checks that hold for every reader.
 
     Args:
@@ -63,17 +63,17 @@ def checked(dataset: Dataset, source: str) -> Dataset:
     refuse_duplicates(images["image_id"].to_pylist(), source, "image id")
     refuse_duplicates(captions["caption_id"].to_pylist(), source, "caption id")
     empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(captions["text"], ""))), 0)
-    refuse(captions.filter(empty)["caption_id"].to_pylist(), source, "caption {} is empty")
+    refuse_first(captions.filter(empty)["caption_id"].to_pylist(), source, "caption {} is empty")
     position = pc.index_in(captions["image_id"], images["image_id"])
     strangers = captions.filter(pc.is_null(position))
     pairs = [f'{c} belongs to image "{i}"' for c, i in zip(strangers["caption_id"], strangers["image_id"], strict=True)]
-    refuse(pairs, source, "caption {}, which is not among the images")
+    refuse_first(pairs, source, "caption {}, which is not among the images")
     ordered = captions.append_column("position", position).append_column("at", pa.array(range(len(captions))))
     ordered = ordered.sort_by([("position", "ascending"), ("at", "ascending")]).select(CAPTIONS.names)
     return replace(dataset, captions=ordered.combine_chunks())
 
 
-def refuse(items: Sequence[object], source: str, message: str) -> None:
+def refuse_first(items: Sequence[object], source: str, message: str) -> None:
     """Raise DataError naming the first of the offending items and how many more there are; nothing without any."""
     if items:
         more = f" ({len(items) - 1} more like it)" if len(items) > 1 else ""
@@ -83,4 +83,4 @@ def refuse(items: Sequence[object], source: str, message: str) -> None:
 def refuse_duplicates(ids: Sequence[str], source: str, what: str) -> None:
     """Raise DataError when an id stands twice."""
     twice = [i for i, n in Counter(ids).items() if n > 1]
-    refuse(twice, source, f'{what} "{{}}" stands more than once')
+    refuse_first(twice, source, f'{what} "{{}}" stands more than once')

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face's hub: downloaded once, below the home, where all nodes find them."""
+"""Data sets of Hugging Face's hub: downloaded once, below XMRANK_HOME, where all nodes find them."""
 
 import re
 from pathlib import Path
@@ -11,18 +11,18 @@ from xmrank.runtime.paths import resolve
 NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 FOLDER = Path("data") / "hub"
 MARK = ".xmrank-commit"
-"""Written last: the commit of a copy that is whole."""
+"""Written last: the commit of a complete copy."""
 TIMEOUT_S = 30
 PATTERNS = ["*.parquet", "*.tar", "*.csv", "*.jsonl", "*.jpg", "*.jpeg", "*.png", "*.webp", "*.JPG", "*.JPEG", "*.PNG"]
 """What the reader of Hugging Face's formats can use; code of data sets is never fetched."""
 
 
 def is_hub_name(images: str) -> bool:
-    """Whether ``--images`` reads like owner/name, perhaps with @revision."""
+    """Whether ``--images`` looks like owner/name, perhaps with @revision."""
     return NAME.fullmatch(images) is not None and not images.startswith((".", "/"))
 
 
-def download(images: str) -> Path:
+def download_dataset(images: str) -> Path:
     """The local copy of a data set on the hub, downloaded once; an interrupted download is continued.
 
     Raises:
@@ -33,7 +33,7 @@ def download(images: str) -> Path:
     match = NAME.fullmatch(images)
     assert match is not None
     folder = resolve(FOLDER) / images.replace("/", "--")
-    # Without a network, snapshot_download gives what is there, whole or not: only a marked copy is whole.
+    # Without a network, snapshot_download gives what is there, complete or not: only a marked copy is complete.
     if (folder / MARK).is_file():
         return folder
     try:

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from xmrank.config import EmbedConfig
-from xmrank.datasets.columns import TableColumns, find_columns, refuse_without
+from xmrank.datasets.columns import TableColumns, find_columns, require_columns
 from xmrank.datasets.csv_table import read_table, table_rows
 from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.pair_table import PairTable, labels_of, texts_of
+from xmrank.datasets.settings import HuggingFaceSettings
 from xmrank.datasets.splits import split_of_folder
 from xmrank.datasets.uris import read_file
 from xmrank.runtime.errors import DataError
@@ -19,31 +19,31 @@ METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_NAME = "file_name"
 
 
-def read_image_folder(root: Place, files: Sequence[str], config: EmbedConfig) -> Dataset:
+def read_image_folder(root: Place, files: Sequence[str], settings: HuggingFaceSettings, max_broken: float) -> Dataset:
     """The images that the metadata files among ``files`` name, each below the folder of its metadata.
 
     Raises:
-        ConfigError: a column that a flag names and a file has not.
+        ConfigError: a flag names a column that a file does not have.
         DataError: a metadata file without file_name or captions, or a row that does not fit, by its line.
     """
     pairs = PairTable(str(PurePosixPath(str(root)).name))
     for name in files:
         if PurePosixPath(name).name in METADATA:
-            read = csv_rows if name.endswith(".csv") else json_rows
-            header, found = read(below(root, name), name)
-            columns = metadata_columns(header, config, name)
-            for line, row in found:
+            read_rows = read_csv_rows if name.endswith(".csv") else read_json_rows
+            header, rows = read_rows(below(root, name), name)
+            columns = find_metadata_columns(header, settings, name)
+            for line, row in rows:
                 add_row(pairs, name, line, row, columns)
-    return pairs.dataset("huggingface", root, config)
+    return pairs.make_dataset(settings.name, root, settings.held_out, max_broken)
 
 
-def csv_rows(address: str, source: str) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
+def read_csv_rows(address: str, source: str) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
     """Header and rows of a metadata.csv."""
     header, delimiter, text = read_table(address, source)
     return header, table_rows(text, delimiter, header, source)
 
 
-def json_rows(address: str, source: str) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
+def read_json_rows(address: str, source: str) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
     """The fields of the first line, and the rows of a metadata.jsonl."""
     content = read_file(address, "--images")
     rows = []
@@ -59,17 +59,17 @@ def json_rows(address: str, source: str) -> tuple[list[str], Iterator[tuple[int,
     return list(rows[0][1]) if rows else [], iter(rows)
 
 
-def metadata_columns(header: list[str], config: EmbedConfig, source: str) -> TableColumns:
+def find_metadata_columns(header: list[str], settings: HuggingFaceSettings, source: str) -> TableColumns:
     """The columns of a metadata file; the images are under file_name unless ``--columns.image`` says otherwise."""
-    columns = find_columns(header, config, source)
-    if FILE_NAME in header and not config.columns.image:
+    columns = find_columns(header, settings.columns, settings.split_field, source)
+    if FILE_NAME in header and not settings.columns.image:
         columns = TableColumns(FILE_NAME, columns.captions, columns.split, columns.id, columns.labels)
-    refuse_without(columns, header, source)
+    require_columns(columns, header, source)
     return columns
 
 
 def add_row(pairs: PairTable, source: str, line: int, row: dict[str, Any], columns: TableColumns) -> None:
-    """Take in one row; rows with the same image are captions of one."""
+    """Add one row; rows with the same image are captions of one image."""
     file = row.get(str(columns.image))
     if not file or not isinstance(file, str):
         raise DataError(f"{source}, line {line}: nothing under {columns.image}")
@@ -77,5 +77,5 @@ def add_row(pairs: PairTable, source: str, line: int, row: dict[str, Any], colum
     image_id = str(row[columns.id]) if columns.id and row.get(columns.id) is not None else location
     if image_id not in pairs.images:
         split = row.get(columns.split) if columns.split else split_of_folder(location)
-        pairs.image(image_id, location, str(split) if split else None, labels_of(row.get(columns.labels or "")))
-    pairs.captions(image_id, [text for name in columns.captions for text in texts_of(row.get(name))])
+        pairs.add_image(image_id, location, str(split) if split else None, labels_of(row.get(columns.labels or "")))
+    pairs.add_captions(image_id, [text for name in columns.captions for text in texts_of(row.get(name))])

@@ -5,15 +5,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from xmrank.config import EmbedConfig
-from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset, refuse
+from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset, refuse_first
 from xmrank.datasets.locations import leads_outside
-from xmrank.datasets.uris import read_json, the_folder
+from xmrank.datasets.settings import KarpathySettings
+from xmrank.datasets.uris import find_image_folder, read_json
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import Place, place
 
 
-def read_karpathy(config: EmbedConfig) -> Dataset:
+def read_karpathy(settings: KarpathySettings, max_broken: float) -> Dataset:  # noqa: ARG001 - nothing may be broken
     """The data set in ``--annotations`` with the images below ``--images``.
 
     Every entry needs ``filename`` and ``sentences`` (each with ``raw``, or just the text); ``filepath`` (a folder)
@@ -23,22 +23,24 @@ def read_karpathy(config: EmbedConfig) -> Dataset:
     Raises:
         DataError: no such file or folder, not JSON, or an entry without a needed field, by its number.
     """
-    assert config.annotations is not None
-    path = place(config.annotations)
-    name = config.annotations.name
-    root = the_folder(config.images, name)
-    entries = read_entries(path)
-    images = [image_row(entry, number, name, config.split_field) for number, entry in enumerate(entries)]
-    captions = [row for number, entry in enumerate(entries) for row in caption_rows(entry, number, name, images)]
+    name = settings.annotations.name
+    root = find_image_folder(settings.images, name)
+    images, captions = [], []
+    for number, entry in enumerate(read_entries(place(settings.annotations))):
+        images.append(image_row(entry, number, name, settings.split_field))
+        captions += caption_rows(entry, number, name, images[-1])
     outside = [image["location"] for image in images if leads_outside(image["location"])]
-    refuse(outside, name, 'image "{}" lies outside of the image folder')
+    refuse_first(outside, name, 'image "{}" lies outside of the image folder')
     return Dataset(
-        "karpathy", root, pa.Table.from_pylist(images, schema=IMAGES), pa.Table.from_pylist(captions, schema=CAPTIONS)
+        settings.name,
+        root,
+        pa.Table.from_pylist(images, schema=IMAGES),
+        pa.Table.from_pylist(captions, schema=CAPTIONS),
     )
 
 
 def read_entries(path: Place) -> list[dict[str, Any]]:
-    """The list under ``images`` of the JSON file, or the list that it is."""
+    """The list under ``images`` of the JSON file, or the file's value when it is a list."""
     content = read_json(path, "--annotations")
     entries = content.get("images") if isinstance(content, dict) else content
     if not isinstance(entries, list):
@@ -58,9 +60,8 @@ def image_row(entry: dict[str, Any], number: int, source: str, split_field: str)
     return {"image_id": str(entry["filename"]), "location": location, "split": split, "labels": []}
 
 
-def caption_rows(entry: dict[str, Any], number: int, source: str, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of the captions table of one entry."""
-    image = images[number]
+def caption_rows(entry: dict[str, Any], number: int, source: str, image: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the captions table of one entry, whose row of the images table is given."""
     rows = []
     for number_in_entry, sentence in enumerate(entry["sentences"]):
         if isinstance(sentence, str):

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from xmrank.datasets.uris import located, one_line, open_file, sizes
+from xmrank.datasets.uris import file_sizes, locate_file, one_line, open_file
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import URI
 
@@ -39,7 +39,7 @@ def in_parquet(file: str, column: str, row: int) -> str:
     return f"{file}::{column}/{row}"
 
 
-def container(address: str) -> str:
+def container_of(address: str) -> str:
     """The file that an address lies in; its own when it is no member."""
     match = MEMBER.fullmatch(address)
     return match["file"] if match else address
@@ -53,7 +53,7 @@ def read_bytes(address: str) -> bytes:
         OSError: the store does not answer; names the address.
     """
     try:
-        return read_there(address)
+        return read_location(address)
     except (FileNotFoundError, IsADirectoryError):
         return b""
     except OSError as error:
@@ -62,7 +62,7 @@ def read_bytes(address: str) -> bytes:
         raise OSError(error.errno, one_line(error), address) from None
 
 
-def read_there(address: str) -> bytes:
+def read_location(address: str) -> bytes:
     """An image's bytes, wherever they are.
 
     Raises:
@@ -75,33 +75,33 @@ def read_there(address: str) -> bytes:
             return bytes(file.read())
     if match["kind"].lower() == "parquet":
         column, _, row = match["member"].rpartition("/")
-        return parquet_rows(match["file"], column, stamp(match["file"])).read(int(row))
-    offset, size = span(match["member"])
+        return parquet_rows(match["file"], column, file_version(match["file"])).read(int(row))
+    offset, size = parse_span(match["member"])
     with open_file(match["file"]) as file:
         file.seek(offset)
         return bytes(file.read(size))
 
 
-def span(member: str) -> tuple[int, int]:
+def parse_span(member: str) -> tuple[int, int]:
     """Offset and size in a tar member's location."""
     match = SPAN.search(member)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def absent(addresses: Sequence[str]) -> list[int]:
+def find_absent(addresses: Sequence[str]) -> list[int]:
     """Which of the images are not there: their positions."""
     files = sizes_of_files(addresses)
-    return [i for i, address in enumerate(addresses) if files[container(address)] is None]
+    return [i for i, address in enumerate(addresses) if files[container_of(address)] is None]
 
 
-def changed(addresses: Sequence[str], read: Sequence[int]) -> list[int]:
+def find_changed(addresses: Sequence[str], read: Sequence[int]) -> list[int]:
     """Which of the images have another size than when they were read, 0 for those that were not there: their positions.
 
     A row of a parquet file counts as unchanged while its file is there: the data set's fingerprint knows its size.
     """
     files = sizes_of_files(addresses)
     now = [
-        size_now(address, files[container(address)], before) for address, before in zip(addresses, read, strict=True)
+        size_now(address, files[container_of(address)], before) for address, before in zip(addresses, read, strict=True)
     ]
     return [i for i, (size, before) in enumerate(zip(now, read, strict=True)) if size != before]
 
@@ -113,14 +113,14 @@ def size_now(address: str, file_size: int | None, before: int) -> int:
         return file_size or 0
     if match["kind"].lower() == "parquet":
         return before
-    offset, size = span(match["member"])
+    offset, size = parse_span(match["member"])
     return max(0, min(size, file_size - offset))
 
 
 def sizes_of_files(addresses: Sequence[str]) -> dict[str, int | None]:
     """File → size, of the files that the addresses lie in, each asked once; None where there is none."""
-    files = list(dict.fromkeys(map(container, addresses)))
-    return dict(zip(files, sizes(files), strict=True))
+    files = list(dict.fromkeys(map(container_of, addresses)))
+    return dict(zip(files, file_sizes(files), strict=True))
 
 
 def leads_outside(location: str) -> bool:
@@ -128,7 +128,7 @@ def leads_outside(location: str) -> bool:
     return location.startswith("/") or ".." in location.split("/") or "\0" in location
 
 
-def stamp(file: str) -> tuple[int, int]:
+def file_version(file: str) -> tuple[int, int]:
     """What tells a local file's versions apart; remote files are taken not to change under a running process."""
     if URI.match(file):
         return (0, 0)
@@ -149,7 +149,7 @@ class ParquetRows:
     """
 
     def __init__(self, file: str, column: str) -> None:
-        system, path = located(file)
+        system, path = locate_file(file)
         self.name, self.column = file, column
         try:
             self.file = pq.ParquetFile(system.open_input_file(path))

@@ -1,4 +1,4 @@
-"""What readers collect images and captions in: broken items are listed, splits and labels completed, tables made."""
+"""Collects the images and captions of a reader: lists broken items, completes splits and labels, makes the tables."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -7,24 +7,23 @@ from typing import Any
 
 import pyarrow as pa
 
-from xmrank.config import EmbedConfig
 from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset
 from xmrank.datasets.locations import leads_outside
-from xmrank.datasets.splits import drawn_splits
+from xmrank.datasets.splits import draw_splits
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import Place
 
 TEXT_LIMIT = 1 << 20
-"""Bytes of a caption, or of a file of captions, above which it is taken for something else."""
+"""Characters of a caption, or bytes of a file of captions, above which it is taken for something else."""
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 LABEL_LIMIT = 2**31
 HALVES = re.compile("[\ud800-\udfff]")
-"""What JSON can say, and UTF-8 cannot: halves of characters that need two."""
+"""Surrogates: halves of characters that need two. JSON can hold one alone, UTF-8 cannot."""
 
 
 @dataclass
 class ImageEntry:
-    """One image as a reader meets it: where it is, and its captions."""
+    """One image as a reader finds it, its captions as (id, text), and what is wrong with captions that were dropped."""
 
     location: str
     split: str | None
@@ -46,11 +45,11 @@ class PairTable:
         self.left_out: list[dict[str, Any]] = []
         self.containers: dict[str, int] = {}
 
-    def image(self, image_id: str, location: str, split: str | None, labels: Iterable[int | str] = ()) -> None:
+    def add_image(self, image_id: str, location: str, split: str | None, labels: Iterable[int | str] = ()) -> None:
         """Add an image.
 
         Raises:
-            DataError: its id stands twice, or its location lies outside of the root.
+            DataError: another image has the same id, or the location leads out of the root.
         """
         if image_id in self.images:
             raise DataError(f'{self.source}: image id "{image_id}" stands more than once')
@@ -58,8 +57,8 @@ class PairTable:
             raise DataError(f'{self.source}: image "{location}" lies outside of the image folder')
         self.images[image_id] = ImageEntry(location, split, list(labels))
 
-    def captions(self, image_id: str, texts: Iterable[object]) -> None:
-        """Add captions of an image; those that are none are listed."""
+    def add_captions(self, image_id: str, texts: Iterable[object]) -> None:
+        """Add captions of an image; broken ones are remembered as faults."""
         image = self.images[image_id]
         for text in texts:
             number = len(image.captions) + len(image.faults)
@@ -69,29 +68,37 @@ class PairTable:
                 image.captions.append((f"{image_id}#{number}", str(text).strip()))
 
     def leave_out(self, image_id: str, reason: str, captions: int = 0) -> None:
-        """List an image that is not taken in."""
+        """Record an image that is not in the data set, or that lost captions."""
         self.left_out.append({"image_id": image_id, "reason": reason, "captions": captions})
 
-    def dataset(self, name: str, root: Place, config: EmbedConfig) -> Dataset:
-        """The two tables. Images without any caption are left out, and broken captions are.
+    def make_dataset(self, name: str, root: Place, held_out: float, max_broken: float) -> Dataset:
+        """The two tables, without broken captions and without images that have no other.
+
+        Args:
+            name: of the reader.
+            root: folder that the locations are relative to.
+            held_out: fraction of the images that becomes val, and as much test, where no image has a split.
+            max_broken: fraction of the images, and of the captions, that may be left out.
 
         Raises:
-            DataError: more of the images or captions are broken than ``--max-broken`` allows; images of which only
-                some have a split.
+            DataError: more of the images or captions are broken than ``max_broken``; only some images have a split.
         """
         self.leave_out_faults()
-        self.refuse_too_many(config.max_broken)
-        splits, labels = self.splits(config.held_out), self.labels()
-        rows = dict(zip(self.images, splits, strict=True))
-        captions = [(c, i, text, rows[i]) for i, image in self.images.items() for c, text in image.captions]
+        self.refuse_too_many(max_broken)
+        splits, labels = self.choose_splits(held_out), self.number_labels()
+        split_of_image = dict(zip(self.images, splits, strict=True))
+        captions = []
+        for image_id, image in self.images.items():
+            captions += [(caption_id, image_id, text, split_of_image[image_id]) for caption_id, text in image.captions]
         locations = [image.location for image in self.images.values()]
-        images = pa.table([pa.array(list(rows), pa.string()), locations, splits, labels], schema=IMAGES)
+        images = pa.table([pa.array(list(self.images), pa.string()), locations, splits, labels], schema=IMAGES)
+        # No captions at all would give no columns.
         columns = list(zip(*captions, strict=True)) or [()] * len(CAPTIONS)
         table = pa.table([pa.array(column, pa.string()) for column in columns], schema=CAPTIONS)
         return Dataset(name, root, images, table, self.left_out, self.containers)
 
     def leave_out_faults(self) -> None:
-        """List broken captions under their images, and take out the images that have no other."""
+        """Record broken captions under their images, and remove the images that have no other."""
         for image_id, image in list(self.images.items()):
             if not image.captions:
                 del self.images[image_id]
@@ -100,30 +107,30 @@ class PairTable:
                 self.leave_out(image_id, f"{image.faults[0]} (the image stays)", len(image.faults))
 
     def refuse_too_many(self, max_broken: float) -> None:
-        """Refuse data of which too much is left out."""
+        """Raise DataError when more is left out than ``max_broken``."""
         lost = sum(entry["image_id"] not in self.images for entry in self.left_out)
         broken = sum(entry["captions"] for entry in self.left_out)
         captions = broken + sum(len(image.captions) for image in self.images.values())
         if lost > max_broken * (lost + len(self.images)) or broken > max_broken * captions:
-            first, more = self.left_out[0], len(self.left_out) - 1
+            first, others = self.left_out[0], len(self.left_out) - 1
+            more = f"{others} more like it; " if others else ""
             raise DataError(
-                f'{self.source}: image "{first["image_id"]}": {first["reason"]}'
-                f" ({f'{more} more like it; ' if more else ''}--max-broken {max_broken})"
+                f'{self.source}: image "{first["image_id"]}": {first["reason"]} ({more}--max-broken {max_broken})'
             )
 
-    def splits(self, held_out: float) -> list[str]:
-        """The images' splits, drawn when none is known."""
+    def choose_splits(self, held_out: float) -> list[str]:
+        """The images' splits, drawn by the hash of their ids when no image has one."""
         splits = [image.split for image in self.images.values()]
         known = [split for split in splits if split is not None]
         if not known:
-            return drawn_splits(list(self.images), held_out)
+            return draw_splits(list(self.images), held_out)
         if len(known) < len(splits):
             image_id = next(i for i, image in self.images.items() if image.split is None)
             raise DataError(f'{self.source}: image "{image_id}" has no split, others have one, like "{known[0]}"')
         return known
 
-    def labels(self) -> list[list[int]]:
-        """The images' labels; where one is a name, all are taken as names, numbered in alphabetical order."""
+    def number_labels(self) -> list[list[int]]:
+        """The images' labels as numbers; if any is a name, all are names, numbered in alphabetical order."""
         labels: list[list[int | str]] = [image.labels for image in self.images.values()]
         if any(isinstance(label, str) for row in labels for label in row):
             names = sorted({str(label) for row in labels for label in row})
@@ -136,9 +143,9 @@ class PairTable:
 
 
 def text_fault(text: object) -> str:
-    """What keeps a value from being a caption; empty when nothing does."""
+    """Why a value cannot be a caption; empty when it can."""
     if not isinstance(text, str):
-        return f"is no text but {type(text).__name__}"
+        return f"is not text but {type(text).__name__}"
     if not text.strip():
         return "is empty"
     if len(text) > TEXT_LIMIT:
@@ -148,8 +155,8 @@ def text_fault(text: object) -> str:
     return ""
 
 
-def lines(content: bytes) -> Sequence[str]:
-    """The lines of a text that say something.
+def text_lines(content: bytes) -> Sequence[str]:
+    """The lines of a text that are not blank.
 
     Raises:
         DataError: it is not UTF-8, or longer than ``TEXT_LIMIT``.

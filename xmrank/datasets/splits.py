@@ -35,7 +35,7 @@ def split_of_file(location: str) -> str | None:
     return next((USUAL[word] for word in words if word in USUAL), None)
 
 
-def drawn_splits(image_ids: Sequence[str], held_out: float) -> list[str]:
+def draw_splits(image_ids: Sequence[str], held_out: float) -> list[str]:
     """A split for every image of data that names none.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from xmrank.datasets.locations import leads_outside
-from xmrank.datasets.uris import one_line, open_file, sizes
+from xmrank.datasets.uris import file_sizes, one_line, open_file
 from xmrank.runtime.errors import DataError
 
 BUFFER = 1 << 18
@@ -42,21 +42,21 @@ def read_members(address: str, source: str, wanted: Callable[[str, int], bool]) 
     """
     try:
         with open_file(address) as file, io.BufferedReader(cast(io.FileIO, file), BUFFER) as buffered:
-            members = list(walk(cast(BinaryIO, buffered), source, wanted))
+            members = list(walk_members(cast(BinaryIO, buffered), source, wanted))
     except FileNotFoundError:
         raise DataError(f"{address}: no such file (--images)") from None
     except (tarfile.TarError, OSError, ValueError) as error:
         raise DataError(
-            f"{source}: not readable as an uncompressed tar: {one_line(error)} (members are read by their place in it)"
+            f"{source}: not readable as an uncompressed tar: {one_line(error)} (members are read by their offset in it)"
         ) from None
-    length = sizes([address])[0] or 0
+    length = file_sizes([address])[0] or 0
     for member in members:
         if member.offset + member.size > length:
             raise DataError(f"{source}: cut short in its member {member.name}, at {length} bytes")
     return members
 
 
-def walk(file: BinaryIO, source: str, wanted: Callable[[str, int], bool]) -> Iterator[TarMember]:
+def walk_members(file: BinaryIO, source: str, wanted: Callable[[str, int], bool]) -> Iterator[TarMember]:
     """The members of an open tar that are plain files."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (entry := tar.next()) is not None:

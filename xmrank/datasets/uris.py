@@ -30,7 +30,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def located(address: Place) -> tuple[pafs.FileSystem, str]:
+def locate_file(address: Place) -> tuple[pafs.FileSystem, str]:
     """The file system of an address, and the path in it.
 
     Raises:
@@ -42,9 +42,9 @@ def located(address: Place) -> tuple[pafs.FileSystem, str]:
     scheme, rest = str(place(text)).split("://", 1)
     try:
         if scheme not in NATIVE:
-            return fsspec_system(scheme), stripped(text)
+            return fsspec_file_system(scheme), strip_scheme(text)
         authority, _, path = rest.partition("/")
-        system, base = native_system(f"{scheme}://{authority or '/'}")
+        system, base = native_file_system(f"{scheme}://{authority or '/'}")
     except (ImportError, ValueError, OSError) as error:
         raise DataError(f"{text}: cannot be read: {one_line(error)}") from None
     # Joined as it stands: names in a URI that pyarrow parses would have to be quoted.
@@ -52,7 +52,7 @@ def located(address: Place) -> tuple[pafs.FileSystem, str]:
 
 
 @lru_cache(maxsize=64)
-def native_system(uri: str) -> tuple[pafs.FileSystem, str]:
+def native_file_system(uri: str) -> tuple[pafs.FileSystem, str]:
     """pyarrow's file system and the path of a URI's bucket or host in it."""
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     # Without it, pyarrow asks Amazon for the bucket's region, even when AWS_ENDPOINT_URL names another store.
@@ -60,14 +60,14 @@ def native_system(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 @lru_cache(maxsize=64)
-def fsspec_system(scheme: str) -> pafs.FileSystem:
+def fsspec_file_system(scheme: str) -> pafs.FileSystem:
     """fsspec's file system of a scheme, behind pyarrow's interface."""
     import fsspec
 
     return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme)))
 
 
-def stripped(uri: str) -> str:
+def strip_scheme(uri: str) -> str:
     """The path of a URI in its fsspec file system."""
     import fsspec
 
@@ -81,7 +81,7 @@ def open_file(address: Place) -> BinaryIO:
         OSError: FileNotFoundError and what else the store answers.
         DataError: a URI that cannot be read.
     """
-    system, path = located(address)
+    system, path = locate_file(address)
     return cast(BinaryIO, system.open_input_file(path))
 
 
@@ -117,7 +117,7 @@ def read_json(address: Place, flag: str) -> Any:
         raise DataError(f"{address}: not JSON: {one_line(error)}") from None
 
 
-def the_folder(images: Path | str | None, annotations: str) -> Place:
+def find_image_folder(images: Path | str | None, annotations: str) -> Place:
     """The folder that ``--images`` names.
 
     Raises:
@@ -131,7 +131,7 @@ def the_folder(images: Path | str | None, annotations: str) -> Place:
 
 def is_folder(address: Place) -> bool:
     """Whether there is a folder."""
-    system, path = located(address)
+    system, path = locate_file(address)
     return bool(system.get_file_info(path.rstrip("/") or "/").type == pafs.FileType.Directory)
 
 
@@ -140,16 +140,16 @@ def is_web(address: Place) -> bool:
     return str(address).startswith(("http://", "https://"))
 
 
-def sizes(addresses: Sequence[str]) -> list[int | None]:
+def file_sizes(addresses: Sequence[str]) -> list[int | None]:
     """The sizes of files; None where there is none."""
     if not addresses or not URI.match(addresses[0]):
         return [local_size(address) for address in addresses]
     if len(addresses) < LIST_FROM or is_web(addresses[0]):
-        return threaded(remote_size, addresses)
+        return map_threads(remote_size, addresses)
     folders: dict[str, list[str]] = defaultdict(list)
     for address in addresses:
         folders[address.rpartition("/")[0]].append(address)
-    known = {k: v for listing in threaded(folder_sizes, list(folders)) for k, v in listing.items()}
+    known = {k: v for listing in map_threads(folder_sizes, list(folders)) for k, v in listing.items()}
     return [known.get(address) for address in addresses]
 
 
@@ -161,14 +161,14 @@ def local_size(address: str) -> int | None:
 
 def remote_size(address: str) -> int | None:
     """The size of a remote file; None where there is none."""
-    system, path = located(address)
+    system, path = locate_file(address)
     info = system.get_file_info(path)
     return int(info.size or 0) if info.type == pafs.FileType.File else None
 
 
 def folder_sizes(folder: str) -> dict[str, int]:
     """Address → size of the files in a remote folder, not of those below its folders."""
-    system, path = located(folder)
+    system, path = locate_file(folder)
     found = system.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     return {f"{folder}/{info.base_name}": int(info.size or 0) for info in found if info.type == pafs.FileType.File}
 
@@ -181,7 +181,7 @@ def list_files(root: Place) -> list[str]:
     """
     if not is_folder(root):
         raise DataError(f"{root}: no such folder (--images)")
-    found = walk_local(root) if isinstance(root, Path) else walk_remote(root)
+    found = list_local(root) if isinstance(root, Path) else list_remote(root)
     names = sorted(name for name in found if not any(part.startswith((".", "__MACOSX")) for part in name.split("/")))
     for name in names:
         if not name.isprintable() and any("\udc80" <= sign <= "\udcff" for sign in name):
@@ -189,7 +189,7 @@ def list_files(root: Place) -> list[str]:
     return names
 
 
-def walk_local(root: Path) -> Iterable[str]:
+def list_local(root: Path) -> Iterable[str]:
     """The files below a local folder; linked folders are entered, each folder once."""
     seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -198,16 +198,16 @@ def walk_local(root: Path) -> Iterable[str]:
         yield from (Path(folder, name).relative_to(root).as_posix() for name in files)
 
 
-def walk_remote(root: str) -> Iterable[str]:
+def list_remote(root: str) -> Iterable[str]:
     """The files below a remote folder."""
-    system, path = located(root)
+    system, path = locate_file(root)
     start = path.rstrip("/") + "/"
     for info in system.get_file_info(pafs.FileSelector(path.rstrip("/"), recursive=True)):
         if info.type == pafs.FileType.File:
             yield info.path.removeprefix(start)
 
 
-def expand(pattern: Path | str, flag: str) -> tuple[Place, list[str]]:
+def expand_pattern(pattern: Path | str, flag: str) -> tuple[Place, list[str]]:
     """The files that a pattern names, with ``{000..099}`` and ``{a,b}`` anywhere and ``*`` and ``?`` in the last part.
 
     Returns:
@@ -218,7 +218,7 @@ def expand(pattern: Path | str, flag: str) -> tuple[Place, list[str]]:
     """
     folder, _, name = str(place(pattern)).rpartition("/")
     root = place(folder or "/")
-    names = list(braced(name))
+    names = list(expand_braces(name))
     if any(sign in name for sign in "*?"):
         there = [file for file in list_files(root) if "/" not in file]
         names = [file for choice in names for file in there if fnmatch.fnmatchcase(file, choice)]
@@ -227,7 +227,7 @@ def expand(pattern: Path | str, flag: str) -> tuple[Place, list[str]]:
     return root, names
 
 
-def braced(pattern: str) -> Iterable[str]:
+def expand_braces(pattern: str) -> Iterable[str]:
     """The names that ``{000..099}`` and ``{a,b}`` stand for."""
     parts, choices, end = [], [], 0
     for match in BRACES.finditer(pattern):
@@ -241,13 +241,13 @@ def braced(pattern: str) -> Iterable[str]:
         yield "".join(text for pair in zip(parts, chosen, strict=True) for text in pair) + pattern[end:]
 
 
-def threaded(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
+def map_threads(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
     """The function of every item, some at once, in the items' order."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(function, items))
 
 
-def suffix(location: str) -> str:
+def suffix_of(location: str) -> str:
     """The last suffix of a location, in small letters, with its dot."""
     return PurePosixPath(location).suffix.lower()
 

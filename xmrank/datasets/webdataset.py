@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from xmrank.config import EmbedConfig
 from xmrank.datasets.columns import CAPTION, NUMBERED
 from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.locations import in_tar
-from xmrank.datasets.pair_table import IMAGE_SUFFIXES, TEXT_LIMIT, PairTable, labels_of, lines, texts_of
+from xmrank.datasets.pair_table import IMAGE_SUFFIXES, TEXT_LIMIT, PairTable, labels_of, text_lines, texts_of
+from xmrank.datasets.settings import HuggingFaceSettings, WebDatasetSettings
 from xmrank.datasets.splits import split_of_file
 from xmrank.datasets.tar_index import TarMember, read_members
-from xmrank.datasets.uris import expand, is_folder, list_files, suffix, threaded
+from xmrank.datasets.uris import expand_pattern, is_folder, list_files, map_threads, suffix_of
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import Place, below, place
 from xmrank.runtime.progress import Progress
@@ -28,7 +28,7 @@ AT_ONCE = 16
 
 @dataclass
 class SampleParts:
-    """The members of one key: its first image, and the texts by extension; None: longer than ``TEXT_LIMIT``."""
+    """The members of one key: its first image, and the texts by extension (None: longer than ``TEXT_LIMIT``)."""
 
     image: TarMember | None = None
     texts: dict[str, bytes | None] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class SampleParts:
 
 @dataclass
 class TarSample:
-    """What a tar holds under one key; ``fault`` says why it is no pair."""
+    """What a tar holds under one key; ``fault`` says what keeps it from being a pair."""
 
     tar: str
     key: str
@@ -47,84 +47,86 @@ class TarSample:
     fault: str = ""
 
 
-def read_webdataset(config: EmbedConfig) -> Dataset:
+def read_webdataset(settings: WebDatasetSettings, max_broken: float) -> Dataset:
     """The samples in ``--images``: a tar, a folder of tars, or a pattern such as pairs-{000..099}.tar.
 
     A sample's captions are the lines of its txt, else the captions in its json, which may also say its split
-    (``--split-field``) and label; a cls member is a label, too. The split is otherwise what the tar or its folder is
-    named after. Samples without captions, and empty images, are left out and listed.
+    (``--split-field``) and label; a cls member is a label, too. Otherwise the split is the one in the name of the tar
+    or its folder. Samples without captions, and empty images, are left out and listed.
 
     Raises:
         DataError: no such tar, one that is broken or compressed, a member that leads out of it, or more left out than
             ``--max-broken`` allows.
     """
-    root, tars = find_tars(config.images or "")
-    return read_tars(root, tars, "webdataset", config)
+    root, tars = find_tars(settings.images)
+    return read_tars(root, tars, settings, max_broken)
 
 
 def find_tars(images: Any) -> tuple[Place, list[str]]:
     """The root, and the locations of the tars in it."""
     root = place(images)
     if is_folder(root):
-        tars = [name for name in list_files(root) if suffix(name) == ".tar"]
+        tars = [name for name in list_files(root) if suffix_of(name) == ".tar"]
         if not tars:
             raise DataError(f"{root}: no .tar files in it (--images)")
         return root, tars
-    root, tars = expand(images, "--images")
-    if foreign := [tar for tar in tars if suffix(tar) != ".tar"]:
+    root, tars = expand_pattern(images, "--images")
+    if foreign := [tar for tar in tars if suffix_of(tar) != ".tar"]:
         raise DataError(
-            f"{foreign[0]}: expected a folder, or .tar files that are not compressed: members are read by their place "
+            f"{foreign[0]}: expected a folder, or .tar files that are not compressed: members are read by their offset "
             "(--images)"
         )
     return root, tars
 
 
-def read_tars(root: Place, tars: Sequence[str], name: str, config: EmbedConfig) -> Dataset:
+def read_tars(
+    root: Place, tars: Sequence[str], settings: WebDatasetSettings | HuggingFaceSettings, max_broken: float
+) -> Dataset:
     """The samples of some tars."""
     samples: list[TarSample] = []
-    with Progress(f"{name}: tars", len(tars)) as progress:
+    with Progress(f"{settings.name}: tars", len(tars)) as progress:
         for start in range(0, len(tars), AT_ONCE):
             part = tars[start : start + AT_ONCE]
-            for found in threaded(lambda tar: samples_of(tar, below(root, tar), config.split_field), part):
-                samples += found
+            for in_tar in map_threads(lambda tar: read_samples(tar, below(root, tar), settings.split_field), part):
+                samples += in_tar
             progress.advance(len(part))
     pairs = PairTable(PurePosixPath(str(root)).name)
     if not samples:
         raise DataError(f"{pairs.source}: no samples in its tars; expected members like 0001.jpg and 0001.txt")
-    identify = naming(samples)
+    make_id = choose_ids(samples)
     for sample in samples:
-        image_id = identify(sample)
+        image_id = make_id(sample)
         if sample.fault:
             pairs.leave_out(image_id, sample.fault, len(sample.captions))
         else:
-            pairs.image(image_id, sample.location, sample.split, sample.labels)
-            pairs.captions(image_id, sample.captions)
-    return pairs.dataset(name, root, config)
+            pairs.add_image(image_id, sample.location, sample.split, sample.labels)
+            pairs.add_captions(image_id, sample.captions)
+    return pairs.make_dataset(settings.name, root, settings.held_out, max_broken)
 
 
-def naming(samples: Sequence[TarSample]) -> Callable[[TarSample], str]:
-    """Where an image's id comes from: its key, or its tar and key where several tars use the same keys."""
+def choose_ids(samples: Sequence[TarSample]) -> Callable[[TarSample], str]:
+    """How an image's id is made: of its key, or of its tar and key where several tars use the same keys."""
     if max(Counter(sample.key for sample in samples).values()) > 1:
         return lambda sample: f"{PurePosixPath(sample.tar).with_suffix('')}/{sample.key}"
     return lambda sample: sample.key
 
 
-def samples_of(tar: str, address: str, split_field: str) -> list[TarSample]:
+def read_samples(tar: str, address: str, split_field: str) -> list[TarSample]:
     """The samples of one tar, in its order."""
-    found: dict[str, SampleParts] = {}
+    parts_of: dict[str, SampleParts] = {}
     for member in read_members(address, tar, is_wanted):
         key, extension = split_name(member.name)
         # Anything else (a checksum, an audio track) makes no pair of its own.
         if f".{extension}" in IMAGE_SUFFIXES:
-            parts = found.setdefault(key, SampleParts())
+            parts = parts_of.setdefault(key, SampleParts())
             parts.image = parts.image or member
         elif extension in READ:
-            found.setdefault(key, SampleParts()).texts[extension] = member.content
-    return [sample_of(tar, key, parts, split_field) for key, parts in found.items() if key]
+            parts_of.setdefault(key, SampleParts()).texts[extension] = member.content
+    return [make_sample(tar, key, parts, split_field) for key, parts in parts_of.items() if key]
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Key and extension of a member: WebDataset parts its name at the first dot behind the folders."""
+    """Key and extension of a member: WebDataset splits its name at the first dot after the folders."""
     folder, slash, file = name.removeprefix("./").rpartition("/")
     base, _, extension = file.partition(".")
     return (folder + slash + base if base else "", extension.lower())
@@ -135,12 +137,12 @@ def is_wanted(name: str, size: int) -> bool:
     return split_name(name)[1] in READ and size <= TEXT_LIMIT
 
 
-def sample_of(tar: str, key: str, parts: SampleParts, split_field: str) -> TarSample:
-    """A sample, or why it is none."""
+def make_sample(tar: str, key: str, parts: SampleParts, split_field: str) -> TarSample:
+    """A sample, or one whose ``fault`` says what is wrong."""
     sample, image = TarSample(tar, key), parts.image
     try:
-        about = described(parts.texts)
-        sample.captions = captions_of(parts.texts, about)
+        about = read_description(parts.texts)
+        sample.captions = find_captions(parts.texts, about)
     except DataError as error:
         sample.fault, sample.captions = str(error), [None]
         return sample
@@ -155,8 +157,8 @@ def sample_of(tar: str, key: str, parts: SampleParts, split_field: str) -> TarSa
     return sample
 
 
-def described(texts: dict[str, bytes | None]) -> dict[str, Any]:
-    """What the sample's json says; nothing without one.
+def read_description(texts: dict[str, bytes | None]) -> dict[str, Any]:
+    """The object in the sample's json; empty without one.
 
     Raises:
         DataError: it is not JSON, or not an object.
@@ -172,7 +174,7 @@ def described(texts: dict[str, bytes | None]) -> dict[str, Any]:
     return about
 
 
-def captions_of(texts: dict[str, bytes | None], about: dict[str, Any]) -> Sequence[object]:
+def find_captions(texts: dict[str, bytes | None], about: dict[str, Any]) -> Sequence[object]:
     """A sample's captions: from its text, else from its json.
 
     Raises:
@@ -186,6 +188,6 @@ def captions_of(texts: dict[str, bytes | None], about: dict[str, Any]) -> Sequen
     if content is None:
         raise DataError(f"its {name} is too long")
     try:
-        return lines(content)
+        return text_lines(content)
     except DataError as error:
         raise DataError(f"its {name} {error}") from None

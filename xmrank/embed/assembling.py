@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xmrank.datasets import Dataset
+from xmrank.datasets.dataset import Dataset
 from xmrank.embed.planning import ShardPlan
 from xmrank.embed.shards import Shard, read_report
 from xmrank.runtime.files import write_rows, write_table

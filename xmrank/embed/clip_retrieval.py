@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from xmrank.config import EmbedConfig
-from xmrank.datasets.dataset import refuse
-from xmrank.datasets.splits import drawn_splits
+from xmrank.datasets.dataset import refuse_first
+from xmrank.datasets.settings import ClipRetrievalSettings
+from xmrank.datasets.splits import draw_splits
 from xmrank.datasets.uris import FAULTS, one_line
 from xmrank.embed.importing import load_array
 from xmrank.embed.row_ids import RowIds, check_dimensions
@@ -59,29 +59,37 @@ class ExportRows:
     left_out: list[dict[str, Any]]
 
 
-def import_clip_retrieval(config: EmbedConfig) -> Manifest:
+def import_clip_retrieval(
+    settings: ClipRetrievalSettings, output: Path, *, max_broken: float = 0.01, overwrite: bool = False
+) -> Manifest:
     """Make a store from the folder ``--import-clip-retrieval``. Rows with the same image_path are one image.
 
     The splits are the metadata's column ``--split-field``; without one they are drawn (``--held-out``). Rows without a
     caption are left out and listed.
+
+    Args:
+        settings: the folder, and where splits come from.
+        output: directory of the store.
+        max_broken: fraction of the rows that may have no caption.
+        overwrite: empty the directory first.
 
     Raises:
         ConfigError: no column of the name ``--split-field``.
         DataError: a file that is missing, broken or of another length than its fellows; NaN; one image with two
             embeddings; more rows without a caption than ``--max-broken`` allows.
     """
-    folder = resolve(config.import_clip_retrieval or "")
+    folder = resolve(settings.import_clip_retrieval)
     parts = find_parts(folder)
     images, texts = load_side(parts, "images"), load_side(parts, "texts")
     check_dimensions(images[0], parts[0].images.name, texts[0], parts[0].texts.name)
-    metadata = read_metadata(parts, images, texts, config.split_field)
-    rows = choose_rows(metadata, config, folder.name)
+    metadata = read_metadata(parts, images, texts, settings.split_field)
+    rows = choose_rows(metadata, settings, max_broken, folder.name)
     stage = StageDirectory.open(
-        resolve(config.output),
+        resolve(output),
         STAGE,
-        config={"imported": "clip-retrieval", "split_field": config.split_field, "held_out": config.held_out},
+        config={"imported": "clip-retrieval", "split_field": settings.split_field, "held_out": settings.held_out},
         inputs={kind: sha256_json([sha256_file(getattr(part, kind)) for part in parts]) for kind in FORMS},
-        overwrite=config.overwrite,
+        overwrite=overwrite,
     )
     if stage.done:
         return stage.done
@@ -141,7 +149,7 @@ def read_metadata(
             table = pq.read_table(part.metadata, columns=wanted).cast(pa.schema([(c, pa.string()) for c in wanted]))
         except FAULTS as error:
             raise DataError(f"{name}: not readable as parquet: {one_line(error)}") from None
-        refuse([column for column in (IMAGE, CAPTION) if column not in columns], name, "no column {}")
+        refuse_first([column for column in (IMAGE, CAPTION) if column not in columns], name, "no column {}")
         if split_field not in columns and split_field != "split":
             raise ConfigError(
                 f"--split-field {split_field}: no such column in {name}; its columns: {', '.join(columns)}"
@@ -155,19 +163,19 @@ def read_metadata(
     return pa.concat_tables(tables)
 
 
-def choose_rows(metadata: pa.Table, config: EmbedConfig, source: str) -> ExportRows:
+def choose_rows(metadata: pa.Table, settings: ClipRetrievalSettings, max_broken: float, source: str) -> ExportRows:
     """The rows that are captions, the first row of every image, and their ids and splits."""
-    for column in (IMAGE, config.split_field):
+    for column in (IMAGE, settings.split_field):
         if column in metadata.column_names:
             missing = np.flatnonzero(pc.is_null(metadata[column]).to_numpy()).tolist()
-            refuse(missing, source, f"row {{}} of the metadata: nothing under {column}")
+            refuse_first(missing, source, f"row {{}} of the metadata: nothing under {column}")
     lengths = pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(metadata[CAPTION], "")))
     sound = pc.greater(lengths, 0).to_numpy()
     empty = np.flatnonzero(~sound)
-    if len(empty) > config.max_broken * len(metadata):
+    if len(empty) > max_broken * len(metadata):
         raise DataError(
             f"{source}: row {empty[0]} of the metadata: the caption is empty ({len(empty)} in all; --max-broken "
-            f"{config.max_broken})"
+            f"{max_broken})"
         )
     paths = metadata[IMAGE].to_pylist()
     left_out = [{"image_id": paths[row], "reason": f"row {row}: its caption is empty", "captions": 1} for row in empty]
@@ -177,22 +185,25 @@ def choose_rows(metadata: pa.Table, config: EmbedConfig, source: str) -> ExportR
     kept = metadata.take(rows).combine_chunks()
     image_of = kept[IMAGE].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     first = np.unique(image_of, return_index=True)[1]
-    return ExportRows(rows[first], rows, ids_of(kept, image_of, first, config), left_out)
+    return ExportRows(rows[first], rows, make_ids(kept, image_of, first, settings), left_out)
 
 
-def ids_of(kept: pa.Table, image_of: np.ndarray, first: np.ndarray, config: EmbedConfig) -> RowIds:
+def make_ids(kept: pa.Table, image_of: np.ndarray, first: np.ndarray, settings: ClipRetrievalSettings) -> RowIds:
     """The tables' columns, from the rows that are kept."""
     images = kept[IMAGE].take(first).to_pylist()
     order = np.argsort(image_of, kind="stable")
     starts = np.searchsorted(image_of[order], np.arange(len(first)))
-    place = np.empty(len(kept), np.int64)
-    place[order] = np.arange(len(kept)) - starts[image_of[order]]
-    named = config.split_field in kept.column_names
-    splits = kept[config.split_field].take(first).to_pylist() if named else drawn_splits(images, config.held_out)
+    # Number of every caption among those of its image.
+    number_of = np.empty(len(kept), np.int64)
+    number_of[order] = np.arange(len(kept)) - starts[image_of[order]]
+    if settings.split_field in kept.column_names:
+        splits = kept[settings.split_field].take(first).to_pylist()
+    else:
+        splits = draw_splits(images, settings.held_out)
     return RowIds(
         image_ids=images,
         splits=splits,
-        caption_ids=[f"{images[image]}#{number}" for image, number in zip(image_of, place, strict=True)],
+        caption_ids=[f"{images[image]}#{number}" for image, number in zip(image_of, number_of, strict=True)],
         caption_image=image_of.tolist(),
         texts=[text.strip() for text in kept[CAPTION].to_pylist()],
     )
@@ -207,7 +218,7 @@ def refuse_different(arrays: list[np.ndarray], rows: ExportRows, source: str) ->
         here, there = gathered(arrays, rows.caption_rows[part]), gathered(arrays, first_row[part])
         different = part[np.einsum("nd,nd->n", here, there) < SAME]
         pairs = [f'"{rows.ids.image_ids[rows.ids.caption_image[i]]}"' for i in different]
-        refuse(pairs, source, "image_path {} stands for different images: rows with it differ in their embeddings")
+        refuse_first(pairs, source, "image_path {} names different images: the embeddings of its rows differ")
 
 
 def gathered(arrays: list[np.ndarray], rows: np.ndarray) -> np.ndarray:

@@ -1,43 +1,46 @@
-"""Imports that lie elsewhere: copied to this machine, because arrays are memory-mapped."""
+"""Imports at a URI: copied to this machine, because arrays are memory-mapped."""
 
 import dataclasses
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 
-from xmrank.config import EmbedConfig
-from xmrank.datasets.uris import located, one_line
+from xmrank.datasets.settings import ArraySettings, ClipRetrievalSettings
+from xmrank.datasets.uris import locate_file, one_line
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import URI, place
 
-FIELDS = ("import_images", "import_texts", "import_ids", "import_clip_retrieval")
+Settings = TypeVar("Settings", ArraySettings, ClipRetrievalSettings)
 
 
 @contextmanager
-def local_imports(config: EmbedConfig) -> Iterator[EmbedConfig]:
-    """The configuration with all that it imports on this machine; copies are removed at the end.
+def local_imports(settings: Settings) -> Iterator[Settings]:
+    """The settings with local paths only; what is at a URI is copied, and the copies are removed at the end.
 
     Raises:
-        DataError: a URI where nothing is, or that cannot be read; names the flag.
+        DataError: a URI with nothing there, or that cannot be read; names the flag.
     """
-    remote = {name: str(place(path)) for name in FIELDS if (path := getattr(config, name)) and URI.match(str(path))}
+    paths = {name: value for name, value in vars(settings).items() if name.startswith("import_")}
+    remote = {name: str(place(path)) for name, path in paths.items() if URI.match(str(path))}
     if not remote:
-        yield config
+        yield settings
         return
     with tempfile.TemporaryDirectory(prefix="xmrank-import-") as folder:
-        copies = {}
+        copies: dict[str, Any] = {}
         for name, uri in remote.items():
-            copies[name] = Path(folder) / name / PurePosixPath(uri).name  # keeps its name: messages and forms use it
-            fetch(uri, copies[name], f"--{name.replace('_', '-')}")
-        yield dataclasses.replace(config, **copies)  # type: ignore[arg-type]
+            # The copy keeps its name, which messages and the search for numbered files use.
+            copies[name] = Path(folder) / name / PurePosixPath(uri).name
+            copy_remote(uri, copies[name], f"--{name.replace('_', '-')}")
+        yield dataclasses.replace(settings, **copies)
 
 
-def fetch(uri: str, target: Path, flag: str) -> None:
+def copy_remote(uri: str, target: Path, flag: str) -> None:
     """Copy a file, or a folder with all that is in it."""
-    system, path = located(uri)
+    system, path = locate_file(uri)
     target.parent.mkdir(parents=True)
     try:
         if system.get_file_info(path).type == pafs.FileType.NotFound:

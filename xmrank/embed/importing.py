@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from xmrank.config import EmbedConfig
 from xmrank.datasets.dataset import refuse_duplicates
+from xmrank.datasets.settings import ArraySettings
 from xmrank.datasets.uris import one_line
 from xmrank.embed.row_ids import RowIds, check_caption_image, check_dimensions, check_row_count
 from xmrank.embed.store import STAGE, check_embeddings, describe_imported, stored_dtype, to_unit_length
@@ -21,16 +21,21 @@ CAPTIONS_AN_IMAGE = 5
 """The short form's rule: captions of image i in rows 5i … 5i + 4."""
 
 
-def import_embeddings(config: EmbedConfig) -> Manifest:
+def import_embeddings(settings: ArraySettings, output: Path, *, overwrite: bool = False) -> Manifest:
     """Make a store from ``--import-images``, ``--import-texts`` and ``--import-ids``.
 
+    Args:
+        settings: the three files.
+        output: directory of the store.
+        overwrite: empty it first.
+
     Raises:
-        DataError: a file that is missing, of another shape than the ids say, with NaN, or with ids that stand twice.
+        DataError: a file that is missing, of another shape than the ids say, with NaN, or with ids that occur twice.
     """
-    assert config.import_images and config.import_texts and config.import_ids
-    images_path, texts_path, ids_path = map(resolve, (config.import_images, config.import_texts, config.import_ids))
+    images_path, texts_path = resolve(settings.import_images), resolve(settings.import_texts)
+    ids_path = resolve(settings.import_ids)
     image, text = load_array(images_path, "--import-images"), load_array(texts_path, "--import-texts")
-    ids = read_ids(ids_path, config.split_field)
+    ids = read_ids(ids_path, settings.split_field)
     for array, path, column, count in (
         (image, images_path, "image_ids", len(ids.image_ids)),
         (text, texts_path, "caption_ids", len(ids.caption_ids)),
@@ -38,11 +43,11 @@ def import_embeddings(config: EmbedConfig) -> Manifest:
         check_row_count(array, path.name, count, f"{ids_path.name} has {count} {column}")
     check_dimensions(image, images_path.name, text, texts_path.name)
     stage = StageDirectory.open(
-        resolve(config.output),
+        resolve(output),
         STAGE,
-        config={"imported": True, "split_field": config.split_field},
+        config={"imported": True, "split_field": settings.split_field},
         inputs={"images": sha256_file(images_path), "texts": sha256_file(texts_path), "ids": sha256_file(ids_path)},
-        overwrite=config.overwrite,
+        overwrite=overwrite,
     )
     if stage.done:
         return stage.done

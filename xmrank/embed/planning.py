@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xmrank.datasets import Dataset
+from xmrank.datasets.dataset import Dataset
 from xmrank.embed.reuse import known_texts
 from xmrank.embed.shards import Shard, forget_changed, read_report, write_items
 from xmrank.embed.store import EmbeddingStore

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xmrank.datasets.locations import container, read_bytes
-from xmrank.datasets.uris import suffix
+from xmrank.datasets.locations import container_of, read_bytes
+from xmrank.datasets.uris import suffix_of
 from xmrank.embed.decoding import PixelTransform, decode
 from xmrank.embed.encoder import Encoder, tokenizer_of
 from xmrank.embed.reuse import KnownImages
@@ -134,7 +134,7 @@ def fetches(addresses: Sequence[str]) -> Iterator[Callable[[], bytes]]:
     Remote images are asked for some at a time, ahead of those that are being decoded; local disks and the rows of one
     open parquet file are faster without.
     """
-    if not addresses or not URI.match(addresses[0]) or suffix(container(addresses[0])) == ".parquet":
+    if not addresses or not URI.match(addresses[0]) or suffix_of(container_of(addresses[0])) == ".parquet":
         yield from (partial(read_bytes, address) for address in addresses)
         return
     with ThreadPoolExecutor(AHEAD) as pool:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from xmrank.datasets.dataset import refuse, refuse_duplicates
+from xmrank.datasets.dataset import refuse_duplicates, refuse_first
 from xmrank.runtime.errors import DataError
 
 
@@ -105,7 +105,7 @@ def check_caption_image(rows: Sequence[Any], images: int, source: str) -> None:
         # JSON's true is an int to Python, but not a row.
         if type(row) is not int or not 0 <= row < images:
             wrong.append(f"{caption}: {row}")
-    refuse(wrong, source, f"row {{}}, expected an image row from 0 to {images - 1}")
+    refuse_first(wrong, source, f"row {{}}, expected an image row from 0 to {images - 1}")
 
 
 def check_row_count(array: np.ndarray, name: str, count: int, source: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from xmrank.datasets.locations import changed
+from xmrank.datasets.locations import find_changed
 from xmrank.embed.encoder import Encoder
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.errors import DataError
@@ -146,7 +146,7 @@ def read_report(shard: Shard, work: Path) -> ShardReport | None:
 
 def forget_changed(shard: Shard, report: ShardReport, work: Path) -> bool:
     """Remove a shard's report when an image file has another size by now, a repaired one say: it is encoded again."""
-    if shard.kind == "image" and changed(shard.items(work)["item"].to_pylist(), report.bytes):
+    if shard.kind == "image" and find_changed(shard.items(work)["item"].to_pylist(), report.bytes):
         shard.report_path(work).unlink()
         return True
     return False

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from xmrank.config import EmbedConfig, semantic
-from xmrank.datasets import Dataset, read
-from xmrank.datasets.locations import absent, changed
+from xmrank.datasets.dataset import Dataset
+from xmrank.datasets.locations import find_absent, find_changed
+from xmrank.datasets.readers import read_dataset
+from xmrank.datasets.settings import ArraySettings, ClipRetrievalSettings
 from xmrank.embed.assembling import StoreRows, gather_facts, left_out_images, write_store
 from xmrank.embed.clip_retrieval import import_clip_retrieval
 from xmrank.embed.decoding import PixelTransform
@@ -25,8 +27,8 @@ from xmrank.runtime.files import sha256_file, write_json
 from xmrank.runtime.paths import below, resolve
 from xmrank.runtime.progress import Progress
 
-DATASET_FIELDS = ("dataset", "split_field", "held_out", "columns", "scenes", "max_broken")
-"""Fields that only choose or check the data; what they chose is in the data set's fingerprint."""
+DATASET_FIELDS = ("dataset", "max_broken")
+"""Fields that only choose or check the data: what they chose is in the data set's fingerprint."""
 
 
 def embed(config: EmbedConfig) -> Manifest:
@@ -40,11 +42,14 @@ def embed(config: EmbedConfig) -> Manifest:
         DataError: bad data, or a finished store whose images have changed since.
     """
     output = resolve(config.output)
-    if config.imports:
-        with local_imports(config) as fetched:
-            manifest = (import_clip_retrieval if config.import_clip_retrieval else import_embeddings)(fetched)
+    if isinstance(config.dataset, ArraySettings):
+        with local_imports(config.dataset) as arrays:
+            manifest = import_embeddings(arrays, output, overwrite=config.overwrite)
+    elif isinstance(config.dataset, ClipRetrievalSettings):
+        with local_imports(config.dataset) as export:
+            manifest = import_clip_retrieval(export, output, max_broken=config.max_broken, overwrite=config.overwrite)
     else:
-        manifest = embed_dataset(config, read(config), output)
+        manifest = embed_dataset(config, read_dataset(config.dataset, config.max_broken), output)
     left = f", {len(manifest.left_out)} left out" if manifest.left_out else ""
     print(f"embed: {manifest.counts['images']} images, {manifest.counts['captions']} captions{left} in {output}")
     return manifest
@@ -138,7 +143,7 @@ def uses_bundled(config: EmbedConfig) -> bool:
 def refuse_missing(dataset: Dataset, max_broken: float) -> None:
     """Refuse a data set of which too many image files are missing, before anything is encoded."""
     locations = dataset.images["location"].to_pylist()
-    missing = [locations[i] for i in absent([below(dataset.root, location) for location in locations])]
+    missing = [locations[i] for i in find_absent([below(dataset.root, location) for location in locations])]
     if len(missing) > max_broken * len(dataset.images):
         more = f" ({len(missing) - 1} more like it; --max-broken {max_broken})" if len(missing) > 1 else ""
         raise DataError(f'{dataset.name}: image "{missing[0]}" is not in {dataset.root}{more}')
@@ -147,7 +152,7 @@ def refuse_missing(dataset: Dataset, max_broken: float) -> None:
 def refuse_changed(store: EmbeddingStore, dataset: Dataset) -> None:
     """Refuse to pass a finished store off as that of images whose files have another size by now."""
     addresses = [below(dataset.root, location) for location in store.images["location"].to_pylist()]
-    if others := changed(addresses, store.images["bytes"].to_pylist()):
+    if others := find_changed(addresses, store.images["bytes"].to_pylist()):
         raise DataError(
             f"{addresses[others[0]]}: has changed since it was embedded in {store.directory} (--overwrite to redo it)"
         )

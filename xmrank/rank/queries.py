@@ -12,7 +12,7 @@ from xmrank.config import Direction
 from xmrank.datasets.columns import CAPTION, IMAGE
 from xmrank.datasets.locations import in_parquet, leads_outside
 from xmrank.datasets.pair_table import IMAGE_SUFFIXES
-from xmrank.datasets.uris import list_files, sizes
+from xmrank.datasets.uris import file_sizes, list_files
 from xmrank.embed.store import check_embeddings, to_unit_length
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file, sha256_json
@@ -98,7 +98,7 @@ def image_queries(folder: Path) -> QuerySet:
     if not names:
         raise DataError(f"{folder}: no images in it ({FLAG})")
     addresses = [str(folder / name) for name in names]
-    return QuerySet("image", names, names, addresses, None, sha256_json([names, sizes(addresses)]))
+    return QuerySet("image", names, names, addresses, None, sha256_json([names, file_sizes(addresses)]))
 
 
 def table_queries(path: Path, column: str | None, direction: Direction | None) -> QuerySet:

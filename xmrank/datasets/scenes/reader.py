@@ -2,16 +2,16 @@
 
 import os
 
-from xmrank.config import EmbedConfig
 from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.scenes.generate import generate
+from xmrank.datasets.settings import ScenesSettings
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
 
 
-def read_scenes(config: EmbedConfig) -> Dataset:
+def read_scenes(settings: ScenesSettings, max_broken: float) -> Dataset:  # noqa: ARG001 - nothing is broken
     """The scenes of the configured sizes and seed, generated below ``--scenes.folder`` when they are not there."""
-    sizes = config.scenes
+    sizes = settings.scenes
     root = resolve(sizes.folder) / f"scenes-seed{sizes.seed}"
     with Progress("scenes", sizes.train + sizes.val + sizes.test) as progress:
         images, captions = generate(
@@ -23,4 +23,4 @@ def read_scenes(config: EmbedConfig) -> Dataset:
             workers=os.cpu_count() or 1,
             progress=progress.advance,
         )
-    return Dataset("scenes", root, images, captions)
+    return Dataset(settings.name, root, images, captions)

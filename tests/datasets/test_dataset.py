@@ -6,10 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from xmrank.config import EmbedConfig
-from xmrank.datasets import read
-from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset, checked
-from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset, check_dataset
+from xmrank.runtime.errors import DataError
 
 
 def dataset(images, captions):
@@ -29,26 +27,26 @@ def dataset(images, captions):
 
 def refusal(images, captions):
     with pytest.raises(DataError) as caught:
-        checked(dataset(images, captions), "toy.json")
+        check_dataset(dataset(images, captions), "toy.json")
     return str(caught.value)
 
 
 def test_captions_are_put_into_the_images_order():
     mixed = [("c0", "b", "x"), ("c1", "a", "x"), ("c2", "b", "x"), ("c3", "a", "x"), ("c4", "b", "x")]
-    captions = checked(dataset(["b", "a"], mixed), "toy.json").captions
+    captions = check_dataset(dataset(["b", "a"], mixed), "toy.json").captions
     assert captions["caption_id"].to_pylist() == ["c0", "c2", "c4", "c1", "c3"]
     assert captions["image_id"].to_pylist() == ["b", "b", "b", "a", "a"]
     assert captions.schema == CAPTIONS
 
 
 def test_an_image_may_have_no_captions():
-    assert checked(dataset(["a", "b"], [("c", "b", "x")]), "toy.json").captions["image_id"].to_pylist() == ["b"]
+    assert check_dataset(dataset(["a", "b"], [("c", "b", "x")]), "toy.json").captions["image_id"].to_pylist() == ["b"]
 
 
 def test_what_is_left_out_is_kept_in_mind():
     given = dataset(["a"], [("c", "a", "x")])
     given.left_out.append({"image_id": "z"})
-    assert checked(given, "toy.json").left_out == [{"image_id": "z"}]
+    assert check_dataset(given, "toy.json").left_out == [{"image_id": "z"}]
 
 
 @pytest.mark.parametrize(
@@ -80,26 +78,6 @@ def test_the_fingerprint_knows_every_column_but_not_the_folder():
     assert elsewhere.fingerprint == first.fingerprint
     assert dataset(["b", "a"], captions).fingerprint != first.fingerprint
     assert dataset(["a", "b"], [("c", "a", "x"), ("d", "b", "z")]).fingerprint != first.fingerprint
-
-
-def test_an_unknown_data_set_lists_the_known():
-    with pytest.raises(ConfigError, match=r"--dataset cocoa: expected one of scenes, karpathy, coco, csv, folder, "):
-        read(EmbedConfig(dataset="cocoa"))
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ({"dataset": "karpathy"}, "--dataset karpathy needs --annotations FILE.json and --images FOLDER"),
-        ({"dataset": "coco", "images": Path("a")}, "--dataset coco needs --annotations FILE.json and --images FOLDER"),
-        ({"dataset": "folder"}, "--dataset folder needs --images FOLDER"),
-        ({"dataset": "huggingface"}, "--dataset huggingface needs --images FOLDER (or OWNER/NAME on the hub)"),
-    ],
-)
-def test_a_reader_names_the_flags_that_it_needs(flags, message):
-    with pytest.raises(ConfigError) as caught:
-        read(EmbedConfig(**flags))
-    assert str(caught.value) == message
 
 
 def test_the_fingerprint_knows_the_sizes_of_containers():

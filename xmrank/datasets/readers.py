@@ -1,0 +1,50 @@
+"""The readers of all formats, by name. A reader is its settings (``settings.py``), a function and one line here."""
+
+from collections.abc import Callable
+from typing import Any
+
+from xmrank.datasets.coco import read_coco
+from xmrank.datasets.csv_table import read_csv
+from xmrank.datasets.dataset import Dataset, check_dataset
+from xmrank.datasets.folder import read_folder
+from xmrank.datasets.huggingface import read_huggingface
+from xmrank.datasets.karpathy import read_karpathy
+from xmrank.datasets.scenes.reader import read_scenes
+from xmrank.datasets.settings import ReaderSettings
+from xmrank.datasets.webdataset import read_webdataset
+from xmrank.runtime.errors import DataError
+
+READERS: dict[str, Callable[[Any, float], Dataset]] = {
+    "scenes": read_scenes,
+    "karpathy": read_karpathy,
+    "coco": read_coco,
+    "csv": read_csv,
+    "folder": read_folder,
+    "huggingface": read_huggingface,
+    "webdataset": read_webdataset,
+}
+"""(settings of the reader, max_broken) → the data set, by the settings' name."""
+
+
+def read_dataset(settings: ReaderSettings, max_broken: float = 0.01) -> Dataset:
+    """The data set that a reader's settings name, checked.
+
+    Args:
+        settings: of the reader.
+        max_broken: fraction of the images, and of the captions, that may be left out because they are broken.
+
+    Raises:
+        DataError: data that is not as its format says, or fails the checks of every data set.
+    """
+    source = name_source(settings)
+    try:
+        return check_dataset(READERS[settings.name](settings, max_broken), source)
+    except UnicodeEncodeError as error:  # JSON can say half of a character that needs two
+        near = error.object[error.start :][:20]
+        raise DataError(f"{source}: not text, near {near!r}: half a character") from None
+
+
+def name_source(settings: ReaderSettings) -> str:
+    """What messages call the data: the file of the annotations, else the folder of the images, else the reader."""
+    path = getattr(settings, "annotations", None) or getattr(settings, "images", None)
+    return path.name if path else settings.name
