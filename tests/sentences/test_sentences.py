@@ -77,7 +77,7 @@ def test_every_caption_gets_what_the_model_says_of_its_text(worded, model, tmp_p
 def test_a_store_without_texts_is_refused(tiny_store, tmp_path):
     store = tiny_store(tmp_path / "store", splits={"train": 4, "val": 4}, captions=2)
     config = SentencesConfig(embeddings=store.directory, output=tmp_path / "out")
-    with pytest.raises(DataError, match="does not hold the texts of 16 of its 16 captions"):
+    with pytest.raises(DataError, match="has no texts of 16 of its 16 captions"):
         sentences(config)
 
 

@@ -63,7 +63,7 @@ def test_pairs_are_the_scenes_of_the_data_set(pairs):
     scene = compose_scene(9, "train", 3)
     assert torch.equal(pairs.tokens[3], encoder.tokenizer([caption.text for caption in describe(scene)]))
     drawn = encoder.preprocess(draw_scene(scene))
-    kept = make_training(pairs, shift=0).images(torch.tensor([3]), torch.Generator())[0]
+    kept = make_training(pairs, shift=0).augment_images(torch.tensor([3]), torch.Generator())[0]
     assert (kept - drawn).abs().mean() < 0.1  # JPEG rounds a little
 
 
@@ -71,8 +71,8 @@ def test_shift_moves_all_of_the_image(pairs):
     training = make_training(pairs, shift=2)
     rng = torch.Generator().manual_seed(0)
     down, right = torch.randint(5, (2,), generator=torch.Generator().manual_seed(0)).tolist()
-    still = make_training(pairs, shift=0).images(torch.tensor([0]), torch.Generator())
-    moved = training.images(torch.tensor([0]), rng)
+    still = make_training(pairs, shift=0).augment_images(torch.tensor([0]), torch.Generator())
+    moved = training.augment_images(torch.tensor([0]), rng)
     # Pixel (y, x) of the shifted image is pixel (y + down − 2, x + right − 2) of the image.
     assert torch.equal(moved[..., 10:50, 10:50], still[..., 8 + down : 48 + down, 8 + right : 48 + right])
 
@@ -83,8 +83,8 @@ def test_vocabulary_changes_nothing_for_known_tokens(pairs):
     assert len(cut.model.token_embedding.weight) == len(pairs.tokens.unique()) < 300
     tokens = pairs.tokens[:4].flatten(0, 1)
     expected = whole.model.encode_text(tokens)
-    assert torch.allclose(cut.model.encode_text(vocabulary.compact(tokens)), expected, atol=1e-6)
-    restored = vocabulary.restore(cut.model.state_dict())["token_embedding.weight"]
+    assert torch.allclose(cut.model.encode_text(vocabulary.compact_tokens(tokens)), expected, atol=1e-6)
+    restored = vocabulary.restore_table(cut.model.state_dict())["token_embedding.weight"]
     known = torch.zeros(49408, dtype=torch.bool).index_fill_(0, pairs.tokens.unique(), True)
     assert torch.equal(restored[known], whole.model.token_embedding.weight[known])
     assert not restored[~known].any()
@@ -110,13 +110,13 @@ def test_loss_falls(pairs):
 def test_resumed_loop_ends_in_the_same_weights(pairs, tmp_path):
     whole, part = make_training(pairs), make_training(pairs)
     held_out = HeldOutScenes(whole.config, torch.device("cpu"))
-    whole.run(tmp_path / "whole", held_out)
-    part.history.append({"epoch": 1, "loss": part.train_epoch(0)} | held_out.measure(part.weights()))
-    part.save(tmp_path / "part")
+    whole.train(tmp_path / "whole", held_out)
+    part.history.append({"epoch": 1, "loss": part.train_epoch(0)} | held_out.measure_hits(part.copy_weights()))
+    part.save_state(tmp_path / "part")
     resumed = make_training(pairs)
-    resumed.run(tmp_path / "part", held_out)
+    resumed.train(tmp_path / "part", held_out)
     assert read_history(tmp_path / "part") == read_history(tmp_path / "whole")
-    assert all(torch.equal(value, whole.weights()[name]) for name, value in resumed.weights().items())
+    assert all(torch.equal(value, whole.copy_weights()[name]) for name, value in resumed.copy_weights().items())
 
 
 def test_hit_at_1_counts_the_best_answers():
@@ -132,7 +132,7 @@ def test_hit_at_1_counts_the_best_answers():
         ({"batch_size": 65}, "--batch-size 65 exceeds --images 64"),
         ({"epochs": 0}, "--epochs 0: expected at least 1"),
         ({"learning_rate": 0.0}, "--learning-rate 0.0: expected more than 0"),
-        ({"warmup": 1.5}, "--warmup 1.5: expected a share between 0 and 1"),
+        ({"warmup": 1.5}, "--warmup 1.5: expected a fraction between 0 and 1"),
     ],
 )
 def test_configuration_out_of_range(changes, message):
@@ -175,10 +175,10 @@ def test_job_killed_and_run_again_ends_like_the_undisturbed_loop(tmp_path):
 
     pairs = draw_pairs(untrained(), config.data_seed, "train", range(config.images))
     undisturbed = ContrastiveTraining(untrained(), pairs, config)
-    undisturbed.run(tmp_path / "checkpoint", HeldOutScenes(config, torch.device("cpu")))
+    undisturbed.train(tmp_path / "checkpoint", HeldOutScenes(config, torch.device("cpu")))
     assert json.loads((config.output / "history.json").read_text()) == read_history(tmp_path / "checkpoint")
     written = load_file(config.output / "xmrank-tiny.safetensors")
-    assert all(torch.equal(written[name], value) for name, value in undisturbed.weights().items())
+    assert all(torch.equal(written[name], value) for name, value in undisturbed.copy_weights().items())
     assert load_encoder("xmrank-tiny", str(config.output / "xmrank-tiny.safetensors")).dimensions == 256
 
     before = (config.output / "manifest.json").stat().st_mtime_ns

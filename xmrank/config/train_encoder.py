@@ -32,7 +32,7 @@ class TrainEncoderConfig:
     learning_rate: float = 1e-3
     """Highest step size of AdamW."""
     warmup: float = 0.05
-    """Share of the steps in which the step size rises; it falls as a cosine afterwards."""
+    """Fraction of the steps in which the step size rises; it falls as a cosine afterwards."""
     weight_decay: float = 0.1
     """Decoupled weight decay of the matrices."""
     shift: int = 3
@@ -54,4 +54,4 @@ class TrainEncoderConfig:
         if self.learning_rate <= 0:
             raise ConfigError(f"--learning-rate {self.learning_rate}: expected more than 0")
         if not 0 <= self.warmup <= 1:
-            raise ConfigError(f"--warmup {self.warmup}: expected a share between 0 and 1")
+            raise ConfigError(f"--warmup {self.warmup}: expected a fraction between 0 and 1")

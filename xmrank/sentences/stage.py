@@ -1,4 +1,4 @@
-"""Captions embedded by a text model, as relevance between captions can be computed from them."""
+"""The stage that embeds captions with a text model, to compute relevance between captions from."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def sentences(config: SentencesConfig) -> Manifest:
     texts = store.captions["text"].to_pylist()
     unknown = sum(text is None for text in texts)
     if unknown:
-        raise DataError(f"{store.directory}: does not hold the texts of {unknown} of its {len(texts)} captions")
+        raise DataError(f"{store.directory}: has no texts of {unknown} of its {len(texts)} captions")
     stage = StageDirectory.open(
         output, STAGE, config=semantic(config), inputs={"embeddings": store.fingerprint}, overwrite=config.overwrite
     )
@@ -37,7 +37,8 @@ def sentences(config: SentencesConfig) -> Manifest:
 
 def embed_sentences(stage: StageDirectory, config: SentencesConfig, texts: list[str]) -> Manifest:
     """Embed every text once and finish the stage."""
-    model = load(config)
+    model = load_model(config)
+    # In the order of first appearance, so that batches depend on the data alone.
     distinct = list(dict.fromkeys(texts))
     embedded = np.asarray(model.encode(distinct, batch_size=config.batch_size), np.float32)
     row = {text: number for number, text in enumerate(distinct)}
@@ -47,8 +48,13 @@ def embed_sentences(stage: StageDirectory, config: SentencesConfig, texts: list[
     return stage.finish(counts=counts)
 
 
-def load(config: SentencesConfig) -> Any:
-    """The model; weights from safetensors only, and none of its own code."""
+def load_model(config: SentencesConfig) -> Any:
+    """The sentence-transformers model. Weights are read from safetensors only, and the model's own code is not run.
+
+    Raises:
+        ConfigError: sentence-transformers is not installed.
+        DataError: no such model.
+    """
     try:
         from sentence_transformers import SentenceTransformer  # an extra
     except ImportError as error:

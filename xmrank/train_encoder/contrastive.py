@@ -35,11 +35,13 @@ class ScenePairs:
 
 
 def draw_pairs(encoder: Encoder, seed: int, split: str, numbers: range) -> ScenePairs:
-    """Draw these scenes, as the JPEG files of the data set would hold them, and tokenise their captions."""
+    """Draw these scenes, with the pixels that the data set's JPEG files have, and tokenise their captions."""
     pixels, tokens = [], []
-    mean, std = normalisation(encoder)
+    mean, std = image_statistics(encoder)
     for number in numbers:
         scene = compose_scene(seed, split, number)
+        # Through JPEG and the encoder's own preprocessing, as the embedding stage reads an image; kept as uint8,
+        # a quarter of the memory.
         file = io.BytesIO()
         write_scene(scene, file)
         normal = encoder.preprocess(Image.open(file).convert("RGB"))
@@ -48,21 +50,21 @@ def draw_pairs(encoder: Encoder, seed: int, split: str, numbers: range) -> Scene
     return ScenePairs(torch.stack(pixels), torch.stack(tokens))
 
 
-def normalisation(encoder: Encoder) -> tuple[Tensor, Tensor]:
+def image_statistics(encoder: Encoder) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation that the encoder's preprocessing uses, [3, 1, 1] each."""
-    mean, std = (torch.tensor(encoder.preprocessing["image"][name]).view(3, 1, 1) for name in ("mean", "std"))
-    return mean, std
+    image = encoder.preprocessing["image"]
+    return torch.tensor(image["mean"]).view(3, 1, 1), torch.tensor(image["std"]).view(3, 1, 1)
 
 
 class HeldOutScenes:
-    """Scenes kept from training, and the model as it will be read back, to measure hit@1 with."""
+    """Scenes that are not trained on, to measure hit@1 with the model as it will be read back."""
 
     def __init__(self, config: TrainEncoderConfig, device: torch.device) -> None:
         self.encoder = load_encoder(config.model, "none", init_seed=config.seed, device=device)
         self.pairs = draw_pairs(self.encoder, config.data_seed, "val", range(config.held_out))
 
-    def measure(self, weights: dict[str, Tensor]) -> dict[str, float]:
-        """hit@1 in percent in both directions, over the full gallery of the held-out scenes."""
+    def measure_hits(self, weights: dict[str, Tensor]) -> dict[str, float]:
+        """hit@1 in percent in both directions; the gallery is all held-out scenes."""
         self.encoder.model.load_state_dict(weights)
         images, texts = embed_pairs(self.encoder, self.pairs)
         return hit_at_1(images @ texts.T, self.pairs.tokens.shape[1])
@@ -70,7 +72,7 @@ class HeldOutScenes:
 
 def embed_pairs(encoder: Encoder, pairs: ScenePairs) -> tuple[Tensor, Tensor]:
     """Images and captions as unit vectors, float32 [N, d] and [N · 5, d], on the encoder's device."""
-    mean, std = normalisation(encoder)
+    mean, std = image_statistics(encoder)
     images = [encoder.encode_images((part / 255 - mean) / std) for part in pairs.pixels.split(256)]
     tokens = pairs.tokens.flatten(0, 1).to(encoder.device)
     texts = [encoder.encode_tokens(part) for part in tokens.split(1024)]
@@ -78,10 +80,10 @@ def embed_pairs(encoder: Encoder, pairs: ScenePairs) -> tuple[Tensor, Tensor]:
 
 
 def hit_at_1(similarity: Tensor, captions: int) -> dict[str, float]:
-    """Percent of the queries whose best answer is right.
+    """Percentage of the queries whose most similar item is a positive.
 
     Args:
-        similarity: [images, texts]; the texts of image i are those from i · captions on.
+        similarity: [images, texts]; the texts of image i begin at i · captions.
         captions: how many captions an image has.
     """
     count = len(similarity)
@@ -91,9 +93,9 @@ def hit_at_1(similarity: Tensor, captions: int) -> dict[str, float]:
 
 
 class Vocabulary:
-    """The tokens that the training captions hold, and the model's embedding table cut down to them.
+    """The tokens of the training captions, and the model's embedding table reduced to them.
 
-    A table of 49,408 rows would cost more in every step than all the rest of the text side; these are some 200. Their
+    A table of 49,408 rows would cost more in every step than the rest of the text side; these are some 200. Their
     order is kept, since open_clip finds the end of a text as its largest token.
     """
 
@@ -101,25 +103,26 @@ class Vocabulary:
         self.holder: Any = getattr(model, "text", model)  # open_clip keeps the text side in the model or beside it
         self.table: Tensor = self.holder.token_embedding.weight.detach().clone()
         seen = torch.zeros(len(self.table), device=tokens.device).index_fill_(0, tokens.unique(), 1)
+        # Every rank has other captions, and all must reduce the table to the same rows.
         if dist.is_initialized():
             dist.all_reduce(seen, op=dist.ReduceOp.MAX)
         self.known = seen.nonzero().squeeze(1)
         self.holder.token_embedding = nn.Embedding.from_pretrained(self.table[self.known], freeze=False)
         self.key = f"{'text.' if self.holder is not model else ''}token_embedding.weight"
 
-    def compact(self, tokens: Tensor) -> Tensor:
+    def compact_tokens(self, tokens: Tensor) -> Tensor:
         """Token ids as rows of the small table; all must be known."""
         return torch.searchsorted(self.known, tokens)
 
-    def restore(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A model's state with the table of all tokens: those never seen are zero, so unknown words say nothing."""
+    def restore_table(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A model's state with the table of all tokens; those that were never seen are zero, so they add nothing."""
         table = torch.zeros_like(self.table)
         table[self.known] = state[self.key]
         return {**state, self.key: table}
 
 
 class EncoderTowers(nn.Module):
-    """Both sides of the model in one forward pass, as DDP needs them."""
+    """Both sides of the model in one forward pass: DDP allows only one for each backward pass."""
 
     def __init__(self, model: open_clip.CLIP, autocast: bool) -> None:
         super().__init__()
@@ -127,7 +130,7 @@ class EncoderTowers(nn.Module):
         self.autocast = autocast
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised images [B, 3, H, W] and tokens [B, C, context] → float32 [B, d] and [C, B, d], and the scale."""
+        """Normalised images [B, 3, H, W], tokens [B, C, context] → float32 [B, d] and [C, B, d], and the scale."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
             image = self.model.encode_image(images, normalize=True)
         # In float32: bfloat16 is slower on so few channels.
@@ -143,8 +146,8 @@ class ContrastiveTraining:
     ) -> None:
         self.config, self.rank = config, rank
         self.vocabulary = Vocabulary(encoder.model, train.tokens.to(encoder.device))
-        self.pixels, self.tokens = train.pixels, self.vocabulary.compact(train.tokens.to(encoder.device))
-        self.mean, self.std = (values.to(encoder.device) for values in normalisation(encoder))
+        self.pixels, self.tokens = train.pixels, self.vocabulary.compact_tokens(train.tokens.to(encoder.device))
+        self.mean, self.std = (values.to(encoder.device) for values in image_statistics(encoder))
         self.model = encoder.model.train()
         self.model.visual.to(memory_format=torch.channels_last)
         towers = EncoderTowers(self.model, config.autocast)
@@ -155,36 +158,38 @@ class ContrastiveTraining:
         self.steps = config.images // world_size // self.batch
         self.history: list[dict[str, float]] = []
 
-    def run(self, checkpoint: Path, held_out: HeldOutScenes | None) -> None:
+    def train(self, checkpoint: Path, held_out: HeldOutScenes | None) -> None:
         """Train the missing epochs; rank 0, which alone has the held-out scenes, writes the checkpoint after each."""
         if checkpoint.exists():
-            self.load(checkpoint)
+            self.load_state(checkpoint)
         for epoch in range(len(self.history), self.config.epochs):
             loss = self.train_epoch(epoch)
             if held_out:
-                self.history.append({"epoch": epoch + 1, "loss": loss} | held_out.measure(self.weights()))
-                self.save(checkpoint)
+                self.history.append({"epoch": epoch + 1, "loss": loss} | held_out.measure_hits(self.copy_weights()))
+                self.save_state(checkpoint)
 
     def train_epoch(self, epoch: int) -> float:
         """One pass over this rank's images; returns the mean loss. The draws follow from seed, epoch and rank."""
         rng = torch.Generator().manual_seed(hash((self.config.seed, epoch, self.rank)) % 2**63)
         order = torch.randperm(len(self.pixels), generator=rng)
+        # On the device: reading the loss in every step would wait for the GPU.
         total = torch.zeros((), device=self.mean.device)
         self.model.train()
         for step in range(self.steps):
             rows = order[step * self.batch : (step + 1) * self.batch]
             self.set_learning_rate(epoch * self.steps + step)
-            image, texts, scale = self.towers(self.images(rows, rng), self.tokens[rows])
-            # An image's features serve all its captions: several times what one caption teaches, at little more cost.
+            image, texts, scale = self.towers(self.augment_images(rows, rng), self.tokens[rows])
+            # An image's features serve all its captions: far more is learnt than from one, at little more cost.
             loss = torch.stack([self.loss(image, text, scale) for text in texts]).mean()
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
+            # CLIP's own limit: without it, training can diverge.
             self.model.logit_scale.data.clamp_(max=_MAX_SCALE)
             total += loss.detach()
         return float(total) / self.steps
 
-    def images(self, rows: Tensor, rng: torch.Generator) -> Tensor:
+    def augment_images(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """The images of these rows, shifted together by a few pixels, normalised."""
         images = self.pixels[rows].to(self.mean.device).float() / 255
         shift = self.config.shift
@@ -201,15 +206,15 @@ class ContrastiveTraining:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * min(rise, 0.5 * (1 + math.cos(math.pi * done)))
 
-    def weights(self) -> dict[str, Tensor]:
+    def copy_weights(self) -> dict[str, Tensor]:
         """The model's state as open_clip knows it, on the CPU, floats in half precision."""
-        state = self.vocabulary.restore(self.model.state_dict())
+        state = self.vocabulary.restore_table(self.model.state_dict())
         return {
             name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
             for name, value in state.items()
         }
 
-    def save(self, checkpoint: Path) -> None:
+    def save_state(self, checkpoint: Path) -> None:
         """Write all that the next epoch depends on."""
         tensors = {f"model.{name}": value.contiguous() for name, value in self.model.state_dict().items()}
         for index, entries in self.optimizer.state_dict()["state"].items():
@@ -217,8 +222,8 @@ class ContrastiveTraining:
         with atomic(checkpoint) as temporary:
             save_file(tensors, temporary, metadata={"history": json.dumps(self.history)})
 
-    def load(self, checkpoint: Path) -> None:
-        """Continue from a checkpoint."""
+    def load_state(self, checkpoint: Path) -> None:
+        """Restore model, optimizer and history from a checkpoint."""
         model: dict[str, Tensor] = {}
         moments: dict[int, dict[str, Tensor]] = {}
         self.history = read_history(checkpoint)
@@ -233,12 +238,12 @@ class ContrastiveTraining:
         self.model.load_state_dict(model)
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         for parameter, entries in self.optimizer.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):  # fused AdamW takes for granted that they lie in memory as it does
+            for name in ("exp_avg", "exp_avg_sq"):  # fused AdamW expects them in the parameter's memory layout
                 entries[name] = torch.empty_like(parameter).copy_(entries[name])
 
 
 def make_optimizer(model: nn.Module, config: TrainEncoderConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices and kernels, but neither embeddings nor vectors."""
+    """AdamW with weight decay for matrices and kernels, but not for embeddings and vectors."""
     parameters = list(model.named_parameters())
     decayed = [p for name, p in parameters if p.ndim >= 2 and "embedding" not in name]
     others = [p for name, p in parameters if not (p.ndim >= 2 and "embedding" not in name)]
@@ -247,7 +252,7 @@ def make_optimizer(model: nn.Module, config: TrainEncoderConfig) -> torch.optim.
 
 
 def read_history(checkpoint: Path) -> list[dict[str, float]]:
-    """Loss and held-out hit@1 of every epoch that a checkpoint has behind it; none where there is no checkpoint."""
+    """Loss and held-out hit@1 of every finished epoch, from a checkpoint; empty where there is none."""
     if not checkpoint.exists():
         return []
     with safe_open(checkpoint, "pt") as file:

@@ -1,0 +1,96 @@
+"""The Ray part of the encoder's training: the loop of ``contrastive`` in every worker process."""
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from xmrank.config import TrainEncoderConfig
+from xmrank.embed.encoder import load_encoder
+from xmrank.runtime.cluster import connect, pool_size
+from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.files import atomic
+from xmrank.runtime.launcher import Worker, launch_workers
+from xmrank.runtime.progress import Progress
+from xmrank.train_encoder.contrastive import ContrastiveTraining, HeldOutScenes, draw_pairs, read_history
+
+CHECKPOINT = "checkpoint.safetensors"
+WEIGHTS = "weights.safetensors"
+POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class EncoderWork:
+    """What every worker needs to know.
+
+    Attributes:
+        folder: of the checkpoint and the final weights, shared by all nodes.
+    """
+
+    config: TrainEncoderConfig
+    folder: Path
+
+
+def train_on_cluster(config: TrainEncoderConfig, folder: Path) -> int:
+    """Train until ``folder`` holds the final weights; returns the number of workers.
+
+    Raises:
+        ConfigError: fewer images in a step than workers.
+    """
+    connect()
+    workers, _, _ = pool_size(config.workers)
+    if config.batch_size < workers:
+        raise ConfigError(f"--batch-size {config.batch_size}: expected at least one pair for each of {workers} workers")
+    with show_progress(folder / CHECKPOINT, config):
+        return launch_workers(train_worker, EncoderWork(config, folder), name="ray", scratch=folder, workers=workers)
+
+
+def train_worker(work: EncoderWork, worker: Worker) -> None:
+    """One process: draw its part of the scenes, train, and on rank 0 write the weights."""
+    config = work.config
+    warnings.filterwarnings("ignore", category=FutureWarning, module="open_clip")  # of the gather inside its loss
+    encoder = load_encoder(config.model, "none", init_seed=config.seed, device=worker.device)
+    count = config.images // worker.world_size
+    numbers = range(worker.rank * count, (worker.rank + 1) * count)
+    pairs = draw_pairs(encoder, config.data_seed, "train", numbers)
+    training = ContrastiveTraining(encoder, pairs, config, rank=worker.rank, world_size=worker.world_size)
+    training.train(work.folder / CHECKPOINT, HeldOutScenes(config, worker.device) if worker.rank == 0 else None)
+    if worker.rank == 0:
+        with atomic(work.folder / WEIGHTS) as temporary:
+            save_file(training.copy_weights(), temporary)
+
+
+@contextlib.contextmanager
+def show_progress(checkpoint: Path, config: TrainEncoderConfig) -> Iterator[None]:
+    """Show the images trained on, their rate, the time left and the last epoch's figures, read from the checkpoint."""
+    stop = threading.Event()
+    epochs = len(read_history(checkpoint))
+    with Progress("train_encoder (images)", config.epochs * config.images, epochs * config.images) as progress:
+
+        def watch_checkpoint() -> None:
+            nonlocal epochs
+            while not stop.wait(POLL_S):
+                history = read_history(checkpoint)
+                if len(history) > epochs:
+                    note = f"epoch {len(history)}/{config.epochs}, {describe_epoch(history[-1])}"
+                    progress.advance((len(history) - epochs) * config.images, note)
+                    epochs = len(history)
+
+        # The workers are other processes: this one waits for them, so a thread looks at what they wrote.
+        thread = threading.Thread(target=watch_checkpoint, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def describe_epoch(entry: dict[str, float]) -> str:
+    """One epoch of the history in words."""
+    hits = f"i2t {entry['i2t_hit_at_1']:.1f} %, t2i {entry['t2i_hit_at_1']:.1f} %"
+    return f"loss {entry['loss']:.3f}, held-out hit@1 {hits}"
