@@ -79,6 +79,12 @@ def value_and_gradient(loss: Callable, lists: Lists, **parameters: object) -> tu
     return value.detach(), gradient
 
 
+def list_parameters(name: str, parameters: dict) -> dict:
+    """Parameters with which a list's value depends on that list alone, and that leave the reduction open."""
+    independent = {"independent": True} if name == "neural_ndcg" else {}
+    return {key: setting for key, setting in parameters.items() if key != "reduction"} | independent
+
+
 def check_padding(loss: Callable, name: str, parameters: dict) -> None:
     """Padding, wherever it is and whatever it holds, is the same as no item."""
     lists = random_lists(name)

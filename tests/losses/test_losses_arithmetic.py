@@ -61,6 +61,46 @@ def test_ranknet_weights():
     assert ranknet(scores, labels, weighting="diff_squares").item() == pytest.approx(by_squares)
 
 
+def test_reductions_and_weights_of_a_mean_over_lists():
+    """Softmax of two lists: one of three items, one of two; the second counts three times as much."""
+    scores, labels = tensor([[1.0, 2.0, 0.0], [3.0, 1.0, 9.0]]), tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    mask, weights = torch.tensor([[True, True, True], [True, True, False]]), tensor([1.0, 3.0])
+    first = -math.log(math.exp(1.0) / sum(exp(1.0, 2.0, 0.0)))
+    second = -math.log(math.exp(1.0) / sum(exp(3.0, 1.0)))
+    assert softmax(scores[0], labels[0]).item() == pytest.approx(first)
+    assert softmax(scores, labels, mask, reduction="none").tolist() == pytest.approx([first, second])
+    assert softmax(scores, labels, mask, reduction="sum").item() == pytest.approx(first + second)
+    assert softmax(scores, labels, mask).item() == pytest.approx((first + second) / 2)
+    assert softmax(scores, labels, mask, weights=weights).item() == pytest.approx((first + 3 * second) / (1 + 3))
+    weighted = softmax(scores, labels, mask, weights=weights, reduction="none")
+    assert weighted.tolist() == pytest.approx([first, 3 * second])
+
+
+def test_reductions_and_weights_of_a_mean_over_pairs():
+    """RankNet of a list with two pairs and one with one pair: the mean over pairs is not the mean over lists."""
+    scores, labels = tensor([[1.0, 2.0, 0.0], [3.0, 1.0, 9.0]]), tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    mask, weights = torch.tensor([[True, True, True], [True, True, False]]), tensor([1.0, 3.0])
+    pairs, pair = [softplus(2.0 - 1.0), softplus(0.0 - 1.0)], softplus(3.0 - 1.0)
+    assert ranknet(scores, labels, mask, reduction="none").tolist() == pytest.approx([sum(pairs) / 2, pair])
+    assert ranknet(scores, labels, mask, reduction="sum").item() == pytest.approx(sum(pairs) / 2 + pair)
+    assert ranknet(scores, labels, mask).item() == pytest.approx((sum(pairs) + pair) / 3)
+    expected = (1 * sum(pairs) + 3 * pair) / (1 * 2 + 3 * 1)
+    assert ranknet(scores, labels, mask, weights=weights).item() == pytest.approx(expected)
+
+
+def test_lambda_loss_is_a_sum_unless_its_mean_is_wanted():
+    scores, labels = tensor([[1.0, 2.0, 0.0], [3.0, 1.0, 9.0]]), tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    mask, weights = torch.tensor([[True, True, True], [True, True, False]]), tensor([1.0, 3.0])
+    pairs, pair = [softplus(2.0 - 1.0), softplus(0.0 - 1.0)], softplus(3.0 - 1.0)
+    options = {"weighting": "none", "log_base": "e"}
+    assert lambda_loss(scores, labels, mask, **options).item() == pytest.approx(sum(pairs) + pair)
+    assert lambda_loss(scores, labels, mask, weights=weights, **options).item() == pytest.approx(sum(pairs) + 3 * pair)
+    alone = lambda_loss(scores, labels, mask, reduction="none", **options)
+    assert alone.tolist() == pytest.approx([sum(pairs), pair])
+    mean = lambda_loss(scores, labels, mask, weights=weights, reduction="mean", **options)
+    assert mean.item() == pytest.approx((sum(pairs) + 3 * pair) / (2 + 3 * 1))
+
+
 def test_triplet_hinges():
     """Two relevant items at 1.0 and 3.0, two others at 2.0 and 0.9; margin 0.2."""
     scores, labels = tensor([[1.0, 2.0, 0.9, 3.0]]), tensor([[1.0, 0.0, 0.0, 1.0]])
@@ -139,7 +179,7 @@ def test_listnet_compares_two_softmaxes():
     assert listnet(scores, labels).item() == pytest.approx(expected)
 
 
-def test_listnet_binary_shares_the_target():
+def test_listnet_binary_divides_the_target():
     scores, labels = tensor([[1.0, 2.0, 0.0]]), tensor([[1.0, 0.0, 1.0]])
     total = sum(exp(1.0, 2.0, 0.0))
     expected = -(0.5 * math.log(math.exp(1.0) / total) + 0.5 * math.log(math.exp(0.0) / total))
@@ -186,8 +226,8 @@ def test_smooth_ndcg_gives_tied_relevance_its_own_ranks():
     """A perfect order has loss 0; the reference's IDCG lets both items be on rank 1."""
     scores, labels = tensor([[1.0, 0.0]]), tensor([[1.0, 1.0]])
     assert smooth_ndcg(scores, labels).item() == pytest.approx(0, abs=1e-12)
-    shared = smooth_ndcg(scores, labels, reference_compatible=True).item()
-    assert shared == pytest.approx(1 - (1 / math.log2(2) + 1 / math.log2(3)) / (1 / math.log2(2) + 1 / math.log2(2)))
+    value = smooth_ndcg(scores, labels, reference_compatible=True).item()
+    assert value == pytest.approx(1 - (1 / math.log2(2) + 1 / math.log2(3)) / (1 / math.log2(2) + 1 / math.log2(2)))
 
 
 def test_neural_ndcg_of_two_items_before_any_sinkhorn_iteration():

@@ -2,6 +2,11 @@
 
 import contextlib
 import inspect
+import pickle
+import re
+import subprocess
+import sys
+from dataclasses import asdict, fields
 
 import pytest
 import torch
@@ -17,6 +22,7 @@ from losses_checks import (
     check_rows,
     check_stored_values,
     insert_padding,
+    list_parameters,
     random_lists,
     value_and_gradient,
     variant_id,
@@ -25,9 +31,15 @@ from torch.testing import assert_close
 
 import xmrank.losses
 from xmrank.losses import LOSSES, LossSum
+from xmrank.losses.parameters import LossParameters
 
 variants = pytest.mark.parametrize(("name", "parameters"), VARIANTS, ids=variant_id)
 names = pytest.mark.parametrize("name", LOSSES)
+
+PAIR_AVERAGED = {"ranknet", "lambda_loss", "lambdarank"}
+"""Losses whose mean is over the pairs of the batch."""
+NOT_ON_THE_COMMAND_LINE = {"generator", "independent", "noise", "reference_compatible"}
+"""Keywords of losses that take a tensor or a generator, that the trainer sets, or that only tests set."""
 
 
 @variants
@@ -61,7 +73,7 @@ def test_stored_reference_values(name):
 
 
 @variants
-def test_terms_of_parts_join_to_the_value_of_the_whole(name, parameters):
+def test_sums_of_parts_join_to_the_value_of_the_whole(name, parameters):
     """What gradient accumulation and several processes rely on."""
     lists = random_lists(name)
     loss, together = LOSSES[name], name == "neural_ndcg" and not parameters.get("independent")
@@ -81,13 +93,13 @@ def test_terms_of_parts_join_to_the_value_of_the_whole(name, parameters):
 
 
 @variants
-def test_terms_are_per_list_and_only_totals_have_a_gradient(name, parameters):
+def test_sums_are_per_list_and_only_numerators_have_a_gradient(name, parameters):
     lists = random_lists(name)
-    terms = LOSSES[name].sums(lists.scores.clone().requires_grad_(), lists.labels, mask=lists.mask, **parameters)
-    assert terms.numerator.shape == terms.denominator.shape == (4,)
-    assert terms.numerator.requires_grad
-    assert not terms.denominator.requires_grad
-    assert terms.reduction == ("sum" if "lambda" in name and parameters.get("reduction") != "mean" else "mean")
+    sums = LOSSES[name].sums(lists.scores.clone().requires_grad_(), lists.labels, mask=lists.mask, **parameters)
+    assert sums.numerator.shape == sums.denominator.shape == (4,)
+    assert sums.numerator.requires_grad
+    assert not sums.denominator.requires_grad
+    assert sums.reduction == ("sum" if "lambda" in name and parameters.get("reduction") != "mean" else "mean")
 
 
 @variants
@@ -196,12 +208,81 @@ def test_the_way_taken_on_an_accelerator_gives_the_same(name, parameters, monkey
 
 @variants
 def test_on_an_accelerator_no_value_is_waited_for(name, parameters, monkeypatch):
-    """The tensors of the meta device have none: whoever asks for one gets an error."""
+    """The tensors of the meta device have none: reading one is an error."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # it does not know the device
     lists = Lists(*(part.to("meta") for part in random_lists(name, dtype=torch.float32)))
-    value, gradient = value_and_gradient(LOSSES[name], lists, **parameters)
+    weights = torch.ones(4, device="meta")
+    value, gradient = value_and_gradient(LOSSES[name], lists, weights=weights, **parameters)
     assert value.shape == ()
     assert gradient.shape == lists.scores.shape
+
+
+@variants
+def test_one_list_is_a_batch_of_one(name, parameters):
+    lists, _ = insert_padding(random_lists(name, lists=1), (2,))
+    value, gradient = value_and_gradient(LOSSES[name], lists, **parameters)
+    one = Lists(*(part[0] for part in lists))
+    one_value, one_gradient = value_and_gradient(LOSSES[name], one, **parameters)
+    assert one_value.shape == ()
+    assert one_value == value
+    assert torch.equal(one_gradient, gradient[0])
+    assert LOSSES[name](one.scores, one.labels, one.mask, **parameters) == value  # the mask by position
+    own = list_parameters(name, parameters)
+    alone = LOSSES[name](one.scores, one.labels, one.mask, reduction="none", weights=torch.tensor(3), **own)
+    assert alone.shape == ()
+    assert_close(alone, 3 * LOSSES[name](one.scores, one.labels, one.mask, **own))
+
+
+@variants
+def test_reductions(name, parameters):
+    """none: the value of each list alone; sum: their sum; mean: over the lists that count, or over their pairs."""
+    lists, _ = insert_padding(random_lists(name), (1,))
+    lists.labels[0] = 0  # no signal, except for the pointwise losses
+    loss = LOSSES[name]
+    own = list_parameters(name, parameters)
+    alone, _ = value_and_gradient(lambda *a, **k: loss(*a, reduction="none", **k).sum(), lists, **own)
+    none = loss(lists.scores, lists.labels, lists.mask, reduction="none", **own)
+    rows = [loss(*(part[i] for part in lists), **own) for i in range(4)]
+    assert_close(none, torch.stack(rows), rtol=1e-12, atol=1e-12)
+    total, total_gradient = value_and_gradient(loss, lists, reduction="sum", **own)
+    assert_close(total, none.sum(), rtol=1e-12, atol=1e-12)
+    assert_close(total, alone, rtol=1e-12, atol=1e-12)
+    assert total_gradient[0].any() == (name in POINTWISE)
+    mean = loss(lists.scores, lists.labels, lists.mask, reduction="mean", **own)
+    sums = loss.sums(lists.scores, lists.labels, lists.mask, **own)
+    assert_close(mean, sums.numerator.sum() / sums.denominator.sum(), rtol=1e-12, atol=0)
+    if name not in PAIR_AVERAGED:
+        counted = 4 if name in POINTWISE else 3
+        assert_close(mean, total / counted, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@variants
+def test_a_weight_counts_a_list_as_often(name, parameters, reduction):
+    """Weights 2, 1, 0 and 3 are the same as the first list twice, the third never and the fourth three times."""
+    lists, _ = insert_padding(random_lists(name), (1,))
+    own = list_parameters(name, parameters)
+    often = torch.tensor([0, 0, 1, 3, 3, 3])
+    repeated_lists = Lists(*(part[often] for part in lists))
+    repeated, repeated_gradient = value_and_gradient(LOSSES[name], repeated_lists, reduction=reduction, **own)
+    weights = torch.tensor([2, 1, 0, 3])
+    value, gradient = value_and_gradient(LOSSES[name], lists, weights=weights, reduction=reduction, **own)
+    assert_close(value, repeated, rtol=1e-12, atol=1e-12)
+    expected = torch.zeros_like(gradient).index_add_(0, often, repeated_gradient)
+    assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
+
+
+@variants
+def test_weights_need_not_be_whole_and_zero_weights_are_zero_with_a_gradient(name, parameters):
+    lists = random_lists(name)
+    own = list_parameters(name, parameters)
+    weights = torch.tensor([4.0, 1.0, 2.0, 1.0])
+    value, _ = value_and_gradient(LOSSES[name], lists, weights=weights, reduction="mean", **own)
+    scaled, _ = value_and_gradient(LOSSES[name], lists, weights=weights / 64, reduction="mean", **own)
+    assert_close(scaled, value, rtol=1e-12, atol=1e-12)
+    nothing, gradient = value_and_gradient(LOSSES[name], lists, weights=torch.zeros(4), reduction="mean", **own)
+    assert nothing == 0
+    assert not gradient.any()
 
 
 @names
@@ -216,6 +297,10 @@ def test_refusals_are_one_clear_line(name):
         ((scores, labels), {"mask": mask[:2]}, "the mask has shape"),
         ((scores, labels), {"mask": mask.float()}, "the mask must be bool"),
         ((scores, labels - 5), {}, "labels must be at least 0"),
+        ((scores, labels), {"weights": torch.ones(3)}, r"weights have shape \(3,\), expected one for each of 4 lists"),
+        ((scores[0], labels[0]), {"weights": torch.ones(1)}, "weights have shape .* expected one number"),
+        ((scores, labels), {"weights": torch.tensor([1.0, 1.0, -1.0, 1.0])}, "weights must be at least 0"),
+        ((scores, labels), {"reduction": "max"}, "reduction must be one of 'mean', 'sum', 'none', not 'max'"),
     ]:
         with pytest.raises(ValueError, match=reason) as caught:
             loss(*arguments, **keywords)
@@ -231,9 +316,15 @@ def test_refusals_are_one_clear_line(name):
         ("lambda_loss", {"log_base": 10}),
         ("lambda_loss", {"k": 0}),
         ("lambda_loss", {"sigma": 0.0}),
+        ("lambda_loss", {"mu": -1.0}),
+        ("lambdarank", {"eps": -1e-10}),
+        ("listnet", {"eps": -1e-10}),
+        ("listmle", {"eps": float("nan")}),
         ("softmax", {"multi_positive": "any"}),
         ("neural_ndcg", {"k": 0}),
         ("neural_ndcg", {"temperature": 0.0}),
+        ("neural_ndcg", {"stochastic_samples": -1}),
+        ("neural_ndcg", {"max_iterations": -1}),
         ("neural_ndcg", {"noise": torch.zeros(4, 6)}),
         ("approx_ndcg", {"alpha": -1.0}),
         ("smooth_ndcg", {"temperature": 0.0}),
@@ -247,6 +338,48 @@ def test_parameters_that_make_no_sense_are_refused(name, parameters):
 
 
 @names
+def test_an_unknown_parameter_is_refused(name):
+    with pytest.raises(TypeError, match=rf"{name}\(\) got an unexpected keyword argument 'tau'"):
+        LOSSES[name](*random_lists(name)[:2], tau=1.0)
+
+
+@names
+def test_parameters_are_those_of_the_dataclass(name):
+    """The function takes what the command line gives, by the same names and with the same defaults, and no more."""
+    loss, command_line = LOSSES[name], LossParameters()
+    further = {name for name, p in inspect.signature(loss).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    further -= {"weights", "reduction"}
+    assert (loss.parameters is not None) == hasattr(command_line, name)
+    if loss.parameters is None:
+        assert not further
+        return
+    declared = getattr(command_line, name)
+    assert type(declared) is loss.parameters
+    assert {field.name for field in fields(declared)} - {"reduction"} == further - NOT_ON_THE_COMMAND_LINE
+    for field in fields(declared):
+        assert inspect.signature(loss).parameters[field.name].default == field.default
+        assert re.search(rf"^    {field.name}: \S", inspect.getdoc(loss), re.MULTILINE), "no text in the docstring"
+    lists = random_lists(name)
+    given = loss.sums(*lists, **asdict(declared))
+    assert torch.equal(given.numerator, loss.sums(*lists).numerator)
+    assert given.reduction == loss.sums(*lists).reduction
+
+
+def test_every_set_of_parameters_has_its_loss():
+    assert {field.name for field in fields(LossParameters)} <= set(LOSSES)
+
+
+def test_parameters_are_read_without_torch():
+    code = "import sys, xmrank.losses, xmrank.losses.parameters; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_name_that_is_no_loss():
+    with pytest.raises(AttributeError, match=r"module 'xmrank\.losses' has no attribute 'listnot'"):
+        xmrank.losses.listnot  # noqa: B018
+
+
+@names
 def test_registry_names_documented_functions(name):
     loss = LOSSES[name]
     assert getattr(xmrank.losses, name) is loss
@@ -257,6 +390,8 @@ def test_registry_names_documented_functions(name):
     assert [p.name for p in positional] == ["scores", "labels", "mask"]
     assert signature.parameters["mask"].default is None
     assert signature.return_annotation is torch.Tensor
+    assert all(p.annotation is not inspect.Parameter.empty for p in signature.parameters.values())
+    assert pickle.loads(pickle.dumps(loss)) is loss  # noqa: S301
 
 
 @pytest.mark.parametrize("log_scores", [True, False])
@@ -285,8 +420,8 @@ def test_stochastic_samples(log_scores):
 
 def test_listmle_shuffles_only_tied_labels():
     scores, labels = torch.randn(2, 5, dtype=torch.float64), torch.tensor([[2.0, 1.0, 1.0, 1.0, 0.0]]).expand(2, 5)
-    seen = {round(LOSSES["listmle"](scores, labels, generator=_seeded(seed)).item(), 9) for seed in range(20)}
-    assert len(seen) > 1
+    values = {round(LOSSES["listmle"](scores, labels, generator=_seeded(seed)).item(), 9) for seed in range(20)}
+    assert len(values) > 1
     untied = torch.tensor([[4.0, 3.0, 2.0, 1.0, 0.0]]).expand(2, 5)
     assert LOSSES["listmle"](scores, untied, generator=_seeded(0)) == LOSSES["listmle"](scores, untied)
 

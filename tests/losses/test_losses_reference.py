@@ -76,13 +76,13 @@ class Reference(NamedTuple):
         return torch.from_numpy(self.arrays[key])
 
     def parameters(self) -> dict:
-        _, found = NAMES[_index()[self.loss_id]["function"]]
+        _, parameters = NAMES[_index()[self.loss_id]["function"]]
         for key, value in self.settings.items():
-            found = found | PARAMETERS.get(key, lambda value, key=key: {key: value})(value)
+            parameters = parameters | PARAMETERS.get(key, lambda value, key=key: {key: value})(value)
         if "stoch" in self.loss_id:
             uniform = self.tensor("U").squeeze(-1)
-            found = found | {"noise": -torch.log(-torch.log(uniform + 1e-10) + 1e-10)}
-        return found
+            parameters = parameters | {"noise": -torch.log(-torch.log(uniform + 1e-10) + 1e-10)}
+        return parameters
 
     def scores(self) -> tuple[Tensor, Tensor | None]:
         """What our loss is called with and, where the reference takes probabilities, d probability / d logit."""
@@ -106,11 +106,11 @@ def _index() -> dict:
 def _references() -> list[Reference]:
     if FOLDER is None:
         return []
-    found = []
+    references = []
     for path in sorted(FOLDER.glob("allrank_c*.npz")):
         with np.load(path) as arrays:
-            found += [Reference(path.stem, name) for name in _index() if f"{name}.value64" in arrays.files]
-    return found
+            references += [Reference(path.stem, name) for name in _index() if f"{name}.value64" in arrays.files]
+    return references
 
 
 REFERENCES = _references()
@@ -163,7 +163,7 @@ def _clamped(reference: Reference) -> Tensor:
 
 
 def _weights(scheme: str, labels: Tensor, k: int, mu: float) -> Tensor:
-    """The weights of all pairs, [lists, n, n], of labels that stand in the predicted order."""
+    """The weights of all pairs, [lists, n, n], of labels in the predicted order."""
     ranks = torch.arange(1, labels.shape[1] + 1)
     discounts = 1 / torch.log2(1 + ranks.double())
     gains = 2**labels - 1
@@ -199,7 +199,7 @@ def reference_weight(reference: Reference) -> Tensor:
 
 
 def evaluate(reference: Reference, dtype: torch.dtype, **more) -> tuple:
-    """Terms, value and gradient of our loss. Items are first put in the order in which the reference broke its ties."""
+    """Loss sums, value and gradient of our loss. Items are first put in the order in which the reference broke ties."""
     scores, _ = reference.scores()
     labels = reference.tensor("labels")
     suffix = {torch.float64: "64", torch.float32: "32"}[dtype]
@@ -210,48 +210,48 @@ def evaluate(reference: Reference, dtype: torch.dtype, **more) -> tuple:
     arguments = (leaf.gather(1, wide), labels.gather(1, order))
     loss, parameters = LOSSES[reference.name], reference.parameters() | more
     mask = arguments[1] >= 0
-    terms = loss.sums(*arguments, mask=mask, **parameters)
+    sums = loss.sums(*arguments, mask=mask, **parameters)
     value = loss(*arguments, mask=mask, **parameters)
     (gradient,) = torch.autograd.grad(value, leaf)
-    return terms, value.detach(), gradient
+    return sums, value.detach(), gradient
 
 
 @pytest.mark.parametrize("reference", REFERENCES, ids="-".join)
 def test_values_and_gradients(reference):
     tolerance = 1e-6 if reference.name == "neural_ndcg" else 1e-9
-    terms, value, gradient = evaluate(reference, torch.float64)
+    sums, value, gradient = evaluate(reference, torch.float64)
     dropped, reason = incomparable(reference)
     kept = ~left_out(reference) & ~dropped
-    if reference.name in ("ranknet", "lambda_loss") and terms.reduction == "mean":
-        kept &= terms.denominator > 0  # the reference is NaN where no pair is ordered
+    if reference.name in ("ranknet", "lambda_loss") and sums.reduction == "mean":
+        kept &= sums.denominator > 0  # the reference is NaN where no pair is ordered
     if not kept.any():
         assert reason or value == 0
         return
     rows = reference.tensor(f"{reference.loss_id}.rows64")
-    alone = evaluate(reference, torch.float64, independent=True)[0] if reference.name == "neural_ndcg" else terms
-    ours = alone.numerator if terms.reduction == "sum" else alone.numerator / alone.denominator
+    alone = evaluate(reference, torch.float64, independent=True)[0] if reference.name == "neural_ndcg" else sums
+    ours = alone.numerator if sums.reduction == "sum" else alone.numerator / alone.denominator
     torch.testing.assert_close(ours.detach()[kept], rows[kept], rtol=tolerance, atol=1e-12)
-    share, reference_share = _shares(reference, terms)
-    same = torch.equal(share, reference_share)
+    part, reference_part = _parts_of_mean(reference, sums)
+    same = torch.equal(part, reference_part)
     if same and not dropped.any():
         expected = reference.tensor(f"{reference.loss_id}.value64")
         torch.testing.assert_close(value, expected, rtol=tolerance, atol=1e-12)
     elif not dropped.any():
-        torch.testing.assert_close(value, (share * rows)[kept].sum(), rtol=tolerance, atol=1e-12)
+        torch.testing.assert_close(value, (part * rows)[kept].sum(), rtol=tolerance, atol=1e-12)
     expected = reference.tensor(f"{reference.loss_id}.grad64")
-    expected = _per_list(expected, share / reference_share)
+    expected = _per_list(expected, part / reference_part)
     _, slope = reference.scores()
     expected = expected if slope is None else expected * slope
     size = float(expected[kept].abs().max())
     torch.testing.assert_close(gradient[kept], expected[kept], rtol=tolerance, atol=tolerance * size)
 
 
-def _shares(reference: Reference, terms) -> tuple[Tensor, Tensor]:
+def _parts_of_mean(reference: Reference, sums) -> tuple[Tensor, Tensor]:
     """What part of the batch value each list's own value has, with us and in the reference."""
-    ones = torch.ones_like(terms.denominator)
-    if terms.reduction == "sum":
+    ones = torch.ones_like(sums.denominator)
+    if sums.reduction == "sum":
         return ones, ones
-    ours = terms.denominator / terms.denominator.sum()
+    ours = sums.denominator / sums.denominator.sum()
     mean_over_pairs = reference.name in ("ranknet", "lambda_loss")
     if mean_over_pairs and reference.settings.get("weighing_scheme") != "ndcgLoss1_scheme":
         return ours, ours
@@ -265,9 +265,9 @@ def _per_list(values: Tensor, factors: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("reference", REFERENCES, ids="-".join)
 def test_single_precision(reference):
-    terms, value, gradient = evaluate(reference, torch.float32)
-    share, reference_share = _shares(reference, terms)
-    if incomparable(reference)[0].any() or not torch.equal(share, reference_share) or left_out(reference).all():
+    sums, value, gradient = evaluate(reference, torch.float32)
+    part, reference_part = _parts_of_mean(reference, sums)
+    if incomparable(reference)[0].any() or not torch.equal(part, reference_part) or left_out(reference).all():
         pytest.skip("compared in double precision, list by list")
     expected = torch.tensor(float(reference.arrays[f"{reference.loss_id}.value32"]))
     torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
@@ -284,8 +284,8 @@ def test_exceptions_are_only_those_listed():
     clamped = {f"lambda_rankNetWeightedByGTDiffPowed{suffix}" for suffix in ("", "_k10")}
     expected = {("c02", name) for name in linear} | {("c04", name) for name in linear | samples | clamped}
     present = {"c01", "c02", "c03", "c04", "c05", "c07", "c09", "c12"}
-    found = {(r.case[8:11], r.loss_id) for r in REFERENCES if incomparable(r)[0].any()}
-    assert {key for key in found if key[0] in present} == expected
+    exceptions = {(r.case[8:11], r.loss_id) for r in REFERENCES if incomparable(r)[0].any()}
+    assert {key for key in exceptions if key[0] in present} == expected
 
 
 @pytest.mark.parametrize("name", [name for name in STORED if name not in ("softmax", "triplet", "smooth_ndcg")])

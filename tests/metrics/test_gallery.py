@@ -28,17 +28,17 @@ def pairs_of(relevant):
     return np.append(0, np.cumsum(relevant.sum(axis=1))), np.nonzero(relevant)[1]
 
 
-def assert_same(found, expected):
-    assert tuple(found) == tuple(expected)
-    for name, value in found.items():
+def assert_same(result, expected):
+    assert tuple(result) == tuple(expected)
+    for name, value in result.items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)  # to the last bit
 
 
 def test_a_small_gallery_spelled_out():
     # Similarities 1, 0.5 and 0 to one query: the positives are at ranks 2 and 3.
     gallery = np.array([[1, 0, 0, 0], [0, 0, 0, 1], [0.5, 0.5, 0.5, 0.5]])
-    found = gallery_metrics(np.array([[1.0, 0, 0, 0]]), gallery, (np.array([0, 2]), np.array([2, 1])), ks=(1, 2))
-    assert {name: value[0] for name, value in found.items()} == {
+    result = gallery_metrics(np.array([[1.0, 0, 0, 0]]), gallery, (np.array([0, 2]), np.array([2, 1])), ks=(1, 2))
+    assert {name: value[0] for name, value in result.items()} == {
         "hit@1": 0.0,
         "hit@2": 1.0,
         "recall@1": 0.0,
@@ -55,8 +55,8 @@ def test_a_gallery_equals_the_list_of_all_its_items(queries, items, seed, block,
     embed = corners if tied else directions
     query, gallery = embed(random, queries), embed(random, items)
     relevant = random.random((queries, items)) < random.choice([0.1, 0.5, 1.0])
-    found = gallery_metrics(query, gallery, pairs_of(relevant), ks=ks, block=block)
-    assert_same(found, list_metrics(compute_similarities(query, gallery), relevant, ks=ks))
+    result = gallery_metrics(query, gallery, pairs_of(relevant), ks=ks, block=block)
+    assert_same(result, list_metrics(compute_similarities(query, gallery), relevant, ks=ks))
 
 
 def test_a_realistic_gallery_equals_the_list_of_all_its_items():
@@ -65,10 +65,10 @@ def test_a_realistic_gallery_equals_the_list_of_all_its_items():
     gallery[100:140] = gallery[300:340]  # captions repeat
     query = directions(random, 90) * 0.1 + gallery[::5]
     relevant = np.arange(90)[:, None] == np.arange(450) // 5
-    found = gallery_metrics(query, gallery, pairs_of(relevant), block=32)
-    assert_same(found, list_metrics(compute_similarities(query, gallery), relevant))
-    assert 0.5 < found["hit@1"].mean() < 0.99  # neither chance nor perfect
-    assert 0.5 in found["hit@1"]  # a positive ties with its copy
+    result = gallery_metrics(query, gallery, pairs_of(relevant), block=32)
+    assert_same(result, list_metrics(compute_similarities(query, gallery), relevant))
+    assert 0.5 < result["hit@1"].mean() < 0.99  # neither chance nor perfect
+    assert 0.5 in result["hit@1"]  # a positive ties with its copy
 
 
 def test_results_depend_neither_on_the_block_nor_on_the_gallery_slice(monkeypatch):
@@ -80,16 +80,16 @@ def test_results_depend_neither_on_the_block_nor_on_the_gallery_slice(monkeypatc
     monkeypatch.setattr(gallery_module, "GALLERY_ROWS", 10)
     for block in (1, 7, 1000):
         assert_same(gallery_metrics(query, gallery, pairs_of(relevant), block=block), whole)
-        for found, expected in zip(top_n(query, gallery, 20, block=block), best, strict=True):
-            np.testing.assert_array_equal(found, expected)
+        for result, expected in zip(top_n(query, gallery, 20, block=block), best, strict=True):
+            np.testing.assert_array_equal(result, expected)
 
 
 def test_a_gallery_of_copies_is_chance():
     random = np.random.default_rng(2)
     query, gallery = directions(random, 5, 512), np.repeat(directions(random, 1, 512), 4999, axis=0)
-    found = gallery_metrics(query, gallery, (np.arange(6), np.array([0, 1, 2500, 4097, 4998])), block=2)
+    result = gallery_metrics(query, gallery, (np.arange(6), np.array([0, 1, 2500, 4097, 4998])), block=2)
     for k in (1, 5, 10):
-        assert found[f"recall@{k}"].tolist() == found[f"hit@{k}"].tolist() == [k / 4999] * 5
+        assert result[f"recall@{k}"].tolist() == result[f"hit@{k}"].tolist() == [k / 4999] * 5
 
 
 def test_half_precision_memory_maps_are_read_as_they_are(tmp_path):
@@ -105,9 +105,9 @@ def test_half_precision_memory_maps_are_read_as_they_are(tmp_path):
 def test_a_query_without_positives_is_nan_in_every_metric():
     random = np.random.default_rng(4)
     positives = (np.array([0, 1, 1, 3]), np.array([4, 0, 1]))
-    found = gallery_metrics(directions(random, 3), directions(random, 6), positives)
+    result = gallery_metrics(directions(random, 3), directions(random, 6), positives)
     for name in METRICS:
-        assert np.isnan(found[name]).tolist() == [False, True, False], name
+        assert np.isnan(result[name]).tolist() == [False, True, False], name
 
 
 def test_rows_in_any_order_and_integer_type():
@@ -138,8 +138,8 @@ def test_positives_that_do_not_fit_are_refused(offsets, rows, message):
 
 
 def test_the_same_row_may_be_positive_for_two_queries():
-    found = gallery_metrics(np.eye(2), np.eye(2), (np.array([0, 1, 2]), np.array([0, 0])))
-    assert found["mrr"].tolist() == [1, 1 / 2]
+    result = gallery_metrics(np.eye(2), np.eye(2), (np.array([0, 1, 2]), np.array([0, 0])))
+    assert result["mrr"].tolist() == [1, 1 / 2]
 
 
 def test_embeddings_that_do_not_fit_are_refused():
@@ -157,8 +157,8 @@ def test_embeddings_that_do_not_fit_are_refused():
 
 
 def test_similarities_are_computed_in_float64_and_rounded_to_float32():
-    found = compute_similarities(np.array([[1e60, 1.0]]), np.array([[0.1e-60, 0.2]]))
-    assert (found.tolist(), found.dtype) == ([[float(np.float32(0.1 + 0.2))]], np.float32)
+    result = compute_similarities(np.array([[1e60, 1.0]]), np.array([[0.1e-60, 0.2]]))
+    assert (result.tolist(), result.dtype) == ([[float(np.float32(0.1 + 0.2))]], np.float32)
 
 
 def test_top_n_spelled_out():

@@ -1,4 +1,4 @@
-"""mAP@R, R-precision and PMRP on judgements by hand, and on all orders of ties."""
+"""mAP@R, R-precision and PMRP of relevance by hand, and on all orders of ties."""
 
 from itertools import pairwise, permutations
 
@@ -11,15 +11,15 @@ from xmrank.metrics import metrics_at_r, pmrp
 def test_by_hand():
     scores = [[5.0, 4.0, 3.0, 2.0, 1.0]]
     relevant = np.array([[True, False, True, False, True]])  # R = 3: the top 3 hold two
-    found = metrics_at_r(scores, relevant)
-    assert found["r_precision"][0] == pytest.approx(2 / 3)
-    assert found["map@r"][0] == pytest.approx((1 / 1 + 2 / 3) / 3)
+    result = metrics_at_r(scores, relevant)
+    assert result["r_precision"][0] == pytest.approx(2 / 3)
+    assert result["map@r"][0] == pytest.approx((1 / 1 + 2 / 3) / 3)
 
 
 def test_one_query_and_padding():
     """The third item is padding: R = 2, and the top 2 hold one positive, on rank 1."""
-    found = metrics_at_r([5.0, 4.0, 9.0, 2.0], [True, False, True, True], [True, True, False, True])
-    assert found == {"r_precision": 1 / 2, "map@r": (1 / 1) / 2}
+    result = metrics_at_r([5.0, 4.0, 9.0, 2.0], [True, False, True, True], [True, True, False, True])
+    assert result == {"r_precision": 1 / 2, "map@r": (1 / 1) / 2}
     missed = metrics_at_r([5.0, 4.0, 9.0, 2.0], [True, False, True, True], [True, True, False, True], totals=3)
     assert missed["r_precision"] == pytest.approx(2 / 3)
     assert pmrp([2.0, 1.0], [True, False], np.array([[True, True], [True, False]]), distances=(0,)) == 0.0
@@ -28,14 +28,14 @@ def test_one_query_and_padding():
 def test_what_was_not_ranked_is_missed():
     scores = [[2.0, 1.0, -np.inf, -np.inf]]
     relevant = np.array([[False, True, True, False]])
-    found = metrics_at_r(scores, relevant, totals=[3])
-    assert found["r_precision"][0] == pytest.approx(1 / 3)
-    assert found["map@r"][0] == pytest.approx((1 / 2) / 3)
+    result = metrics_at_r(scores, relevant, totals=[3])
+    assert result["r_precision"][0] == pytest.approx(1 / 3)
+    assert result["map@r"][0] == pytest.approx((1 / 2) / 3)
 
 
 def test_a_query_without_positives_has_no_value():
-    found = metrics_at_r([[1.0, 0.0]], np.zeros((1, 2), bool))
-    assert np.isnan(found["map@r"][0]) and np.isnan(found["r_precision"][0])
+    result = metrics_at_r([[1.0, 0.0]], np.zeros((1, 2), bool))
+    assert np.isnan(result["map@r"][0]) and np.isnan(result["r_precision"][0])
 
 
 @pytest.mark.parametrize("scores", [[1, 1, 1, 1, 0], [2, 1, 1, 1, 0], [0] * 5, [3, 1, 3, 1, 2], [4, 3, 2, 1, 0]])
@@ -45,9 +45,9 @@ def test_ties_are_the_mean_over_all_orders(scores, relevant):
     orders = [o for o in permutations(range(5)) if all(values[a] >= values[b] for a, b in pairwise(o))]
     precision = [np.cumsum(hits[list(o)]) / np.arange(1, 6) for o in orders]
     expected = np.mean([(hits[list(o)][:r] * p[:r]).sum() / r for o, p in zip(orders, precision, strict=True)])
-    found = metrics_at_r(values[None], hits[None] > 0)
-    assert found["map@r"][0] == pytest.approx(expected)
-    assert found["r_precision"][0] == pytest.approx(np.mean([hits[list(o)][:r].sum() / r for o in orders]))
+    result = metrics_at_r(values[None], hits[None] > 0)
+    assert result["map@r"][0] == pytest.approx(expected)
+    assert result["r_precision"][0] == pytest.approx(np.mean([hits[list(o)][:r].sum() / r for o in orders]))
 
 
 def test_pmrp_by_hand():

@@ -56,8 +56,8 @@ def expectation_by_enumeration(scores, labels, ks, gain):
 
 def test_an_untied_list_spelled_out():
     # By score: 0.9 (no), 0.7 (yes), 0.4 (no), 0.3 (yes), 0.1 (yes): positives at ranks 2, 4 and 5.
-    found = metrics_of([0.7, 0.1, 0.9, 0.4, 0.3], [1, 1, 0, 0, 1], ks=(1, 2, 4))
-    assert found == {
+    result = metrics_of([0.7, 0.1, 0.9, 0.4, 0.3], [1, 1, 0, 0, 1], ks=(1, 2, 4))
+    assert result == {
         "hit@1": 0.0,
         "hit@2": 1.0,
         "hit@4": 1.0,
@@ -85,24 +85,24 @@ def test_ndcg_gains_are_exponential_unless_linear():
 
 
 def test_ties_spelled_out():
-    # One item is above, then three share a score, one of them positive: it is at rank 2, 3 or 4, each with 1/3.
-    found = metrics_of([0.5, 0.5, 0.9, 0.5, 0.1], [0, 1, 0, 0, 0], ks=(1, 2, 3, 10))
-    assert found["hit@1"] == found["recall@1"] == 0
-    assert found["hit@2"] == found["recall@2"] == approx(1 / 3)
-    assert found["hit@3"] == found["recall@3"] == approx(2 / 3)
-    assert found["hit@10"] == found["recall@10"] == 1
-    assert found["mrr"] == approx((1 / 2 + 1 / 3 + 1 / 4) / 3)
-    assert found["ndcg@10"] == approx((1 / log2(3) + 1 / log2(4) + 1 / log2(5)) / 3)
+    # One item is above, then three have one score, one of them positive: it is at rank 2, 3 or 4, each with 1/3.
+    result = metrics_of([0.5, 0.5, 0.9, 0.5, 0.1], [0, 1, 0, 0, 0], ks=(1, 2, 3, 10))
+    assert result["hit@1"] == result["recall@1"] == 0
+    assert result["hit@2"] == result["recall@2"] == approx(1 / 3)
+    assert result["hit@3"] == result["recall@3"] == approx(2 / 3)
+    assert result["hit@10"] == result["recall@10"] == 1
+    assert result["mrr"] == approx((1 / 2 + 1 / 3 + 1 / 4) / 3)
+    assert result["ndcg@10"] == approx((1 / log2(3) + 1 / log2(4) + 1 / log2(5)) / 3)
 
 
 def test_several_tied_positives_spelled_out():
     # Two of four tied items are positive. The first of them is at rank 1 in 3 of the 6 pairs of ranks, 2 in 2, 3 in 1.
-    found = metrics_of([1.0, 1.0, 1.0, 1.0], [1, 0, 0, 1], ks=(1, 2))
-    assert found["hit@1"] == approx(3 / 6)
-    assert found["hit@2"] == approx(5 / 6)
-    assert (found["recall@1"], found["recall@2"]) == (1 / 4, 2 / 4)
-    assert found["mrr"] == approx((3 / 1 + 2 / 2 + 1 / 3) / 6)
-    assert found["ndcg@2"] == approx((2 / 4) * (1 / 1 + 1 / log2(3)) / (1 / 1 + 1 / log2(3)))
+    result = metrics_of([1.0, 1.0, 1.0, 1.0], [1, 0, 0, 1], ks=(1, 2))
+    assert result["hit@1"] == approx(3 / 6)
+    assert result["hit@2"] == approx(5 / 6)
+    assert (result["recall@1"], result["recall@2"]) == (1 / 4, 2 / 4)
+    assert result["mrr"] == approx((3 / 1 + 2 / 2 + 1 / 3) / 6)
+    assert result["ndcg@2"] == approx((2 / 4) * (1 / 1 + 1 / log2(3)) / (1 / 1 + 1 / log2(3)))
 
 
 @settings(max_examples=300, deadline=None)
@@ -112,57 +112,57 @@ def test_every_metric_is_its_mean_over_all_orders_of_the_ties(items, ks, linear)
     gain = (lambda label: label) if linear else (lambda label: 2**label - 1)
     kept = [(score, label) for score, label, is_real in items if is_real] or [(0.0, 0.0)]
     expected = expectation_by_enumeration(*zip(*kept, strict=True), ks, gain)
-    found = metrics_of(scores, labels, mask=[real], ks=ks, gain="linear" if linear else "exponential")
-    assert list(found) == list(expected)
-    assert found == approx(expected, abs=1e-12, rel=0, nan_ok=True)
+    result = metrics_of(scores, labels, mask=[real], ks=ks, gain="linear" if linear else "exponential")
+    assert list(result) == list(expected)
+    assert result == approx(expected, abs=1e-12, rel=0, nan_ok=True)
 
 
 @pytest.mark.parametrize("items", [1, 7, 51, 1000, 4999])
 def test_a_constant_scorer_is_chance(items):
-    found = metrics_of(np.full(items, 0.3), np.arange(items) == items // 2)
+    result = metrics_of(np.full(items, 0.3), np.arange(items) == items // 2)
     for k in (1, 5, 10):
-        assert found[f"hit@{k}"] == found[f"recall@{k}"] == min(k, items) / items  # to the last bit
-    assert found["mrr"] == approx(sum(1 / rank for rank in range(1, items + 1)) / items, rel=1e-12)
+        assert result[f"hit@{k}"] == result[f"recall@{k}"] == min(k, items) / items  # to the last bit
+    assert result["mrr"] == approx(sum(1 / rank for rank in range(1, items + 1)) / items, rel=1e-12)
 
 
 @pytest.mark.parametrize(("items", "positives", "above"), [(3000, 1, 0), (3000, 5, 3), (2500, 900, 9), (50, 49, 2)])
 def test_large_ties_equal_the_hypergeometric_in_integers(items, positives, above):
     scores, labels = np.zeros((1, above + items)), np.zeros((1, above + items))
     scores[0, :above], labels[0, above : above + positives] = 1, 1
-    found = {name: value[0] for name, value in list_metrics(scores, labels).items()}
+    result = {name: value[0] for name, value in list_metrics(scores, labels).items()}
     ways = comb(items, positives)
     for k in (1, 5, 10):
         none = Fraction(comb(items - max(k - above, 0), positives), ways)
-        assert found[f"hit@{k}"] == approx(float(1 - none), rel=1e-12)
+        assert result[f"hit@{k}"] == approx(float(1 - none), rel=1e-12)
     at = [
         Fraction(comb(items - draw, positives - 1), ways) for draw in range(1, items - positives + 2)
     ]  # first at draw
-    assert found["mrr"] == approx(float(sum(p / (above + draw) for draw, p in enumerate(at[:3000], 1))), rel=1e-12)
+    assert result["mrr"] == approx(float(sum(p / (above + draw) for draw, p in enumerate(at[:3000], 1))), rel=1e-12)
 
 
 def test_a_tie_of_a_hundred_thousand_items_neither_overflows_nor_underflows():
     labels = np.zeros((1, 100_000))
     labels[0, :50_000] = 1
-    found = metrics_of(np.zeros(100_000), labels[0])
-    assert found["hit@10"] == approx(1 - 0.5**10, rel=1e-4)
-    assert found["mrr"] == approx(math.log(2), rel=1e-4)  # Σ 2^−r / r
+    result = metrics_of(np.zeros(100_000), labels[0])
+    assert result["hit@10"] == approx(1 - 0.5**10, rel=1e-4)
+    assert result["mrr"] == approx(math.log(2), rel=1e-4)  # Σ 2^−r / r
 
 
 @pytest.mark.parametrize("positives", [1, 2, 3, 5, 6])
 def test_recall_of_a_constant_scorer_is_the_float_nearest_to_k_over_n(positives):
     for items in range(positives, 60):
-        found = metrics_of(np.zeros(items), np.arange(items) < positives)
+        result = metrics_of(np.zeros(items), np.arange(items) < positives)
         for k in (1, 5, 10):
-            assert found[f"recall@{k}"] == min(k, items) / items
+            assert result[f"recall@{k}"] == min(k, items) / items
 
 
 @pytest.mark.parametrize("depth", [1, 5, 10, 40])
 def test_a_perfect_ranking_is_exactly_1(depth):
     labels = np.random.default_rng(0).integers(0, 5, (100, 50))
     labels[:, 0] = 4
-    found = list_metrics(labels + np.linspace(0.5, 0, 50), labels, ks=(depth,))
+    result = list_metrics(labels + np.linspace(0.5, 0, 50), labels, ks=(depth,))
     for name in (f"hit@{depth}", "mrr", f"ndcg@{depth}"):
-        assert found[name].tolist() == [1.0] * 100
+        assert result[name].tolist() == [1.0] * 100
 
 
 def test_rounding_never_exceeds_1():
@@ -179,13 +179,13 @@ def test_padding_changes_nothing_wherever_it_is():
     scores[:, 2] = -np.inf  # ties with nothing that padding could hold
     plain = list_metrics(scores, labels)
     for filler in (np.nan, np.inf, -np.inf, 0.0):
-        places = random.permuted(np.tile(np.arange(14), (40, 1)), axis=1)[:, :9]
-        places.sort(axis=1)
+        positions = random.permuted(np.tile(np.arange(14), (40, 1)), axis=1)[:, :9]
+        positions.sort(axis=1)
         mask = np.zeros((40, 14), dtype=bool)
         padded_scores, padded_labels = np.full((40, 14), filler), np.full((40, 14), -1.0)
-        np.put_along_axis(mask, places, True, axis=1)
-        np.put_along_axis(padded_scores, places, scores, axis=1)
-        np.put_along_axis(padded_labels, places, labels, axis=1)
+        np.put_along_axis(mask, positions, True, axis=1)
+        np.put_along_axis(padded_scores, positions, scores, axis=1)
+        np.put_along_axis(padded_labels, positions, labels, axis=1)
         for name, value in list_metrics(padded_scores, padded_labels, mask=mask).items():
             np.testing.assert_allclose(value, plain[name], rtol=0, atol=1e-15, err_msg=name)
 
@@ -198,32 +198,32 @@ def test_infinite_scores_rank_and_tie():
 
 def test_a_query_without_positives_is_nan_in_every_metric():
     mask = np.array([[True, True], [True, True], [True, False]])
-    found = list_metrics([[2.0, 1.0]] * 3, [[0, 1], [0, 0], [0, 1]], mask=mask)
+    result = list_metrics([[2.0, 1.0]] * 3, [[0, 1], [0, 0], [0, 1]], mask=mask)
     for name in METRICS:
-        assert np.isnan(found[name]).tolist() == [False, True, True], name
+        assert np.isnan(result[name]).tolist() == [False, True, True], name
 
 
 def test_total_positives_spelled_out():
     # Positives at ranks 1 and 3 of the list, and one more that the first stage missed.
-    found = metrics_of([3.0, 2.0, 1.0], [1, 0, 1], ks=(1, 3), total_positives=[3])
-    assert found["recall@1"] == approx(1 / 3)
-    assert found["recall@3"] == approx(2 / 3)
-    assert (found["hit@1"], found["mrr"]) == (1, 1)
-    assert found["ndcg@3"] == approx((1 / log2(2) + 1 / log2(4)) / (1 / log2(2) + 1 / log2(3) + 1 / log2(4)))
+    result = metrics_of([3.0, 2.0, 1.0], [1, 0, 1], ks=(1, 3), total_positives=[3])
+    assert result["recall@1"] == approx(1 / 3)
+    assert result["recall@3"] == approx(2 / 3)
+    assert (result["hit@1"], result["mrr"]) == (1, 1)
+    assert result["ndcg@3"] == approx((1 / log2(2) + 1 / log2(4)) / (1 / log2(2) + 1 / log2(3) + 1 / log2(4)))
 
 
 def test_total_positives_of_a_graded_list_miss_label_1():
-    # The ideal order of the labels 2, 0.5 and the two missed: 2, 1, 1, 0.5. Places 1 to 3 count.
-    found = metrics_of([1.0, 2.0], [2, 0.5], ks=(3,), total_positives=[4], gain="linear")
-    assert found["ndcg@3"] == approx((0.5 / 1 + 2 / log2(3)) / (2 / 1 + 1 / log2(3) + 1 / log2(4)))
+    # The ideal order of the labels 2, 0.5 and the two missed: 2, 1, 1, 0.5. Ranks 1 to 3 count.
+    result = metrics_of([1.0, 2.0], [2, 0.5], ks=(3,), total_positives=[4], gain="linear")
+    assert result["ndcg@3"] == approx((0.5 / 1 + 2 / log2(3)) / (2 / 1 + 1 / log2(3) + 1 / log2(4)))
 
 
 def test_a_query_whose_positives_were_all_missed_scores_0_not_nan():
-    found = list_metrics([[2.0, 1.0]] * 3, [[0, 0], [0, 0], [0, 1]], total_positives=[2, 0, 1])
+    result = list_metrics([[2.0, 1.0]] * 3, [[0, 0], [0, 0], [0, 1]], total_positives=[2, 0, 1])
     for name in METRICS:
-        assert found[name][0] == 0, name
-        assert np.isnan(found[name][1]), name
-    assert found["mrr"][2] == 1 / 2
+        assert result[name][0] == 0, name
+        assert np.isnan(result[name][1]), name
+    assert result["mrr"][2] == 1 / 2
 
 
 def test_a_large_label_is_fine_with_the_linear_gain():
@@ -268,9 +268,9 @@ def test_the_parts_of_a_table_cover_it_within_the_memory(monkeypatch):
 
 
 def test_names_dtype_and_shape():
-    found = list_metrics(np.zeros((4, 3), dtype=np.float32), np.eye(4, 3))
-    assert tuple(found) == METRICS
-    assert {(value.shape, value.dtype) for value in found.values()} == {((4,), np.dtype(np.float64))}
+    result = list_metrics(np.zeros((4, 3), dtype=np.float32), np.eye(4, 3))
+    assert tuple(result) == METRICS
+    assert {(value.shape, value.dtype) for value in result.values()} == {((4,), np.dtype(np.float64))}
     assert tuple(list_metrics(np.zeros((1, 2)), np.ones((1, 2)), ks=(5, 2))) == (
         *("hit@5", "hit@2", "recall@5", "recall@2", "mrr", "ndcg@5"),
     )

@@ -38,10 +38,10 @@ def ndcg(scores, labels, k, **options):
     return list_metrics(scores, labels, ks=(k,), **options)[f"ndcg@{k}"]
 
 
-def assert_public(found, expected, rtol=1e-12):
+def assert_public(values, expected, rtol=1e-12):
     """Equal where a query has positives: the libraries give 0, 1 or NaN to one without, and here it is NaN."""
-    real = ~np.isnan(found)
-    assert_allclose(found[real], expected[real], rtol=rtol, atol=rtol)
+    real = ~np.isnan(values)
+    assert_allclose(values[real], expected[real], rtol=rtol, atol=rtol)
 
 
 @pytest.mark.parametrize("seed", range(5))

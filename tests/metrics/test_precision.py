@@ -74,7 +74,7 @@ def test_the_mean_equals_the_public_code_of_dscmr(case, measure):
     image, text, label = (values[f"{case}.{name}"] for name in ("img", "txt", "label"))
     if measure == "COS":
         image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (image, text))
-    for direction, asking, found in (("i2t", image, text), ("t2i", text, image)):
-        distance = np.linalg.norm(asking[:, None] - found[None], axis=2)
+    for direction, queries, gallery in (("i2t", image, text), ("t2i", text, image)):
+        distance = np.linalg.norm(queries[:, None] - gallery[None], axis=2)
         relevant = label[:, None] == label[np.argsort(distance, axis=1)]
         assert average_precision(relevant).mean() == pytest.approx(values[f"{case}.{measure}.{direction}"], abs=1e-12)

@@ -19,7 +19,7 @@ def column(*values):
 
 
 def by_enumeration(sums):
-    """The share of sign assignments whose |sum| reaches the observed one."""
+    """The fraction of sign assignments whose |sum| reaches the observed one."""
     observed = abs(sum(sums))
     totals = [abs(sum(s * x for s, x in zip(signs, sums, strict=True))) for signs in signs_of(len(sums))]
     return sum(total >= observed - 1e-9 for total in totals) / len(totals)
@@ -31,17 +31,17 @@ def signs_of(count):
 
 def test_three_queries_by_hand():
     # Sums of ±1 ±2 ±3: |6| is reached by +++ and −−− only, of eight assignments.
-    found = paired_tests(column(1.0, 2.0, 3.0))
-    assert found.p[0] == 2 / 8
-    assert found.difference[0] == approx((1 + 2 + 3) / 3)
-    assert (found.wins[0], found.losses[0], found.ties[0], found.queries[0]) == (3, 0, 0, 3)
+    result = paired_tests(column(1.0, 2.0, 3.0))
+    assert result.p[0] == 2 / 8
+    assert result.difference[0] == approx((1 + 2 + 3) / 3)
+    assert (result.wins[0], result.losses[0], result.ties[0], result.queries[0]) == (3, 0, 0, 3)
 
 
 def test_signs_flip_by_cluster():
     # Two images of two captions each: the sums are 1 + 2 and 3 − 1, so 5 is reached by ++ and −− of four.
-    found = paired_tests(column(1.0, 2.0, 3.0, -1.0), np.array(["a", "a", "b", "b"]))
-    assert found.p[0] == 2 / 4
-    assert found.difference[0] == approx((1 + 2 + 3 - 1) / 4)
+    result = paired_tests(column(1.0, 2.0, 3.0, -1.0), np.array(["a", "a", "b", "b"]))
+    assert result.p[0] == 2 / 4
+    assert result.difference[0] == approx((1 + 2 + 3 - 1) / 4)
     # As queries of their own, |5| or more is reached by 1 + 2 + 3 + 1, −1 + 2 + 3 + 1, 1 + 2 + 3 − 1, and mirrored.
     assert paired_tests(column(1.0, 2.0, 3.0, -1.0)).p[0] == by_enumeration([1, 2, 3, -1]) == 6 / 16
 
@@ -81,35 +81,35 @@ def test_scipy_agrees():
 
 
 def test_a_random_p_is_never_zero():
-    found = paired_tests(np.full((100, 1), 0.5), draws=999)
-    assert found.p[0] == 1 / 1000
-    assert found.low[0] == found.high[0] == 0.5
+    result = paired_tests(np.full((100, 1), 0.5), draws=999)
+    assert result.p[0] == 1 / 1000
+    assert result.low[0] == result.high[0] == 0.5
 
 
 def test_no_difference_at_all():
-    found = paired_tests(np.zeros((50, 1)))
-    assert (found.p[0], found.low[0], found.high[0], found.ties[0]) == (1.0, 0.0, 0.0, 50)
+    result = paired_tests(np.zeros((50, 1)))
+    assert (result.p[0], result.low[0], result.high[0], result.ties[0]) == (1.0, 0.0, 0.0, 50)
 
 
 def test_the_last_bits_of_equal_values_are_a_tie():
     seeds = np.array([0.1, 0.2, 0.3])
-    found = paired_tests(column(seeds.mean() - seeds[::-1].mean(), 0.3 - (0.1 + 0.2)))
-    assert (found.wins[0], found.losses[0], found.ties[0]) == (0, 0, 2)
+    result = paired_tests(column(seeds.mean() - seeds[::-1].mean(), 0.3 - (0.1 + 0.2)))
+    assert (result.wins[0], result.losses[0], result.ties[0]) == (0, 0, 2)
 
 
 def test_queries_that_do_not_count_are_left_out():
     values = column(1.0, np.nan, 2.0, np.nan, 3.0)
-    found, without = paired_tests(values), paired_tests(column(1.0, 2.0, 3.0))
-    assert (found.difference[0], found.queries[0]) == (without.difference[0], 3)
-    assert found.p[0] == without.p[0]
+    result, without = paired_tests(values), paired_tests(column(1.0, 2.0, 3.0))
+    assert (result.difference[0], result.queries[0]) == (without.difference[0], 3)
+    assert result.p[0] == without.p[0]
     nothing = paired_tests(np.full((4, 1), np.nan))
     assert np.isnan([nothing.p[0], nothing.difference[0], nothing.low[0], nothing.high[0]]).all()
 
 
 def test_no_query_at_all():
-    found = paired_tests(np.empty((0, 2)))
-    assert np.isnan(found.p).all()
-    assert found.queries.tolist() == [0, 0]
+    result = paired_tests(np.empty((0, 2)))
+    assert np.isnan(result.p).all()
+    assert result.queries.tolist() == [0, 0]
 
 
 def test_the_same_seed_gives_the_same_draws():
@@ -122,8 +122,8 @@ def test_the_same_seed_gives_the_same_draws():
 def test_under_the_null_hypothesis_p_is_uniform():
     # 400 columns of 30 clusters with 5 dependent queries each: p below 5 % in 5 % of them.
     generator = np.random.default_rng(5)
-    shared = generator.normal(size=(30, 400))
-    values = np.repeat(shared, 5, axis=0) + 0.3 * generator.normal(size=(150, 400))
+    common = generator.normal(size=(30, 400))
+    values = np.repeat(common, 5, axis=0) + 0.3 * generator.normal(size=(150, 400))
     clusters = np.repeat(np.arange(30), 5)
     p = paired_tests(values, clusters, draws=999).p
     assert stats.kstest(p, "uniform").pvalue > 0.01
@@ -144,10 +144,10 @@ def test_an_effect_is_found_as_often_as_the_t_test_finds_it():
 def test_the_interval_covers_the_true_difference():
     generator = np.random.default_rng(7)
     values = np.repeat(generator.normal(0.2, 1, size=(100, 400)), 2, axis=0)
-    found = paired_tests(values, np.repeat(np.arange(100), 2), draws=999)
-    covered = ((found.low <= 0.2) & (found.high >= 0.2)).mean()
+    result = paired_tests(values, np.repeat(np.arange(100), 2), draws=999)
+    covered = ((result.low <= 0.2) & (result.high >= 0.2)).mean()
     assert 0.91 < covered < 0.98
-    assert ((found.low <= found.difference) & (found.difference <= found.high)).all()
+    assert ((result.low <= result.difference) & (result.difference <= result.high)).all()
 
 
 def test_thousands_of_queries_and_draws_take_seconds():
@@ -167,10 +167,10 @@ def test_holm_by_hand():
 
 def test_holm_is_bonferroni_for_the_smallest_and_never_below_p():
     p = np.random.default_rng(0).random(50) ** 3
-    found = holm_correction(p)
-    assert found.min() == approx(50 * p.min())
-    assert (found >= p).all()
-    assert (np.argsort(found, kind="stable")[:5] == np.argsort(p, kind="stable")[:5]).all()
+    result = holm_correction(p)
+    assert result.min() == approx(50 * p.min())
+    assert (result >= p).all()
+    assert (np.argsort(result, kind="stable")[:5] == np.argsort(p, kind="stable")[:5]).all()
 
 
 def test_seeds_are_averaged_and_never_pooled():
@@ -182,14 +182,14 @@ def test_seeds_are_averaged_and_never_pooled():
 
 
 def test_a_query_that_does_not_count_in_one_method_does_not_count():
-    found = paired_differences([[[1.0], [np.nan]]], [[[np.nan], [1.0]]])
-    assert np.isnan(found).all()
+    result = paired_differences([[[1.0], [np.nan]]], [[[np.nan], [1.0]]])
+    assert np.isnan(result).all()
 
 
 def test_seed_spread_by_hand():
-    found = seed_spread([0.3, 0.1, -0.1])
-    assert found.deviation == approx(math.sqrt((0.2**2 + 0 + 0.2**2) / (3 - 1)))
-    assert (found.agreeing, found.seeds) == (2, 3)
+    result = seed_spread([0.3, 0.1, -0.1])
+    assert result.deviation == approx(math.sqrt((0.2**2 + 0 + 0.2**2) / (3 - 1)))
+    assert (result.agreeing, result.seeds) == (2, 3)
     assert seed_spread([-0.1, -0.2]).agreeing == 2
     assert seed_spread([0.0]).agreeing == 1
     assert math.isnan(seed_spread([0.5]).deviation)
