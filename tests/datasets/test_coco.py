@@ -98,13 +98,13 @@ def test_an_image_without_captions_is_left_out_and_listed(tmp_path):
         ({"images": [3], "annotations": []}, "captions_val2017.json: image 0 has no field id"),
         (changed("images", 1, file_name=None), "captions_val2017.json: image 1 has no field file_name"),
         (changed("images", 1, file_name="../x.jpg"), 'image "../x.jpg" lies outside of the image folder'),
-        (changed("images", 1, id=397133), 'image id "397133" stands more than once'),
+        (changed("images", 1, id=397133), 'image id "397133" occurs more than once'),
         (changed("annotations", 2, caption=None), "captions_val2017.json: annotation 2 has no field caption"),
         (changed("annotations", 2, caption=" "), "captions_val2017.json: annotation 2: the caption is empty"),
         (changed("annotations", 2, caption=[1]), "annotation 2: the caption is not text but list"),
         (changed("annotations", 2, caption="\ud83d"), "annotation 2: the caption holds half a character"),
         (changed("annotations", 2, image_id=9), 'annotation 2 belongs to image "9", which is not among the images'),
-        (changed("annotations", 2, id=38), 'caption id "38" stands more than once'),
+        (changed("annotations", 2, id=38), 'caption id "38" occurs more than once'),
     ],
 )
 def test_bad_input_is_one_line_with_the_entry(tmp_path, content, message):

@@ -54,8 +54,8 @@ def test_what_is_left_out_is_kept_in_mind():
     [
         ([], [], "toy.json: no images in it; expected at least one"),
         (["a"], [], "toy.json: no captions in it; expected at least one"),
-        (["a", "b", "a"], [("c", "a", "x")], 'toy.json: image id "a" stands more than once'),
-        (["a"], [("c", "a", "x"), ("c", "a", "y")], 'toy.json: caption id "c" stands more than once'),
+        (["a", "b", "a"], [("c", "a", "x")], 'toy.json: image id "a" occurs more than once'),
+        (["a"], [("c", "a", "x"), ("c", "a", "y")], 'toy.json: caption id "c" occurs more than once'),
         (["a"], [("c", "a", "")], "toy.json: caption c is empty"),
         (["a"], [("c", "a", " \t\n\u3000")], "toy.json: caption c is empty"),
         (["a"], [("c", "a", None)], "toy.json: caption c is empty"),

@@ -9,7 +9,7 @@ from xmrank.datasets import uris as places
 from xmrank.datasets.locations import read_bytes
 from xmrank.datasets.uris import expand_braces, expand_pattern, file_sizes, is_folder, list_files, open_file, read_file
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import below, place
+from xmrank.runtime.paths import below, resolve_uri
 
 MEMORY = "memory://pictures"
 
@@ -34,7 +34,7 @@ def root(request, tmp_path):
 def test_files_are_listed_without_hidden_ones(root):
     assert list_files(root) == ["a.bin", "b c/%20ü#?.bin"]
     with pytest.raises(DataError, match=r"nowhere: no such folder \(--images\)$"):
-        list_files(place(below(root, "nowhere")))
+        list_files(resolve_uri(below(root, "nowhere")))
 
 
 def test_sizes_are_known_and_none_is_no_file(root, monkeypatch):
@@ -79,7 +79,7 @@ def test_a_uri_of_no_known_kind_is_one_line():
     ],
 )
 def test_slashes_that_a_path_folds_come_back(given, meant):
-    assert place(given) == meant
+    assert resolve_uri(given) == meant
 
 
 def test_a_bucket_of_a_store_is_part_of_the_path(monkeypatch):

@@ -148,7 +148,7 @@ def test_the_fingerprint_of_arrays_is_of_their_contents():
         ({"text": np.ones((3, 2))}, "caption_image: expected the image row of every caption (3 for 2 images)"),
         ({"caption_image": [0]}, "caption_image: 1 values, expected one for each row: 2"),
         ({"caption_image": [0, 2]}, "caption_image: row 1: 2, expected an image row from 0 to 1"),
-        ({"image_ids": ["a", "a"]}, 'image_ids: id "a" stands more than once'),
+        ({"image_ids": ["a", "a"]}, 'image_ids: id "a" occurs more than once'),
         ({"caption_ids": ["a"]}, "caption_ids: 1 values, expected one for each row: 2"),
         ({"splits": ["train"]}, "splits: 1 values, expected one for each row: 2"),
     ],

@@ -98,7 +98,7 @@ def test_embeddings_get_unit_length(parquet):
         ({"caption": pa.array([], pa.string())}, None, "queries.parquet: no queries in it"),
         ({"caption": ["a", None]}, None, "row 1: nothing under caption"),
         ({"image": ["../a.jpg"]}, None, "image ../a.jpg: lies outside of the folder of the file"),
-        ({"caption": ["a", "b"], "id": [1, 1]}, None, 'the id "1" stands more than once'),
+        ({"caption": ["a", "b"], "id": [1, 1]}, None, 'the id "1" occurs more than once'),
         ({"embedding": [[1.0], [1.0, 2.0]]}, None, "embedding: expected lists of numbers, all of one length"),
         ({"embedding": [[1.0, 2.0], [0.0, 0.0]]}, None, "embedding: row 1 holds only zeros"),
         ({"embedding": [[1.0, float("nan")]]}, None, "embedding: row 0 holds NaN or infinity"),

@@ -12,7 +12,7 @@ from xmrank.datasets.settings import CsvSettings
 from xmrank.datasets.splits import split_of_file
 from xmrank.datasets.uris import expand_pattern, find_image_folder, read_file
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import Place, below
+from xmrank.runtime.paths import PathOrUri, below
 
 DELIMITERS = (",", "\t", "|", ";")
 Row = tuple[int, dict[str, str]]
@@ -84,7 +84,7 @@ def table_rows(text: str, delimiter: str, header: list[str], source: str) -> Ite
 
 
 def add_row(
-    pairs: PairTable, row: dict[str, str], columns: TableColumns, where: str, root: Place, file_split: str | None
+    pairs: PairTable, row: dict[str, str], columns: TableColumns, where: str, root: PathOrUri, file_split: str | None
 ) -> None:
     """Add one row: its image, unless an earlier row had it, and its captions."""
     location = strip_root(row[str(columns.image)], root)
@@ -109,7 +109,7 @@ def add_row(
         pairs.add_captions(image_id, texts)
 
 
-def strip_root(path: str, root: Place) -> str:
+def strip_root(path: str, root: PathOrUri) -> str:
     """A path as it is written, or, when it is absolute and below the root, what follows the root."""
     return path.removeprefix(f"{str(root).rstrip('/')}/")
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_json, sha256_table
-from xmrank.runtime.paths import Place
+from xmrank.runtime.paths import PathOrUri
 
 IMAGES = pa.schema(
     {"image_id": pa.string(), "location": pa.string(), "split": pa.string(), "labels": pa.list_(pa.int32())}
@@ -26,13 +26,13 @@ class Dataset:
         name: the reader's name.
         root: folder that the images' locations are relative to, local or a URI.
         images: image_id, location, split, labels (empty where there are none).
-        captions: caption_id, image_id, text, split; captions of one image stand together, in the images' order.
-        left_out: one entry an item that was skipped, with the reason.
-        containers: location → size of the files whose rows are images, and whose rows' sizes only reading would tell.
+        captions: caption_id, image_id, text, split; in the images' order, captions of one image next to each other.
+        left_out: one entry for each item that was skipped, with the reason.
+        containers: location → size of the files whose rows are images: the size of a row is not known without reading.
     """
 
     name: str
-    root: Place
+    root: PathOrUri
     images: pa.Table
     captions: pa.Table
     left_out: list[dict[str, Any]] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over both tables, and over the containers' sizes where there are any."""
+        """sha256 over both tables, and over the containers' sizes if there are any; the root is not part of it."""
         tables = sha256_table(self.images) + sha256_table(self.captions)
         return tables + (sha256_json(self.containers) if self.containers else "")
 
@@ -53,8 +53,8 @@ def check_dataset(dataset: Dataset, source: str) -> Dataset:
         source: the file that the messages name.
 
     Raises:
-        DataError: no images or captions, an id that stands twice, an empty caption, a caption of an image that is not
-            there.
+        DataError: no images or captions, an id that occurs twice, an empty caption, or a caption of an image that is
+            not in the table.
     """
     images, captions = dataset.images, dataset.captions
     for table, what in ((images, "images"), (captions, "captions")):
@@ -64,23 +64,24 @@ def check_dataset(dataset: Dataset, source: str) -> Dataset:
     refuse_duplicates(captions["caption_id"].to_pylist(), source, "caption id")
     empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(captions["text"], ""))), 0)
     refuse_first(captions.filter(empty)["caption_id"].to_pylist(), source, "caption {} is empty")
+    # Sorted by the image's index, then by their own: captions may come in any order, and stable sorting is not offered.
     position = pc.index_in(captions["image_id"], images["image_id"])
-    strangers = captions.filter(pc.is_null(position))
-    pairs = [f'{c} belongs to image "{i}"' for c, i in zip(strangers["caption_id"], strangers["image_id"], strict=True)]
+    orphans = captions.filter(pc.is_null(position)).select(["caption_id", "image_id"]).to_pylist()
+    pairs = [f'{row["caption_id"]} belongs to image "{row["image_id"]}"' for row in orphans]
     refuse_first(pairs, source, "caption {}, which is not among the images")
-    ordered = captions.append_column("position", position).append_column("at", pa.array(range(len(captions))))
-    ordered = ordered.sort_by([("position", "ascending"), ("at", "ascending")]).select(CAPTIONS.names)
+    ordered = captions.append_column("position", position).append_column("number", pa.array(range(len(captions))))
+    ordered = ordered.sort_by([("position", "ascending"), ("number", "ascending")]).select(CAPTIONS.names)
     return replace(dataset, captions=ordered.combine_chunks())
 
 
 def refuse_first(items: Sequence[object], source: str, message: str) -> None:
-    """Raise DataError naming the first of the offending items and how many more there are; nothing without any."""
+    """Raise DataError that names the first of some faulty items and how many more there are; nothing without any."""
     if items:
         more = f" ({len(items) - 1} more like it)" if len(items) > 1 else ""
         raise DataError(f"{source}: {message.format(items[0])}{more}")
 
 
 def refuse_duplicates(ids: Sequence[str], source: str, what: str) -> None:
-    """Raise DataError when an id stands twice."""
-    twice = [i for i, n in Counter(ids).items() if n > 1]
-    refuse_first(twice, source, f'{what} "{{}}" stands more than once')
+    """Raise DataError when an id occurs more than once."""
+    twice = [value for value, count in Counter(ids).items() if count > 1]
+    refuse_first(twice, source, f'{what} "{{}}" occurs more than once')

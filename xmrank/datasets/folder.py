@@ -9,7 +9,7 @@ from xmrank.datasets.settings import FolderSettings
 from xmrank.datasets.splits import split_of_folder
 from xmrank.datasets.uris import list_files, map_threads, read_file, suffix_of
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import Place, below, place
+from xmrank.runtime.paths import PathOrUri, below, resolve_uri
 
 CHUNK = 4096
 """Text files read at once."""
@@ -23,7 +23,7 @@ def read_folder(settings: FolderSettings, max_broken: float) -> Dataset:
     Raises:
         DataError: no such folder, no images in it, or more without captions than ``--max-broken`` allows.
     """
-    root = place(settings.images)
+    root = resolve_uri(settings.images)
     files = list_files(root)
     texts = {without_suffix(name) for name in files if suffix_of(name) == ".txt"}
     images = [name for name in files if suffix_of(name) in IMAGE_SUFFIXES]
@@ -40,7 +40,7 @@ def without_suffix(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def add_images(pairs: PairTable, root: Place, images: Sequence[str], texts: set[str]) -> None:
+def add_images(pairs: PairTable, root: PathOrUri, images: Sequence[str], texts: set[str]) -> None:
     """Add some of the images, with the lines of their texts as captions."""
     # Read in threads: most texts are small, and at a URI each waits for an answer.
     known = [name for name in images if without_suffix(name) in texts]

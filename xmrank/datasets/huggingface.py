@@ -18,7 +18,7 @@ from xmrank.datasets.splits import split_of_file
 from xmrank.datasets.uris import FAULTS, file_sizes, is_folder, list_files, locate_file, one_line, suffix_of
 from xmrank.datasets.webdataset import read_tars
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import Place, below, place
+from xmrank.runtime.paths import PathOrUri, below, resolve_uri
 
 FOLDER_TABLE = "metadata.parquet"
 """An image folder's table: the paths in it start at its own folder."""
@@ -49,13 +49,13 @@ def read_huggingface(settings: HuggingFaceSettings, max_broken: float) -> Datase
     raise DataError(f"{root}: expected .parquet files, or images with {' or '.join(METADATA)} (--images)")
 
 
-def find_root(images: Path | str) -> Place:
+def find_root(images: Path | str) -> PathOrUri:
     """The folder that ``--images`` names, downloaded when it is a name on the hub."""
-    root = place(images)
+    root = resolve_uri(images)
     return download_dataset(str(images)) if not is_folder(root) and is_hub_name(str(images)) else root
 
 
-def read_parquets(root: Place, tables: Sequence[str], settings: HuggingFaceSettings, max_broken: float) -> Dataset:
+def read_parquets(root: PathOrUri, tables: Sequence[str], settings: HuggingFaceSettings, max_broken: float) -> Dataset:
     """The rows of parquet files; an image that is stored in them stays there."""
     pairs = PairTable(root.name if isinstance(root, Path) else root)
     addresses = [below(root, name) for name in tables]

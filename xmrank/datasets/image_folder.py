@@ -13,13 +13,15 @@ from xmrank.datasets.settings import HuggingFaceSettings
 from xmrank.datasets.splits import split_of_folder
 from xmrank.datasets.uris import read_file
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import Place, below
+from xmrank.runtime.paths import PathOrUri, below
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_NAME = "file_name"
 
 
-def read_image_folder(root: Place, files: Sequence[str], settings: HuggingFaceSettings, max_broken: float) -> Dataset:
+def read_image_folder(
+    root: PathOrUri, files: Sequence[str], settings: HuggingFaceSettings, max_broken: float
+) -> Dataset:
     """The images that the metadata files among ``files`` name, each below the folder of its metadata.
 
     Raises:

@@ -10,7 +10,7 @@ from xmrank.datasets.locations import leads_outside
 from xmrank.datasets.settings import KarpathySettings
 from xmrank.datasets.uris import find_image_folder, read_json
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import Place, place
+from xmrank.runtime.paths import PathOrUri, resolve_uri
 
 
 def read_karpathy(settings: KarpathySettings, max_broken: float) -> Dataset:  # noqa: ARG001 - nothing may be broken
@@ -26,7 +26,7 @@ def read_karpathy(settings: KarpathySettings, max_broken: float) -> Dataset:  # 
     name = settings.annotations.name
     root = find_image_folder(settings.images, name)
     images, captions = [], []
-    for number, entry in enumerate(read_entries(place(settings.annotations))):
+    for number, entry in enumerate(read_entries(resolve_uri(settings.annotations))):
         images.append(image_row(entry, number, name, settings.split_field))
         captions += caption_rows(entry, number, name, images[-1])
     outside = [image["location"] for image in images if leads_outside(image["location"])]
@@ -39,7 +39,7 @@ def read_karpathy(settings: KarpathySettings, max_broken: float) -> Dataset:  # 
     )
 
 
-def read_entries(path: Place) -> list[dict[str, Any]]:
+def read_entries(path: PathOrUri) -> list[dict[str, Any]]:
     """The list under ``images`` of the JSON file, or the file's value when it is a list."""
     content = read_json(path, "--annotations")
     entries = content.get("images") if isinstance(content, dict) else content

@@ -1,4 +1,4 @@
-"""Where an image's bytes are: in a file of their own, in a tar, or in a row of a parquet file.
+"""Where an image's bytes are: in a file, in a tar, or in a row of a parquet file.
 
 A location is text, relative to the data set's root:
 
@@ -6,8 +6,8 @@ A location is text, relative to the data set's root:
     pairs-000.tar::17.jpg@1536+20480          20,480 bytes from byte 1,536 of a tar, its member 17.jpg
     data/train-0.parquet::image/17            row 17 of the column image
 
-An address is a location below its root: a local path or a URI. The place in a tar is part of the location, so that any
-process reads a member at once, without the tar's headers.
+An address is a location with its root in front: a local path or a URI. The offset in a tar is part of the location, so
+that any process can read a member directly, without the tar's headers.
 """
 
 import re
@@ -40,16 +40,16 @@ def in_parquet(file: str, column: str, row: int) -> str:
 
 
 def container_of(address: str) -> str:
-    """The file that an address lies in; its own when it is no member."""
+    """The file that an address is in: the tar or parquet file, else the address itself."""
     match = MEMBER.fullmatch(address)
     return match["file"] if match else address
 
 
 def read_bytes(address: str) -> bytes:
-    """An image's bytes; none where there is no such file, member or row.
+    """An image's bytes; empty where there is no such file, member or row.
 
     Raises:
-        DataError: its parquet file is broken there.
+        DataError: its parquet file is broken.
         OSError: the store does not answer; names the address.
     """
     try:
@@ -63,11 +63,11 @@ def read_bytes(address: str) -> bytes:
 
 
 def read_location(address: str) -> bytes:
-    """An image's bytes, wherever they are.
+    """An image's bytes.
 
     Raises:
-        DataError: its parquet file is broken there.
-        OSError: FileNotFoundError, and what else the store answers.
+        DataError: its parquet file is broken.
+        OSError: FileNotFoundError, or another answer of the store.
     """
     match = MEMBER.fullmatch(address)
     if match is None:
@@ -75,7 +75,7 @@ def read_location(address: str) -> bytes:
             return bytes(file.read())
     if match["kind"].lower() == "parquet":
         column, _, row = match["member"].rpartition("/")
-        return parquet_rows(match["file"], column, file_version(match["file"])).read(int(row))
+        return parquet_rows(match["file"], column, file_version(match["file"])).read_row(int(row))
     offset, size = parse_span(match["member"])
     with open_file(match["file"]) as file:
         file.seek(offset)
@@ -89,21 +89,26 @@ def parse_span(member: str) -> tuple[int, int]:
 
 
 def find_absent(addresses: Sequence[str]) -> list[int]:
-    """Which of the images are not there: their positions."""
+    """Indices of the images whose file does not exist."""
     files = sizes_of_files(addresses)
     return [i for i, address in enumerate(addresses) if files[container_of(address)] is None]
 
 
 def find_changed(addresses: Sequence[str], read: Sequence[int]) -> list[int]:
-    """Which of the images have another size than when they were read, 0 for those that were not there: their positions.
+    """Indices of the images that have another size than when they were read.
 
-    A row of a parquet file counts as unchanged while its file is there: the data set's fingerprint knows its size.
+    A row of a parquet file counts as unchanged while its file exists: the data set's fingerprint has the file's size.
+
+    Args:
+        addresses: of the images.
+        read: their sizes when they were read; 0 for those that did not exist.
     """
     files = sizes_of_files(addresses)
-    now = [
-        size_now(address, files[container_of(address)], before) for address, before in zip(addresses, read, strict=True)
-    ]
-    return [i for i, (size, before) in enumerate(zip(now, read, strict=True)) if size != before]
+    indices = []
+    for index, (address, before) in enumerate(zip(addresses, read, strict=True)):
+        if size_now(address, files[container_of(address)], before) != before:
+            indices.append(index)
+    return indices
 
 
 def size_now(address: str, file_size: int | None, before: int) -> int:
@@ -112,24 +117,24 @@ def size_now(address: str, file_size: int | None, before: int) -> int:
     if match is None or file_size is None:
         return file_size or 0
     if match["kind"].lower() == "parquet":
-        return before
+        return before  # only reading it would tell
     offset, size = parse_span(match["member"])
     return max(0, min(size, file_size - offset))
 
 
 def sizes_of_files(addresses: Sequence[str]) -> dict[str, int | None]:
-    """File → size, of the files that the addresses lie in, each asked once; None where there is none."""
+    """File → size, for the files that the addresses are in, each looked up once; None where there is no file."""
     files = list(dict.fromkeys(map(container_of, addresses)))
     return dict(zip(files, file_sizes(files), strict=True))
 
 
 def leads_outside(location: str) -> bool:
-    """Whether a relative location climbs out of its folder, is absolute, or is no path at all."""
+    """Whether a location leaves its root: absolute, with .., or not a path at all."""
     return location.startswith("/") or ".." in location.split("/") or "\0" in location
 
 
 def file_version(file: str) -> tuple[int, int]:
-    """What tells a local file's versions apart; remote files are taken not to change under a running process."""
+    """Changes when a local file is rewritten; remote files are assumed not to change while a process runs."""
     if URI.match(file):
         return (0, 0)
     status = Path(file).stat()
@@ -137,15 +142,15 @@ def file_version(file: str) -> tuple[int, int]:
 
 
 class ParquetRows:
-    """The images in one column of a parquet file; keeps the row group that was read last.
+    """The images in one column of a parquet file. Keeps the row group that was read last: images are read in order.
 
     Args:
         file: its address.
         column: of binary values, or of structs with ``bytes``, as Hugging Face writes images.
 
     Raises:
-        DataError: it is no parquet file.
-        OSError: FileNotFoundError, and what else the store answers.
+        DataError: not a parquet file.
+        OSError: FileNotFoundError, or another answer of the store.
     """
 
     def __init__(self, file: str, column: str) -> None:
@@ -154,42 +159,42 @@ class ParquetRows:
         try:
             self.file = pq.ParquetFile(system.open_input_file(path))
         except (pa.ArrowException, ValueError) as error:
-            raise self.broken(error) from None
+            raise self.make_error(error) from None
         groups = self.file.metadata.num_row_groups
         self.ends = np.cumsum([self.file.metadata.row_group(g).num_rows for g in range(groups)], dtype=np.int64)
         self.group: int | None = None
         self.values: Any = None
 
-    def read(self, row: int) -> bytes:
-        """A row's bytes; none when it is null or beyond the last."""
+    def read_row(self, row: int) -> bytes:
+        """A row's bytes; empty when it is null or there is no such row."""
         group = int(np.searchsorted(self.ends, row, side="right"))
         if group == len(self.ends):
             return b""
         if group != self.group:
-            self.values, self.group = self.load(group), group
+            self.values, self.group = self.load_group(group), group
         start = int(self.ends[group - 1]) if group else 0
         return self.values[row - start].as_py() or b""
 
-    def load(self, group: int) -> Any:
+    def load_group(self, group: int) -> Any:
         """The binary values of a row group."""
         kind = self.file.schema_arrow.field(self.column).type
         is_struct = pa.types.is_struct(kind)
         try:
             table = self.file.read_row_group(group, columns=[f"{self.column}.bytes" if is_struct else self.column])
         except (pa.ArrowException, ValueError) as error:
-            raise self.broken(error) from None
+            raise self.make_error(error) from None
         except OSError as error:
-            if URI.match(self.name):  # the store may just not answer: no reason to give the images up
+            if URI.match(self.name):  # the store may just not answer: that is no fault of the file
                 raise
-            raise self.broken(error) from None
+            raise self.make_error(error) from None
         return pc.struct_field(table[self.column], "bytes") if is_struct else table[self.column]
 
-    def broken(self, error: Exception) -> DataError:
-        """The error of a file that is there and not as it should be."""
+    def make_error(self, error: Exception) -> DataError:
+        """The error for a file that exists but cannot be read as parquet."""
         return DataError(f"its file {Path(self.name).name} is not readable as parquet: {one_line(error)}")
 
 
 @lru_cache(maxsize=2)
 def parquet_rows(file: str, column: str, version: tuple[int, int]) -> ParquetRows:  # noqa: ARG001
-    """The open file; ``version`` keeps a rewritten one from being taken for the old."""
+    """The open file. ``version`` is part of the cache's key, so that a rewritten file is opened again."""
     return ParquetRows(file, column)

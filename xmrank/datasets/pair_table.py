@@ -11,7 +11,7 @@ from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset
 from xmrank.datasets.locations import leads_outside
 from xmrank.datasets.splits import draw_splits
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import Place
+from xmrank.runtime.paths import PathOrUri
 
 TEXT_LIMIT = 1 << 20
 """Characters of a caption, or bytes of a file of captions, above which it is taken for something else."""
@@ -52,7 +52,7 @@ class PairTable:
             DataError: another image has the same id, or the location leads out of the root.
         """
         if image_id in self.images:
-            raise DataError(f'{self.source}: image id "{image_id}" stands more than once')
+            raise DataError(f'{self.source}: image id "{image_id}" occurs more than once')
         if leads_outside(location):
             raise DataError(f'{self.source}: image "{location}" lies outside of the image folder')
         self.images[image_id] = ImageEntry(location, split, list(labels))
@@ -71,7 +71,7 @@ class PairTable:
         """Record an image that is not in the data set, or that lost captions."""
         self.left_out.append({"image_id": image_id, "reason": reason, "captions": captions})
 
-    def make_dataset(self, name: str, root: Place, held_out: float, max_broken: float) -> Dataset:
+    def make_dataset(self, name: str, root: PathOrUri, held_out: float, max_broken: float) -> Dataset:
         """The two tables, without broken captions and without images that have no other.
 
         Args:

@@ -1,4 +1,4 @@
-"""Which split an item belongs to, where no field says so."""
+"""The split of an item whose data does not name it: by folder, by file name, or drawn."""
 
 import hashlib
 import re
@@ -17,14 +17,14 @@ SHARDED = re.compile(r"(.+?)-\d+-of-\d+")
 
 
 def split_of_folder(location: str) -> str | None:
-    """The split that the outermost folder of a location is named after (``train``, ``val2017``); None without one."""
+    """The split in the name of a location's outermost folder (``train``, ``val2017``), or None."""
     folder, slash, _ = location.removeprefix("./").partition("/")
     return USUAL.get(re.sub(r"[\W\d_]+$", "", folder.lower())) if slash else None
 
 
 @lru_cache(maxsize=4096)
 def split_of_file(location: str) -> str | None:
-    """The split of all that is in a file, by its folders and name (``data/train-00000-of-00002.parquet``), or None."""
+    """The split in the name of a file or its folders (``data/train-00000-of-00002.parquet``), or None."""
     path = PurePosixPath(location)
     for folder in path.parts[:-1]:
         if split := split_of_folder(f"{folder}/x"):
@@ -36,14 +36,20 @@ def split_of_file(location: str) -> str | None:
 
 
 def draw_splits(image_ids: Sequence[str], held_out: float) -> list[str]:
-    """A split for every image of data that names none.
+    """A split for every image of data without splits.
 
     Args:
         image_ids: the images; each one's split depends on its id alone, so it stays when others come or go.
-        held_out: the share of ``val``, and of ``test``; the rest is ``train``.
+        held_out: the fraction that becomes ``val``, and as much ``test``; the rest is ``train``.
     """
     splits = []
     for image_id in image_ids:
+        # The first 64 bits of the hash as a number from 0 to 1.
         draw = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8]) / 2**64
-        splits.append("test" if draw < held_out else "val" if draw < 2 * held_out else "train")
+        if draw < held_out:
+            splits.append("test")
+        elif draw < 2 * held_out:
+            splits.append("val")
+        else:
+            splits.append("train")
     return splits

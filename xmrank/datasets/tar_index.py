@@ -1,4 +1,4 @@
-"""What is in a tar, and where: its headers are read once, members never unpacked to disk."""
+"""The members of a tar and their offsets: headers are read once, members are never unpacked to disk."""
 
 import io
 import tarfile
@@ -11,7 +11,7 @@ from xmrank.datasets.uris import file_sizes, one_line, open_file
 from xmrank.runtime.errors import DataError
 
 BUFFER = 1 << 18
-"""Bytes that one request to a remote store brings: several headers and texts."""
+"""Bytes that one request to a remote store reads: several headers and texts."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class TarMember:
 
     Attributes:
         offset: where its bytes begin in the tar.
-        content: those bytes, when they were asked for.
+        content: its bytes, if they were wanted.
     """
 
     name: str
@@ -38,7 +38,7 @@ def read_members(address: str, source: str, wanted: Callable[[str, int], bool]) 
         wanted: by name and size, whether a member's content is read too.
 
     Raises:
-        DataError: no such file, not a tar, compressed, cut short, or a member whose name leads out of it.
+        DataError: no such file, not a tar, compressed, cut short, or with a member whose name leads out of it.
     """
     try:
         with open_file(address) as file, io.BufferedReader(cast(io.FileIO, file), BUFFER) as buffered:
@@ -60,7 +60,7 @@ def walk_members(file: BinaryIO, source: str, wanted: Callable[[str, int], bool]
     """The members of an open tar that are plain files."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (entry := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header for as long as it is open
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header while it is open
             if leads_outside(entry.name):
                 raise DataError(f'{source}: its member "{entry.name}" leads out of the archive')
             if not entry.isreg() or entry.issparse():
@@ -70,7 +70,7 @@ def walk_members(file: BinaryIO, source: str, wanted: Callable[[str, int], bool]
                 file.seek(entry.offset_data)
                 content = file.read(entry.size)
             yield TarMember(entry.name, entry.offset_data, entry.size, content)
-        # A header that makes no sense ends a tar for tarfile, as the mark of the end does: zeros.
+        # tarfile stops at a broken header as it does at the end, which is a block of zeros.
         start = tar.offset  # type: ignore[attr-defined]
         file.seek(start)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):

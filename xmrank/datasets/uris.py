@@ -1,4 +1,4 @@
-"""Files wherever they are: local paths, and URIs that pyarrow (s3, gs, hdfs, ...) or fsspec (http, hf, ...) reads."""
+"""Reads local paths and URIs: with pyarrow (s3, gs, hdfs, ...) or fsspec (http, hf, ...)."""
 
 import fnmatch
 import json
@@ -16,30 +16,30 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import URI, Place, place
+from xmrank.runtime.paths import URI, PathOrUri, resolve_uri
 
 NATIVE = {"file", "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"}
 THREADS = 16
-"""Requests at once to a remote store, where each waits for an answer."""
+"""Parallel requests to a remote store, where each waits for an answer."""
 LIST_FROM = 1000
-"""From so many files on, the sizes of remote ones come from listings, not from one request each."""
+"""Number of remote files from which on their sizes come from folder listings, not from one request each."""
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 FAULTS = (pa.ArrowException, ValueError, OSError)
-"""What pyarrow raises for a file that is not to be read, or not what it should be."""
+"""What pyarrow raises for a file that cannot be read, or has another format."""
 A = TypeVar("A")
 B = TypeVar("B")
 
 
-def locate_file(address: Place) -> tuple[pafs.FileSystem, str]:
+def locate_file(address: PathOrUri) -> tuple[pafs.FileSystem, str]:
     """The file system of an address, and the path in it.
 
     Raises:
-        DataError: a URI of a kind that neither pyarrow nor an installed part of fsspec reads.
+        DataError: a URI whose scheme neither pyarrow nor an installed part of fsspec reads.
     """
     text = str(address)
     if not URI.match(text):
         return pafs.LocalFileSystem(), text
-    scheme, rest = str(place(text)).split("://", 1)
+    scheme, rest = str(resolve_uri(text)).split("://", 1)
     try:
         if scheme not in NATIVE:
             return fsspec_file_system(scheme), strip_scheme(text)
@@ -47,13 +47,13 @@ def locate_file(address: Place) -> tuple[pafs.FileSystem, str]:
         system, base = native_file_system(f"{scheme}://{authority or '/'}")
     except (ImportError, ValueError, OSError) as error:
         raise DataError(f"{text}: cannot be read: {one_line(error)}") from None
-    # Joined as it stands: names in a URI that pyarrow parses would have to be quoted.
+    # Joined as text: in a URI that pyarrow parses itself, names would have to be quoted.
     return system, f"{base.rstrip('/')}/{path}"
 
 
 @lru_cache(maxsize=64)
 def native_file_system(uri: str) -> tuple[pafs.FileSystem, str]:
-    """pyarrow's file system and the path of a URI's bucket or host in it."""
+    """pyarrow's file system for a URI's bucket or host, and the path of the bucket in it."""
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     # Without it, pyarrow asks Amazon for the bucket's region, even when AWS_ENDPOINT_URL names another store.
     return pafs.FileSystem.from_uri(f"{uri}?region={region}" if region and uri.startswith("s3:") else uri)
@@ -61,7 +61,7 @@ def native_file_system(uri: str) -> tuple[pafs.FileSystem, str]:
 
 @lru_cache(maxsize=64)
 def fsspec_file_system(scheme: str) -> pafs.FileSystem:
-    """fsspec's file system of a scheme, behind pyarrow's interface."""
+    """fsspec's file system of a scheme, with pyarrow's interface."""
     import fsspec
 
     return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme)))
@@ -71,30 +71,30 @@ def strip_scheme(uri: str) -> str:
     """The path of a URI in its fsspec file system."""
     import fsspec
 
-    return str(fsspec.core.strip_protocol(str(place(uri))))
+    return str(fsspec.core.strip_protocol(str(resolve_uri(uri))))
 
 
-def open_file(address: Place) -> BinaryIO:
-    """A file opened for reading at any place of it.
+def open_file(address: PathOrUri) -> BinaryIO:
+    """A file opened for reading, with seek.
 
     Raises:
-        OSError: FileNotFoundError and what else the store answers.
+        OSError: FileNotFoundError, or another answer of the store.
         DataError: a URI that cannot be read.
     """
     system, path = locate_file(address)
     return cast(BinaryIO, system.open_input_file(path))
 
 
-def read_file(address: Place, flag: str, limit: int | None = None) -> bytes:
+def read_file(address: PathOrUri, flag: str, limit: int | None = None) -> bytes:
     """A small file's content.
 
     Args:
-        address: where it is.
-        flag: which led here.
-        limit: read so many bytes at most; None: all.
+        address: local path or URI.
+        flag: the one that named the file, for messages.
+        limit: read at most this many bytes; None: all.
 
     Raises:
-        DataError: it is not there, or not to be read; names the flag that led here.
+        DataError: the file does not exist or cannot be read.
     """
     try:
         with open_file(address) as file:
@@ -105,8 +105,8 @@ def read_file(address: Place, flag: str, limit: int | None = None) -> bytes:
         raise DataError(f"{address}: cannot be read: {one_line(error)} ({flag})") from None
 
 
-def read_json(address: Place, flag: str) -> Any:
-    """A JSON file's value.
+def read_json(address: PathOrUri, flag: str) -> Any:
+    """The value in a JSON file.
 
     Raises:
         DataError: no such file, or not JSON in UTF-8.
@@ -117,31 +117,32 @@ def read_json(address: Place, flag: str) -> Any:
         raise DataError(f"{address}: not JSON: {one_line(error)}") from None
 
 
-def find_image_folder(images: Path | str | None, annotations: str) -> Place:
+def find_image_folder(images: Path | str, annotations: str) -> PathOrUri:
     """The folder that ``--images`` names.
 
     Raises:
-        DataError: there is none; names the annotations whose images it was to hold.
+        DataError: no such folder; names the annotations whose images were expected there.
     """
-    root = place(images or "")
+    root = resolve_uri(images)
+    # A web server cannot say what is a folder.
     if not is_folder(root) and not is_web(root):
         raise DataError(f"{root}: no such folder; expected the images of {annotations} (--images)")
     return root
 
 
-def is_folder(address: Place) -> bool:
-    """Whether there is a folder."""
+def is_folder(address: PathOrUri) -> bool:
+    """Whether there is a folder at a path or URI."""
     system, path = locate_file(address)
     return bool(system.get_file_info(path.rstrip("/") or "/").type == pafs.FileType.Directory)
 
 
-def is_web(address: Place) -> bool:
-    """Whether an address is on a web server: there are files, but folders cannot be listed."""
+def is_web(address: PathOrUri) -> bool:
+    """Whether an address is on a web server: files can be read there, but folders cannot be listed."""
     return str(address).startswith(("http://", "https://"))
 
 
 def file_sizes(addresses: Sequence[str]) -> list[int | None]:
-    """The sizes of files; None where there is none."""
+    """The sizes of files; None where there is no file. All addresses are local, or all are remote."""
     if not addresses or not URI.match(addresses[0]):
         return [local_size(address) for address in addresses]
     if len(addresses) < LIST_FROM or is_web(addresses[0]):
@@ -149,48 +150,56 @@ def file_sizes(addresses: Sequence[str]) -> list[int | None]:
     folders: dict[str, list[str]] = defaultdict(list)
     for address in addresses:
         folders[address.rpartition("/")[0]].append(address)
-    known = {k: v for listing in map_threads(folder_sizes, list(folders)) for k, v in listing.items()}
+    known: dict[str, int] = {}
+    for listing in map_threads(folder_sizes, list(folders)):
+        known |= listing
     return [known.get(address) for address in addresses]
 
 
 def local_size(address: str) -> int | None:
-    """The size of a local file; None where there is none."""
+    """The size of a local file; None where there is no file."""
     path = Path(address)
     return path.stat().st_size if path.is_file() else None
 
 
 def remote_size(address: str) -> int | None:
-    """The size of a remote file; None where there is none."""
+    """The size of a remote file; None where there is no file."""
     system, path = locate_file(address)
     info = system.get_file_info(path)
     return int(info.size or 0) if info.type == pafs.FileType.File else None
 
 
 def folder_sizes(folder: str) -> dict[str, int]:
-    """Address → size of the files in a remote folder, not of those below its folders."""
+    """Address → size of the files in a remote folder, without its subfolders."""
     system, path = locate_file(folder)
-    found = system.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    return {f"{folder}/{info.base_name}": int(info.size or 0) for info in found if info.type == pafs.FileType.File}
+    entries = system.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return {f"{folder}/{info.base_name}": int(info.size or 0) for info in entries if info.type == pafs.FileType.File}
 
 
-def list_files(root: Place) -> list[str]:
-    """The locations of all files below a folder, sorted; without those that are hidden or in a hidden folder.
+def list_files(root: PathOrUri) -> list[str]:
+    """The locations of all files below a folder, sorted, without hidden files and folders.
 
     Raises:
-        DataError: no such folder, or a name that is not text.
+        DataError: no such folder, or a file name that is not UTF-8.
     """
     if not is_folder(root):
         raise DataError(f"{root}: no such folder (--images)")
-    found = list_local(root) if isinstance(root, Path) else list_remote(root)
-    names = sorted(name for name in found if not any(part.startswith((".", "__MACOSX")) for part in name.split("/")))
+    files = list_local(root) if isinstance(root, Path) else list_remote(root)
+    names = sorted(name for name in files if not is_hidden(name))
     for name in names:
+        # Python shows bytes of a file name that are not UTF-8 as these characters.
         if not name.isprintable() and any("\udc80" <= sign <= "\udcff" for sign in name):
             raise DataError(f"{root}: the file name {name!r} is not UTF-8")
     return names
 
 
+def is_hidden(location: str) -> bool:
+    """Whether a file or a folder above it is hidden, or macOS's own."""
+    return any(part.startswith((".", "__MACOSX")) for part in location.split("/"))
+
+
 def list_local(root: Path) -> Iterable[str]:
-    """The files below a local folder; linked folders are entered, each folder once."""
+    """The files below a local folder; symbolic links to folders are followed, each folder is listed once."""
     seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         seen.add(os.path.realpath(folder))
@@ -207,17 +216,17 @@ def list_remote(root: str) -> Iterable[str]:
             yield info.path.removeprefix(start)
 
 
-def expand_pattern(pattern: Path | str, flag: str) -> tuple[Place, list[str]]:
-    """The files that a pattern names, with ``{000..099}`` and ``{a,b}`` anywhere and ``*`` and ``?`` in the last part.
+def expand_pattern(pattern: Path | str, flag: str) -> tuple[PathOrUri, list[str]]:
+    """The files that a pattern names: ``{000..099}``, ``{a,b}``, ``*`` and ``?`` may occur in its last part.
 
     Returns:
-        their folder, and their locations in it: numbers and choices as they come, what ``*`` finds sorted.
+        the folder, and the locations in it: those of braces in the pattern's order, those of ``*`` sorted.
 
     Raises:
-        DataError: nothing fits.
+        DataError: no file matches.
     """
-    folder, _, name = str(place(pattern)).rpartition("/")
-    root = place(folder or "/")
+    folder, _, name = str(resolve_uri(pattern)).rpartition("/")
+    root = resolve_uri(folder or "/")
     names = list(expand_braces(name))
     if any(sign in name for sign in "*?"):
         there = [file for file in list_files(root) if "/" not in file]
@@ -228,12 +237,12 @@ def expand_pattern(pattern: Path | str, flag: str) -> tuple[Place, list[str]]:
 
 
 def expand_braces(pattern: str) -> Iterable[str]:
-    """The names that ``{000..099}`` and ``{a,b}`` stand for."""
+    """All names that a pattern with ``{000..099}`` and ``{a,b}`` expands to."""
     parts, choices, end = [], [], 0
     for match in BRACES.finditer(pattern):
         first, last, listed = match.groups()
         parts.append(pattern[end : match.start()])
-        width = len(first or "")
+        width = len(first or "")  # {008..010} keeps its zeros
         numbers = (f"{number:0{width}d}" for number in range(int(first or 0), int(last or 0) + 1))
         choices.append(listed.split(",") if listed else list(numbers))
         end = match.end()
@@ -242,16 +251,16 @@ def expand_braces(pattern: str) -> Iterable[str]:
 
 
 def map_threads(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
-    """The function of every item, some at once, in the items' order."""
+    """The function's results for all items, in their order; ``THREADS`` run at once."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(function, items))
 
 
 def suffix_of(location: str) -> str:
-    """The last suffix of a location, in small letters, with its dot."""
+    """The last suffix of a location, in lower case, with its dot."""
     return PurePosixPath(location).suffix.lower()
 
 
 def one_line(error: Exception) -> str:
-    """An error's message without its line breaks."""
+    """An error's message on one line."""
     return " ".join(str(error).split()) or type(error).__name__

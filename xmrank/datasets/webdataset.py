@@ -16,7 +16,7 @@ from xmrank.datasets.splits import split_of_file
 from xmrank.datasets.tar_index import TarMember, read_members
 from xmrank.datasets.uris import expand_pattern, is_folder, list_files, map_threads, suffix_of
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import Place, below, place
+from xmrank.runtime.paths import PathOrUri, below, resolve_uri
 from xmrank.runtime.progress import Progress
 
 TEXTS = ("txt", "text", "caption", "caption.txt", "captions.txt")
@@ -62,9 +62,9 @@ def read_webdataset(settings: WebDatasetSettings, max_broken: float) -> Dataset:
     return read_tars(root, tars, settings, max_broken)
 
 
-def find_tars(images: Any) -> tuple[Place, list[str]]:
+def find_tars(images: Any) -> tuple[PathOrUri, list[str]]:
     """The root, and the locations of the tars in it."""
-    root = place(images)
+    root = resolve_uri(images)
     if is_folder(root):
         tars = [name for name in list_files(root) if suffix_of(name) == ".tar"]
         if not tars:
@@ -80,7 +80,7 @@ def find_tars(images: Any) -> tuple[Place, list[str]]:
 
 
 def read_tars(
-    root: Place, tars: Sequence[str], settings: WebDatasetSettings | HuggingFaceSettings, max_broken: float
+    root: PathOrUri, tars: Sequence[str], settings: WebDatasetSettings | HuggingFaceSettings, max_broken: float
 ) -> Dataset:
     """The samples of some tars."""
     samples: list[TarSample] = []

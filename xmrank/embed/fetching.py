@@ -12,7 +12,7 @@ import pyarrow.fs as pafs
 from xmrank.datasets.settings import ArraySettings, ClipRetrievalSettings
 from xmrank.datasets.uris import locate_file, one_line
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import URI, place
+from xmrank.runtime.paths import URI, resolve_uri
 
 Settings = TypeVar("Settings", ArraySettings, ClipRetrievalSettings)
 
@@ -25,7 +25,7 @@ def local_imports(settings: Settings) -> Iterator[Settings]:
         DataError: a URI with nothing there, or that cannot be read; names the flag.
     """
     paths = {name: value for name, value in vars(settings).items() if name.startswith("import_")}
-    remote = {name: str(place(path)) for name, path in paths.items() if URI.match(str(path))}
+    remote = {name: str(resolve_uri(path)) for name, path in paths.items() if URI.match(str(path))}
     if not remote:
         yield settings
         return

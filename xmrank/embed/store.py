@@ -15,7 +15,7 @@ from xmrank.embed.row_ids import check_dimensions, make_row_ids
 from xmrank.runtime.directory import Manifest, read_manifest
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_file, sha256_json, sha256_table
-from xmrank.runtime.paths import Place, place
+from xmrank.runtime.paths import PathOrUri, resolve_uri
 
 STAGE = "embed"
 UNIT_TOLERANCE = 1e-3
@@ -185,10 +185,10 @@ class EmbeddingStore:
         return (self.image if side == "image" else self.text)[rows].astype(np.float32)
 
     @property
-    def images_root(self) -> Place | None:
+    def images_root(self) -> PathOrUri | None:
         """The folder of the images, or its URI, at the time of embedding; None for imported embeddings."""
         root = self.manifest.settings.get("images_root")
-        return place(root) if root else None
+        return resolve_uri(root) if root else None
 
 
 def verify_outputs(directory: Path, manifest: Manifest) -> None:

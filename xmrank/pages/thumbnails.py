@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from xmrank.datasets.locations import read_bytes
 from xmrank.runtime.errors import XmrankError
-from xmrank.runtime.paths import Place, below
+from xmrank.runtime.paths import PathOrUri, below
 
 MAX_PIXELS = 80_000_000
 QUALITY = 80
@@ -32,7 +32,7 @@ class ThumbnailAlbum:
         missing: image id → why there is no picture of it, for those asked for of a store that has images.
     """
 
-    root: Place | None
+    root: PathOrUri | None
     locations: dict[str, str]
     missing: dict[str, str]
 

@@ -73,7 +73,7 @@ def read_queries(path: Path, column: str | None, direction: Direction | None) ->
         raise ConfigError(f"--column {column}: only a parquet file has columns, {FLAG} is {path.name}")
     if len(set(queries.ids)) < len(queries.ids):
         twice = next(name for name in queries.ids if queries.ids.count(name) > 1)
-        raise DataError(f'{path}: the id "{twice}" stands more than once ({FLAG})')
+        raise DataError(f'{path}: the id "{twice}" occurs more than once ({FLAG})')
     return queries
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from xmrank.config import ReportConfig
 from xmrank.runtime.directory import Manifest, read_manifest
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import Place, place, resolve
+from xmrank.runtime.paths import PathOrUri, resolve, resolve_uri
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ class ReportInputs:
         return known | {name: manifest.fingerprint for name, manifest in more.items() if manifest}
 
     @property
-    def images_root(self) -> Place | None:
+    def images_root(self) -> PathOrUri | None:
         """The folder of the images, or its URI; None when the embeddings were imported and know of none."""
         root = self.embeddings.settings.get("images_root")
-        return None if root is None else place(root)
+        return None if root is None else resolve_uri(root)
 
     @property
     def curves(self) -> Path:

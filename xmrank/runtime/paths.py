@@ -9,7 +9,7 @@ from xmrank.runtime.errors import ConfigError
 HOME_VARIABLE = "XMRANK_HOME"
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """s3://bucket, or s3:/bucket: Path() folds the second slash."""
-Place = Path | str
+PathOrUri = Path | str
 """A local path, absolute, or a URI as text."""
 
 
@@ -47,7 +47,7 @@ def resolve(path: Path | str) -> Path:
     return path if path.is_absolute() else home() / path
 
 
-def place(path: Path | str) -> Place:
+def resolve_uri(path: Path | str) -> PathOrUri:
     """The absolute local path, or the URI with the slashes that Path() folded.
 
     Raises:
@@ -61,6 +61,6 @@ def place(path: Path | str) -> Place:
     return f"{scheme}://{'/' if scheme == 'file' else ''}{rest}"
 
 
-def below(root: Place, location: str) -> str:
+def below(root: PathOrUri, location: str) -> str:
     """The address of what lies at a relative location: a local path or a URI, as text."""
     return str(root / location) if isinstance(root, Path) else f"{root.rstrip('/')}/{location}"
