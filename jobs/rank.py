@@ -6,7 +6,7 @@
 
 from xmrank.cli import run
 from xmrank.config import RankConfig
-from xmrank.rank.page import rank_and_show
+from xmrank.rank.stage import rank
 
 if __name__ == "__main__":
-    run(rank_and_show, RankConfig)
+    run(rank, RankConfig)

@@ -93,8 +93,8 @@ def test_embeddings_get_unit_length(parquet):
     ("columns", "column", "message"),
     [
         ({"caption": ["a"]}, "text", "--column text: no such column in queries.parquet; its columns: caption"),
-        ({"a": ["a"]}, None, "--column: give the column of the queries in queries.parquet, none is named as usual"),
-        ({"image": ["a"], "text": ["a"]}, None, "more than one could be meant: text, image"),
+        ({"a": ["a"]}, None, "--column: give the column of the queries in queries.parquet, none has a usual name"),
+        ({"image": ["a"], "text": ["a"]}, None, "several fit: text, image"),
         ({"caption": pa.array([], pa.string())}, None, "queries.parquet: no queries in it"),
         ({"caption": ["a", None]}, None, "row 1: nothing under caption"),
         ({"image": ["../a.jpg"]}, None, "image ../a.jpg: lies outside of the folder of the file"),
@@ -104,7 +104,7 @@ def test_embeddings_get_unit_length(parquet):
         ({"embedding": [[1.0, float("nan")]]}, None, "embedding: row 0 holds NaN or infinity"),
     ],
 )
-def test_a_table_that_cannot_be_asked(parquet, columns, column, message):
+def test_a_table_without_usable_queries(parquet, columns, column, message):
     with pytest.raises((ConfigError, DataError)) as failure:
         read_queries(parquet(**columns), column, None)
     assert message in str(failure.value)
@@ -121,7 +121,7 @@ def test_a_table_that_cannot_be_asked(parquet, columns, column, message):
         ("broken.parquet", b"PAR1", "broken.parquet: not readable as parquet"),
     ],
 )
-def test_a_file_that_cannot_be_asked(tmp_path, name, content, message):
+def test_a_file_without_usable_queries(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as failure:

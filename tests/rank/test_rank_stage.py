@@ -13,11 +13,12 @@ import torch
 
 from xmrank.cli import run
 from xmrank.config import RankConfig, RegisterConfig
-from xmrank.rank import batches
+from xmrank.rank import batches, checks
 from xmrank.rank import stage as stage
 from xmrank.rank.batches import QueryBatch, QueryRanker
 from xmrank.rank.stage import rank
-from xmrank.register.stage import best_rankers, register
+from xmrank.register.model_registry import best_rankers
+from xmrank.register.stage import register
 from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.train.checkpoint import load_ranker
@@ -27,9 +28,9 @@ TOP = 15
 
 
 @pytest.fixture(scope="module")
-def asked(trained, tmp_path_factory):
+def queries(trained, tmp_path_factory):
     """The captions of test as new queries, by their embeddings, and how they are ranked."""
-    folder = tmp_path_factory.mktemp("asked")
+    folder = tmp_path_factory.mktemp("queries")
     rows = np.flatnonzero(np.isin(trained.store.image_of_caption, trained.store.image_rows("test")))
     ids = trained.store.captions["caption_id"].take(rows)
     embeddings = pa.array(list(np.array(trained.store.text[rows], np.float32)))
@@ -47,10 +48,10 @@ def asked(trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ranked(asked):
+def ranked(queries):
     """Their results, by actors on the cluster."""
-    manifest = rank(asked.config)
-    return SimpleNamespace(manifest=manifest, table=pd.read_parquet(asked.config.output / "results.parquet"))
+    manifest = rank(queries.config)
+    return SimpleNamespace(manifest=manifest, table=pd.read_parquet(queries.config.output / "results.parquet"))
 
 
 @pytest.fixture
@@ -58,62 +59,64 @@ def here(monkeypatch):
     """Makes batches of 32 be ranked in this process; the list names those that were."""
     done = []
 
-    def rank_batches(left, work, workers):
-        ranker = QueryRanker(work)
+    def rank_batches(left, job, workers):
+        ranker = QueryRanker(job)
         for batch in left:
             done.append(batch.start)
-            yield {"queries": len(batch.ids), "broken": ranker.rank(batch)}
+            yield {"queries": len(batch.ids), "broken": ranker.rank_batch(batch)}
 
     monkeypatch.setattr(stage, "rank_batches", rank_batches)
     monkeypatch.setattr(stage, "BATCH", 32)
     return done
 
 
-def test_the_results_by_numpy_and_the_rankers_own_forward_pass(trained, asked, ranked):
+def test_the_results_by_numpy_and_the_rankers_own_forward_pass(trained, queries, ranked):
     gallery = trained.store.image_rows("test")
     ranker, _ = load_ranker(best_rankers(trained.config.output)["t2i"].directory)
     images = np.array(trained.store.images["image_id"].to_pylist())[gallery]
-    for name, found in list(ranked.table.groupby("query_id", sort=False))[:25]:
-        query = np.array(trained.store.text[asked.rows[asked.ids.index(name)]], np.float32)
+    for name, results in list(ranked.table.groupby("query_id", sort=False))[:25]:
+        query = np.array(trained.store.text[queries.rows[queries.ids.index(name)]], np.float32)
         similarity = np.array(trained.store.image[gallery], np.float32) @ query
         first = np.argsort(-similarity)[:TOP]
         with torch.no_grad():
             candidates = torch.from_numpy(np.array(trained.store.image[gallery[first]]))[None]
             scores = ranker(torch.from_numpy(query)[None], candidates, torch.from_numpy(similarity[first])[None])[0]
         order = np.argsort(-scores.numpy())
-        assert found["candidate_id"].tolist() == images[first[order]].tolist()
-        assert found["first_rank"].tolist() == (order + 1).tolist()
-        assert found["rank"].tolist() == list(range(1, TOP + 1))
-        assert found["score"].to_numpy() == pytest.approx(scores.numpy()[order], abs=1e-5)
-        assert found["similarity"].to_numpy() == pytest.approx(similarity[first[order]], abs=1e-6)
+        assert results["candidate_id"].tolist() == images[first[order]].tolist()
+        assert results["first_rank"].tolist() == (order + 1).tolist()
+        assert results["rank"].tolist() == list(range(1, TOP + 1))
+        assert results["score"].to_numpy() == pytest.approx(scores.numpy()[order], abs=1e-5)
+        assert results["similarity"].to_numpy() == pytest.approx(similarity[first[order]], abs=1e-6)
 
 
-def test_every_query_has_its_results_in_order(asked, ranked):
-    assert ranked.table["query_id"].drop_duplicates().tolist() == asked.ids
-    assert len(ranked.table) == len(asked.ids) * TOP == ranked.manifest.counts["rows"]
+def test_every_query_has_its_results_in_order(queries, ranked):
+    assert ranked.table["query_id"].drop_duplicates().tolist() == queries.ids
+    assert len(ranked.table) == len(queries.ids) * TOP == ranked.manifest.counts["rows"]
     assert ranked.table["query"].isna().all()  # of an embedding there is nothing to show
     assert ranked.manifest.counts | {"rows": 0} == {"queries": 100, "gallery": 20, "top_n": TOP, "rows": 0}
     assert set(ranked.manifest.settings["milliseconds_per_query"]) == {"embed", "search", "rank"}
 
 
-def test_the_files_of_a_ranking(asked, ranked):
-    assert sorted(path.name for path in asked.config.output.iterdir()) == [
+def test_the_files_of_a_ranking(queries, ranked):
+    assert sorted(path.name for path in queries.config.output.iterdir()) == [
         "manifest.json", "plan.json", "results.parquet",
     ]  # fmt: skip
     assert set(ranked.manifest.outputs) == {"results.parquet"}
     assert set(ranked.manifest.inputs) == {"embeddings", "queries", "ranker"}
 
 
-def test_a_second_call_does_nothing_and_a_registered_ranker_is_the_same(asked, ranked, trained, track_at, monkeypatch):
+def test_a_second_call_does_nothing_and_a_registered_ranker_is_the_same(
+    queries, ranked, trained, track_at, monkeypatch
+):
     track_at(trained.home)
     monkeypatch.setattr(stage, "rank_all", lambda *arguments: pytest.fail("nothing was to be ranked"))
-    assert rank(asked.config) == ranked.manifest
+    assert rank(queries.config) == ranked.manifest
     register(RegisterConfig(trained.config.output))
-    assert rank(replace(asked.config, ranker=None)) == ranked.manifest
+    assert rank(replace(queries.config, ranker=None)) == ranked.manifest
 
 
-def test_an_interrupted_ranking_keeps_the_batches_that_are_done(asked, ranked, here, tmp_path):
-    config = replace(asked.config, output=tmp_path / "ranking")
+def test_an_interrupted_ranking_keeps_the_batches_that_are_done(queries, ranked, here, tmp_path):
+    config = replace(queries.config, output=tmp_path / "ranking")
     with pytest.MonkeyPatch.context() as broken:
         broken.setattr(batches, "write_json", stopped_after(2))
         with pytest.raises(KeyboardInterrupt):
@@ -127,7 +130,7 @@ def test_an_interrupted_ranking_keeps_the_batches_that_are_done(asked, ranked, h
 
 
 def stopped_after(count):
-    """A writer of reports that is interrupted."""
+    """A writer of records that is interrupted."""
     written = []
 
     def write(path, value, write_json=batches.write_json):
@@ -139,19 +142,19 @@ def stopped_after(count):
     return write
 
 
-def test_a_gallery_of_several_shards_gives_the_same(asked, ranked, here, tmp_path, monkeypatch):
+def test_a_gallery_of_several_shards_gives_the_same(queries, ranked, here, tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "SHARD", 7)
-    rank(replace(asked.config, output=tmp_path / "ranking"))
+    rank(replace(queries.config, output=tmp_path / "ranking"))
     again = pd.read_parquet(tmp_path / "ranking/results.parquet")
     pd.testing.assert_frame_equal(again, ranked.table, rtol=1e-5, check_categorical=False)
 
 
-def test_without_a_split_the_gallery_is_everything(asked, here, tmp_path):
-    manifest = rank(replace(asked.config, split=None, output=tmp_path / "ranking"))
+def test_without_a_split_the_gallery_is_everything(queries, here, tmp_path):
+    manifest = rank(replace(queries.config, split=None, output=tmp_path / "ranking"))
     assert manifest.counts["gallery"] == 340
 
 
-def test_captions_are_found_for_images(trained, here, tmp_path):
+def test_images_retrieve_captions(trained, here, tmp_path):
     rows = trained.store.image_rows("test")[:3]
     pq.write_table(pa.table({"embedding": list(np.array(trained.store.image[rows]))}), tmp_path / "q.parquet")
     config = RankConfig(
@@ -163,9 +166,9 @@ def test_captions_are_found_for_images(trained, here, tmp_path):
     assert set(table["candidate_id"]) <= set(trained.store.captions["caption_id"].to_pylist())
 
 
-def test_other_queries_are_another_ranking(asked, ranked):
+def test_other_queries_are_another_ranking(queries, ranked):
     with pytest.raises(DataError, match="top_n is 15 there, 5 here"):
-        rank(replace(asked.config, top_n=5))
+        rank(replace(queries.config, top_n=5))
 
 
 REFUSED = {
@@ -184,13 +187,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_ranked_is_one_line_on_the_command_line(asked, tmp_path, track_at, monkeypatch, capsys, case):
+def test_what_cannot_be_ranked_is_one_line_on_the_command_line(queries, tmp_path, track_at, monkeypatch, capsys, case):
     track_at(tmp_path)
     (tmp_path / "empty.txt").touch()
     (tmp_path / "captions.txt").write_text("a dog")
     pq.write_table(pa.table({"embedding": [[1.0, 0.0]]}), tmp_path / "short.parquet")
     changes, message = REFUSED[case]
-    config = replace(asked.config, output=tmp_path / "ranking", **changes)
+    config = replace(queries.config, output=tmp_path / "ranking", **changes)
     names = ("queries", "embeddings", "ranker", "direction", "split", "top_n", "output")
     flags = [f"--{n.replace('_', '-')}={v}" for n in names if (v := getattr(config, n)) is not None]
     monkeypatch.setattr("sys.argv", ["jobs/rank.py", *flags])
@@ -202,31 +205,31 @@ def test_what_cannot_be_ranked_is_one_line_on_the_command_line(asked, tmp_path, 
     assert not (tmp_path / "ranking").exists()
 
 
-def test_a_ranker_of_another_encoder_is_refused_with_both_names(asked, trained):
+def test_a_ranker_of_another_encoder_is_refused_with_both_names(queries, trained):
     about = json.loads((best_rankers(trained.config.output)["t2i"].directory / "ranker.json").read_text())
     for other in ({"name": "ViT-B-32", "weights_hash": "0" * 64}, {"name": "imported", "weights_hash": "1" * 64}):
         with pytest.raises(DataError, match=rf"trained on embeddings of {other['name']} \(weights .* of imported \(16"):
-            stage.check_encoder(trained.store, about | {"encoder": other}, "there")
+            checks.check_encoder(trained.store, about | {"encoder": other}, "there")
     with pytest.raises(DataError, match="trained on embeddings of imported"):
-        stage.check_encoder(trained.store, about | {"dimensions": 8}, "there")
+        checks.check_encoder(trained.store, about | {"dimensions": 8}, "there")
 
 
-def test_a_ranker_of_the_other_direction_is_refused(asked, trained):
+def test_a_ranker_of_the_other_direction_is_refused(queries, trained):
     ranker = best_rankers(trained.config.output)["i2t"].directory
-    with pytest.raises(ConfigError, match="its direction is i2t, the queries ask t2i"):
-        rank(replace(asked.config, ranker=str(ranker)))
+    with pytest.raises(ConfigError, match="its direction is i2t, the queries' is t2i"):
+        rank(replace(queries.config, ranker=str(ranker)))
 
 
-def test_a_checkpoint_is_asked_for_and_compared(trained, tmp_path):
+def test_a_checkpoint_is_required_and_compared(trained, tmp_path):
     encoder = {"name": "RN50", "weights_hash": "0" * 64, "pretrained": "sha256:" + "0" * 64}
     store = replace(trained.store, encoder=encoder)
     (tmp_path / "w.safetensors").touch()
     with pytest.raises(ConfigError, match="--pretrained: the gallery was embedded with a checkpoint of RN50"):
-        stage.encoder_of(store, RankConfig())
+        checks.encoder_arguments(store, RankConfig())
     with pytest.raises(DataError, match=r"w.safetensors: not the checkpoint that the gallery was embedded with"):
-        stage.encoder_of(store, RankConfig(pretrained=tmp_path / "w.safetensors"))
+        checks.encoder_arguments(store, RankConfig(pretrained=tmp_path / "w.safetensors"))
     with pytest.raises(DataError, match=r"no.safetensors: no such file \(--pretrained\)"):
-        stage.encoder_of(store, RankConfig(pretrained=tmp_path / "no.safetensors"))
+        checks.encoder_arguments(store, RankConfig(pretrained=tmp_path / "no.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -236,18 +239,18 @@ def test_a_checkpoint_is_asked_for_and_compared(trained, tmp_path):
 )  # fmt: skip
 def test_queries_are_encoded_in_batches_like_the_gallerys(trained, config, settings, size):
     manifest = replace(trained.store.manifest, config=config, settings=settings)
-    assert stage.batch_size_of(replace(trained.store, manifest=manifest)) == size
+    assert stage.encoding_batch_size(replace(trained.store, manifest=manifest)) == size
 
 
-def test_queries_that_are_all_broken_fail_with_the_first_reason(trained, asked, tmp_path):
+def test_queries_that_are_all_broken_fail_with_the_first_reason(trained, queries, tmp_path):
     folder = tmp_path / "work"
     folder.mkdir()
     batch = QueryBatch(0, ["a.jpg"], ["a.jpg"], ["a.jpg"])
-    batch.report(folder).write_text(json.dumps({"broken": {"a.jpg": "not an image"}, "seconds": {}}))
-    work = SimpleNamespace(folder=folder)
+    batch.record_path(folder).write_text(json.dumps({"broken": {"a.jpg": "not an image"}, "seconds": {}}))
+    job = SimpleNamespace(folder=folder)
     with pytest.raises(DataError, match=r"none of 1 could be read; the first, a\.jpg: not an image"):
-        stage.put_together(None, work, [batch], ["a.jpg"], 0.0)
+        stage.finish_ranking(None, job, [batch], ["a.jpg"], 0.0)
 
 
-def test_the_manifest_is_a_finished_stages(asked, ranked):
-    assert read_manifest(asked.config.output, "rank").fingerprint == ranked.manifest.fingerprint
+def test_the_manifest_is_a_finished_stages(queries, ranked):
+    assert read_manifest(queries.config.output, "rank").fingerprint == ranked.manifest.fingerprint

@@ -13,7 +13,8 @@ from mlflow.tracking import MlflowClient
 from xmrank.config import RegisterConfig
 from xmrank.register import serving
 from xmrank.register import stage as registry
-from xmrank.register.stage import best_rankers, deserves, fetch_ranker, fingerprint, register
+from xmrank.register.model_registry import best_rankers, locate_ranker, ranker_fingerprint
+from xmrank.register.stage import deserves_alias, register
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.train.checkpoint import load_ranker
 
@@ -78,8 +79,8 @@ def test_the_registered_model_scores_as_the_ranker_does(rankers, trained, monkey
 
 
 def test_the_example_suits_the_shapes():
-    for name, array in serving.example(16).items():
-        assert all(want in (-1, got) for want, got in zip(serving.shapes(16)[name], array.shape, strict=True))
+    for name, array in serving.example_inputs(16).items():
+        assert all(want in (-1, got) for want, got in zip(serving.input_shapes(16)[name], array.shape, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -87,17 +88,17 @@ def test_the_example_suits_the_shapes():
 )
 def test_the_alias_goes_to_the_better_on_the_same_lists_or_to_the_newer_on_others(lists, score, takes):
     own = {"lists": "a", "validation_mean": "0.6"}
-    assert deserves(own, {"lists": lists, "validation_mean": score}) is takes
+    assert deserves_alias(own, {"lists": lists, "validation_mean": score}) is takes
 
 
 def test_a_ranker_is_found_in_its_folder_in_a_training_and_in_the_registry(rankers, tmp_path):
     register(RegisterConfig(rankers, "found"))
     best = best_rankers(rankers)["i2t"].directory
-    assert fetch_ranker(str(best), None, tmp_path) == best
-    assert fetch_ranker(str(rankers), "i2t", tmp_path) == best
-    fetched = fetch_ranker("models:/found-i2t@best", None, tmp_path)
+    assert locate_ranker(str(best), None, tmp_path) == best
+    assert locate_ranker(str(rankers), "i2t", tmp_path) == best
+    fetched = locate_ranker("models:/found-i2t@best", None, tmp_path)
     assert fetched.is_relative_to(tmp_path)
-    assert fingerprint(fetched) == fingerprint(best)
+    assert ranker_fingerprint(fetched) == ranker_fingerprint(best)
 
 
 @pytest.mark.parametrize(
@@ -109,14 +110,14 @@ def test_a_ranker_is_found_in_its_folder_in_a_training_and_in_the_registry(ranke
 )
 def test_a_ranker_that_is_not_there_is_one_line(rankers, tmp_path, where, message):
     with pytest.raises(DataError) as failure:
-        fetch_ranker(where, "t2i", tmp_path)
+        locate_ranker(where, "t2i", tmp_path)
     assert message in str(failure.value)
     assert "\n" not in str(failure.value)
 
 
 def test_a_training_needs_the_direction(rankers, tmp_path):
     with pytest.raises(ConfigError, match="a training; give --direction i2t or t2i"):
-        fetch_ranker(str(rankers), None, tmp_path)
+        locate_ranker(str(rankers), None, tmp_path)
 
 
 def test_a_damaged_history_is_one_line(rankers, tmp_path):

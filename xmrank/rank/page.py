@@ -1,4 +1,4 @@
-"""The page of a ranking: queries with their best results, as one HTML file that needs no other."""
+"""The page of a ranking: queries with their best results, as one HTML file without any other."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,27 +7,28 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xmrank.config import RankConfig
+from xmrank.config.rank import RankConfig
 from xmrank.datasets.locations import read_bytes
 from xmrank.embed.store import EmbeddingStore
 from xmrank.pages.templating import fill
 from xmrank.pages.thumbnails import Thumbnail, ThumbnailAlbum, thumbnail
 from xmrank.pages.wording import DIRECTION_NAMES
 from xmrank.rank.queries import read_queries
-from xmrank.rank.stage import RESULTS, STEPS, rank
+from xmrank.rank.results import PAGE, RESULTS, STEPS
 from xmrank.runtime.directory import Manifest
 from xmrank.runtime.errors import XmrankError
 from xmrank.runtime.files import write_text
 from xmrank.runtime.paths import resolve
 
-PAGE = "results.html"
 SHOWN = 10
+"""Results of each query."""
 QUERY_SIDE, CANDIDATE_SIDE = 320, 176
+"""Pixels of the longer side of a picture."""
 
 
 @dataclass(frozen=True)
 class ResultItem:
-    """A result as it is shown."""
+    """A result on the page; ``first_rank`` is its rank in the first stage, from 1."""
 
     id: str
     text: str | None
@@ -45,93 +46,90 @@ class QueryResults:
     items: tuple[ResultItem, ...]
 
 
-def rank_and_show(config: RankConfig) -> Manifest:
-    """Rank, and write the page when ``--page`` asks for one; it is made of the results, whoever made them.
+def write_page(config: RankConfig, manifest: Manifest, output: Path) -> None:
+    """Write the page of results that are there already, and print its path.
 
-    Raises:
-        ConfigError, DataError: as ``rank`` does.
+    Args:
+        config: as it was given to the stage.
+        manifest: of the ranking.
+        output: its directory.
     """
-    manifest = rank(config)
-    if config.page:
-        directory = resolve(config.output)
-        write_text(directory / PAGE, render(config, manifest, read_cards(config, manifest, directory / RESULTS)))
-        print(f"page: {directory / PAGE}")
-    return manifest
+    queries = read_query_results(config, manifest, output / RESULTS)
+    write_text(output / PAGE, render_results(config, manifest, queries))
+    print(f"page: {output / PAGE}")
 
 
-def read_cards(config: RankConfig, manifest: Manifest, results: Path) -> list[QueryResults]:
+def read_query_results(config: RankConfig, manifest: Manifest, results: Path) -> list[QueryResults]:
     """The first queries of the results with their pictures."""
-    rows = first_queries(results, config.page)
+    rows = read_first_rows(results, config.page)
     is_image = manifest.settings["direction"] == "i2t"
-    album = album_of(resolve(config.embeddings), [] if is_image else [row["candidate_id"] for row in rows])
-    asked = query_pictures(config) if is_image else {}
-    cards: dict[str, list[dict[str, Any]]] = {}
+    album = open_album(resolve(config.embeddings), [] if is_image else [row["candidate_id"] for row in rows])
+    pictures = query_images(config) if is_image else {}
+    by_query: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        cards.setdefault(row["query_id"], []).append(row)
-    return [
-        QueryResults(
-            query,
-            found[0]["query"],
-            picture_of(asked.get(query), QUERY_SIDE),
-            tuple(item_of(row, album, is_image=is_image) for row in found),
-        )
-        for query, found in cards.items()
-    ]
+        by_query.setdefault(row["query_id"], []).append(row)
+    queries = []
+    for query, candidates in by_query.items():
+        items = tuple(make_item(row, album, is_image=is_image) for row in candidates)
+        picture = make_thumbnail(pictures.get(query), QUERY_SIDE)
+        queries.append(QueryResults(query, candidates[0]["query"], picture, items))
+    return queries
 
 
-def item_of(row: dict[str, Any], album: ThumbnailAlbum, *, is_image: bool) -> ResultItem:
-    """One result; a caption for an image, a picture for a caption."""
+def make_item(row: dict[str, Any], album: ThumbnailAlbum, *, is_image: bool) -> ResultItem:
+    """One result: a caption where the query is an image, else a picture."""
     picture = None if is_image else album.picture(row["candidate_id"], CANDIDATE_SIDE)
     return ResultItem(row["candidate_id"], row["candidate"], picture, row["first_rank"])
 
 
-def first_queries(results: Path, count: int) -> list[dict[str, Any]]:
-    """The rows of the first queries down to rank ``SHOWN``; reads no more of the file than it needs."""
+def read_first_rows(results: Path, count: int) -> list[dict[str, Any]]:
+    """The rows of the first ``count`` queries, down to rank ``SHOWN``."""
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for batch in pq.ParquetFile(results).iter_batches():
         for row in batch.filter(pa.compute.field("rank") <= SHOWN).to_pylist():
             seen.add(row["query_id"])
+            # Results are query by query: the next query ends the reading.
             if len(seen) > count:
                 return rows
             rows.append(row)
     return rows
 
 
-def album_of(embeddings: Path, image_ids: list[str]) -> ThumbnailAlbum:
-    """Where the files of these images are."""
+def open_album(embeddings: Path, image_ids: list[str]) -> ThumbnailAlbum:
+    """An album with the paths of these images; an empty one where the store has no images."""
     store = EmbeddingStore.open(embeddings)
     if store.images_root is None or not image_ids:
         return ThumbnailAlbum(None, {}, {})
     wanted = store.images.filter(pa.compute.field("image_id").isin(list(set(image_ids))))
-    places = zip(wanted["image_id"].to_pylist(), wanted["location"].to_pylist(), strict=True)
-    return ThumbnailAlbum(store.images_root, dict(places), {})
+    locations = zip(wanted["image_id"].to_pylist(), wanted["location"].to_pylist(), strict=True)
+    return ThumbnailAlbum(store.images_root, dict(locations), {})
 
 
-def query_pictures(config: RankConfig) -> dict[str, str]:
-    """Query id → address of its image; none for embeddings."""
+def query_images(config: RankConfig) -> dict[str, str]:
+    """The path of each query's image, by query id; empty where the queries are embeddings."""
     assert config.queries
     queries = read_queries(resolve(config.queries), config.column, "i2t")
     return dict(zip(queries.ids, queries.items, strict=True)) if queries.kind == "image" else {}
 
 
-def picture_of(address: str | None, side: int) -> Thumbnail | None:
-    """An image made small; None where there is none, or it cannot be read."""
-    if address is None:
+def make_thumbnail(path: str | None, side: int) -> Thumbnail | None:
+    """A small picture of an image; None without a path, or where the image cannot be read."""
+    if path is None:
         return None
     try:
-        return thumbnail(read_bytes(address), side)
+        return thumbnail(read_bytes(path), side)
     except (XmrankError, OSError, ValueError, SyntaxError):
         return None
 
 
-def render(config: RankConfig, manifest: Manifest, cards: list[QueryResults]) -> str:
-    """The page."""
+def render_results(config: RankConfig, manifest: Manifest, queries: list[QueryResults]) -> str:
+    """The page as HTML."""
     return fill(
-        "ranked.html.jinja",
+        "results.html.jinja",
         room="xmrank.rank",
         title=config.title,
-        cards=cards,
+        queries=queries,
         counts=manifest.counts,
         ranker=manifest.settings["ranker"],
         inputs=manifest.inputs,

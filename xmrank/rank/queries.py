@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xmrank.config import Direction
+from xmrank.config.common import Direction
 from xmrank.datasets.columns import CAPTION, IMAGE
 from xmrank.datasets.locations import in_parquet, leads_outside
 from xmrank.datasets.pair_table import IMAGE_SUFFIXES
@@ -20,20 +20,21 @@ from xmrank.runtime.files import sha256_file, sha256_json
 Kind = Literal["text", "image", "embedding"]
 EMBEDDING = ("embedding", "embeddings", "vector", "features")
 ID = ("query_id", "caption_id", "image_id", "id", "key")
-ASKS: dict[Kind, Direction] = {"text": "t2i", "image": "i2t"}
+KIND_DIRECTIONS: dict[Kind, Direction] = {"text": "t2i", "image": "i2t"}
+"""The direction of queries of a kind; embeddings may be of either."""
 FLAG = "--queries"
 
 
 @dataclass(frozen=True)
 class QuerySet:
-    """What is asked, in order.
+    """The queries, in order.
 
     Attributes:
-        ids: no two alike.
-        shown: the captions, or the images' places from their folder; empty text where there is nothing to show.
-        items: captions or the images' addresses; none for embeddings.
-        embeddings: float32 [queries, d] of unit length; None for the others.
-        fingerprint: of the content; for images, of their places and sizes.
+        ids: all different.
+        shown: the captions, or the images' paths from their folder; empty texts where there is nothing to show.
+        items: the captions, or the images' paths; empty for embeddings.
+        embeddings: float32 [queries, d] of unit length; None for the other kinds.
+        fingerprint: of the content; for images in a folder, of their paths and sizes.
     """
 
     kind: Kind
@@ -48,27 +49,27 @@ class QuerySet:
 
 
 def read_queries(path: Path, column: str | None, direction: Direction | None) -> QuerySet:
-    """The queries in a text file, a folder of images or a parquet file.
+    """Read the queries in a text file, a folder of images or a parquet file.
 
     Args:
         path: where they are.
-        column: of a parquet file; None: the one that is named as usual.
-        direction: tells which column is meant where there is one of captions and one of images.
+        column: of a parquet file; None: the one with a usual name.
+        direction: decides between a column of captions and one of images.
 
     Raises:
-        ConfigError: a column that is not there, or not given where several could be meant.
-        DataError: no such file, nothing in it, or not what its kind says.
+        ConfigError: a column that is not there, or not given where several fit.
+        DataError: no such file, an empty one, or one of another format.
     """
     if path.is_dir():
-        queries = image_queries(path)
+        queries = read_image_queries(path)
     elif not path.is_file():
         raise DataError(f"{path}: no such file or folder ({FLAG})")
     elif path.suffix.lower() == ".parquet":
-        queries = table_queries(path, column, direction)
+        queries = read_table_queries(path, column, direction)
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         raise DataError(f"{path}: an image; expected a folder of images ({FLAG})")
     else:
-        queries = text_queries(path)
+        queries = read_text_queries(path)
     if column and path.suffix.lower() != ".parquet":
         raise ConfigError(f"--column {column}: only a parquet file has columns, {FLAG} is {path.name}")
     if len(set(queries.ids)) < len(queries.ids):
@@ -77,36 +78,37 @@ def read_queries(path: Path, column: str | None, direction: Direction | None) ->
     return queries
 
 
-def text_queries(path: Path) -> QuerySet:
-    """One caption a line; its id is the line's number, from 1. Empty lines are none."""
+def read_text_queries(path: Path) -> QuerySet:
+    """One caption for each line; its id is the line's number, from 1. Empty lines are skipped."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DataError(
             f"{path}: not text in UTF-8; expected one caption a line, or a .parquet file ({FLAG})"
         ) from None
-    asked = [(str(number), line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    if not asked:
+    numbered = [(str(number), line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
         raise DataError(f"{path}: no queries in it; expected one caption a line ({FLAG})")
-    ids, texts = (list(values) for values in zip(*asked, strict=True))
+    ids, texts = [number for number, _ in numbered], [text for _, text in numbered]
     return QuerySet("text", ids, texts, texts, None, sha256_json([ids, texts]))
 
 
-def image_queries(folder: Path) -> QuerySet:
-    """All images below a folder; an image's id is its place in it."""
+def read_image_queries(folder: Path) -> QuerySet:
+    """All images below a folder; an image's id is its path from there."""
     names = [name for name in list_files(folder) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     if not names:
         raise DataError(f"{folder}: no images in it ({FLAG})")
-    addresses = [str(folder / name) for name in names]
-    return QuerySet("image", names, names, addresses, None, sha256_json([names, file_sizes(addresses)]))
+    paths = [str(folder / name) for name in names]
+    # Names and sizes: reading every image only to fingerprint it would take as long as embedding it.
+    return QuerySet("image", names, names, paths, None, sha256_json([names, file_sizes(paths)]))
 
 
-def table_queries(path: Path, column: str | None, direction: Direction | None) -> QuerySet:
-    """A row a query."""
+def read_table_queries(path: Path, column: str | None, direction: Direction | None) -> QuerySet:
+    """One query for each row."""
     try:
         schema = pq.read_schema(path)
         name, kind = find_column(schema, path, column, direction)
-        id_column = usual(ID, schema)
+        id_column = find_usual(ID, schema)
         table = pq.read_table(path, columns=list(dict.fromkeys([c for c in (id_column, name) if c])))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not readable as parquet: {' '.join(str(error).split())} ({FLAG})") from None
@@ -118,38 +120,39 @@ def table_queries(path: Path, column: str | None, direction: Direction | None) -
         row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
         raise DataError(f"{path}: row {row}: nothing under {name} ({FLAG})")
     if kind == "embedding":
-        return QuerySet(kind, ids, [""] * len(ids), [], matrix(values, f"{path}: {name}"), sha256_file(path))
+        return QuerySet(kind, ids, [""] * len(ids), [], unit_vectors(values, f"{path}: {name}"), sha256_file(path))
     if kind == "text":
         texts = [str(text) for text in values.to_pylist()]
         return QuerySet(kind, ids, texts, texts, None, sha256_json([ids, texts]))
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        return QuerySet(kind, ids, *image_paths(path, name, values.to_pylist()), None, sha256_file(path))
-    addresses = [in_parquet(str(path), name, row) for row in range(len(ids))]
-    return QuerySet(kind, ids, ids, addresses, None, sha256_file(path))
+        return QuerySet(kind, ids, *resolve_image_paths(path, name, values.to_pylist()), None, sha256_file(path))
+    locations = [in_parquet(str(path), name, row) for row in range(len(ids))]
+    return QuerySet(kind, ids, ids, locations, None, sha256_file(path))
 
 
 def find_column(schema: pa.Schema, path: Path, column: str | None, direction: Direction | None) -> tuple[str, Kind]:
-    """The queries' column and what it holds.
+    """Name and kind of the queries' column.
 
     Raises:
-        ConfigError: it is not there, or there are several.
+        ConfigError: it is not there, or several fit.
     """
     if column and column not in schema.names:
         raise ConfigError(f"--column {column}: no such column in {path.name}; its columns: {', '.join(schema.names)}")
     kinds: dict[Kind, tuple[str, ...]] = {"text": CAPTION, "image": IMAGE, "embedding": EMBEDDING}
-    found = {kind: name for kind, names in kinds.items() if (name := usual(names, schema))}
     if column:
-        return column, kind_of(schema.field(column), direction)
+        return column, column_kind(schema.field(column), direction)
+    usual = {kind: name for kind, names in kinds.items() if (name := find_usual(names, schema))}
     if direction:
-        found = {kind: name for kind, name in found.items() if ASKS.get(kind, direction) == direction}
-    if len(found) != 1:
-        which = f"more than one could be meant: {', '.join(found.values())}" if found else "none is named as usual"
+        # Captions are no queries of i2t, images none of t2i; embeddings fit both.
+        usual = {kind: name for kind, name in usual.items() if KIND_DIRECTIONS.get(kind, direction) == direction}
+    if len(usual) != 1:
+        which = f"several fit: {', '.join(usual.values())}" if usual else "none has a usual name"
         raise ConfigError(f"--column: give the column of the queries in {path.name}, {which}")
-    ((kind, name),) = found.items()
+    ((kind, name),) = usual.items()
     return name, kind
 
 
-def kind_of(field: pa.Field, direction: Direction | None) -> Kind:
+def column_kind(field: pa.Field, direction: Direction | None) -> Kind:
     """What a column of any name holds, by its type; text may be captions or the images' paths."""
     if pa.types.is_list(field.type) or pa.types.is_large_list(field.type) or pa.types.is_fixed_size_list(field.type):
         return "embedding"
@@ -158,13 +161,13 @@ def kind_of(field: pa.Field, direction: Direction | None) -> Kind:
     return "image"
 
 
-def usual(names: tuple[str, ...], schema: pa.Schema) -> str | None:
+def find_usual(names: tuple[str, ...], schema: pa.Schema) -> str | None:
     """The first of the usual names that a table has."""
     known = {name.lower(): name for name in reversed(schema.names)}
     return next((known[name] for name in names if name in known), None)
 
 
-def image_paths(path: Path, column: str, names: list[str]) -> tuple[list[str], list[str]]:
+def resolve_image_paths(path: Path, column: str, names: list[str]) -> tuple[list[str], list[str]]:
     """The paths as they are given, and the addresses, from the table's folder.
 
     Raises:
@@ -176,7 +179,7 @@ def image_paths(path: Path, column: str, names: list[str]) -> tuple[list[str], l
     return names, [str(path.parent / name) for name in names]
 
 
-def matrix(values: pa.Array, name: str) -> np.ndarray:
+def unit_vectors(values: pa.Array, name: str) -> np.ndarray:
     """A column of lists of one length as float32 [rows, d] of unit length.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The ranking stage's Ray part: batches of queries through a pool of actors."""
+"""The Ray part of the ranking stage: batches of queries go through a pool of actors."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,46 +15,52 @@ from xmrank.runtime.errors import DataError, XmrankError
 
 
 class RankerActor:
-    """An actor of the pool: loads encoder, index and ranker once, then ranks one batch a call."""
+    """An actor of the pool: it loads encoder, index and ranker once, then ranks one batch in each call."""
 
-    def __init__(self, work: RankingJob) -> None:
-        torch.set_num_threads(1)  # as in evaluation: the same scores wherever it runs
-        self.work = work
+    def __init__(self, job: RankingJob) -> None:
+        torch.set_num_threads(1)  # as in evaluation, so that scores do not depend on the machine's cores
+        self.job = job
 
     @cached_property
     def ranker(self) -> QueryRanker:
-        """All that is loaded; at the first call, where failures can come back as values."""
-        return QueryRanker(self.work)
+        """Loaded at the first call: a failure in a constructor would come back as Ray's own, without its message."""
+        return QueryRanker(self.job)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Rank the batch in a row; returns how many queries it had, how many were broken, and what failed."""
-        batch = QueryBatch(int(row["start"]), *(list(map(str, row[name])) for name in ("ids", "shown", "items")))
+        """Rank the batch in a row.
+
+        Returns:
+            queries: how many were in the batch; broken: how many could not be read; failure: a message, or "".
+        """
+        columns = [[str(value) for value in row[name]] for name in ("ids", "shown", "items")]
+        batch = QueryBatch(int(row["start"]), *columns)
+        # A failure that the user can mend travels as a value, without Ray's traceback around it.
         try:
-            broken = self.ranker.rank(batch)
+            broken = self.ranker.rank_batch(batch)
         except XmrankError as error:
             return {"queries": 0, "broken": 0, "failure": str(error)}
         except OSError as error:
-            place = error.filename or self.work.folder
-            return {"queries": 0, "broken": 0, "failure": f"{place}: {error.strerror or error}"}
+            path = error.filename or self.job.folder
+            return {"queries": 0, "broken": 0, "failure": f"{path}: {error.strerror or error}"}
         return {"queries": len(batch.ids), "broken": broken, "failure": ""}
 
 
-def rank_batches(batches: list[QueryBatch], work: RankingJob, workers: int) -> Iterator[dict[str, Any]]:
-    """Rank batches on the cluster; yields the queries and broken queries of each as it is finished, in any order.
+def rank_batches(batches: list[QueryBatch], job: RankingJob, workers: int) -> Iterator[dict[str, Any]]:
+    """Rank batches on the cluster; yields what ``RankerActor`` returns for each, in any order.
+
+    Args:
+        workers: ranking processes; 0: one a GPU, or one a core.
 
     Raises:
-        DataError: what failed on a worker and can be mended.
+        DataError: a failure on a worker that the user can mend.
     """
     connect()
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
     quiet_console()
     workers, cpus, gpus = pool_size(workers)
     rows = ray.data.from_items([asdict(batch) for batch in batches], override_num_blocks=len(batches))
     done = rows.map(
         RankerActor,
-        fn_constructor_args=(work,),
+        fn_constructor_args=(job,),
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(batches))),
         num_cpus=cpus,
         num_gpus=gpus,

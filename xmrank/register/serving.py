@@ -1,4 +1,4 @@
-"""A trained ranker as a function of named arrays, which is how MLflow calls a model."""
+"""A trained ranker as a function of named arrays: MLflow calls models that way."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,21 +8,22 @@ import torch
 
 from xmrank.train.checkpoint import load_ranker
 
-LOADER = f"{__name__}:load"
+LOADER = f"{__name__}:load_scoring_function"
+"""Kept with a registered model, which MLflow loads by it: as module:function."""
 
 
-def shapes(dimensions: int) -> dict[str, tuple[int, ...]]:
-    """Name → shape of the inputs; -1 where any length is allowed."""
+def input_shapes(dimensions: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each input by its name; -1 where any length is allowed."""
     return {"query": (-1, dimensions), "candidates": (-1, -1, dimensions), "similarity": (-1, -1)}
 
 
-def example(dimensions: int) -> dict[str, np.ndarray]:
-    """One query with two candidates, float32: the query itself, and what is at a right angle to it."""
+def example_inputs(dimensions: int) -> dict[str, np.ndarray]:
+    """One query with two candidates, float32: the query itself, and a vector at a right angle to it."""
     axes = np.eye(2, dimensions, dtype=np.float32)
     return {"query": axes[:1], "candidates": axes[None], "similarity": np.array([[1, 0]], np.float32)}
 
 
-def load(directory: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+def load_scoring_function(directory: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
     """The scoring function of the ranker in a folder.
 
     Returns:
@@ -33,7 +34,7 @@ def load(directory: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
         DataError: no ranker there, or weights that do not fit its parameters.
     """
     ranker, about = load_ranker(directory)
-    names = list(shapes(about["dimensions"]))
+    names = list(input_shapes(about["dimensions"]))
 
     @torch.inference_mode()
     def scores(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

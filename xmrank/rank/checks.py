@@ -1,0 +1,130 @@
+"""Checks before anything is ranked: queries, gallery, ranker and encoder must fit each other."""
+
+from typing import Any
+
+import numpy as np
+
+from xmrank.config.common import Direction
+from xmrank.config.rank import RankConfig
+from xmrank.embed.store import EmbeddingStore, encoder_name
+from xmrank.rank.queries import KIND_DIRECTIONS, QuerySet
+from xmrank.rank.results import SIDES
+from xmrank.register.model_registry import MODEL_URI
+from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.files import sha256_file
+from xmrank.runtime.paths import resolve
+from xmrank.train.checkpoint import read_about
+from xmrank.train.trials import RANKER_JSON
+
+
+def gallery_rows(store: EmbeddingStore, direction: Direction, split: str | None) -> np.ndarray:
+    """The rows that can be retrieved, int64 ascending: of captions for i2t, of images for t2i."""
+    images = np.arange(len(store.image)) if split is None else store.image_rows(split)
+    return np.flatnonzero(np.isin(store.image_of_caption, images)) if direction == "i2t" else images
+
+
+def direction_of_ranker(config: RankConfig) -> Direction | None:
+    """The direction of ``--ranker`` when it is a ranker's folder; None for anything else."""
+    if config.ranker is None or config.ranker.startswith(MODEL_URI):
+        return None
+    directory = resolve(config.ranker)
+    return read_about(directory)["direction"] if (directory / RANKER_JSON).is_file() else None
+
+
+def direction_of_queries(queries: QuerySet, wanted: Direction | None) -> Direction:
+    """The direction of retrieval: i2t for images, t2i for captions.
+
+    Args:
+        queries: what they are.
+        wanted: the direction of ``--direction`` or of the ranker.
+
+    Raises:
+        ConfigError: embeddings without a wanted direction, or queries of the other direction.
+    """
+    own = KIND_DIRECTIONS.get(queries.kind, wanted)
+    if own is None:
+        raise ConfigError("--direction: the queries are embeddings; expected i2t (of images) or t2i (of captions)")
+    if wanted and own != wanted:
+        raise ConfigError(f"--direction: the queries are {SIDES[own][0]}, the ranker's or the flag's is {wanted}")
+    return own
+
+
+def check_request(
+    config: RankConfig,
+    store: EmbeddingStore,
+    about: dict[str, Any],
+    queries: QuerySet,
+    direction: Direction,
+    source: str,
+) -> None:
+    """Refuse a ranker, split, depth or queries that do not fit the gallery.
+
+    Args:
+        about: what the ranker's JSON says.
+        source: the ranker as it was given.
+
+    Raises:
+        ConfigError: a flag that does not fit.
+        DataError: a ranker or queries of another encoder.
+    """
+    if about["direction"] != direction:
+        raise ConfigError(f"--ranker {source}: its direction is {about['direction']}, the queries' is {direction}")
+    check_encoder(store, about, source)
+    if config.split is not None and config.split not in store.splits():
+        raise ConfigError(f"--split {config.split}: the gallery's splits are {', '.join(store.splits())}")
+    size = len(gallery_rows(store, direction, config.split))
+    if config.top_n > size:
+        raise ConfigError(f"--top-n {config.top_n}: the gallery has {size} {SIDES[direction][1]}")
+    if queries.embeddings is not None and queries.embeddings.shape[1] != store.dimensions:
+        given = queries.embeddings.shape[1]
+        raise DataError(f"{config.queries}: embeddings of {given} dimensions, the gallery's have {store.dimensions}")
+
+
+def check_encoder(store: EmbeddingStore, about: dict[str, Any], source: str) -> None:
+    """Refuse a ranker that was trained on embeddings of another encoder than the gallery's.
+
+    Raises:
+        DataError: names both encoders.
+    """
+    own, theirs = store.encoder, about.get("encoder") or {}
+    # Imported embeddings have no weights hash: of two imported stores only the dimensions can differ.
+    same = own["name"] == theirs.get("name") and own.get("weights_hash") == theirs.get("weights_hash")
+    if not same or about["dimensions"] != store.dimensions:
+        raise DataError(
+            f"--ranker {source}: trained on embeddings of {encoder_name(theirs)}, the gallery {store.directory} has "
+            f"those of {encoder_name(own)}"
+        )
+
+
+def encoder_arguments(store: EmbeddingStore, config: RankConfig) -> dict[str, Any]:
+    """Arguments of ``load_encoder`` that load the gallery's encoder.
+
+    Raises:
+        ConfigError: the encoder is not known, or its checkpoint is not given.
+        DataError: another checkpoint than the gallery's.
+    """
+    encoder = store.encoder
+    if encoder.get("weights_hash") is None:
+        raise ConfigError(
+            "--queries: the gallery's embeddings were imported, their encoder is not known; give the queries' "
+            "embeddings in a parquet file"
+        )
+    pretrained = encoder["pretrained"]
+    # A checkpoint from a file is recorded by its hash: its path may differ from machine to machine.
+    if pretrained and pretrained.startswith("sha256:"):
+        if config.pretrained is None:
+            raise ConfigError(
+                f"--pretrained: the gallery was embedded with a checkpoint of {encoder['name']}; its path"
+            )
+        path = resolve(config.pretrained)
+        if not path.is_file():
+            raise DataError(f"{path}: no such file (--pretrained)")
+        if f"sha256:{sha256_file(path)}" != pretrained:
+            raise DataError(f"{path}: not the checkpoint that the gallery was embedded with (--pretrained)")
+        pretrained = str(path)
+    return {
+        "model": encoder["name"],
+        "pretrained": pretrained,
+        "init_seed": encoder.get("init_seed"),
+        "precision": encoder.get("precision", "fp32"),
+    }

@@ -1,0 +1,156 @@
+"""Where trained rankers are: in a folder, in a training, or in MLflow's model registry."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from xmrank.config.common import DIRECTIONS, Direction
+from xmrank.rankers import Ranker
+from xmrank.runtime.directory import MANIFEST, read_manifest
+from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.files import sha256_file, sha256_json
+from xmrank.runtime.paths import resolve
+from xmrank.train import checkpoint
+from xmrank.train.trials import HISTORY, RANKER, RANKER_JSON
+
+MODEL_URI = "models:/"
+"""Begins the URI of a registered model."""
+ALIAS = "best"
+"""The alias that the best version of a registered ranker has."""
+
+
+@dataclass(frozen=True)
+class TrainedRanker:
+    """A trained ranker and its mean on the validation lists, at the epoch that was kept."""
+
+    directory: Path
+    direction: Direction
+    validation: float
+
+
+def load_ranker(
+    source: str | PathLike[str], *, direction: Direction | None = None, device: torch.device | str = "cpu"
+) -> Ranker:
+    """Load a trained ranker, in evaluation mode.
+
+    Args:
+        source: a ranker's folder; the output of a training, which gives its best ranker of the direction; or a model
+            of MLflow's registry, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+        direction: i2t or t2i; only the output of a training needs it.
+        device: where the ranker is put.
+
+    Raises:
+        ConfigError: the output of a training without a direction.
+        DataError: no ranker there, a damaged one, or a registry that does not answer.
+
+    >>> import tempfile
+    >>> from xmrank.rankers import LinearParameters, build_ranker
+    >>> from xmrank.train.checkpoint import save_ranker
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> trained = build_ranker(LinearParameters(), dimensions=4)
+    >>> save_ranker(Path(folder.name), trained, trained.state_dict(), {"direction": "t2i"})
+    >>> ranker = load_ranker(folder.name)
+    >>> ranker.name, ranker.dimensions, ranker.training
+    ('linear', 4, False)
+    >>> folder.cleanup()
+    """
+    with tempfile.TemporaryDirectory() as downloads:
+        directory = locate_ranker(str(source), direction, Path(downloads))
+        return checkpoint.load_ranker(directory, device)[0]
+
+
+def locate_ranker(source: str, direction: Direction | None, downloads: Path) -> Path:
+    """The folder of the ranker to use.
+
+    Args:
+        source: as for ``load_ranker``.
+        direction: needed for the output of a training.
+        downloads: takes the files of a registered ranker.
+
+    Raises:
+        ConfigError: the output of a training without a direction.
+        DataError: no ranker there.
+    """
+    if source.startswith(MODEL_URI):
+        return download_ranker(source, downloads)
+    directory = resolve(source)
+    # A ranker's folder has no manifest; the output of a training has one.
+    if not (directory / MANIFEST).exists():
+        checkpoint.read_about(directory)  # refuses a folder without a ranker
+        return directory
+    best = best_rankers(directory)
+    if direction is None:
+        raise ConfigError(f"--ranker {source}: a training; give --direction {' or '.join(DIRECTIONS)}")
+    if direction not in best:
+        raise DataError(f"--ranker {source}: no ranker of the direction {direction} there")
+    return best[direction].directory
+
+
+def download_ranker(uri: str, downloads: Path) -> Path:
+    """Fetch a registered ranker's files; returns their folder.
+
+    Raises:
+        DataError: no such model, or a registry that does not answer.
+    """
+    # Only this needs MLflow, which takes a second to import.
+    from xmrank import tracking
+    from xmrank.tracking import models
+    from xmrank.tracking.run_tree import connect_tracking
+
+    try:
+        return models.download(connect_tracking(), uri, downloads)
+    except tracking.TrackingError as error:
+        raise DataError(f"--ranker {error}") from None
+
+
+def best_rankers(rankers: Path) -> dict[Direction, TrainedRanker]:
+    """The ranker of the highest validation mean over losses and seeds in each direction; the first by name on ties.
+
+    Args:
+        rankers: a finished training.
+
+    Raises:
+        DataError: no finished training there, or a trial whose history is damaged.
+    """
+    read_manifest(rankers, "train")
+    best: dict[Direction, TrainedRanker] = {}
+    for directory in sorted((rankers / "trials").iterdir()):
+        trained = read_trained_ranker(directory)
+        holder = best.get(trained.direction)
+        if holder is None or trained.validation > holder.validation:
+            best[trained.direction] = trained
+    return best
+
+
+def read_trained_ranker(directory: Path) -> TrainedRanker:
+    """A trial's ranker with its validation mean.
+
+    Raises:
+        DataError: a history that is damaged or not there.
+    """
+    path = directory / HISTORY
+    try:
+        history = json.loads(path.read_text())
+        # The weights that were kept are those of the best epoch, not of the last.
+        kept = next(epoch for epoch in history["epochs"] if epoch["epoch"] == history["best_epoch"])
+        return TrainedRanker(directory, history["direction"], float(kept["validation_mean"]))
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        raise DataError(f"{path}: not the history of a trial") from None
+
+
+def ranker_fingerprint(directory: Path) -> str:
+    """The sha256 over a ranker's two files."""
+    return sha256_json([sha256_file(directory / name) for name in (RANKER, RANKER_JSON)])
+
+
+def copy_ranker(source: Path, target: Path) -> Path:
+    """Copy a ranker's two files; returns the target."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (RANKER, RANKER_JSON):
+        shutil.copyfile(source / name, target / name)
+    return target
