@@ -21,7 +21,7 @@ from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.protocols import evaluation_run
 from xmrank.protocols.galleries import ListProtocol
 from xmrank.protocols.query_tables import make_rankings_table
-from xmrank.protocols.trec import encoded, query_names, write_qrels, write_run
+from xmrank.protocols.trec_writing import encoded, query_names, write_qrels, write_run
 from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError
 

@@ -11,7 +11,7 @@ import pytest
 
 from xmrank.config import QrelsConfig
 from xmrank.protocols.query_tables import RANKINGS_SCHEMA
-from xmrank.protocols.trec import read_qrels
+from xmrank.protocols.trec_reading import read_qrels
 from xmrank.qrels.stage import evaluate_qrels
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError

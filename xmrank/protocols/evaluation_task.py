@@ -19,7 +19,7 @@ from xmrank.protocols.recall_at_k import recall_curve
 from xmrank.protocols.reported import reported_images, reported_split
 from xmrank.protocols.scorer import DirectionProtocols, GallerySearch, MethodResult, Scorer
 from xmrank.protocols.table_parts import side_ids
-from xmrank.protocols.trec import query_names, trec_path, write_qrels, write_run
+from xmrank.protocols.trec_writing import query_names, trec_path, write_qrels, write_run
 from xmrank.runtime.files import write_json, write_table
 
 PARTS = ("metrics", "rankings", "timing", "curves", "summary")

@@ -15,7 +15,7 @@ from xmrank.embed.store import EmbeddingStore
 from xmrank.metrics import list_metrics, metrics_at_r, pmrp
 from xmrank.protocols.query_tables import KEYS, METRICS_SCHEMA, make_metrics_table, summarise_metrics
 from xmrank.protocols.table_parts import side_ids
-from xmrank.protocols.trec import read_qrels
+from xmrank.protocols.trec_reading import Qrels, read_qrels
 from xmrank.runtime.directory import MANIFEST, Manifest, StageDirectory, read_manifest
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_file, write_json, write_table
@@ -23,8 +23,6 @@ from xmrank.runtime.paths import resolve
 
 STAGE = "qrels"
 MEASURED = ("evaluate", "baselines")
-Qrels = dict[str, dict[str, float]]
-"""Query id → item id → grade."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def evaluate_qrels(config: QrelsConfig) -> Manifest:
     made = read_manifest(results, stage_of(results))
     if made.inputs["embeddings"] != store.fingerprint:
         raise DataError(f"{results}: ranks other embeddings than {store.directory}")
-    qrels = read_qrels(resolve(config.qrels)) if config.qrels else {}
+    qrels = read_qrels(resolve(config.qrels), flag="--qrels") if config.qrels else {}
     inputs = {"results": made.fingerprint} | ({"qrels": sha256_file(resolve(config.qrels))} if config.qrels else {})
     output = resolve(config.output)
     stage = StageDirectory.open(output, STAGE, config=semantic(config), inputs=inputs, overwrite=config.overwrite)

@@ -6,18 +6,16 @@ that has several lists stands once for each, from the second on with `|2`, `|3`,
 %7C).
 """
 
-import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
 from xmrank.config.evaluate import TrecFiles
-from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import atomic
 
 SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{}~"
@@ -90,35 +88,6 @@ def write_qrels(path: Path, names: pa.Array, pairs: tuple[np.ndarray, np.ndarray
     columns = {"qid": names.take(pa.array(lists)), "0": zeros, "docid": items.take(pa.array(place)), "relevance": ones}
     with trec_file(path) as sink:
         csv.write_csv(pa.table(columns), sink, FORMAT)
-
-
-def read_qrels(path: Path) -> dict[str, dict[str, float]]:
-    """Judgements: query id → item id → grade.
-
-    Args:
-        path: lines ``query 0 item grade``, ids percent-encoded as ``write_qrels`` does; may be compressed (.gz).
-
-    Raises:
-        DataError: no such file, or a line of another form; names it.
-    """
-    found: dict[str, dict[str, float]] = {}
-    try:
-        text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file (--qrels)") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a qrels file: {error} (--qrels)") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        try:
-            query, _, item, grade = words
-            found.setdefault(unquote(query), {})[unquote(item)] = float(grade)
-        except ValueError:
-            if words:
-                raise DataError(
-                    f"{path}: line {number}: {line[:80]!r}, expected QUERY 0 ITEM GRADE (--qrels)"
-                ) from None
-    return found
 
 
 def encoded_column(column: pa.ChunkedArray) -> pa.Array:
