@@ -3,9 +3,7 @@
 python jobs/baselines.py --embeddings runs/demo/embeddings --lists runs/demo/lists --output runs/demo/baselines
 """
 
-from xmrank.baselines.stage import baselines
-from xmrank.cli import run
-from xmrank.config import BaselinesConfig
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(baselines, BaselinesConfig)
+    run_job("baselines")

@@ -9,9 +9,7 @@
     python jobs/embed.py --import-clip-retrieval embeddings_folder --output runs/mine/embeddings
 """
 
-from xmrank.cli import run
-from xmrank.config import EmbedConfig
-from xmrank.embed.stage import embed
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(embed, EmbedConfig)
+    run_job("embed")

@@ -4,9 +4,7 @@
         --output runs/demo/evaluation
 """
 
-from xmrank.cli import run
-from xmrank.config import EvaluateConfig
-from xmrank.evaluate.stage import evaluate
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(evaluate, EvaluateConfig)
+    run_job("evaluate")

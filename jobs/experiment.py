@@ -3,9 +3,7 @@
 python jobs/experiment.py --preset demo
 """
 
-from xmrank.cli import run
-from xmrank.config import ExperimentConfig
-from xmrank.experiment.stage import experiment
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(experiment, ExperimentConfig)
+    run_job("experiment")

@@ -3,9 +3,7 @@
 python jobs/mine.py --embeddings runs/demo/embeddings --preset paper --output runs/demo/lists
 """
 
-from xmrank.cli import run
-from xmrank.config import MineConfig
-from xmrank.mine.stage import mine
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(mine, MineConfig)
+    run_job("mine")

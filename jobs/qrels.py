@@ -4,9 +4,7 @@
         --output runs/demo/qrels
 """
 
-from xmrank.cli import run
-from xmrank.config import QrelsConfig
-from xmrank.qrels.stage import evaluate_qrels
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(evaluate_qrels, QrelsConfig)
+    run_job("qrels")

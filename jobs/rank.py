@@ -4,9 +4,7 @@
         --output runs/demo/ranking
 """
 
-from xmrank.cli import run
-from xmrank.config import RankConfig
-from xmrank.rank.stage import rank
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(rank, RankConfig)
+    run_job("rank")

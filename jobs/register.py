@@ -3,9 +3,7 @@
 python jobs/register.py --rankers runs/demo/rankers --name flickr
 """
 
-from xmrank.cli import run
-from xmrank.config import RegisterConfig
-from xmrank.register.stage import register
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(register, RegisterConfig)
+    run_job("register")

@@ -3,9 +3,7 @@
 python jobs/report.py --evaluation runs/default/evaluation --output runs/default/report
 """
 
-from xmrank.cli import run
-from xmrank.config import ReportConfig
-from xmrank.report.stage import report
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(report, ReportConfig)
+    run_job("report")

@@ -5,9 +5,7 @@
         --relevance-texts runs/demo/sentences/texts.npy --output runs/demo/graded
 """
 
-from xmrank.cli import run
-from xmrank.config import SentencesConfig
-from xmrank.sentences.stage import sentences
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(sentences, SentencesConfig)
+    run_job("sentences")

@@ -3,9 +3,7 @@
 python jobs/supervised.py --data wikipedia=data/wikipedia --output runs/supervised
 """
 
-from xmrank.cli import run
-from xmrank.config import SupervisedConfig
-from xmrank.supervised.page import supervised_and_report
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(supervised_and_report, SupervisedConfig)
+    run_job("supervised")

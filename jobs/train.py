@@ -3,9 +3,7 @@
 python jobs/train.py --embeddings runs/demo/embeddings --lists runs/demo/lists --output runs/demo/rankers
 """
 
-from xmrank.cli import run
-from xmrank.config import TrainConfig
-from xmrank.train.stage import train
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(train, TrainConfig)
+    run_job("train")

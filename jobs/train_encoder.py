@@ -4,9 +4,7 @@ python jobs/train_encoder.py --output runs/encoder
 cp runs/encoder/xmrank-tiny.safetensors xmrank/embedding/bundled/
 """
 
-from xmrank.cli import run
-from xmrank.config import TrainEncoderConfig
-from xmrank.train_encoder.stage import train_encoder
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(train_encoder, TrainEncoderConfig)
+    run_job("train_encoder")

@@ -3,9 +3,7 @@
 python jobs/tune.py --preset grid12 --embeddings runs/demo/embeddings --lists runs/demo/lists --output runs/demo/tuned
 """
 
-from xmrank.cli import run
-from xmrank.config import TuneConfig
-from xmrank.tune.stage import tune
+from xmrank.cli import run_job
 
 if __name__ == "__main__":
-    run(tune, TuneConfig)
+    run_job("tune")

@@ -1,17 +1,23 @@
 """The command line: presets, flags over them, and one line for everything a user can mend."""
 
+import inspect
 import subprocess
 import sys
+import textwrap
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import pytest
 
-from xmrank.cli import find_cause, parse, run
+import xmrank
+from xmrank.cli import find_cause, main, run
 from xmrank.config import EmbedConfig, ExperimentConfig, MineConfig, SupervisedConfig, TrainConfig, TuneConfig
 from xmrank.config.choices import FLAT
 from xmrank.config.common import as_values
+from xmrank.config.jobs import JOBS
+from xmrank.config.parsing import parse_config
 from xmrank.runtime.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +27,7 @@ OTHER_JOBS = {"tune": (TuneConfig, "space"), "supervised": (SupervisedConfig, "m
 
 
 def parsed(config_type, *arguments, name="mine"):
-    return parse(config_type, [str(argument) for argument in arguments], name=name, presets=PRESETS)
+    return parse_config(config_type, [str(argument) for argument in arguments], name=name, presets=PRESETS)
 
 
 def refused(config_type, *arguments, name="mine"):
@@ -459,10 +465,100 @@ def test_an_error_that_was_dealt_with_is_no_cause():
     assert find_cause(caught.value) is caught.value
 
 
-def test_every_job_explains_itself_when_run_as_a_script():
-    jobs = sorted((ROOT / "jobs").glob("*.py"))
-    assert {"embed", "mine", "train", "evaluate", "report", "experiment"} <= {job.stem for job in jobs}
-    done = subprocess.run([sys.executable, "jobs/mine.py", "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "--hard-negatives" in done.stdout
-    wrong = subprocess.run([sys.executable, "jobs/mine.py", "--nope"], cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize("name", JOBS)
+def test_every_job_has_a_script_and_a_stage_that_takes_its_configuration(name):
+    script = (ROOT / "jobs" / f"{name}.py").read_text()
+    assert script.endswith(f'from xmrank.cli import run_job\n\nif __name__ == "__main__":\n    run_job("{name}")\n')
+    parameter, *others = inspect.signature(JOBS[name].load_stage()).parameters.values()
+    assert parameter.annotation is JOBS[name].load_config()
+    assert all(other.default is not other.empty for other in others)
+
+
+def test_every_script_is_a_job():
+    assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == set(JOBS)
+
+
+def python(*arguments, cwd=ROOT):
+    """Run Python in a process of its own."""
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def test_help_and_wrong_flags_answer_before_torch_and_ray_are_imported():
+    """All jobs in one process: what one of them imports would stay imported."""
+    code = """
+        import contextlib, io, sys
+        from xmrank.cli import main
+        from xmrank.config.jobs import JOBS
+        for job in JOBS:
+            for flag, status in ("--help", (0, None)), ("--nope", (2,)):
+                sys.argv = ["xmrank", job, flag]
+                try:
+                    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                        main()
+                except SystemExit as stop:
+                    assert stop.code in status, (job, flag, stop.code)
+        print(*sorted({"torch", "ray", "mlflow", "faiss", "pandas", "pyarrow"} & set(sys.modules)))
+    """
+    done = python("-c", textwrap.dedent(code))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "\n"
+
+
+def test_a_job_answers_as_a_script_and_as_a_command(tmp_path):
+    script, command = python("jobs/mine.py", "--help"), python("-m", "xmrank", "mine", "--help", cwd=tmp_path)
+    assert (script.returncode, command.returncode) == (0, 0)
+    assert "usage: mine.py" in script.stdout and "usage: xmrank mine" in command.stdout
+    assert script.stdout.partition("\n")[2] == command.stdout.partition("\n")[2]
+    wrong = python("jobs/mine.py", "--nope")
     assert wrong.returncode == 2 and wrong.stderr.startswith("mine: ") and wrong.stderr.count("\n") == 1
+
+
+def test_the_command_line_is_that_of_the_package():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"xmrank": "xmrank.cli:main"}
+
+
+def call_main(monkeypatch, capsys, *arguments):
+    """The exit status of the console command, its lines on standard output and on standard error."""
+    monkeypatch.setattr(sys, "argv", ["xmrank", *arguments])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return code, captured.out.splitlines(), captured.err.splitlines()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_the_console_command_lists_the_jobs_in_a_line_each(monkeypatch, capsys, arguments):
+    code, lines, _ = call_main(monkeypatch, capsys, *arguments)
+    assert code == 0
+    listed = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert listed == list(JOBS)
+    assert all(len(line) <= 100 for line in lines)
+
+
+def test_an_unknown_job_is_one_line(monkeypatch, capsys):
+    code, lines, errors = call_main(monkeypatch, capsys, "mien", "--help")
+    assert (code, lines) == (2, [])
+    assert errors == [f"xmrank: no job mien; expected one of: {', '.join(JOBS)}"]
+
+
+def test_the_console_command_has_a_version(monkeypatch, capsys):
+    assert call_main(monkeypatch, capsys, "--version") == (0, [f"xmrank {xmrank.__version__}"], [])
+
+
+def test_the_console_command_has_the_presets_of_the_checkout(monkeypatch, capsys, tmp_path):
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("xmrank.config.jobs.Job.load_stage", lambda job: seen.append)
+    assert call_main(monkeypatch, capsys, "mine", "--preset", "table1") == (0, [], [])
+    assert seen == [MineConfig(random_candidates=200, hard_negatives=20)]
+    code, _, errors = call_main(monkeypatch, capsys, "train-encoder", "--epochs", "0")
+    assert (code, errors) == (2, ["train_encoder: --epochs 0: expected at least 1"])
+
+
+def test_without_a_checkout_a_preset_is_a_path(tmp_path):
+    with pytest.raises(ConfigError, match=r"^--preset table1: no such preset; expected the path of a YAML file$"):
+        parse_config(MineConfig, ["--preset", "table1"], name="mine", presets=tmp_path)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import tyro
 
-import xmrank.config
-from xmrank.cli import parse
 from xmrank.config.choices import choose, find_choices, make_defaults
+from xmrank.config.jobs import JOBS
+from xmrank.config.parsing import parse_config
 from xmrank.runtime.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -63,10 +63,8 @@ def job_command(words):
 
 
 def config_type(job):
-    """The configuration that ``jobs/<job>.py`` hands to the command line."""
-    script = (ROOT / "jobs" / f"{job}.py").read_text()
-    name = re.search(r"run\(\w+, (\w+)\)", script)[1]
-    return getattr(xmrank.config, name)
+    """The class of a job's configuration."""
+    return JOBS[job].load_config()
 
 
 def flags_of(job):
@@ -96,7 +94,7 @@ COMMANDS = [(path, words) for path in DOCUMENTS for words in commands_of(path)]
 @pytest.mark.parametrize(("path", "words"), COMMANDS, ids=lambda value: getattr(value, "name", None))
 def test_a_command_is_accepted_by_its_parser(path, words):
     job, *arguments = words
-    parse(config_type(job), arguments, name=job, presets=ROOT / "jobs" / "configs")
+    parse_config(config_type(job), arguments, name=job, presets=ROOT / "jobs" / "configs")
 
 
 @pytest.mark.parametrize("path", SETTLED, ids=lambda path: str(path.relative_to(ROOT)))
@@ -126,7 +124,7 @@ def is_benchmark(name):
 
 def parses(job, words):
     try:
-        parse(config_type(job), words, name=job, presets=ROOT / "jobs" / "configs")
+        parse_config(config_type(job), words, name=job, presets=ROOT / "jobs" / "configs")
     except ConfigError:
         return False
     return True

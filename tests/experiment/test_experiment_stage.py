@@ -17,7 +17,6 @@ from mlflow.tracking import MlflowClient
 from pipeline import make_home
 
 from xmrank import tracking
-from xmrank.cli import parse
 from xmrank.config import (
     EmbedConfig,
     EvaluateConfig,
@@ -28,6 +27,7 @@ from xmrank.config import (
     ReportConfig,
     TrainConfig,
 )
+from xmrank.config.parsing import parse_config
 from xmrank.datasets.settings import ScenesConfig, ScenesSettings
 from xmrank.experiment.stage import ExperimentRun, experiment, with_places
 from xmrank.rankers import ContextAwareParameters
@@ -101,7 +101,7 @@ def test_every_preset_suits_every_job(preset, job):
     values = yaml.safe_load(preset.read_text())
     if job == "experiment" and {"tune", "supervised"} & values.keys():
         pytest.skip("a preset of another job")
-    config = parse(JOBS[job], ["--preset", preset.stem], name=job, presets=preset.parent)
+    config = parse_config(JOBS[job], ["--preset", preset.stem], name=job, presets=preset.parent)
     section = values if job == "experiment" else values.get(job, {})
     for name, value in section.items():
         if not isinstance(value, dict):

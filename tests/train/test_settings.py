@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from xmrank.cli import parse
 from xmrank.config import TrainConfig, semantic
+from xmrank.config.parsing import parse_config
 from xmrank.losses import LOSSES
 from xmrank.losses.parameters import LambdaRankParameters, LossParameters, NeuralNdcgParameters, TripletParameters
 from xmrank.rankers import LinearParameters
@@ -116,7 +116,7 @@ def test_the_best_settings_replace_those_of_a_preset_and_never_those_of_a_flag(t
     (tmp_path / "own.yaml").write_text("train: {learning_rate: 0.1, weight_decay: 0.1, ranker: {width: 32}}")
     flags = ["--learning-rate", "0.5", "--loss.neural-ndcg.temperature=1", "--ranker.heads", "2"]
     files = ["--preset", str(tmp_path / "own.yaml"), "--best", str(tmp_path / "best.json")]
-    config = parse(TrainConfig, [*files, *flags], name="train", presets=tmp_path)
+    config = parse_config(TrainConfig, [*files, *flags], name="train", presets=tmp_path)
     chosen = config_of(Trial("neural_ndcg", "i2t", 0), config, read_best(config))
     assert chosen.learning_rate == 0.5
     assert (chosen.weight_decay, chosen.ranker.width, chosen.ranker.heads) == (0.02, 128, 2)

@@ -1,0 +1,200 @@
+"""The command line of a job: a preset's settings first, flags over them, and one line for every mistake."""
+
+import contextlib
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from xmrank.config.choices import Choice, choose, find_choices, make_defaults
+from xmrank.config.presets import list_flags, read_settings, take_preset
+from xmrank.runtime.errors import ConfigError
+
+Config = TypeVar("Config")
+
+NESTED_ERROR = re.compile(r"^Error parsing (\w[\w.-]*): (\w+) ")
+"""How tyro reports the ValueError "width 0: expected …" of a nested dataclass that knows nothing of flags."""
+
+
+def parse_config(
+    config_type: type[Config], arguments: list[str], *, name: str, presets: Path, program: str | None = None
+) -> Config:
+    """The configuration of one job: the defaults, over them the settings of a preset, over these the flags.
+
+    Args:
+        config_type: the job's frozen dataclass; its attribute docstrings are the help texts.
+        arguments: the command line without the program; may contain ``--preset NAME`` or ``--preset FILE.yaml``.
+        name: the job's name: the section of a preset that applies (an experiment takes the whole file).
+        presets: the folder of the named presets.
+        program: how the help text calls the program; None: NAME.py.
+
+    Raises:
+        ConfigError: an unknown flag, value or key of a preset, in one line.
+        SystemExit: after ``--help``.
+    """
+    program = program or f"{name}.py"
+    arguments, preset = take_preset(arguments)
+    values: Mapping[str, Any] = read_settings(preset, presets, name, config_type) if preset else {}
+    # Choices come first: which flags there are depends on them.
+    choices = list(find_choices(config_type))
+    explicit = split_flags(arguments)
+    given, chosen = apply_choices(choices, name_choices(split_flags(list_flags(values)), choices), explicit)
+    defaults = choose(make_defaults(config_type), {c.path: c.options[chosen[c.path]] for c in choices})
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            config = tyro.cli(
+                config_type,
+                args=[word for flag in given for word in flag],
+                prog=program,
+                default=defaults,
+                description=describe_job(config_type, choices, chosen),
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise ConfigError(join_message(complaint.getvalue()) + (f" (preset {preset})" if preset else "")) from None
+    return mark_explicit(config, {name_setting(flag) for flag in explicit})
+
+
+def mark_explicit(config: Config, names: Iterable[str], prefix: str = "") -> Config:
+    """Note the settings that were given as flags in every configuration that has a field for it, nested ones included.
+
+    Args:
+        config: the configuration; not a dataclass: returned as it is.
+        names: dotted field names from the root.
+        prefix: dotted name of ``config`` itself, with a dot at the end.
+    """
+    if not is_dataclass(config):
+        return config
+    changes: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        marked = mark_explicit(value, names, f"{prefix}{field.name}.")
+        if marked is not value:
+            changes[field.name] = marked
+    if "explicit" in (field.name for field in fields(config)):
+        changes["explicit"] = frozenset(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return replace(config, **changes) if changes else config  # type: ignore[type-var]
+
+
+def split_flags(words: Iterable[str]) -> list[list[str]]:
+    """The words of a command line in groups, each a flag and its values; words before the first flag form a group."""
+    groups: list[list[str]] = []
+    for word in words:
+        if not groups or word.startswith("--"):
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    return groups
+
+
+def name_setting(flag: list[str]) -> str:
+    """The dotted field name that a flag sets: ``--train.no-validate-start`` gives ``train.validate_start``."""
+    name = flag[0].partition("=")[0].removeprefix("--").replace("-", "_")
+    head, dot, last = name.rpartition(".")
+    return f"{head}{dot}{last.removeprefix('no_')}"
+
+
+def name_choices(preset: list[list[str]], choices: list[Choice]) -> list[list[str]]:
+    """The flags of a preset, where a choice may be a mapping with the key ``name``, as they are on a command line."""
+    renamed = []
+    for word, *rest in preset:
+        for choice in choices:
+            path = choice.path.replace("_", "-")
+            if word == f"--{path}.name":
+                word = f"--{path}"
+            elif choice.flat and word.startswith(f"--{path}."):
+                word = f"--{choice.prefix.replace('_', '-')}{word.removeprefix(f'--{path}.')}"
+        renamed.append([word, *rest])
+    return renamed
+
+
+def apply_choices(
+    choices: list[Choice], preset: list[list[str]], explicit: list[list[str]]
+) -> tuple[list[list[str]], dict[str, str]]:
+    """Take the choices out of the flags: the remaining flags, and the name of each chosen option.
+
+    What a preset sets for its own choice is dropped where the command line makes another choice, unless that has the
+    setting too: ``--preset demo --train.ranker linear`` keeps the features, and not the dropout.
+
+    Raises:
+        ConfigError: an unknown name, or a setting that the chosen option does not have.
+    """
+    chosen = {}
+    for choice in choices:
+        in_preset, preset = take_choice(choice, preset)
+        in_flags, explicit = take_choice(choice, explicit)
+        of_preset = in_preset or find_implied(choice, preset) or choice.default
+        name = chosen[choice.path] = in_flags or find_implied(choice, explicit) or of_preset
+        if name != of_preset:
+            preset = [
+                f for f in preset if choice.has_setting(name, name_setting(f)) or not choice.claims(name_setting(f))
+            ]
+        for flag in [*preset, *explicit]:
+            if choice.claims(name_setting(flag)) and not choice.has_setting(name, name_setting(flag)):
+                refuse_setting(choice, name, flag)
+    return [*preset, *explicit], chosen
+
+
+def is_foreign(choice: Choice, name: str, flag: list[str]) -> bool:
+    """Whether a flag is a setting of the choice that the chosen option does not have."""
+    setting = name_setting(flag)
+    return choice.claims(setting) and not choice.has_setting(name, setting)
+
+
+def take_choice(choice: Choice, flags: list[list[str]]) -> tuple[str | None, list[list[str]]]:
+    """The name that the last flag of a choice gives, and the other flags.
+
+    Raises:
+        ConfigError: not the name of an option.
+    """
+    name, rest = None, []
+    for flag in flags:
+        if not flag[0].startswith("--") or name_setting(flag) != choice.path:
+            rest.append(flag)
+            continue
+        word, _, value = flag[0].partition("=")
+        name = " ".join([value, *flag[1:]]).strip()
+        if name not in choice.options:
+            raise ConfigError(f"{word} {name}".rstrip() + f": expected one of {', '.join(choice.options)}")
+    return name, rest
+
+
+def find_implied(choice: Choice, flags: list[list[str]]) -> str | None:
+    """The option that a flag implies because no other has it; of several, the first's. None without such a flag."""
+    implied = (choice.implied_by(name_setting(flag)) for flag in flags)
+    return next((option for option in implied if option), None)
+
+
+def refuse_setting(choice: Choice, name: str, flag: list[str]) -> None:
+    """Raise the ConfigError for a setting that the chosen option does not have."""
+    word = flag[0].partition("=")[0]
+    field = choice.path.rpartition(".")[2]
+    settings = ", ".join(setting.replace("_", "-") for setting in choice.list_settings(name))
+    raise ConfigError(f"{word}: {field} {name} has no such setting; it has {settings or 'none'}")
+
+
+def describe_job(config_type: type[Any], choices: list[Choice], chosen: Mapping[str, str]) -> str:
+    """The text above the flags in ``--help``: what the job does, and its choices, which tyro does not list."""
+    lines = [" ".join((config_type.__doc__ or "").split())]
+    for choice in choices:
+        flag, name = f"--{choice.path.replace('_', '-')}", chosen[choice.path]
+        names = ",".join(choice.options)
+        lines.append(
+            f"{flag} {{{names}}}: now {name}, whose settings are below. For those of another: {flag} NAME --help"
+        )
+    return "\n\n".join(lines)
+
+
+def join_message(box: str) -> str:
+    """The message inside tyro's framed error: what stands above the first rule, in one line."""
+    lines = [line.strip().strip("│").strip() for line in box.splitlines() if "│" in line]
+    rule = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
+    message = " ".join(" ".join(lines[:rule]).split()) or " ".join(box.split())
+    return NESTED_ERROR.sub(lambda error: f"--{error[1]}.{error[2].replace('_', '-')} ", message)

@@ -1,0 +1,109 @@
+"""Presets: YAML files with a section of settings for each job."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xmrank.config.jobs import JOBS
+from xmrank.runtime.errors import ConfigError
+
+EXPERIMENT = "experiment"
+"""The job that takes a preset as a whole; the others take the section of their name."""
+
+
+def take_preset(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without ``--preset X`` or ``--preset=X``, and X; the last one counts."""
+    rest: list[str] = []
+    preset = None
+    words = iter(arguments)
+    for word in words:
+        if word == "--preset":
+            preset = next(words, None)
+            if preset is None:
+                raise ConfigError("--preset needs the name of a preset or the path of a YAML file")
+        elif word.startswith("--preset="):
+            preset = word.removeprefix("--preset=")
+        else:
+            rest.append(word)
+    return rest, preset
+
+
+def read_settings(preset: str, folder: Path, job: str, config_type: type[Any]) -> Mapping[str, Any]:
+    """The settings in a preset for one job.
+
+    Args:
+        preset: a name, or the path of a YAML file.
+        folder: the folder of the named presets.
+        job: a key of `JOBS`.
+        config_type: the class of its configuration.
+
+    Raises:
+        ConfigError: no such preset, or one that is not a mapping of jobs to settings.
+    """
+    values = read_yaml(preset, folder)
+    if job != EXPERIMENT:
+        return take_section(values, job, preset)
+    stages = {field.name for field in fields(config_type)}
+    for key in values:
+        if key in JOBS and key not in stages:
+            raise ConfigError(f"--preset {preset}: is for {key}.py, which is no stage of an experiment")
+    return values
+
+
+def read_yaml(preset: str, folder: Path) -> dict[str, Any]:
+    """The mapping in a preset file.
+
+    Raises:
+        ConfigError: no such preset (the known ones are listed), or a file that is not a YAML mapping.
+    """
+    path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        expected = f"expected a YAML file or one of: {known}" if known else "expected the path of a YAML file"
+        raise ConfigError(f"--preset {preset}: no such preset; {expected}")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--preset {preset}: {path.name} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"--preset {preset}: {path.name} must hold a mapping of stages to their settings")
+    return values
+
+
+def take_section(values: Mapping[str, Any], job: str, preset: str) -> Mapping[str, Any]:
+    """A job's section of a preset; empty when it has none.
+
+    Raises:
+        ConfigError: a section that is not a mapping, or whose name is no job: a typo would otherwise be ignored.
+    """
+    known = {*JOBS, job}
+    for key, section in values.items():
+        if isinstance(section, Mapping) and key not in known:
+            raise ConfigError(f"--preset {preset}: no job {key}; expected a section of: {', '.join(sorted(known))}")
+    section = values.get(job)
+    if section is None:
+        return {}
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"--preset {preset}: {job} is {section}, expected a mapping of its settings")
+    return section
+
+
+def list_flags(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The words of a command line that sets the values of a nested mapping.
+
+    So presets and command lines go through the same parser.
+    """
+    for key, value in values.items():
+        flag = f"{prefix}{str(key).replace('_', '-')}"
+        if isinstance(value, Mapping):
+            yield from list_flags(value, f"{flag}.")
+        elif isinstance(value, bool):
+            # tyro's form of a switch: --mine.overwrite, --mine.no-overwrite
+            head, dot, last = flag.rpartition(".")
+            yield f"--{flag}" if value else f"--{head}{dot}no-{last}"
+        else:
+            yield f"--{flag}"
+            yield from map(str, value) if isinstance(value, list) else (str(value),)
