@@ -47,8 +47,8 @@ def describe_jobs() -> str:
     lines = ["usage: xmrank JOB [OPTIONS]", "", "Jobs (xmrank JOB --help lists the options):", ""]
     width = max(map(len, JOBS))
     for name, job in JOBS.items():
-        summary = " ".join((job.load_config().__doc__ or "").split())
-        lines.append(f"  {name:<{width}}  {summary}")
+        first_sentence = " ".join((job.load_config().__doc__ or "").split()).partition(". ")[0]
+        lines.append(f"  {name:<{width}}  {first_sentence.removesuffix('.')}")
     return "\n".join(lines)
 
 

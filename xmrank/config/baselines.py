@@ -23,7 +23,7 @@ SETTINGS = ("cca", "regularised_cca", "kernel_cca", "dcca", "cmpm", "cmpm_cmpc",
 
 @dataclass(frozen=True)
 class BaselinesConfig:
-    """Fit baselines on paired data, and evaluate them on the same lists and galleries as the rankers."""
+    """Fit baselines and evaluate them on the same lists and galleries as the rankers."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
         {"embeddings", "lists", "output", "image_features", "text_features", "relevance_texts", "best", "workers"}

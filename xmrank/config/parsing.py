@@ -19,6 +19,11 @@ Config = TypeVar("Config")
 NESTED_ERROR = re.compile(r"^Error parsing (\w[\w.-]*): (\w+) ")
 """How tyro reports the ValueError "width 0: expected …" of a nested dataclass that knows nothing of flags."""
 
+REQUIRED_FLAG = re.compile(r"^[│ ] {5}(--[\w.-]+)", re.MULTILINE)
+"""How tyro lists a flag that is missing; its help text follows, indented further."""
+RULE = re.compile(r"[─-]{4,}")
+"""A horizontal line in tyro's messages; plain characters where the terminal's encoding is not UTF-8."""
+
 
 def parse_config(
     config_type: type[Config], arguments: list[str], *, name: str, presets: Path, program: str | None = None
@@ -193,8 +198,12 @@ def describe_job(config_type: type[Any], choices: list[Choice], chosen: Mapping[
 
 
 def join_message(box: str) -> str:
-    """The message inside tyro's framed error: what stands above the first rule, in one line."""
-    lines = [line.strip().strip("│").strip() for line in box.splitlines() if "│" in line]
-    rule = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
-    message = " ".join(" ".join(lines[:rule]).split()) or " ".join(box.split())
+    """The message inside tyro's framed error in one line: the text above the first rule."""
+    if "Missing from" in box:
+        return f"{', '.join(REQUIRED_FLAG.findall(box))}: required"
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]  # the first line is a title
+    if lines and RULE.fullmatch(lines[0]):
+        del lines[0]
+    end = next((number for number, line in enumerate(lines) if RULE.fullmatch(line)), len(lines))
+    message = " ".join(" ".join(lines[:end]).split()) or " ".join(box.split())
     return NESTED_ERROR.sub(lambda error: f"--{error[1]}.{error[2].replace('_', '-')} ", message)

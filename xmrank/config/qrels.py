@@ -10,7 +10,7 @@ from xmrank.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class QrelsConfig:
-    """Measure the rankings of an evaluation by more judgements than one caption's own image."""
+    """Measure the rankings of an evaluation by qrels files or class labels."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"embeddings", "results", "qrels", "output", "overwrite"})
     embeddings: Path = RUN / "embeddings"

@@ -9,17 +9,17 @@ from xmrank.config.common import RUN, Direction, at_least
 
 @dataclass(frozen=True)
 class RankConfig:
-    """Rank a gallery for new queries: the first stage retrieves its top N, a trained ranker re-ranks them."""
+    """Rank a gallery for new queries with the first stage and a trained ranker."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
         {"queries", "embeddings", "ranker", "direction", "output", "pretrained", "workers"}
         | {"page", "title", "overwrite"}
     )
     queries: Path | None = None
-    """Queries: a text file, one caption a line; a folder of images; or a parquet file with a column of captions,
+    """What is asked: a text file, one caption a line; a folder of images; or a parquet file with a column of captions,
     of images (their paths from the file's folder, or the images themselves), or of embeddings."""
     column: str | None = None
-    """parquet: the column of the queries, where it has no usual name (caption, text, image, path, embedding, …).
+    """parquet: the column of the queries, where it is not named as usual (caption, text, image, path, embedding, …).
     Ids are taken from a column query_id, caption_id, image_id or id, else the row's number."""
     embeddings: Path = RUN / "embeddings"
     """Embedding store that is the gallery: its images for captions, its captions for images."""
@@ -29,9 +29,9 @@ class RankConfig:
     """A model of MLflow's registry (models:/NAME@ALIAS), the folder of a trained ranker, or that of a training, whose
     best ranker is taken. Without it: models:/xmrank-t2i@best for captions, models:/xmrank-i2t@best for images."""
     direction: Direction | None = None
-    """i2t: images retrieve captions, t2i: captions retrieve images; needed only where the queries are embeddings."""
+    """What asks for what; needed only where the queries do not say it: embeddings."""
     top_n: int = 100
-    """How many candidates of the first stage the ranker re-ranks."""
+    """The ranker orders the first stage's this many."""
     output: Path = RUN / "ranking"
     """Directory of the results."""
     page: int = 0

@@ -9,7 +9,7 @@ from xmrank.config.common import RUN, at_least
 
 @dataclass(frozen=True)
 class SentencesConfig:
-    """Embed a store's captions with a model of sentence-transformers, to compare captions by."""
+    """Embed the captions of a store with a model of sentence-transformers."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"embeddings", "output", "batch_size", "device", "overwrite"})
     embeddings: Path = RUN / "embeddings"

@@ -98,7 +98,7 @@ class Clip4cmrConfig:
 
 @dataclass(frozen=True)
 class SupervisedConfig:
-    """Train methods on labelled sets, and measure them with and without the two-stage search."""
+    """Supervised cross-modal retrieval on labelled sets, with and without a second stage."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"data", "labels", "output", "workers", "overwrite", "title"})
     data: tuple[str, ...] = ()

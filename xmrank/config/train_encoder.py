@@ -10,7 +10,7 @@ from xmrank.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class TrainEncoderConfig:
-    """Train xmrank-tiny, or another of open_clip's models from scratch, on generated scenes of a seed of their own."""
+    """Train xmrank-tiny, or another model of open_clip, from scratch on generated scenes."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"output", "workers", "overwrite"})
     output: Path = Path("runs/encoder")

@@ -12,8 +12,9 @@ from xmrank.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """Search the settings of every loss and direction, and train the best ones again with several seeds; or those of
-    baselines."""
+    """Search the best settings and train with them for several seeds.
+
+    The target rankers searches the settings of each loss and direction, the target baselines those of each baseline."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"embeddings", "lists", "output", "workers", "overwrite"})
     embeddings: Path = RUN / "embeddings"
