@@ -513,6 +513,15 @@ def test_a_job_answers_as_a_script_and_as_a_command(tmp_path):
     assert wrong.returncode == 2 and wrong.stderr.startswith("mine: ") and wrong.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_message_is_one_line_in_every_encoding(monkeypatch, encoding):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    assert python("jobs/train.py", "--ranker.width", "30").stderr == (
+        "train: --ranker.width 30: expected a multiple of heads 4\n"
+    )
+    assert python("jobs/embed.py", "--dataset", "csv").stderr == "embed: --annotations, --images: required\n"
+
+
 def test_the_command_line_is_that_of_the_package():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"xmrank": "xmrank.cli:main"}
