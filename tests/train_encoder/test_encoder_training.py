@@ -16,7 +16,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
 from xmrank.config import TrainEncoderConfig
-from xmrank.datasets.scenes.generate import compose_scene, describe, draw_scene
+from xmrank.datasets.scenes.generate import compose_scene, describe_scene, draw_scene
 from xmrank.embed.encoder import load_encoder
 from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError
@@ -61,7 +61,7 @@ def test_pairs_are_the_scenes_of_the_data_set(pairs):
     assert pairs.pixels.shape == (64, 3, 64, 64)
     assert pairs.pixels.dtype == torch.uint8
     scene = compose_scene(9, "train", 3)
-    assert torch.equal(pairs.tokens[3], encoder.tokenizer([caption.text for caption in describe(scene)]))
+    assert torch.equal(pairs.tokens[3], encoder.tokenizer([caption.text for caption in describe_scene(scene)]))
     drawn = encoder.preprocess(draw_scene(scene))
     kept = make_training(pairs, shift=0).augment_images(torch.tensor([3]), torch.Generator())[0]
     assert (kept - drawn).abs().mean() < 0.1  # JPEG rounds a little

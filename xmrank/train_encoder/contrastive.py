@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xmrank.config import TrainEncoderConfig
-from xmrank.datasets.scenes.generate import compose_scene, describe, write_scene
+from xmrank.datasets.scenes.generate import compose_scene, describe_scene, write_scene
 from xmrank.embed.encoder import Encoder, load_encoder
 from xmrank.runtime.files import atomic
 
@@ -46,7 +46,7 @@ def draw_pairs(encoder: Encoder, seed: int, split: str, numbers: range) -> Scene
         write_scene(scene, file)
         normal = encoder.preprocess(Image.open(file).convert("RGB"))
         pixels.append(((normal * std + mean) * 255).round().to(torch.uint8))
-        tokens.append(encoder.tokenizer([caption.text for caption in describe(scene)]))
+        tokens.append(encoder.tokenizer([caption.text for caption in describe_scene(scene)]))
     return ScenePairs(torch.stack(pixels), torch.stack(tokens))
 
 

@@ -31,25 +31,27 @@ _Mask = NDArray[np.bool_]
 def draw_scene(scene: Scene) -> Image.Image:
     """The scene as an RGB image of 96 × 96 pixels; the same scene always gives the same pixels."""
     image = _draw_background(scene)
-    for thing in scene.things:
-        stencil = _digit(thing) if thing.is_digit else _shape(LABEL_NAMES[thing.label], thing.diameter)
-        stencil = stencil.rotate(thing.angle, Image.Resampling.BILINEAR)
+    for item in scene.objects:
+        # A stencil says where the object is; the square behind it has its colour and texture.
+        stencil = _digit_stencil(item) if item.is_digit else _shape_stencil(LABEL_NAMES[item.label], item.diameter)
+        stencil = stencil.rotate(item.angle, Image.Resampling.BILINEAR)
         corner = (
-            thing.column * CELL + (CELL - thing.diameter) // 2 + thing.shift[0],
-            thing.row * CELL + (CELL - thing.diameter) // 2 + thing.shift[1],
+            item.column * CELL + (CELL - item.diameter) // 2 + item.shift[0],
+            item.row * CELL + (CELL - item.diameter) // 2 + item.shift[1],
         )
-        image.paste(_fill(COLOURS[thing.colour], thing.texture, thing.diameter), corner, stencil)
+        image.paste(_fill_square(COLOURS[item.colour], item.texture, item.diameter), corner, stencil)
     return image
 
 
 def write_scene(scene: Scene, file: Path | BinaryIO) -> None:
-    """Write the scene as the data set's JPEG files hold it."""
+    """Write the scene as a JPEG file, as the data set has it."""
     draw_scene(scene).save(file, "JPEG", quality=90)
 
 
 def _draw_background(scene: Scene) -> Image.Image:
     rng = random_numbers(f"{scene.key}/background")
     y, x = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE]
+    # The pattern makes the background lighter and darker around its colour, by at most ``strength``.
     strength, period = rng.uniform(16, 28), rng.randint(8, 20)
     if scene.pattern == "shaded":
         angle = rng.uniform(0, 2 * math.pi)
@@ -68,14 +70,15 @@ def _draw_background(scene: Scene) -> Image.Image:
 
 
 @cache
-def _fill(colour: Colour, texture: str, diameter: int) -> Image.Image:
+def _fill_square(colour: Colour, texture: str, diameter: int) -> Image.Image:
     """A square of the colour, with the texture in a darker tone of it: the colour's name stays true."""
+    # Darker, never lighter: half a red square in pink would be neither red nor pink.
     dark = np.array([round(channel * 0.55) for channel in colour])
-    pixels = np.where(_texture(texture, diameter)[:, :, None], dark, np.array(colour))
+    pixels = np.where(_texture_mask(texture, diameter)[:, :, None], dark, np.array(colour))
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def _texture(name: str, diameter: int) -> _Mask:
+def _texture_mask(name: str, diameter: int) -> _Mask:
     y, x = np.mgrid[0:diameter, 0:diameter]
     period = max(6, diameter // 4)
     half = period // 2
@@ -88,14 +91,14 @@ def _texture(name: str, diameter: int) -> _Mask:
     return np.zeros((diameter, diameter), bool)
 
 
-def _digit(thing: SceneObject) -> Image.Image:
-    glyphs = _glyphs()[thing.label]
-    glyph = glyphs[int(thing.glyph * len(glyphs))]
-    return Image.fromarray(glyph).resize((thing.diameter, thing.diameter), Image.Resampling.BICUBIC)
+def _digit_stencil(item: SceneObject) -> Image.Image:
+    glyphs = _load_glyphs()[item.label]
+    glyph = glyphs[int(item.glyph * len(glyphs))]
+    return Image.fromarray(glyph).resize((item.diameter, item.diameter), Image.Resampling.BICUBIC)
 
 
 @cache
-def _glyphs() -> tuple[NDArray[np.uint8], ...]:
+def _load_glyphs() -> tuple[NDArray[np.uint8], ...]:
     """Per digit, its handwritten examples: uint8 [examples, 8, 8]."""
     from sklearn.datasets import load_digits  # takes a second to import, and only drawing needs it
 
@@ -105,7 +108,7 @@ def _glyphs() -> tuple[NDArray[np.uint8], ...]:
 
 
 @cache
-def _shape(name: str, diameter: int) -> Image.Image:
+def _shape_stencil(name: str, diameter: int) -> Image.Image:
     """The shape's stencil, uint8 [diameter, diameter], drawn larger and averaged down for smooth edges."""
     side = diameter * _SUPERSAMPLING
     stencil = Image.new("L", (side, side))
@@ -114,6 +117,7 @@ def _shape(name: str, diameter: int) -> Image.Image:
         draw.polygon([(x * side, y * side) for x, y in _POLYGONS[name]()], fill=255)
     else:
         draw.ellipse((0.02 * side, 0.02 * side, 0.98 * side, 0.98 * side), fill=255)
+    # A ring and a crescent are discs with a smaller disc cut out.
     if name == "ring":
         draw.ellipse((0.26 * side, 0.26 * side, 0.74 * side, 0.74 * side), fill=0)
     elif name == "crescent":
@@ -121,13 +125,15 @@ def _shape(name: str, diameter: int) -> Image.Image:
     return stencil.reduce(_SUPERSAMPLING)
 
 
-def _star() -> _Points:
+def _star_points() -> _Points:
+    # Ten points, alternately far from the centre and near to it.
     radii = (0.5, 0.2)
     turns = [math.pi * (tip / 5 - 0.5) for tip in range(10)]
     return [(0.5 + radii[i % 2] * math.cos(t), 0.52 + radii[i % 2] * math.sin(t)) for i, t in enumerate(turns)]
 
 
-def _heart() -> _Points:
+def _heart_points() -> _Points:
+    # The usual parametric curve of a heart, scaled to the unit square.
     turns = [math.pi * step / 30 for step in range(60)]
     across = [16 * math.sin(t) ** 3 for t in turns]
     up = [13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t) for t in turns]
@@ -143,6 +149,6 @@ _POLYGONS: dict[str, Callable[[], _Points]] = {
         (0.65, 0.96), (0.35, 0.96), (0.35, 0.65), (0.04, 0.65), (0.04, 0.35), (0.35, 0.35),
     ],
     "arrow": lambda: [(0.02, 0.36), (0.5, 0.36), (0.5, 0.1), (0.98, 0.5), (0.5, 0.9), (0.5, 0.64), (0.02, 0.64)],
-    "star": _star,
-    "heart": _heart,
+    "star": _star_points,
+    "heart": _heart_points,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The generated data set `scenes`: pictures of handwritten digits and drawn shapes, five captions each, labels.
+"""The generated data set `scenes`: images of handwritten digits and drawn shapes, five captions each, and labels.
 
 Nothing is downloaded. Image i of a split depends on (seed, split, i) alone, so it is the same whatever the sizes of the
 splits, the number of workers, or the order of work.
@@ -19,22 +19,22 @@ import pyarrow.parquet as pq
 from xmrank.datasets.dataset import CAPTIONS, IMAGES
 from xmrank.datasets.scenes.drawing import IMAGE_SIZE, draw_scene, write_scene
 from xmrank.datasets.scenes.layout import LABEL_NAMES, Scene, SceneObject, compose_scene
-from xmrank.datasets.scenes.scene_captions import Caption, Claim, Mention, describe
+from xmrank.datasets.scenes.scene_captions import Caption, Claim, Mention, describe_scene
 from xmrank.runtime.errors import ConfigError
 
 __all__ = [
     "IMAGE_SIZE", "LABEL_NAMES", "Caption", "Claim", "Mention", "Scene", "SceneObject",
-    "compose_scene", "describe", "draw_scene", "generate", "scene_tables", "write_scene",
+    "compose_scene", "describe_scene", "draw_scene", "generate_scenes", "scene_tables", "write_scene",
 ]  # fmt: skip
 
 VERSION = 1
-"""Raised whenever the same seed gives different pictures or captions."""
+"""Raised whenever the same seed gives other images or captions than before."""
 
 _CHUNK = 250
 _Chunk = tuple[str, list[int]]
 
 
-def generate(
+def generate_scenes(
     root: Path,
     *,
     train: int = 2000,
@@ -46,15 +46,15 @@ def generate(
 ) -> tuple[pa.Table, pa.Table]:
     """Write the data set: images/{split}/{number}.jpg, images.parquet, captions.parquet, scenes.json.
 
-    Files appear whole or not at all, and images that are there are kept: after an interruption the same call
-    finishes the work, and ends in the same bytes as one that was never interrupted.
+    Files are complete or not there, and images that exist are kept: after an interruption the same call finishes the
+    work, with the same bytes as a call that was never interrupted.
 
     Args:
-        root: the folder, made if need be; locations in the images table are relative to it.
+        root: the folder, created if necessary; locations in the images table are relative to it.
         train, val, test: images of each split, at least 0; together at least 1.
         seed: of all that is random.
         workers: processes that draw; 1 draws in this one.
-        progress: called with the number of images that are there, then with that of the images just done, every 250.
+        progress: called with the number of images that exist, then with the number just drawn, every 250.
 
     Returns:
         The images and captions tables, as ``scene_tables`` does.
@@ -65,10 +65,11 @@ def generate(
     sizes = {"train": train, "val": val, "test": test}
     if min(sizes.values()) < 0 or sum(sizes.values()) == 0 or workers < 1:
         raise ConfigError(f"scenes: sizes must be at least 0 and not all 0, workers at least 1: got {sizes}, {workers}")
+    # First: no image is drawn into a folder with scenes of another seed.
     _claim_folder(root, seed)
-    missing = list(_missing(root, sizes))
+    missing = list(_find_missing(root, sizes))
     there = sum(sizes.values()) - sum(len(numbers) for _, numbers in missing)
-    drawn = _map(partial(_draw_chunk, root, seed), missing, min(workers, len(missing)))
+    drawn = _map_chunks(partial(_draw_chunk, root, seed), missing, min(workers, len(missing)))
     for count in chain([there], drawn):
         if progress is not None:
             progress(count)
@@ -90,27 +91,27 @@ def scene_tables(sizes: dict[str, int], seed: int) -> tuple[pa.Table, pa.Table]:
         for number in range(size):
             scene = compose_scene(seed, split, number)
             image_id = f"{split}-{number:06d}"
-            location = _location(split, number).as_posix()
+            location = _image_path(split, number).as_posix()
             images.append({"image_id": image_id, "location": location, "split": split, "labels": scene.labels})
             captions += [
                 {"caption_id": f"{image_id}#{i}", "image_id": image_id, "text": caption.text, "split": split}
-                for i, caption in enumerate(describe(scene))
+                for i, caption in enumerate(describe_scene(scene))
             ]
     return pa.Table.from_pylist(images, IMAGES), pa.Table.from_pylist(captions, CAPTIONS)
 
 
-def _location(split: str, number: int) -> Path:
+def _image_path(split: str, number: int) -> Path:
     return Path("images", split, f"{number:06d}.jpg")
 
 
-def _missing(root: Path, sizes: dict[str, int]) -> Iterator[_Chunk]:
+def _find_missing(root: Path, sizes: dict[str, int]) -> Iterator[_Chunk]:
     for split, size in sizes.items():
-        numbers = [number for number in range(size) if not _is_complete(root / _location(split, number))]
+        numbers = [number for number in range(size) if not _is_complete(root / _image_path(split, number))]
         for start in range(0, len(numbers), _CHUNK):
             yield split, numbers[start : start + _CHUNK]
 
 
-def _map(draw: Callable[[_Chunk], int], chunks: list[_Chunk], workers: int) -> Iterator[int]:
+def _map_chunks(draw: Callable[[_Chunk], int], chunks: list[_Chunk], workers: int) -> Iterator[int]:
     if workers <= 1:
         yield from map(draw, chunks)
         return
@@ -120,11 +121,12 @@ def _map(draw: Callable[[_Chunk], int], chunks: list[_Chunk], workers: int) -> I
 
 def _draw_chunk(root: Path, seed: int, chunk: _Chunk) -> int:
     split, numbers = chunk
-    (root / _location(split, 0)).parent.mkdir(parents=True, exist_ok=True)
+    (root / _image_path(split, 0)).parent.mkdir(parents=True, exist_ok=True)
     for number in numbers:
-        path = root / _location(split, number)
-        write_scene(compose_scene(seed, split, number), _part(path))
-        _part(path).replace(path)
+        path = root / _image_path(split, number)
+        # Renamed when it is complete: an interrupted run leaves no half image under the final name.
+        write_scene(compose_scene(seed, split, number), _part_path(path))
+        _part_path(path).replace(path)
     return len(numbers)
 
 
@@ -143,15 +145,15 @@ def _claim_folder(root: Path, seed: int) -> None:
     if marker.is_file() and marker.read_text() != content:
         raise ConfigError(f"{marker}: holds {marker.read_text().strip()}, expected {content.strip()}")
     root.mkdir(parents=True, exist_ok=True)
-    _part(marker).write_text(content)
-    _part(marker).replace(marker)
+    _part_path(marker).write_text(content)
+    _part_path(marker).replace(marker)
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, _part(path))
-    _part(path).replace(path)
+    pq.write_table(table, _part_path(path))
+    _part_path(path).replace(path)
 
 
-def _part(path: Path) -> Path:
-    """The name a file has until it is whole. It is always the same one, so that a rerun leaves no other behind."""
+def _part_path(path: Path) -> Path:
+    """The name of a file until it is complete. It is always the same one, so that a rerun leaves no other behind."""
     return path.with_name(f".{path.name}.part")

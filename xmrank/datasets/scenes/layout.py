@@ -1,4 +1,4 @@
-"""What is in a scene: things with colours, sizes, textures and places, from the scene's own random numbers."""
+"""What is in a scene: objects with colours, sizes, textures and cells, drawn from the scene's own random numbers."""
 
 import math
 import random
@@ -62,17 +62,17 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is in one image. `key` seeds whatever else is drawn at random for it."""
+    """Everything that is in one image. `key` seeds all else that is drawn at random for it."""
 
     key: str
     background: str
     pattern: str
-    things: tuple[SceneObject, ...]
+    objects: tuple[SceneObject, ...]
 
     @property
     def labels(self) -> list[int]:
-        """The classes of its things, sorted, each once."""
-        return sorted({thing.label for thing in self.things})
+        """The classes of its objects, sorted, each once."""
+        return sorted({item.label for item in self.objects})
 
 
 def random_numbers(key: str) -> random.Random:
@@ -85,17 +85,22 @@ def compose_scene(seed: int, split: str, number: int) -> Scene:
     key = f"scenes/{seed}/{split}/{number}"
     rng = random_numbers(key)
     background = rng.choice(list(BACKGROUNDS))
-    colours = [name for name, colour in COLOURS.items() if _distance(colour, BACKGROUNDS[background]) >= _DISTINCT]
+    # An object must be visible: colours close to the background's are not used.
+    colours = [
+        name for name, colour in COLOURS.items() if _colour_distance(colour, BACKGROUNDS[background]) >= _DISTINCT
+    ]
+    # Two to four objects, most often three, each in a cell of its own.
     cells = rng.sample(range(GRID * GRID), rng.choice((2, 3, 3, 4)))
-    things = tuple(_draw_thing(rng, colours, *divmod(cell, GRID)) for cell in cells)
-    return Scene(key, background, rng.choice(PATTERNS), things)
+    objects = tuple(_draw_object(rng, colours, *divmod(cell, GRID)) for cell in cells)
+    return Scene(key, background, rng.choice(PATTERNS), objects)
 
 
-def _draw_thing(rng: random.Random, colours: list[str], row: int, column: int) -> SceneObject:
+def _draw_object(rng: random.Random, colours: list[str], row: int, column: int) -> SceneObject:
     label = rng.randrange(len(LABEL_NAMES))
     size = rng.choice(list(DIAMETERS))
     plain = label < 10 or size == "small"  # a texture would leave nothing legible of a digit's strokes
     diameter = rng.randint(*DIAMETERS[size])
+    # Objects move inside their cells, never into another.
     slack = (32 - diameter) // 2
     return SceneObject(
         label=label,
@@ -111,5 +116,5 @@ def _draw_thing(rng: random.Random, colours: list[str], row: int, column: int) -
     )
 
 
-def _distance(one: Colour, other: Colour) -> float:
+def _colour_distance(one: Colour, other: Colour) -> float:
     return math.dist(one, other)

@@ -3,7 +3,7 @@
 import os
 
 from xmrank.datasets.dataset import Dataset
-from xmrank.datasets.scenes.generate import generate
+from xmrank.datasets.scenes.generate import generate_scenes
 from xmrank.datasets.settings import ScenesSettings
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
@@ -14,7 +14,7 @@ def read_scenes(settings: ScenesSettings, max_broken: float) -> Dataset:  # noqa
     sizes = settings.scenes
     root = resolve(sizes.folder) / f"scenes-seed{sizes.seed}"
     with Progress("scenes", sizes.train + sizes.val + sizes.test) as progress:
-        images, captions = generate(
+        images, captions = generate_scenes(
             root,
             train=sizes.train,
             val=sizes.val,

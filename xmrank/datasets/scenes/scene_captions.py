@@ -1,6 +1,6 @@
 """Captions of a scene: true, varied, and each about a part of it only.
 
-A caption is chosen in two steps: what it claims (`Claim`), then how it words that (`word`).
+A caption is chosen in two steps: what it claims (`Claim`), then the words for it (`word_claim`).
 """
 
 import random
@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 
 from xmrank.datasets.scenes.layout import Scene, SceneObject, random_numbers
-from xmrank.datasets.scenes.words import word
+from xmrank.datasets.scenes.words import word_claim
 
 CAPTIONS_PER_IMAGE = 5
 
 
 @dataclass(frozen=True)
 class Mention:
-    """What a caption says about one thing; None where it says nothing.
+    """What a caption says about one object; None where it says noitem.
 
-    `label` None: only that it is a digit or a shape is said. `place`: its row and column in the grid.
+    `label` None: the caption says only that it is a digit or a shape. `cell`: its row and column in the grid.
     """
 
     is_digit: bool
@@ -26,28 +26,29 @@ class Mention:
     colour: str | None = None
     size: str | None = None
     texture: str | None = None
-    place: tuple[int, int] | None = None
+    cell: tuple[int, int] | None = None
 
-    def fits(self, thing: SceneObject) -> bool:
-        """True if all that is said is true of the thing."""
-        return thing.is_digit == self.is_digit and all(
-            said is None or said == true
-            for said, true in [
-                (self.label, thing.label),
-                (self.colour, thing.colour),
-                (self.size, thing.size),
-                (self.texture, thing.texture),
-                (self.place, (thing.row, thing.column)),
-            ]
-        )
+    def fits_object(self, item: SceneObject) -> bool:
+        """True if all that is said is true of the object."""
+        pairs = [
+            (self.label, item.label),
+            (self.colour, item.colour),
+            (self.size, item.size),
+            (self.texture, item.texture),
+            (self.cell, (item.row, item.column)),
+        ]
+        return item.is_digit == self.is_digit and all(said in (None, true) for said, true in pairs)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a caption says of its scene.
+    """What a caption says about its scene; None where it says noitem.
 
-    One or two mentions; between first and second, a relation; of the scene, its background's colour and pattern and how
-    many things are in it. None where it says nothing.
+    Attributes:
+        mentions: of one or two objects.
+        relation: of the first object to the second.
+        background, pattern: of the scene.
+        count: how many objects the scene has.
     """
 
     mentions: tuple[Mention, ...]
@@ -56,35 +57,37 @@ class Claim:
     pattern: str | None = None
     count: int | None = None
 
-    def holds(self, scene: Scene) -> bool:
+    def holds_for(self, scene: Scene) -> bool:
         """True if the claim is true of the scene."""
         whole = [
             (self.background, scene.background),
             (self.pattern, scene.pattern),
-            (self.count, len(scene.things)),
+            (self.count, len(scene.objects)),
         ]
-        return all(said in (None, true) for said, true in whole) and any(
-            self._holds_for(things) for things in permutations(scene.things, len(self.mentions))
-        )
+        if not all(said in (None, true) for said, true in whole):
+            return False
+        # The mentions do not say which objects they mean: any choice that makes all of them true will do.
+        return any(self._holds_for_objects(chosen) for chosen in permutations(scene.objects, len(self.mentions)))
 
-    def _holds_for(self, things: tuple[SceneObject, ...]) -> bool:
-        return all(mention.fits(thing) for mention, thing in zip(self.mentions, things, strict=True)) and (
-            self.relation is None or RELATIONS[self.relation](things[0], things[1])
-        )
+    def _holds_for_objects(self, objects: tuple[SceneObject, ...]) -> bool:
+        if not all(mention.fits_object(item) for mention, item in zip(self.mentions, objects, strict=True)):
+            return False
+        return self.relation is None or RELATIONS[self.relation](objects[0], objects[1])
 
 
-def _dominates(there: int, across: int) -> bool:
-    return there >= max(1, abs(across))
+def _lies_along(along: int, across: int) -> bool:
+    """Whether a step in the grid goes at least as far along an axis as across it."""
+    return along >= max(1, abs(across))
 
 
 RELATIONS: dict[str, Callable[[SceneObject, SceneObject], bool]] = {
-    "left": lambda one, other: _dominates(other.column - one.column, other.row - one.row),
-    "right": lambda one, other: _dominates(one.column - other.column, other.row - one.row),
-    "above": lambda one, other: _dominates(other.row - one.row, other.column - one.column),
-    "below": lambda one, other: _dominates(one.row - other.row, other.column - one.column),
+    "left": lambda one, other: _lies_along(other.column - one.column, other.row - one.row),
+    "right": lambda one, other: _lies_along(one.column - other.column, other.row - one.row),
+    "above": lambda one, other: _lies_along(other.row - one.row, other.column - one.column),
+    "below": lambda one, other: _lies_along(one.row - other.row, other.column - one.column),
     "beside": lambda one, other: abs(one.row - other.row) + abs(one.column - other.column) == 1,
 }
-"""Relation → whether the first thing stands in it to the second; a diagonal counts both ways."""
+"""Relation → whether it is true of the first object and the second; a diagonal counts as both of its directions."""
 
 
 @dataclass(frozen=True)
@@ -95,42 +98,44 @@ class Caption:
     claim: Claim
 
 
-def describe(scene: Scene) -> tuple[Caption, ...]:
+def describe_scene(scene: Scene) -> tuple[Caption, ...]:
     """Five captions of the scene, no two the same text; they depend on the scene's key and content alone."""
     rng = random_numbers(f"{scene.key}/captions")
+    # By text, so that a text that is drawn twice counts once.
     captions: dict[str, Caption] = {}
     while len(captions) < CAPTIONS_PER_IMAGE:
         claim = _choose_claim(scene, rng)
-        text = word(claim, rng)
+        text = word_claim(claim, rng)
         captions.setdefault(text, Caption(text, claim))
     return tuple(captions.values())
 
 
 def _choose_claim(scene: Scene, rng: random.Random) -> Claim:
-    first, second = rng.sample(scene.things, 2)
-    one, two = _mention(first, rng), _mention(second, rng)
+    first, second = rng.sample(scene.objects, 2)
+    one, two = _choose_mention(first, rng), _choose_mention(second, rng)
+    # How often each kind of claim is made; the relation must be one that is true.
     topic = rng.choices(("one", "pair", "relation", "count"), (14, 40, 38, 8))[0]
     relation = None
     if topic == "relation":
-        relation = rng.choice([name for name, stands in RELATIONS.items() if stands(first, second)])
-    extra = rng.choices(("place", "background", "nothing"), (30, 60, 10))[0]
-    if extra == "place":
-        one = replace(one, place=(first.row, first.column))
+        relation = rng.choice([name for name, is_true in RELATIONS.items() if is_true(first, second)])
+    extra = rng.choices(("cell", "background", "nothing"), (30, 60, 10))[0]
+    if extra == "cell":
+        one = replace(one, cell=(first.row, first.column))
     background = extra == "background"
     return Claim(
         mentions=(one,) if topic in ("one", "count") else (one, two),
         relation=relation,
         background=scene.background if background else None,
         pattern=scene.pattern if background and rng.random() < 0.6 else None,
-        count=len(scene.things) if topic == "count" else None,
+        count=len(scene.objects) if topic == "count" else None,
     )
 
 
-def _mention(thing: SceneObject, rng: random.Random) -> Mention:
+def _choose_mention(item: SceneObject, rng: random.Random) -> Mention:
     return Mention(
-        is_digit=thing.is_digit,
-        label=thing.label if rng.random() < 0.95 else None,
-        colour=thing.colour if rng.random() < 0.9 else None,
-        size=thing.size if thing.size != "medium" and rng.random() < 0.35 else None,
-        texture=thing.texture if rng.random() < (0.1 if thing.texture == "solid" else 0.5) else None,
+        is_digit=item.is_digit,
+        label=item.label if rng.random() < 0.95 else None,
+        colour=item.colour if rng.random() < 0.9 else None,
+        size=item.size if item.size != "medium" and rng.random() < 0.35 else None,
+        texture=item.texture if rng.random() < (0.1 if item.texture == "solid" else 0.5) else None,
     )

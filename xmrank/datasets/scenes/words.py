@@ -50,12 +50,12 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 """Word of a scene → the words captions use for it; repeated where it is the usual one."""
 
-PLACES = (
+CELLS = (
     ("in the top left corner", "at the top in the middle", "in the top right corner"),
     ("in the middle on the left", "in the centre", "in the middle on the right"),
     ("in the bottom left corner", "at the bottom in the middle", "in the bottom right corner"),
 )
-_OTHER_PLACES = (
+_OTHER_CELLS = (
     ("in the upper left", "at the top centre", "in the upper right"),
     ("halfway down the left side", "in the very middle", "halfway down the right side"),
     ("in the lower left", "at the bottom centre", "in the lower right"),
@@ -73,9 +73,9 @@ _ONE = (
     "{a}", "there is {a}", "a picture with {a}", "i can see {a}", "an image showing {a}", "look, {a}",
     "here we have {a}", "somewhere there is {a}", "this one contains {a}", "{a} can be seen",
 )  # fmt: skip
-_PLACE = (
-    "{a} {place}", "{place} there is {a}", "{place}, {a}", "there is {a} {place}", "{a} sits {place}",
-    "you will find {a} {place}", "a scene with {a} {place}", "{a} has been put {place}",
+_CELL = (
+    "{a} {cell}", "{cell} there is {a}", "{cell}, {a}", "there is {a} {cell}", "{a} sits {cell}",
+    "you will find {a} {cell}", "a scene with {a} {cell}", "{a} has been put {cell}",
 )  # fmt: skip
 _PAIR = (
     "{a} and {b}", "{a} together with {b}", "there is {a}, and also {b}", "a picture of {a} and {b}",
@@ -96,26 +96,29 @@ _BACKGROUND = (
 )  # fmt: skip
 
 
-def word(claim: Claim, rng: random.Random) -> str:
+def word_claim(claim: Claim, rng: random.Random) -> str:
     """A sentence that says what the claim says, and nothing else."""
-    forms, parts = _forms(claim, rng)
+    forms, parts = _choose_forms(claim, rng)
+    # The order of the draws is part of the data set: the form is drawn after the words that go into it.
     sentence = rng.choice(forms).format(**parts)
     if claim.background is not None:
         background = " ".join(rng.choice(SYNONYMS[said]) for said in (claim.pattern, claim.background) if said)
         sentence = rng.choice(_BACKGROUND).format(
-            sentence=sentence, background=background, article=_article(background)
+            sentence=sentence, background=background, article=_choose_article(background)
         )
     return sentence[0].upper() + sentence[1:] + rng.choice((".", ".", ""))
 
 
-def _forms(claim: Claim, rng: random.Random) -> tuple[tuple[str, ...], dict[str, str]]:
+def _choose_forms(claim: Claim, rng: random.Random) -> tuple[tuple[str, ...], dict[str, str]]:
     """The sentence forms that a claim can take, and the words that go into them."""
-    phrases = [_phrase(mention, rng) for mention in claim.mentions]
-    row_column = claim.mentions[0].place
-    place = rng.choice((PLACES, _OTHER_PLACES))[row_column[0]][row_column[1]] if row_column else ""
-    if place and len(phrases) == 1 and claim.count is None:
-        return _PLACE, {"a": phrases[0], "place": place}
-    parts = {"a": f"{phrases[0]} {place}".strip(), "b": phrases[-1]}
+    phrases = [_word_mention(mention, rng) for mention in claim.mentions]
+    cell = ""
+    if row_column := claim.mentions[0].cell:
+        cell = rng.choice((CELLS, _OTHER_CELLS))[row_column[0]][row_column[1]]
+    # A single object has forms of its own for where it is; elsewhere the cell follows the object.
+    if cell and len(phrases) == 1 and claim.count is None:
+        return _CELL, {"a": phrases[0], "cell": cell}
+    parts = {"a": f"{phrases[0]} {cell}".strip(), "b": phrases[-1]}
     if claim.relation is not None:
         return _RELATION, parts | {"relation": rng.choice(_RELATIONS[claim.relation])}
     if claim.count is not None:
@@ -123,7 +126,7 @@ def _forms(claim: Claim, rng: random.Random) -> tuple[tuple[str, ...], dict[str,
     return (_ONE if len(phrases) == 1 else _PAIR), parts
 
 
-def _phrase(mention: Mention, rng: random.Random) -> str:
+def _word_mention(mention: Mention, rng: random.Random) -> str:
     """A noun with its adjectives and article, like "a small crimson star", or "a star in blue"."""
     before = [rng.choice(SYNONYMS[said]) for said in (mention.size, mention.texture) if said]
     after = ""
@@ -132,11 +135,11 @@ def _phrase(mention: Mention, rng: random.Random) -> str:
             after = f" in {mention.colour}"  # the usual word only: nobody says "a star in golden"
         else:
             before.append(rng.choice(SYNONYMS[mention.colour]))
-    phrase = " ".join([*before, _noun(mention, rng)])
-    return f"{_article(phrase)} {phrase}{after}"
+    phrase = " ".join([*before, _choose_noun(mention, rng)])
+    return f"{_choose_article(phrase)} {phrase}{after}"
 
 
-def _noun(mention: Mention, rng: random.Random) -> str:
+def _choose_noun(mention: Mention, rng: random.Random) -> str:
     if mention.label is None:
         return rng.choice(("digit", "number", "numeral") if mention.is_digit else ("shape", "form"))
     if not mention.is_digit:
@@ -145,5 +148,5 @@ def _noun(mention: Mention, rng: random.Random) -> str:
     return rng.choice(("{}", "{}", "digit {}", "number {}", "handwritten {}", "figure {}")).format(figure)
 
 
-def _article(phrase: str) -> str:
+def _choose_article(phrase: str) -> str:
     return "an" if phrase[0] in "aeiou8" and not phrase.startswith("one") else "a"
