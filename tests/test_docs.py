@@ -20,7 +20,9 @@ SETTLED = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 SCRIPT = re.compile(r"^(?:python )?(?:jobs/|benchmarks/)?(\w+)\.py\b|^xmrank (\w+)\b")
-FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
+FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*(?:\.[\w-]+)*")
+OPTION = re.compile(r"^[│ ]*(--\S.*?)(?:  |$)", re.MULTILINE)
+"""Where a help text lists a flag: at the beginning of a line, its forms with commas between them."""
 REPOSITORY_PATH = re.compile(r"(?<![\w/.-])(?:xmrank|docs|jobs|tests|benchmarks)/[\w./*-]+")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 OTHER_TOOLS = {"--compile-bytecode"}
@@ -67,17 +69,22 @@ def config_type(job):
     return JOBS[job].load_config()
 
 
-def flags_of(job):
-    """All flags of a job, as its ``--help`` prints them for each dataclass that can be chosen."""
-    config, flags = config_type(job), {"--preset", "--help"}
+def help_texts(job):
+    """The ``--help`` of a job, for each dataclass that can be chosen."""
+    config = config_type(job)
     choices = list(find_choices(config))
-    flags |= {f"--{choice.path}" for choice in choices}
     chosen = [{}] + [{choice.path: option} for choice in choices for option in choice.options.values()]
     for options in chosen:
         defaults = choose(make_defaults(config), options)
         parser = tyro.extras.get_parser(config, default=defaults, config=(tyro.conf.AvoidSubcommands,))
-        flags |= set(FLAG.findall(parser.format_help()))
-    return flags
+        yield parser.format_help()
+
+
+def flags_of(job):
+    """All flags that a job takes."""
+    choosing = {f"--{choice.path}" for choice in find_choices(config_type(job))}
+    listed = [option for text in help_texts(job) for option in OPTION.findall(text)]
+    return choosing | {flag for option in listed for flag in FLAG.findall(option)} | {"--preset", "--help"}
 
 
 @pytest.fixture(scope="session")
@@ -137,6 +144,14 @@ def parses(job, words):
                 continue
         return True
     return False
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "jobs").glob("*.py")), ids=lambda path: path.stem)
+def test_flags_in_help_texts_exist(script, script_flags):
+    """A stage's help may speak of its own flags, which have the stage's name in front in an experiment, or others'."""
+    any_script = set().union(*script_flags.values())
+    mentioned = {flag for text in help_texts(script.stem) for flag in FLAG.findall(text)}
+    assert mentioned <= any_script
 
 
 @pytest.mark.parametrize("path", SETTLED, ids=lambda path: str(path.relative_to(ROOT)))
