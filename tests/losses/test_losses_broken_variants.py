@@ -145,7 +145,7 @@ def cross_entropy_of_squares(batch: ListBatch, targets: Tensor, eps: float) -> T
     return ((targets - batch.fill_padding(-1e30).softmax(1)) ** 2).sum(1)
 
 
-SINKHORN, MEAN, BCE = neural.sinkhorn, ListBatch.average_lists, F.binary_cross_entropy_with_logits
+SINKHORN, MEAN, BCE = neural.sinkhorn_scaling, ListBatch.average_lists, F.binary_cross_entropy_with_logits
 PARTS = [
     (ListBatch, "rank_discounts", natural_discounts, SMOOTH, {}),  # the others use no other logarithm: the base cancels
     (ListBatch, "rank_discounts", late_discounts, NDCG, {}),
@@ -171,8 +171,8 @@ PARTS = [
     (ItemPairs, "ordered_pairs", reversed_pairs, ["ranknet", "triplet", *LAMBDAS], {}),
     (ItemPairs, "ordered_pairs", pairs_with_ties, ["ranknet", "triplet", "lambda_loss"], {"weighting": "none"}),
     (ItemPairs, "ordered_pairs", pairs_with_padding, ["ranknet", "triplet"], {}),
-    (neural, "sinkhorn", lambda matrix, **settings: matrix, ["neural_ndcg"], {}),
-    (neural, "sinkhorn", rows_before_columns, ["neural_ndcg"], {"max_iterations": 1}),
+    (neural, "sinkhorn_scaling", lambda matrix, **settings: matrix, ["neural_ndcg"], {}),
+    (neural, "sinkhorn_scaling", rows_before_columns, ["neural_ndcg"], {"max_iterations": 1}),
     (listwise, "_label_order", ascending_label_order, ["listmle"], {}),
     (listwise, "_cross_entropy", cross_entropy_of_squares, ["listnet", "listnet_binary"], {}),
     (approx, "_smooth_dcg", rank_counts_itself, SMOOTH, {}),

@@ -26,6 +26,7 @@ def approx_ndcg(batch: ListBatch, parameters: ApproxNdcgParameters) -> LossSum:
     Source: Qin, Liu and Li, "A general approximation framework for direct optimization of information retrieval
     measures", Information Retrieval 13, 2010, the position function and ApproxNDCG.
     """
+    # The true largest DCG: only the ranks of the predicted order are smooth.
     ideal = batch.ideal_dcg(batch.exponential_gains()).clamp(min=parameters.eps)
     return batch.average_lists(-_smooth_dcg(batch, parameters.alpha, parameters.eps) / ideal)
 
@@ -53,6 +54,7 @@ def _smooth_dcg(batch: ListBatch, steepness: float, floor: float = 0.0) -> Tenso
     """Σ_i (2^y_i − 1) / log2(1 + rank_i) with ranks as sums of sigmoids, [lists]."""
     pairs = ItemPairs.from_batch(batch)
     gains = batch.exponential_gains()
+    # Many pairs: block by block, without a floor, which only approx_ndcg has.
     if floor == 0 and pairs.first.numel() * batch.items > CELLS:
         ahead = ItemsAhead.apply(batch.scores, batch.mask, steepness)
         return (gains / torch.log2(1.5 + ahead)).sum(1)
@@ -104,6 +106,7 @@ def _sigmoid_blocks(scores: Tensor, steepness: float) -> Iterator[tuple[slice, T
 def _best_rank_dcg(batch: ListBatch) -> Tensor:
     """DCG of the ideal order when items of equal label all have the first of their ranks, [lists]."""
     pairs = ItemPairs.from_batch(batch)
+    # As many items have a higher label as there are ranks before the first of this label's.
     higher = (pairs.value_differences(batch.labels) < 0).sum(2)
     gains = pairs.first_values(batch.exponential_gains()).squeeze(2)
     return (gains * batch.rank_discounts()[higher]).sum(1)

@@ -31,6 +31,7 @@ class ItemPairs:
         relevant = batch.labels > 0
         if not on_host(relevant):
             return cls(batch, torch.arange(batch.items, device=relevant.device).expand_as(relevant))
+        # The longest list of relevant items decides; shorter ones are filled with items that are not relevant.
         width = int(relevant.sum(1).max()) if len(relevant) else 0
         # Relevant items first, in the order of their positions; bool tensors cannot be sorted.
         order = relevant.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
@@ -54,5 +55,6 @@ class ItemPairs:
 
     def ordered_pairs(self) -> Tensor:
         """True where j is real and y_i > y_j, [lists, P, items]; i is then real too."""
+        # Padding has label 0, so it is never above anything; it must be kept from being below something.
         above = self.first_values(self.batch.labels) > self.second_values(self.batch.labels)
         return above & self.second_values(self.batch.mask)

@@ -63,6 +63,7 @@ def _sum_pairs(
     # Weights: gains are divided by the largest DCG, so that every list's are of one size.
     ideal = batch.ideal_dcg(gains, parameters.k).clamp(min=parameters.eps)
     weights = WEIGHTINGS[weighting](PredictedOrder(pairs, gains / ideal.unsqueeze(1), ranks, mu))
+    # Weighted log-losses of all pairs; those that do not count are filled with 0.
     losses = -weights * F.logsigmoid(parameters.sigma * pairs.value_differences(batch.scores))
     total = losses.masked_fill(~chosen, 0).sum((1, 2)) / (math.log(2) if parameters.log_base == 2 else 1)
     if weighting == "ndcg1":  # pairs of an i without gain add 0 and are not among the chosen, but they count
@@ -101,6 +102,7 @@ def _ndcg1_weights(order: PredictedOrder) -> Tensor:
 
 
 def _ndcg2_weights(order: PredictedOrder) -> Tensor:
+    # The discount of the rank distance, minus that of the next distance.
     discounts = order.pairs.batch.rank_discounts()
     steps = F.pad(discounts[:-1] - discounts[1:], (1, 0))  # by |i − j|, of which 0 is no pair
     return steps[order.pairs.value_differences(order.ranks).abs()] * order.gain_differences()

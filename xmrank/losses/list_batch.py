@@ -38,6 +38,7 @@ class ListBatch:
             ValueError: the shapes do not match, the scores are not floating, the mask is not bool, or a real item has a
                 negative label (looked at on a CPU only: an accelerator would have to be waited for).
         """
+        # Shapes and types first, so that a message names what was given.
         _check_tensors(scores, labels, mask, levels)
         real = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask
         if labels.dim() == 1:  # one list is a batch of one
@@ -84,6 +85,7 @@ class ListBatch:
 
     def ideal_dcg(self, gains: Tensor, k: int | None = None) -> Tensor:
         """The largest DCG@k that any order of `gains` [lists, items] has, [lists]."""
+        # Padding has gain 0: it sorts last and adds nothing.
         best = gains.sort(dim=1, descending=True).values
         return (best * self.rank_discounts())[:, :k].sum(1)
 
@@ -101,6 +103,7 @@ class ListBatch:
             values: the loss of each list, finite, [lists].
             counted: the lists that count, bool [lists]; None: those with a label above 0.
         """
+        # A list that does not count has 0 in both, and its value, finite, no gradient.
         counted = self.has_relevant if counted is None else counted
         return LossSum(values.masked_fill(~counted, 0), counted.to(values.dtype))
 

@@ -35,6 +35,7 @@ def listnet_binary(batch: ListBatch, parameters: ListNetParameters) -> LossSum:
     Source: Cao et al., "Learning to rank: from pairwise approach to listwise approach", ICML 2007, section 5, with the
     labels themselves as target distribution.
     """
+    # Labels divided by their sum; a list without a relevant item does not count, but must not be 0 / 0.
     sums = batch.labels.sum(1, keepdim=True)
     targets = batch.labels / torch.where(sums > 0, sums, 1)
     return batch.average_lists(_cross_entropy(batch, targets, parameters.eps))
@@ -42,6 +43,7 @@ def listnet_binary(batch: ListBatch, parameters: ListNetParameters) -> LossSum:
 
 def _cross_entropy(batch: ListBatch, targets: Tensor, eps: float) -> Tensor:
     """−Σ target · log(softmax(s) + eps) of each list, [lists]."""
+    # Padding has the lowest score, not −inf: a list of nothing but padding would have NaN.
     logs = batch.fill_padding(batch.lowest_score).log_softmax(1)
     # log(p + eps) from log p, so that eps may be 0 and a small p keeps its gradient.
     logs = torch.logaddexp(logs, torch.full_like(logs, math.log(eps) if eps > 0 else -math.inf))
@@ -60,8 +62,10 @@ def listmle(batch: ListBatch, parameters: ListMleParameters, *, generator: torch
 
     Source: Xia et al., "Listwise approach to learning to rank: theory and algorithm", ICML 2008, the likelihood loss.
     """
+    # Everything below is in the order of the labels.
     order = _label_order(batch, generator)
     real = batch.mask.gather(1, order)
+    # Subtracting the highest score keeps the exponentials finite.
     peak = batch.fill_padding(float("-inf")).max(1, keepdim=True).values
     peak = peak.masked_fill(peak.isinf(), 0)  # of a list that is all padding
     heights = (batch.scores.gather(1, order) - peak).masked_fill(~real, 0)
@@ -93,6 +97,7 @@ def softmax(batch: ListBatch, parameters: SoftmaxParameters) -> LossSum:
     videos", CVPR 2020, eq. 1 (MIL-NCE).
     """
     logs = batch.fill_padding(batch.lowest_score).log_softmax(1)
+    # Padding has label 0 and is not relevant, so it drops out of both forms.
     if parameters.multi_positive == "each":
         return batch.average_lists(-(batch.labels * logs).sum(1))
     return batch.average_lists(-logs.masked_fill(batch.labels == 0, batch.lowest_score).logsumexp(1))

@@ -68,6 +68,7 @@ def loss(parameters: type | None = None, *, levels: bool = False) -> Callable[[F
         parameters: dataclass of the parameters.
         levels: the scores have a last axis of levels.
     """
+    # What belongs to the dataclass; other keywords go to the formula as they are.
     names = [] if parameters is None else [field.name for field in fields(parameters)]
     default: Reduction = getattr(parameters, "reduction", "mean")
 
@@ -90,6 +91,7 @@ def loss(parameters: type | None = None, *, levels: bool = False) -> Callable[[F
             **given: Any,
         ) -> Tensor:
             check_choice("reduction", reduction, get_args(Reduction))
+            # The reduction is applied here, so the one in the parameters of some losses stays at its default.
             sums = compute_sums(scores, labels, mask, **given)
             if weights is not None:
                 weights = _check_weights(weights, labels).to(sums.numerator)
@@ -97,6 +99,7 @@ def loss(parameters: type | None = None, *, levels: bool = False) -> Callable[[F
             # One list was made a batch of one: its value has no axis.
             return value.squeeze(0) if labels.dim() == 1 and reduction == "none" else value
 
+        # A function, not an object, so that help(), pickle and editors treat it as one.
         made = cast("Loss", compute_loss)
         made.sums, made.parameters = compute_sums, parameters  # type: ignore[method-assign]
         made.__signature__ = _make_signature(compute_loss, formula, parameters)  # type: ignore[attr-defined]
@@ -124,6 +127,7 @@ def _make_signature(
     loss_function: Callable[..., Tensor], formula: Formula, parameters: type | None
 ) -> inspect.Signature:
     """The shared arguments, then the fields of the parameters, then the formula's own keywords."""
+    # All but the last of the function's own arguments, which is the catch-all `given`.
     *shared, _ = inspect.signature(loss_function, follow_wrapped=False).parameters.values()
     own = [p for p in inspect.signature(formula).parameters.values() if p.kind is p.KEYWORD_ONLY]
     declared = [
@@ -142,6 +146,7 @@ def _fields_to_pass(parameters: type | None) -> list[Any]:
 
 def _make_docstring(formula: Formula, parameters: type | None, levels: bool) -> str:
     """The formula's docstring with the arguments and the returned value described."""
+    # "Source:" closes every formula's docstring; "Args:" before it describes the formula's own keywords.
     text, _, source = (inspect.getdoc(formula) or "").partition("\n\nSource:")
     text, _, own = text.partition("\n\nArgs:\n")
     arguments = SHARED_ARGUMENTS.splitlines()

@@ -52,6 +52,7 @@ class LossSum:
 
 def _divide_sums(numerator: Tensor, denominator: Tensor, weights: Tensor | None) -> Tensor:
     """Σ w · numerator / Σ w · denominator, or 0 where the denominator is."""
+    # Both are multiplied, so that a list of weight 2 is the same as that list twice.
     if weights is not None:
         numerator, denominator = numerator * weights, denominator * weights
     total = denominator.sum()

@@ -8,7 +8,7 @@ from xmrank.losses.list_batch import ListBatch
 from xmrank.losses.loss_function import loss
 from xmrank.losses.loss_sum import LossSum
 from xmrank.losses.parameters import NeuralNdcgParameters
-from xmrank.losses.sinkhorn import sinkhorn
+from xmrank.losses.sinkhorn import sinkhorn_scaling
 
 TINY = 1e-10
 """Keeps the logarithms of the stochastic variant finite."""
@@ -48,13 +48,14 @@ def neural_ndcg(
         samples = _perturb_scores(batch, parameters, noise, independent)
     # All samples of all lists are sorted at once; padding is a block of its own in the permutation, and has no gain.
     real = batch.mask.repeat(len(samples), 1)
-    permutation = sinkhorn(
+    permutation = sinkhorn_scaling(
         neural_sort(samples.flatten(0, 1), real, parameters.temperature),
         max_iterations=parameters.max_iterations,
         tolerance=parameters.tolerance,
         together=not independent,
     )
     permutation = permutation.unflatten(0, samples.shape[:2])
+    # DCG@k of the relaxed order, the mean over samples, divided by that of the ideal order.
     gains = batch.exponential_gains() if parameters.powered_gains else batch.labels
     dcg = _relaxed_dcg(permutation[:, :, : parameters.k], gains, batch.rank_discounts(), parameters.transposed)
     ideal = batch.ideal_dcg(gains, parameters.k)
@@ -75,6 +76,7 @@ def neural_sort(scores: Tensor, mask: Tensor, temperature: float) -> Tensor:
         [lists, positions, items], each row with sum 1: a list of c real items has them in its first c rows, and the
         padding, in equal parts, in the others.
     """
+    # Dividing the scores by the temperature divides the whole exponent, distances included.
     heights = scores / temperature
     count = mask.sum(1, keepdim=True)
     positions = torch.arange(1, mask.shape[1] + 1, device=mask.device)
@@ -114,6 +116,7 @@ def _positive_logs(batch: ListBatch, independent: bool) -> Tensor:
     """log(s + |smallest s| + 1e-10), [lists, items]; 0 at padding."""
     if len(batch.scores) == 0:
         return batch.scores
+    # Padding must not be the smallest score.
     scores = batch.fill_padding(float("inf"))
     smallest = scores.amin(1, keepdim=True) if independent else scores.amin()
     smallest = smallest.masked_fill(smallest.isinf(), 0)  # of a list that is all padding

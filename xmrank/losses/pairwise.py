@@ -22,10 +22,12 @@ def ranknet(batch: ListBatch, parameters: RankNetParameters) -> LossSum:
     pairs = ItemPairs.from_batch(batch)
     ordered = pairs.ordered_pairs()
     losses = -F.logsigmoid(pairs.value_differences(batch.scores))
+    # −log σ(x) is softplus(−x); the weights are positive at ordered pairs, and the others are filled below.
     if parameters.weighting == "diff":
         losses = losses * pairs.value_differences(batch.labels)
     if parameters.weighting == "diff_squares":
         losses = losses * pairs.value_differences(batch.labels.square())
+    # The denominator is the number of pairs: the value is a mean over pairs, not over lists.
     return LossSum(losses.masked_fill(~ordered, 0).sum((1, 2)), ordered.sum((1, 2)).to(losses.dtype))
 
 
@@ -40,6 +42,7 @@ def triplet(batch: ListBatch, parameters: TripletParameters) -> LossSum:
     eq. 6 (hardest).
     """
     pairs = ItemPairs.from_batch(batch)
+    # A hinge for each relevant item i and each j; 0 where j is not below i, which neither max nor sum notices.
     hinges = F.relu(parameters.margin - pairs.value_differences(batch.scores))
     hinges = hinges.masked_fill(~pairs.ordered_pairs(), 0)
     per_item = hinges.amax(2) if parameters.hardest else hinges.sum(2)

@@ -17,6 +17,7 @@ def bce(batch: ListBatch) -> LossSum:
 
     Source: the cross-entropy of a Bernoulli variable, as in Goodfellow et al., "Deep learning", 2016, section 6.2.2.2.
     """
+    # From logits, not probabilities: the loss of a confident wrong score stays finite.
     losses = F.binary_cross_entropy_with_logits(batch.scores, batch.labels, reduction="none")
     return batch.average_lists(losses.masked_fill(~batch.mask, 0).sum(1), counted=batch.mask.any(1))
 
@@ -30,6 +31,7 @@ def rmse(batch: ListBatch, parameters: RmseParameters) -> LossSum:
 
     Source: Cossock and Zhang, "Subset ranking using regression", COLT 2006.
     """
+    # The mean is over real items only: padding is filled with 0, and the sum divided by their number.
     squares = (batch.labels - parameters.levels * batch.scores).square()
     means = squares.masked_fill(~batch.mask, 0).sum(1) / batch.mask.sum(1).clamp(min=1)
     # The root has an infinite slope at 0: such a list goes through it as 1 and is set to 0 afterwards.
@@ -46,6 +48,7 @@ def ordinal(batch: ListBatch) -> LossSum:
 
     Source: Niu et al., "Ordinal regression with multiple output CNN for age estimation", CVPR 2016.
     """
+    # The target of level l is whether the label reaches it, [lists, items, levels].
     levels = torch.arange(1, batch.scores.shape[2] + 1, device=batch.scores.device)
     targets = (batch.labels.unsqueeze(2) >= levels).to(batch.scores.dtype)
     losses = F.binary_cross_entropy_with_logits(batch.scores, targets, reduction="none").sum(2)

@@ -36,6 +36,7 @@ def compute_similarities(queries: Embeddings, gallery: Embeddings) -> Similariti
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise ValueError(f"queries {queries.shape}, gallery {gallery.shape}; expected [queries, d] and [items, d]")
     wide = np.asarray(queries, dtype=np.float64)
+    # The gallery in parts: a whole one in float64 may not fit into memory.
     scores = np.empty((len(queries), len(gallery)), dtype=np.float32)
     for start in range(0, len(gallery), GALLERY_ROWS):
         rows = slice(start, start + GALLERY_ROWS)
@@ -80,6 +81,7 @@ def gallery_metrics(
     for start, scores in _similarity_blocks(queries, gallery, block):
         for row, line in enumerate(scores, start):
             for pair in range(offsets[row], offsets[row + 1]):
+                # Items that score higher, and items that score the same, itself included.
                 threshold = line[rows[pair]]
                 above[pair] = np.count_nonzero(line > threshold)
                 size[pair] = np.count_nonzero(line >= threshold) - above[pair]
@@ -148,6 +150,7 @@ def _group_positives(query: Ints, above: Ints, size: Ints) -> TieGroups:
     Args:
         query, above, size: of each positive: its query, the items that score higher, the items that score the same.
     """
+    # Positives of a query with equally many items above them have the same score.
     order = np.lexsort((above, query))
     query, above, size = query[order], above[order], size[order]
     first = np.flatnonzero(np.append(True, (np.diff(query) != 0) | (np.diff(above) != 0))[: len(query)])

@@ -44,6 +44,7 @@ def metrics_at_r(
             "expected one shape, [items] or [queries, items]"
         )
     if values.ndim == 1:
+        # One query is a batch of one, whose values lose their axis again.
         one_total = None if totals is None else np.asarray(totals)[None]
         batch = metrics_at_r(values[None], labels[None], real[None], totals=one_total)
         return {name: value.reshape(()) for name, value in batch.items()}
@@ -79,9 +80,11 @@ def _precision_at_r(scores: Floats, relevant: Bools, r: int) -> tuple[float, flo
     ranked = scores > -np.inf
     order = np.argsort(-scores[ranked], kind="stable")
     keys, hits = scores[ranked][order], relevant[ranked][order]
+    # A tie group starts where a score differs from the one before.
     starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
     precision_sum = expected_hits = 0.0
     for start, stop in zip(starts, np.append(starts[1:], len(keys)), strict=True):
+        # Only ranks up to R count; the last group may reach beyond them.
         if start >= r:
             break
         size, positives, before = stop - start, int(hits[start:stop].sum()), int(hits[:start].sum())

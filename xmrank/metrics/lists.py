@@ -59,11 +59,13 @@ def list_metrics(
     """
     cutoffs = check_ks(ks)
     if np.ndim(scores) == 1:
+        # One list is a batch of one, whose values lose their axis again.
         parts = [None if part is None else np.asarray(part)[None] for part in (scores, labels, mask, total_positives)]
         one = list_metrics(*parts[:3], ks=ks, total_positives=parts[3], gain=gain)  # type: ignore[arg-type]
         return {name: value.reshape(()) for name, value in one.items()}
     keys, gains = _check_lists(scores, labels, mask, gain)
-    counted = (gains > 0).sum(axis=1)  # gains, because 2^y − 1 rounds to 0 for labels near 0
+    # Positives are counted by gain, because 2^y − 1 rounds to 0 for labels near 0.
+    counted = (gains > 0).sum(axis=1)
     totals = counted if total_positives is None else _check_totals(total_positives, counted)
     ideal = _ideal_gains(gains, totals - counted, max(cutoffs))
     return expected_metrics(_find_tie_groups(keys, gains), totals, ideal, cutoffs)
@@ -87,6 +89,7 @@ def _check_lists(scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None, g
         raise ValueError(f"gain is {gain!r}; expected one of {', '.join(GAINS)}")
     if np.isnan(values[real]).any():
         raise ValueError("scores are NaN for real items")
+    # Padding may hold anything, also in the labels: only real items are checked.
     relevance = np.where(real, relevance, 0.0)
     if not (np.isfinite(relevance) & (relevance >= 0)).all():
         raise ValueError("labels of real items are negative or not finite")

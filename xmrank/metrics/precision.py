@@ -39,6 +39,7 @@ def average_precision(relevance: ArrayLike, *, tied: ArrayLike | None = None) ->
         )
     if relevant.ndim == 1:
         return average_precision(relevant[None], tied=groups[None]).reshape(())
+    # P_r is the number of relevant items down to rank r, divided by r.
     ranks = np.arange(1, relevant.shape[1] + 1)
     relevant_above = np.cumsum(relevant, axis=1)
     probability = relevant.astype(np.float64)
@@ -64,6 +65,7 @@ def _expect_relevant(relevant: Bools, tied: Bools, relevant_above: np.ndarray) -
     size = np.diff(first, append=relevant.size)[group]
     positives = np.add.reduceat(relevant.ravel().astype(np.float64), first)[group]
     within = np.arange(relevant.size) - first[group]
+    # Relevant items above the group: those above its first item.
     before = (relevant_above - relevant).ravel()[first][group]
     expected = before + 1 + within * (positives - 1) / np.maximum(size - 1, 1)
     return (positives / size).reshape(queries, items), expected.reshape(queries, items)

@@ -57,6 +57,7 @@ def mean_over_queries(values: ArrayLike) -> QueryMean:
     per_query = np.asarray(values, dtype=np.float64)
     if per_query.ndim != 1:
         raise ValueError(f"values have shape {per_query.shape}; expected [queries]")
+    # NaN is a query without a positive: it has no value, not the value 0.
     counted = per_query[~np.isnan(per_query)]
     mean = float(counted.mean()) if counted.size else float("nan")
     return QueryMean(mean, counted.size, per_query.size - counted.size)

@@ -104,6 +104,7 @@ def paired_tests(
         be zero", 2010; signs by cluster and the bootstrap of clusters, Cameron, Gelbach and Miller, "Bootstrap-based
         improvements for inference with clustered errors", 2008.
     """
+    # NaN counts nowhere: as 0 in the sums, and not at all in the numbers of queries.
     values, codes = _check_differences(differences, clusters, draws)
     counted = ~np.isnan(values)
     present = np.where(counted, values, 0.0)
@@ -112,6 +113,7 @@ def paired_tests(
     with np.errstate(invalid="ignore"):
         difference = np.where(queries > 0, present.sum(axis=0) / queries, np.nan)
     low, high = _bootstrap_intervals(sums, sizes, draws, seed)
+    # Rounding leaves tiny differences between equal values; they are ties.
     wins, losses = (present > EQUAL).sum(axis=0), (present < -EQUAL).sum(axis=0)
     p = np.where(queries > 0, _sign_flip_p(sums, draws, seed), np.nan)
     return PairedTests(difference, low, high, p, wins, losses, queries - wins - losses, queries)
@@ -150,6 +152,7 @@ def seed_spread(differences: ArrayLike) -> SeedSpread:
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"differences have shape {values.shape}; expected [seeds], at least one")
+    # A seed agrees if its difference has the sign of the mean; a difference of 0 agrees with a mean of 0.
     signs = np.where(np.abs(values) > EQUAL, np.sign(values), 0)
     mean = float(values.mean())
     sign = np.sign(mean) if abs(mean) > EQUAL else 0.0
@@ -186,7 +189,8 @@ def _sign_flip_p(sums: Floats, draws: int, seed: int) -> Floats:
     observed = np.abs(sums.sum(axis=0))
     # Equal sums that were added in another order differ in their last bits; those are ties, and count.
     least = observed - 1e-12 * np.abs(sums).sum(axis=0)
-    exact = 2 ** len(sums) <= draws if len(sums) < 63 else False
+    # Few clusters: every assignment of signs. 2^63 and more would not fit an integer.
+    exact = len(sums) < 63 and 2 ** len(sums) <= draws
     reached = np.zeros(sums.shape[1], dtype=np.int64)
     batches = _all_signs(len(sums)) if exact else _random_signs(len(sums), draws, seed)
     for signs in batches:
@@ -222,6 +226,7 @@ def _bootstrap_intervals(sums: Floats, sizes: Floats, draws: int, seed: int) -> 
         times = np.bincount(cells.reshape(-1), minlength=cells.size).reshape(cells.shape).astype(np.float64)
         with np.errstate(invalid="ignore"):
             means[numbers] = (times @ sums) / (times @ sizes)  # NaN where only queries that do not count were drawn
+    # A column without any query that counts has no interval.
     known = ~np.isnan(means).all(axis=0)
     ends = np.full((2, columns), np.nan)
     tail = (1 - LEVEL) / 2

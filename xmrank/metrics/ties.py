@@ -96,6 +96,7 @@ def _expect_ndcg(groups: TieGroups, ideal_gains: Floats) -> Floats:
 
 def _expect_first_positive(groups: TieGroups, queries: int, ks: tuple[int, ...]) -> tuple[list[Floats], Floats]:
     """hit@k for each of ks, and E[1/rank of the first positive]; both need only the topmost group with a positive."""
+    # The first group of each query: groups are sorted by query, then from the top.
     topmost = np.append(True, groups.query[1:] != groups.query[:-1])[: len(groups.query)]
     query = groups.query[topmost]
     counts = np.stack([groups.above, groups.size, groups.positives], axis=1)[topmost]
@@ -136,6 +137,7 @@ def _expect_kinds(above: Ints, size: Ints, positives: Ints, ks: tuple[int, ...])
 def _split_evenly(widths: Ints) -> Iterator[Ints]:
     """Row numbers in parts of at most CELLS cells when every row of a part is as wide as its widest, or one row."""
     order = np.argsort(-widths, kind="stable")
+    # Widest first, so that the rows of a part are of similar width.
     start = 0
     while start < len(order):
         rows = order[start : start + max(1, CELLS // int(widths[order[start]]))]
