@@ -31,7 +31,7 @@ from torch.testing import assert_close
 
 import xmrank.losses
 from xmrank.losses import LOSSES, LossSum
-from xmrank.losses.parameters import LossParameters
+from xmrank.losses.loss_parameters import LossParameters
 
 variants = pytest.mark.parametrize(("name", "parameters"), VARIANTS, ids=variant_id)
 names = pytest.mark.parametrize("name", LOSSES)
@@ -370,7 +370,7 @@ def test_every_set_of_parameters_has_its_loss():
 
 
 def test_parameters_are_read_without_torch():
-    code = "import sys, xmrank.losses, xmrank.losses.parameters; sys.exit('torch' in sys.modules)"
+    code = "import sys, xmrank.losses, xmrank.losses.loss_parameters; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 from xmrank.config import TrainConfig, semantic
 from xmrank.config.parsing import parse_config
 from xmrank.losses import LOSSES
-from xmrank.losses.parameters import LambdaRankParameters, LossParameters, NeuralNdcgParameters, TripletParameters
+from xmrank.losses.loss_parameters import LambdaRankParameters, LossParameters, NeuralNdcgParameters, TripletParameters
 from xmrank.rankers import LinearParameters
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.train.settings import check_loss, config_of, loss_parameters, read_best, semantic_with, with_point

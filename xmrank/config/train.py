@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from xmrank.config.common import DIRECTIONS, RUN, Direction, ExplicitNames, at_least, name_flag
-from xmrank.losses.parameters import LossParameters
+from xmrank.losses.loss_parameters import LossParameters
 from xmrank.rankers.parameters import AnyRankerParameters, ContextAwareParameters, RefinementParameters
 from xmrank.runtime.errors import ConfigError
 

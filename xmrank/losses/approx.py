@@ -9,8 +9,8 @@ from torch import Tensor
 from xmrank.losses.item_pairs import ItemPairs
 from xmrank.losses.list_batch import ListBatch
 from xmrank.losses.loss_function import loss
+from xmrank.losses.loss_parameters import ApproxNdcgParameters, SmoothNdcgParameters
 from xmrank.losses.loss_sum import LossSum
-from xmrank.losses.parameters import ApproxNdcgParameters, SmoothNdcgParameters
 
 CELLS = 1 << 20
 """Pairs of items held at a time where every item is relevant (4 MiB in float32, which a processor's cache holds)."""

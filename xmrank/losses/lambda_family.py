@@ -10,8 +10,8 @@ from torch import Tensor
 from xmrank.losses.item_pairs import ItemPairs
 from xmrank.losses.list_batch import ListBatch
 from xmrank.losses.loss_function import loss
+from xmrank.losses.loss_parameters import LambdaLossParameters, LambdaRankParameters, LambdaWeighting
 from xmrank.losses.loss_sum import LossSum
-from xmrank.losses.parameters import LambdaLossParameters, LambdaRankParameters, LambdaWeighting
 
 
 @loss(LambdaLossParameters)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from xmrank.losses.list_batch import ListBatch
 from xmrank.losses.loss_function import loss
+from xmrank.losses.loss_parameters import ListMleParameters, ListNetParameters, SoftmaxParameters
 from xmrank.losses.loss_sum import LossSum
-from xmrank.losses.parameters import ListMleParameters, ListNetParameters, SoftmaxParameters
 
 
 @loss(ListNetParameters)

@@ -13,8 +13,8 @@ from typing import Any, Protocol, cast, get_args
 from torch import Tensor
 
 from xmrank.losses.list_batch import ListBatch, on_host
+from xmrank.losses.loss_parameters import check_choice
 from xmrank.losses.loss_sum import LossSum, Reduction
-from xmrank.losses.parameters import check_choice
 
 Formula = Callable[..., LossSum]
 """A loss as it is written: a function of a checked batch, its parameters if it has some, and further keywords."""

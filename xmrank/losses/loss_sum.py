@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xmrank.losses.parameters import BatchReduction
+from xmrank.losses.loss_parameters import BatchReduction
 
 Reduction = Literal["mean", "sum", "none"]
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from xmrank.losses.list_batch import ListBatch
 from xmrank.losses.loss_function import loss
+from xmrank.losses.loss_parameters import NeuralNdcgParameters
 from xmrank.losses.loss_sum import LossSum
-from xmrank.losses.parameters import NeuralNdcgParameters
 from xmrank.losses.sinkhorn import sinkhorn_scaling
 
 TINY = 1e-10

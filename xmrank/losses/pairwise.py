@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from xmrank.losses.item_pairs import ItemPairs
 from xmrank.losses.list_batch import ListBatch
 from xmrank.losses.loss_function import loss
+from xmrank.losses.loss_parameters import RankNetParameters, TripletParameters
 from xmrank.losses.loss_sum import LossSum
-from xmrank.losses.parameters import RankNetParameters, TripletParameters
 
 
 @loss(RankNetParameters)

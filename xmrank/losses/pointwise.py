@@ -5,8 +5,8 @@ import torch.nn.functional as F
 
 from xmrank.losses.list_batch import ListBatch
 from xmrank.losses.loss_function import loss
+from xmrank.losses.loss_parameters import RmseParameters
 from xmrank.losses.loss_sum import LossSum
-from xmrank.losses.parameters import RmseParameters
 
 
 @loss()
