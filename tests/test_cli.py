@@ -366,7 +366,7 @@ def test_help_explains_every_flag(capsys):
         parsed(MineConfig, "--help")
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "--hard-negatives" in text and "the most similar to the query, enter the list" in text
+    assert "--hard-negatives" in text and "Number of negatives per list, the most similar ones" in text
 
 
 @dataclass(frozen=True)

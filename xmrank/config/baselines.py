@@ -30,27 +30,29 @@ class BaselinesConfig:
         | {"overwrite"}
     )
     embeddings: Path = RUN / "embeddings"
-    """Embedding store that the lists were mined from; cosine is its own ranking."""
+    """Embedding store that the lists were mined from."""
     lists: Path = RUN / "lists"
-    """Candidate lists: validation chooses the best epoch, report is ranked."""
+    """Candidate lists: those of the role validation choose the best epoch, those of the role test are ranked."""
     output: Path = RUN / "baselines"
     """Directory of the fitted baselines and of their results."""
     baselines: tuple[str, ...] = (
         *("cosine", "cca", "regularised_cca", "kernel_cca", "dcca"),
         *("cmpm", "cmpm_cmpc", "vsepp", "infonce"),
     )
-    """Which: cosine (the encoder itself), cca, regularised_cca, kernel_cca, dcca, cmpm, cmpm_cmpc, vsepp, infonce."""
+    """Baselines to fit: cosine (the encoder itself), cca, regularised_cca, kernel_cca, dcca, cmpm, cmpm_cmpc, vsepp,
+    infonce."""
     image_features: Path | None = None
-    """Features of the images to fit on instead of the store's embeddings: .npy, a row for every image of the store."""
+    """Image features to fit on instead of the store's embeddings: .npy, one row per image of the store."""
     text_features: Path | None = None
-    """Likewise of the captions; of another length, if need be."""
+    """Caption features to fit on, likewise; their length may differ from that of the image features."""
     fit_splits: tuple[str, ...] = ()
-    """Splits to fit on, without the images that select or are reported; none: the images that rankers train on."""
+    """Splits to fit on, without the images of the validation and test lists; none: the images that rankers train on."""
     listwise: tuple[float, ...] = (0.0,)
-    """Share of S-NDCG in the objective of cmpm, cmpm_cmpc, vsepp and infonce (Listwise ITR); one fit for each share."""
+    """Weight of S-NDCG in the objective of cmpm, cmpm_cmpc, vsepp and infonce (Listwise ITR), 0 to 1; one fit for
+    each."""
     relevance_texts: Path | None = None
-    """Text embeddings that S-NDCG's relevance is computed from: .npy, a row for every caption of the store; none: the
-    store's own."""
+    """Text embeddings that give the relevance in S-NDCG: .npy, one row per caption of the store; None: the store's
+    own."""
     cca: CcaSettings = field(default_factory=CcaSettings)
     """CCA."""
     regularised_cca: RegularisedSettings = field(default_factory=RegularisedSettings)
@@ -68,17 +70,19 @@ class BaselinesConfig:
     infonce: InfonceSettings = field(default_factory=InfonceSettings)
     """InfoNCE."""
     best: Path | None = None
-    """Best settings of each baseline, the best.json of jobs/tune.py --target baselines; flags go before them."""
+    """Best settings of each baseline, as found by tune.py --target baselines (best.json). They replace defaults and a
+    preset's settings; a setting that is given as a flag is kept."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One fit a seed of those baselines that learn by steps; initial weights, data order and dropout follow from it."""
+    """Seeds of the baselines that learn by steps; one fit with each. Initial weights, data order and dropout depend on
+    it."""
     top_n: int = 100
-    """Of each gallery, this many ranked items are kept."""
+    """Number of ranked items kept per query and gallery."""
     galleries: tuple[str, ...] = ()
-    """Galleries beside the full one, as for evaluate.py."""
+    """Galleries besides the full one, as for evaluate.py."""
     trec: TrecFiles = "gzip"
-    """How the rankings are also written as TREC run and qrels files."""
+    """Also write rankings as TREC run and qrels files: gzip, plain, or none."""
     workers: int = 0
-    """Fitting processes; 0: one a GPU, or one a core."""
+    """Fitting processes; 0: one per GPU, or one per core."""
     overwrite: bool = False
     """Delete the contents of the output directory first."""
     explicit: ExplicitNames = field(default=frozenset(), compare=False)

@@ -18,37 +18,37 @@ class EmbedConfig:
     output: Path = RUN / "embeddings"
     """Directory of the embedding store."""
     dataset: Annotated[ReaderSettings | ImportSettings, FLAT] = field(default_factory=ScenesSettings)
-    """Format of the data set (scenes: generated on the spot), or of the embeddings that are imported."""
+    """Format of the data set (scenes: generated), or of embeddings to import."""
     model: str = "xmrank-tiny"
-    """Any of open_clip's models, or xmrank-tiny, which comes with xmrank."""
+    """A model of open_clip, or xmrank-tiny, which comes with xmrank."""
     pretrained: str | None = None
-    """Weights: a tag that open_clip knows for the model, a local checkpoint (.safetensors, or .pt read as weights
-    only), or none for an untrained model; xmrank-tiny needs nothing."""
+    """Weights: a tag that open_clip knows for the model, a local checkpoint (.safetensors, or .pt, read as weights
+    only), or none for an untrained model. xmrank-tiny needs none of these."""
     init_seed: int | None = None
     """Seed of an untrained model (--pretrained none)."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the encoder."""
+    """Precision of the encoder's computations."""
     compile: bool = False
-    """Compile the encoder (torch.compile); pays on large data with a large model."""
+    """Compile the encoder (torch.compile); worth it for large data and a large model."""
     dtype: Literal["float16", "float32"] = "float16"
     """Number format of the stored embeddings."""
     batch_size: int = 0
-    """Items the encoder takes at once; 0: as many as a GPU's memory holds, a shard at most, or 64 on a CPU. Part of the
-    result's last digits, so what the first run finds is recorded, and a resumed run keeps it."""
+    """Items per batch; 0: as many as fit into a GPU's memory, at most a shard, or 64 on a CPU. It affects the last
+    digits of the embeddings, so the first run records it, and a resumed run keeps it."""
     shard_size: int = 512
-    """Items of one task; what an interrupted run loses at most, for each worker."""
+    """Items per task: the most that an interrupted run loses, for each worker."""
     reuse: Path | None = None
-    """A finished store of the same encoder: embeddings of images with the same bytes, and of the same captions, are
-    taken over from it. They equal new ones up to their last digit, which depends on the batch they are made in."""
+    """A finished store of the same encoder. Embeddings of images with the same bytes, and of the same captions, are
+    copied from it. They equal new ones except for the last digit, which depends on the batch."""
     threads: int = 1
-    """CPU threads of one worker."""
+    """CPU threads per worker."""
     max_broken: float = 0.01
-    """Fraction of the images, and of the captions, that may be missing, empty or unreadable; they are left out and
+    """Fraction of the images, and of the captions, that may be missing, empty or unreadable. They are left out and
     listed in the manifest."""
     workers: int = 0
-    """Encoder processes; 0: one a GPU, or one a core."""
+    """Encoder processes; 0: one per GPU, or one per core."""
     overwrite: bool = False
-    """Empty the output directory first."""
+    """Delete the contents of the output directory first."""
 
     def __post_init__(self) -> None:
         for name in ("shard_size", "threads"):

@@ -25,15 +25,16 @@ class EvaluateConfig:
     output: Path = RUN / "evaluation"
     """Directory of the per-query results."""
     top_n: tuple[int, ...] = (100,)
-    """On the full gallery, rankers re-rank the first stage's this many; several numbers give quality over N."""
+    """Re-ranking depths on the full gallery: how many candidates of the first stage a ranker re-ranks. Several numbers
+    give quality as a function of the depth."""
     galleries: tuple[str, ...] = ()
-    """Galleries beside the full one, of the first images of the reported split: `1000` is one of 1,000 images, `5x1000`
-    five of them one after another, averaged over all their queries. COCO's protocols 1K, 5-fold 1K and 5K are
+    """Galleries besides the full one, from the first images of the test split: `1000` is one gallery of 1,000 images,
+    `5x1000` five consecutive ones whose queries are averaged. COCO's protocols 1K, 5-fold 1K and 5K are
     `1000 5x1000 5000`."""
     trec: TrecFiles = "gzip"
-    """How the rankings are also written as TREC run and qrels files, which ir_measures and ranx read."""
+    """Also write rankings as TREC run and qrels files, which ir_measures and ranx read: gzip, plain, or none."""
     overwrite: bool = False
-    """Empty the output directory first."""
+    """Delete the contents of the output directory first."""
 
     def __post_init__(self) -> None:
         if not self.top_n:
@@ -42,18 +43,18 @@ class EvaluateConfig:
             at_least("--top-n", n, 1)
         for flag, values in (("--top-n", self.top_n), ("--galleries", self.galleries)):
             if len(set(values)) < len(values):
-                raise ConfigError(f"{flag} {' '.join(map(str, values))}: the same twice")
+                raise ConfigError(f"{flag} {' '.join(map(str, values))}: expected each once")
         for text in self.galleries:
             folds_of(text)
 
 
 def folds_of(gallery: str) -> tuple[int, int]:
-    """How many galleries of how many images one of ``--galleries`` means.
+    """The number of galleries, and of images in each, of an entry of ``--galleries``.
 
     Raises:
         ConfigError: neither a number nor two with an x between them.
     """
-    found = re.fullmatch(r"(?:([1-9]\d*)x)?([1-9]\d*)", gallery)
-    if not found:
+    match = re.fullmatch(r"(?:([1-9]\d*)x)?([1-9]\d*)", gallery)
+    if not match:
         raise ConfigError(f"--galleries {gallery}: expected a number of images, or folds times images such as 5x1000")
-    return int(found[1] or 1), int(found[2])
+    return int(match[1] or 1), int(match[2])

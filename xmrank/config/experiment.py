@@ -1,4 +1,4 @@
-"""Configuration of a whole run."""
+"""Configuration of an experiment, all stages together."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,24 +14,24 @@ from xmrank.config.train import TrainConfig
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """All stages, one after another: embed, mine, train, evaluate, report."""
+    """Run all stages: embed, mine, train, evaluate, report."""
 
     output: Path = RUN
-    """Directory of the whole run; each stage gets a directory in it."""
+    """Directory of the experiment, with a directory for each stage."""
     register: str = "xmrank"
-    """The best ranker of each direction is registered with MLflow as NAME-i2t and NAME-t2i, alias best; none: not."""
+    """Register the best ranker of each direction with MLflow as NAME-i2t and NAME-t2i, alias best; none: do not."""
     overwrite: bool = False
-    """Empty the directories of all stages first."""
+    """Delete the contents of the directories of all stages first."""
     embed: EmbedConfig = field(default_factory=EmbedConfig)
-    """The first stage."""
+    """Embeddings."""
     mine: MineConfig = field(default_factory=MineConfig)
     """Candidate lists."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Rankers."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    """Results."""
+    """Evaluation."""
     report: ReportConfig = field(default_factory=ReportConfig)
-    """Table and page."""
+    """Report."""
 
     def __post_init__(self) -> None:
         check_model_name("--register", self.register)

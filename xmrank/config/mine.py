@@ -16,54 +16,56 @@ class MineConfig:
         {"embeddings", "output", "relevance_texts", "workers", "overwrite"}
     )
     embeddings: Path = RUN / "embeddings"
-    """Embedding store to mine from."""
+    """Embedding store."""
     output: Path = RUN / "lists"
     """Directory of the candidate lists."""
     strategy: Literal["random-hard", "top-k", "mixed"] = "random-hard"
-    """Where negatives come from: random-hard (the paper's: the hardest of a number of random candidates), top-k (the
-    hardest of the whole gallery), mixed (the hardest of the whole gallery, and others at random)."""
+    """Source of the negatives: random-hard (the paper's: the most similar of some random candidates), top-k (the most
+    similar of the whole gallery), mixed (the most similar of the whole gallery, and some random ones)."""
     random_candidates: int = 200
-    """random-hard: candidates drawn at random for each query, before the hardest are kept."""
+    """random-hard: number of random candidates per query, of which the most similar are kept."""
     hard_negatives: int = 50
-    """How many negatives, the most similar to the query, enter the list."""
+    """Number of negatives per list, the most similar ones."""
     random_negatives: int = 25
-    """mixed: further negatives, drawn at random."""
+    """mixed: number of additional random negatives."""
     positives: Literal["one", "all", "retrieved"] = "one"
-    """i2t: one caption of the image, drawn by seed, or all of them; found: those that the first stage finds. With top-k
-    the list is then the first --hard-negatives of the gallery as they are; with random-hard one positive is a candidate
-    among the random ones, and the list is the first --hard-negatives + 1 of them: one cannot tell it by where it
-    stands. Queries whose list has no positive are not counted."""
+    """i2t: one caption of the image, chosen at random, or all of them. retrieved: only positives that the first stage
+    retrieves. With top-k, the list is then the first --hard-negatives of the gallery. With random-hard, one positive is
+    among the random candidates and the list is the first --hard-negatives + 1 of them, so its position reveals nothing.
+    Queries whose list has no positive are not counted."""
     captions: Literal["one", "all"] = "one"
-    """t2i: one caption an image asks, drawn by seed, or all of them do."""
+    """t2i: one caption per image, chosen at random, is a query, or all of them are."""
     positive_margin: float | None = None
-    """Leave out negatives less than this below the most similar positive: they are likely positives."""
+    """Leave out negatives that are less than this below the most similar positive: they are likely positives."""
     duplicate_cosine: float | None = None
     """Leave out negatives whose cosine with one of the query's own items is at least this."""
     index: Literal["flat", "ivf", "hnsw"] = "flat"
-    """top-k, mixed: exact search, or an approximate index of FAISS; on a GPU where FAISS has one (not hnsw)."""
+    """top-k, mixed: exact search (flat) or an approximate FAISS index (ivf, hnsw). On a GPU if FAISS supports it (not
+    hnsw)."""
     probes: int = 32
-    """ivf: inverted lists that are searched."""
+    """ivf: number of inverted lists that are searched."""
     ef_search: int = 128
     """hnsw: breadth of the search."""
     relevance: Literal["binary", "labels", "captions"] = "binary"
-    """Labels of the candidates: binary, graded by the class labels that two images share, or graded by the likeness of
-    captions (Listwise ITR), in the lists that train only: all of these are above 0, so that every item would be found.
-    """
+    """Labels of the candidates: binary, graded by the class labels that two images share (labels), or graded by the
+    similarity of captions (captions, as in Listwise ITR). The last only in the training lists, since all its labels are
+    above 0 and would make every item a positive."""
     relevance_texts: Path | None = None
-    """--relevance captions: text embeddings to compare, .npy, a row for every caption of the store; none: the store's
+    """--relevance captions: text embeddings to compare, .npy, one row per caption of the store; None: the store's
     own."""
     train_split: str = "train"
     """Split that rankers train on."""
     validation_split: str = "auto"
-    """Split that chooses the best epoch; auto: val when a test split is there, else a tenth of the training images."""
+    """Split that chooses the best epoch; auto: val if there is a test split, otherwise a tenth of the training
+    images."""
     test_split: str = "auto"
-    """Split that the results are reported on; auto: test when it is there, else val."""
+    """Split that results are reported on; auto: test if there is one, otherwise val."""
     seed: int = 0
-    """Seed of all draws."""
+    """Seed of all random choices."""
     workers: int = 0
-    """Parallel tasks; 0: one a core. The lists do not depend on it."""
+    """Parallel tasks; 0: one per core. The lists do not depend on it."""
     overwrite: bool = False
-    """Empty the output directory first."""
+    """Delete the contents of the output directory first."""
 
     def __post_init__(self) -> None:
         at_least("--hard-negatives", self.hard_negatives, 1)

@@ -16,22 +16,22 @@ class QrelsConfig:
     embeddings: Path = RUN / "embeddings"
     """Embedding store that was ranked."""
     results: Path = RUN / "evaluation"
-    """Directory of evaluate.py or baselines.py; its rankings of galleries are judged."""
+    """Directory of evaluate.py or baselines.py, whose gallery rankings are evaluated."""
     qrels: Path | None = None
-    """Judgements as a TREC qrels file (query 0 item grade), as of ECCV Caption or CxC: gives hit@k, recall@k, MRR,
-    NDCG@10 by the grades, mAP@R and R-precision."""
+    """Relevance grades as a TREC qrels file (query 0 item grade), such as those of ECCV Caption or CxC. Gives hit@k,
+    recall@k, MRR, NDCG@10 from the grades, mAP@R and R-precision."""
     least_grade: float = 1.0
-    """Judgements of at least this grade are positives; lower ones count for nothing."""
+    """Items with at least this grade are positives; lower grades are ignored."""
     plausible: bool = False
-    """Also PMRP: an item is a plausible match when its image's class labels differ from those of the query's in at
-    most 0, 1 or 2 classes."""
+    """Also compute PMRP, where an item is a plausible match if the class labels of its image differ from those of the
+    query's image in at most 0, 1 or 2 classes."""
     output: Path = RUN / "qrels"
     """Directory of the per-query results."""
     overwrite: bool = False
-    """Empty the output directory first."""
+    """Delete the contents of the output directory first."""
 
     def __post_init__(self) -> None:
         if self.qrels is None and not self.plausible:
-            raise ConfigError("--qrels: expected a file of judgements, or --plausible, or both")
+            raise ConfigError("--qrels: expected a qrels file, or --plausible, or both")
         if self.least_grade <= 0:
             raise ConfigError(f"--least-grade {self.least_grade:g}: expected more than 0")

@@ -16,35 +16,35 @@ class RankConfig:
         | {"page", "title", "overwrite"}
     )
     queries: Path | None = None
-    """What is asked: a text file, one caption a line; a folder of images; or a parquet file with a column of captions,
-    of images (their paths from the file's folder, or the images themselves), or of embeddings."""
+    """Queries: a text file with a caption per line, a folder of images, or a parquet file with a column of captions, of
+    images (paths relative to the file's folder, or the images themselves) or of embeddings."""
     column: str | None = None
-    """parquet: the column of the queries, where it is not named as usual (caption, text, image, path, embedding, …).
-    Ids are taken from a column query_id, caption_id, image_id or id, else the row's number."""
+    """parquet: the column of the queries, if it has no usual name (caption, text, image, path, embedding, …). Ids are
+    read from a column query_id, caption_id, image_id or id; without one, row numbers are used."""
     embeddings: Path = RUN / "embeddings"
-    """Embedding store that is the gallery: its images for captions, its captions for images."""
+    """Embedding store that is the gallery: captions retrieve its images, images retrieve its captions."""
     split: str | None = None
-    """Only the gallery's items of this split; without it, all."""
+    """Restrict the gallery to the items of this split; None: all items."""
     ranker: str | None = None
-    """A model of MLflow's registry (models:/NAME@ALIAS), the folder of a trained ranker, or that of a training, whose
-    best ranker is taken. Without it: models:/xmrank-t2i@best for captions, models:/xmrank-i2t@best for images."""
+    """A model in MLflow's registry (models:/NAME@ALIAS), the folder of a trained ranker, or the folder of a training,
+    of which the best ranker is used. None: models:/xmrank-t2i@best for captions, models:/xmrank-i2t@best for images."""
     direction: Direction | None = None
-    """What asks for what; needed only where the queries do not say it: embeddings."""
+    """i2t (image query → captions) or t2i (caption query → images); needed only if the queries are embeddings."""
     top_n: int = 100
-    """The ranker orders the first stage's this many."""
+    """Number of candidates that the first stage retrieves and the ranker re-ranks."""
     output: Path = RUN / "ranking"
     """Directory of the results."""
     page: int = 0
-    """Queries that results.html shows with their best results and pictures; 0: no page. Results that are there already
-    get their page without being ranked again."""
+    """Number of queries that results.html shows with their best results and pictures; 0: no page. A page can be added
+    to existing results without ranking again."""
     title: str = "xmrank results"
     """Heading of the page."""
     pretrained: Path | None = None
-    """The encoder's checkpoint, when the gallery was embedded with one from a file."""
+    """Checkpoint of the encoder, if the gallery was embedded with one from a file."""
     workers: int = 0
-    """Ranking processes; 0: one a GPU, or one a core."""
+    """Ranking processes; 0: one per GPU, or one per core."""
     overwrite: bool = False
-    """Empty the output directory first."""
+    """Delete the contents of the output directory first."""
 
     def __post_init__(self) -> None:
         at_least("--top-n", self.top_n, 1)

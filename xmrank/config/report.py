@@ -9,33 +9,34 @@ from xmrank.config.common import RUN, at_least
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Make the table and the page of an evaluation."""
+    """Make the tables and the page of an evaluation."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
         {"embeddings", "rankers", "evaluation", "search", "baselines", "output", "overwrite"}
     )
     embeddings: Path = RUN / "embeddings"
-    """Embedding store (captions and the places of the images)."""
+    """Embedding store, for the captions and pictures of the examples."""
     rankers: Path = RUN / "rankers"
-    """Trained rankers (learning curves)."""
+    """Trained rankers, for their learning curves."""
     evaluation: Path = RUN / "evaluation"
-    """Per-query results."""
+    """Per-query results of evaluate.py."""
     search: Path | None = None
-    """Search that chose the rankers' settings (tune.py's search directory): shows which settings mattered."""
+    """Search that found the rankers' settings (the directory search of tune.py), for the importance of
+    hyper-parameters."""
     baselines: Path | None = None
-    """Baselines on the same lists (jobs/baselines.py); their rows stand between the first stage and the rankers."""
+    """Results of baselines.py on the same lists; their rows come between the first stage and the rankers."""
     output: Path = RUN / "report"
     """Directory of the report."""
     title: str = "xmrank report"
     """Heading of the page."""
     examples: int = 12
-    """Example queries shown with their pictures."""
+    """Number of example queries shown with pictures."""
     draws: int = 10_000
-    """Of the significance tests and of their intervals."""
+    """Random draws of the significance tests and of the confidence intervals."""
     seed: int = 0
-    """Of these draws."""
+    """Seed of these draws."""
     overwrite: bool = False
-    """Empty the output directory first."""
+    """Delete the contents of the output directory first."""
 
     def __post_init__(self) -> None:
         at_least("--examples", self.examples, 0)

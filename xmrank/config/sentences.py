@@ -13,18 +13,18 @@ class SentencesConfig:
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"embeddings", "output", "batch_size", "device", "overwrite"})
     embeddings: Path = RUN / "embeddings"
-    """Embedding store whose captions are embedded; it must hold their texts."""
+    """Embedding store whose captions are embedded; it must contain their texts."""
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
-    """Model of sentence-transformers: a hub name, owner/name[@revision], or a local folder. Its weights must be
-    safetensors, and no code that comes with it is run."""
+    """Model of sentence-transformers: a name on the hub, owner/name[@revision], or a local folder. The weights must be
+    safetensors, and code that comes with the model is never run."""
     output: Path = RUN / "sentences"
-    """Directory of texts.npy: unit length, a row for every caption, for --relevance-texts."""
+    """Directory of texts.npy, [captions, d], unit length, for --relevance-texts."""
     batch_size: int = 256
-    """Captions at a time."""
+    """Captions per batch."""
     device: str | None = None
-    """Where the model runs, such as cuda or cpu; None: a GPU where there is one."""
+    """Device of the model, such as cuda or cpu; None: a GPU if there is one."""
     overwrite: bool = False
-    """Empty the output directory first."""
+    """Delete the contents of the output directory first."""
 
     def __post_init__(self) -> None:
         at_least("--batch-size", self.batch_size, 1)
