@@ -12,22 +12,22 @@ import pytest
 
 from xmrank.config import ReportConfig
 from xmrank.metrics import holm_correction, paired_tests
-from xmrank.report.comparison import SignFlips, with_tests
-from xmrank.report.latex import escape, to_latex
-from xmrank.report.protocol_names import baseline_protocol, depth_of, protocol_name, shown_protocols
-from xmrank.report.reranking_depth import over_depths
+from xmrank.report.comparison import SignFlips, add_tests
+from xmrank.report.latex import escape_latex, render_latex
+from xmrank.report.protocol_names import first_stage_protocol, protocol_name, reranking_depth, shown_protocols
+from xmrank.report.reranking_depth import measure_depths
 from xmrank.report.result_tables import (
     ResultTable,
     TableCell,
     TableRow,
     TestedCell,
-    deepest,
-    result_tables,
-    seed_means,
-    to_csv,
+    deepest_tables,
+    make_tables,
+    read_seed_means,
+    render_csv,
 )
-from xmrank.report.summary import verdict
-from xmrank.report.terminal import print_table
+from xmrank.report.summary import summarise_results
+from xmrank.report.terminal import print_tables
 from xmrank.runtime.errors import ConfigError
 
 from .synthetic import encoded
@@ -44,12 +44,12 @@ def tested(tmp_path):
     def build(*parts, images=None):
         path = tmp_path / "metrics.parquet"
         pq.write_table(encoded(pd.DataFrame([row for part in parts for row in part])), path)
-        return with_tests(result_tables(seed_means(path, "test")), path, "test", images or {}, DRAWS)
+        return add_tests(make_tables(read_seed_means(path, "test")), path, "test", images or {}, DRAWS)
 
     return build
 
 
-def found_of(tables, method="ranknet", number=0, metric="hit@1"):
+def cell_test(tables, method="ranknet", number=0, metric="hit@1"):
     (row,) = [row for row in tables[number].rows if row.method == method]
     return row.cells[metric].test
 
@@ -59,29 +59,29 @@ def test_differences_are_averaged_over_seeds_before_they_are_tested(tested):
     tables = tested(
         rows("cosine", -1, [0.0, 0.0, 0.0]), rows("ranknet", 0, [1.0, 0.0, 1.0]), rows("ranknet", 1, [1.0, 1.0, 0.0])
     )
-    found = found_of(tables)
-    assert found.p == 2 / 8
-    assert (found.wins, found.ties, found.losses, found.agreeing) == (3, 0, 0, 2)
-    assert found_of(tables, "cosine") is None
+    test = cell_test(tables)
+    assert test.p == 2 / 8
+    assert (test.wins, test.ties, test.losses, test.agreeing) == (3, 0, 0, 2)
+    assert cell_test(tables, "cosine") is None
 
 
 def test_captions_of_an_image_are_one_cluster(tested):
     parts = rows("cosine", -1, [0.0] * 4, direction="t2i"), rows("ranknet", 0, [1.0] * 4, direction="t2i")
-    assert found_of(tested(*parts)).p == 2 / 16
-    assert found_of(tested(*parts, images={"q0": "a", "q1": "a", "q2": "b", "q3": "b"})).p == 2 / 4
+    assert cell_test(tested(*parts)).p == 2 / 16
+    assert cell_test(tested(*parts, images={"q0": "a", "q1": "a", "q2": "b", "q3": "b"})).p == 2 / 4
 
 
 def test_queries_are_paired_by_id_not_by_place(tested):
     ours = rows("ranknet", 0, [1.0, 0.0, 1.0, 0.0])
-    one = found_of(tested(rows("cosine", -1, [1.0, 0.0, 0.0, 0.0]), ours))
-    other = found_of(tested(rows("cosine", -1, [1.0, 0.0, 0.0, 0.0]), ours[::-1]))
+    one = cell_test(tested(rows("cosine", -1, [1.0, 0.0, 0.0, 0.0]), ours))
+    other = cell_test(tested(rows("cosine", -1, [1.0, 0.0, 0.0, 0.0]), ours[::-1]))
     assert one == other
     assert (one.wins, one.ties, one.losses) == (1, 3, 0)
 
 
 def test_excluded_queries_do_not_count(tested):
-    found = found_of(tested(rows("cosine", -1, [0.0, math.nan, 0.0]), rows("ranknet", 0, [1.0, math.nan, 0.0])))
-    assert found.wins + found.ties + found.losses == 2
+    test = cell_test(tested(rows("cosine", -1, [0.0, math.nan, 0.0]), rows("ranknet", 0, [1.0, math.nan, 0.0])))
+    assert test.wins + test.ties + test.losses == 2
 
 
 def test_several_lists_of_one_query_are_told_apart(tested):
@@ -89,8 +89,8 @@ def test_several_lists_of_one_query_are_told_apart(tested):
         made = rows(method, seed, values)
         return [{**row, "query_id": f"q{number // 2}"} for number, row in enumerate(made)]
 
-    found = found_of(tested(twice("cosine", -1, [0.0, 0.0, 0.0, 0.0]), twice("ranknet", 0, [1.0, 0.0, 1.0, 1.0])))
-    assert (found.wins, found.ties) == (3, 1)
+    test = cell_test(tested(twice("cosine", -1, [0.0, 0.0, 0.0, 0.0]), twice("ranknet", 0, [1.0, 0.0, 1.0, 1.0])))
+    assert (test.wins, test.ties) == (3, 1)
 
 
 def test_holm_is_over_columns_and_methods_and_both_directions_of_a_protocol(tested):
@@ -116,7 +116,7 @@ def test_holm_is_over_columns_and_methods_and_both_directions_of_a_protocol(test
         assert len(by_key) == 2 * 2 * 2
         for (_, direction, method, metric), expected in by_key.items():
             number = next(i for i, t in enumerate(tables) if (t.protocol, t.direction) == (protocol, direction))
-            assert found_of(tables, method, number, metric).corrected == approx(expected)
+            assert cell_test(tables, method, number, metric).corrected == approx(expected)
 
 
 def test_the_oracle_is_a_ceiling_and_no_method(tested):
@@ -128,7 +128,7 @@ def test_the_oracle_is_a_ceiling_and_no_method(tested):
     (table,) = tables
     assert [row.method for row in table.rows] == ["cosine", "ranknet"]
     assert table.ceiling.cells["hit@1"].mean == 1.0
-    assert "oracle,,hit@1,100.0000" in to_csv(tables, "test")
+    assert "oracle,,hit@1,100.0000" in render_csv(tables, "test")
     assert not table.ceiling.cells["hit@1"].best
 
 
@@ -153,27 +153,27 @@ def one_table(found, protocol="lists"):
     ],
 )
 def test_marks_on_the_terminal(capsys, found, mark):
-    print_table([one_table(found)])
+    print_tables([one_table(found)])
     printed = capsys.readouterr().out
     assert mark in printed
     assert "sign-flip test by image" in printed
 
 
-def test_the_verdict_follows_the_test():
-    assert "beats the first stage’s hit@1 in 1 of 1" in verdict([one_table(cell())]).lead
-    assert "makes no clear difference in 1" in verdict([one_table(cell(p=0.5))]).lead
-    assert "significantly above the first stage, the mean of 2 seeds" in verdict([one_table(cell())]).caution
+def test_the_summary_follows_the_test():
+    assert "beats the first stage’s hit@1 in 1 of 1" in summarise_results([one_table(cell())]).lead
+    assert "makes no clear difference in 1" in summarise_results([one_table(cell(p=0.5))]).lead
+    assert "significantly above the first stage, the mean of 2 seeds" in summarise_results([one_table(cell())]).caution
 
 
-def test_the_verdict_counts_a_gallery_once():
+def test_the_summary_counts_a_gallery_once():
     protocols = ("lists", "top-10", "top-50", "top-10-of-5x10")
     tables = [one_table(cell(), protocol) for protocol in protocols]
-    assert [table.protocol for table in deepest(tables)] == ["lists", "top-50", "top-10-of-5x10"]
-    assert "in 3 of 3 comparisons" in verdict(tables).lead
+    assert [table.protocol for table in deepest_tables(tables)] == ["lists", "top-50", "top-10-of-5x10"]
+    assert "in 3 of 3 comparisons" in summarise_results(tables).lead
 
 
 def test_csv_has_interval_and_p():
-    _, line = csv.DictReader(io.StringIO(to_csv([one_table(cell())], "test")))
+    _, line = csv.DictReader(io.StringIO(render_csv([one_table(cell())], "test")))
     expected = {"ci_low_points": "8.0000", "ci_high_points": "12.0000", "p": "0.001", "p_holm": "0.001"}
     expected |= {"significant": "1", "wins": "30", "ties": "60", "losses": "10", "seeds_agreeing": "2"}
     assert expected.items() <= line.items()
@@ -181,7 +181,7 @@ def test_csv_has_interval_and_p():
 
 def test_latex_is_balanced_and_escaped():
     table = one_table(cell(best=True))
-    made = to_latex([table, dataclasses.replace(table, direction="t2i", ceiling=table.rows[0])])
+    made = render_latex([table, dataclasses.replace(table, direction="t2i", ceiling=table.rows[0])])
     assert r"rank\_net & \textbf{50.0}$_{\pm 1.4}^{\uparrow}$ & --" in made
     for name in ("table*", "tabular"):
         assert made.count(rf"\begin{{{name}}}") == made.count(rf"\end{{{name}}}") == 2
@@ -190,7 +190,7 @@ def test_latex_is_balanced_and_escaped():
     body = [line for line in made.splitlines() if line.endswith(r" \\") and "multicolumn" not in line]
     assert {line.count(" & ") for line in body} == {8}
     assert made.isascii()
-    assert escape("50 % of a_b & {x} ~ ^ \\ # $") == (
+    assert escape_latex("50 % of a_b & {x} ~ ^ \\ # $") == (
         r"50 \% of a\_b \& \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{} \# \$"
     )
 
@@ -198,8 +198,8 @@ def test_latex_is_balanced_and_escaped():
 def test_names_of_protocols():
     assert protocol_name("top-100-of-5x1000") == "5 galleries of 1,000 images, top 100 re-ranked"
     assert protocol_name("gallery-5000") == "Gallery of 5,000 images"
-    assert (baseline_protocol("top-9"), baseline_protocol("top-9-of-5x10")) == ("gallery", "gallery-5x10")
-    assert (baseline_protocol("lists"), depth_of("lists"), depth_of("top-9-of-10")) == ("lists", 0, 9)
+    assert (first_stage_protocol("top-9"), first_stage_protocol("top-9-of-5x10")) == ("gallery", "gallery-5x10")
+    assert (first_stage_protocol("lists"), reranking_depth("lists"), reranking_depth("top-9-of-10")) == ("lists", 0, 9)
     ranked = ["lists", "top-100", "top-20", "top-20-of-10"]
     assert shown_protocols(ranked, [*ranked, "gallery", "gallery-10", "gallery-7"]) == [
         "lists", "top-20", "top-100", "top-20-of-10", "gallery-7",
@@ -212,7 +212,7 @@ def test_quality_over_n(tested):
         parts.append(rows("ranknet", 0, ours, protocol=f"top-{n}"))
         parts.append(rows("oracle", -1, best, protocol=f"top-{n}"))
     tables = tested(*(part for part in parts), *(relabelled(part, "recall@10") for part in parts))
-    (depths,) = over_depths(tables)
+    (depths,) = measure_depths(tables)
     assert depths.numbers == (5, 20)
     assert [group.metric for group in depths.groups] == ["hit@1", "recall@10"]
     figures = {line.label: [cell.mean for cell in line.cells] for line in depths.groups[0].lines}
@@ -220,7 +220,7 @@ def test_quality_over_n(tested):
     assert figures["RankNet"] == [approx(1 / 3), approx(2 / 3)]
     assert figures["Best possible"] == [approx(2 / 3), 1.0]
     assert "RankNet 33.3, 66.7 %; Best possible 66.7, 100.0 %." in depths.groups[0].chart.description
-    assert over_depths(tables[:1]) == []
+    assert measure_depths(tables[:1]) == []
 
 
 def relabelled(part, metric):

@@ -10,11 +10,11 @@ import pytest
 
 from xmrank.metrics import holm_correction, paired_tests
 from xmrank.report.comparison import SignFlips
-from xmrank.report.hyperparameter_importance import searches, shares_of
-from xmrank.report.pairwise_tests import rivals_of
-from xmrank.report.recall_curves import recall_curves
-from xmrank.report.result_tables import result_tables, seed_means
-from xmrank.report.seeds import seed_scatter
+from xmrank.report.hyperparameter_importance import importance_of_searches, variance_shares
+from xmrank.report.pairwise_tests import compare_pairs
+from xmrank.report.recall_curves import draw_recall_curves
+from xmrank.report.result_tables import make_tables, read_seed_means
+from xmrank.report.seeds import draw_seeds
 from xmrank.report.stage import report
 from xmrank.runtime.errors import DataError
 
@@ -31,7 +31,7 @@ def tables_of(tmp_path):
     def build(*parts):
         path = tmp_path / "metrics.parquet"
         pq.write_table(encoded(pd.concat([pd.DataFrame(part) for part in parts])), path)
-        return result_tables(seed_means(path, "")), path
+        return make_tables(read_seed_means(path, "")), path
 
     return build
 
@@ -41,9 +41,9 @@ def test_pairs_of_rankers_are_tested_on_the_same_queries_and_corrected_together(
     values = {loss: rng.random(13) < share for loss, share in (("listnet", 1.1), ("ranknet", 0.1), ("listmle", 0.5))}
     parts = [rows("cosine", -1, [0.0] * 13)] + [rows(loss, 0, v.astype(float)) for loss, v in values.items()]
     tables, path = tables_of(*parts)
-    (rivals,) = rivals_of(tables, path, "", {}, SignFlips(10_000, 0))
+    (pairwise,) = compare_pairs(tables, path, "", {}, SignFlips(10_000, 0))
     labels = [row.label for row in tables[0].rows[1:]]
-    assert [(one, other) for one, other, _ in rivals.pairs] == [
+    assert [(pair.first, pair.second) for pair in pairwise.pairs] == [
         (labels[0], labels[1]),
         (labels[0], labels[2]),
         (labels[1], labels[2]),
@@ -54,24 +54,25 @@ def test_pairs_of_rankers_are_tested_on_the_same_queries_and_corrected_together(
     differences = np.stack([own[a] - own[b] for a, b in order], axis=1)
     expected = paired_tests(differences, draws=10_000, seed=0)
     corrected = holm_correction(expected.p)
-    for (_, _, (duel, *_)), difference, p in zip(rivals.pairs, expected.difference, corrected, strict=True):
-        assert duel.difference == pytest.approx(difference)
-        assert duel.p == pytest.approx(p)
-        assert duel.mark == ("" if p >= 0.05 else "▲" if difference > 0 else "▼")
-    assert rivals.found == sum(p < 0.05 for p in corrected) > 0
+    for pair, difference, p in zip(pairwise.pairs, expected.difference, corrected, strict=True):
+        test = pair.tests[0]
+        assert test.difference == pytest.approx(difference)
+        assert test.p == pytest.approx(p)
+        assert test.mark == ("" if p >= 0.05 else "▲" if difference > 0 else "▼")
+    assert pairwise.significant == sum(p < 0.05 for p in corrected) > 0
 
 
-def test_one_ranker_has_no_rival(tables_of):
+def test_one_ranker_has_no_pair(tables_of):
     tables, path = tables_of(rows("cosine", -1, [0.0, 1.0]), rows("ranknet", 0, [1.0, 1.0]))
-    assert rivals_of(tables, path, "", {}, SignFlips(10, 0)) == []
+    assert compare_pairs(tables, path, "", {}, SignFlips(10, 0)) == []
 
 
 def test_seeds_are_dots_where_there_are_several(tables_of):
     two, _ = tables_of(*(rows("ranknet", seed, [1.0, float(seed)]) for seed in (0, 1)), rows("cosine", -1, [0.0, 1.0]))
-    (scatter,) = seed_scatter(two)
+    (scatter,) = draw_seeds(two)
     assert "RankNet 50.0, 100.0 %; dashed: the first stage, 50.0 %." in scatter.chart.description
     one, _ = tables_of(rows("ranknet", 0, [1.0, 0.0]), rows("cosine", -1, [0.0, 1.0]))
-    assert seed_scatter(one) == []
+    assert draw_seeds(one) == []
 
 
 def test_recall_curves_are_means_over_seeds(tables_of, tmp_path):
@@ -86,9 +87,9 @@ def test_recall_curves_are_means_over_seeds(tables_of, tmp_path):
     ]
     path = tmp_path / "curves.json"
     path.write_text(json.dumps({"rows": curves}))
-    (found,) = recall_curves(path, tables)
-    assert "First stage @1 25.0 %, @10 50.0 %; RankNet @1 30.0 %, @10 60.0 %." in found.chart.description
-    assert recall_curves(tmp_path / "none.json", tables) == []
+    (curves,) = draw_recall_curves(path, tables)
+    assert "First stage @1 25.0 %, @10 50.0 %; RankNet @1 30.0 %, @10 60.0 %." in curves.chart.description
+    assert draw_recall_curves(tmp_path / "none.json", tables) == []
 
 
 def point(value, **settings):
@@ -97,17 +98,17 @@ def point(value, **settings):
 
 def test_the_setting_that_decides_has_the_largest_share():
     points = [point(rate + 0.01 * width, rate=rate, width=width, fixed=1) for rate in (1, 2, 3) for width in (1, 2)]
-    shares = shares_of(points)
+    shares = variance_shares(points)
     assert list(shares) == ["rate", "width"]
     assert shares["rate"] > 0.95
     assert sum(shares.values()) == pytest.approx(1)
-    assert shares_of(points) == shares
+    assert variance_shares(points) == shares
 
 
 def test_drawn_numbers_are_a_range():
     rng = np.random.default_rng(0)
     points = [point(np.log10(rate), rate=float(rate), other=float(rng.random())) for rate in np.logspace(-4, -1, 12)]
-    shares = shares_of(points)
+    shares = variance_shares(points)
     assert shares["rate"] > 0.8 > 0.2 > shares["other"]
 
 
@@ -117,7 +118,7 @@ def test_drawn_numbers_are_a_range():
     ids=["too few", "all alike", "nothing varied"],
 )
 def test_nothing_is_said_where_nothing_can_be(points):
-    assert shares_of(points) == {}
+    assert variance_shares(points) == {}
 
 
 def test_search_is_shown_with_its_best_points(tmp_path):
@@ -125,9 +126,9 @@ def test_search_is_shown_with_its_best_points(tmp_path):
     manifest = report(config)
     assert set(manifest.inputs) == {"embeddings", "evaluation", "rankers", "search"}
     page, markdown = read_text(config, "report.html"), read_text(config, "report.md")
-    section = page.split('<section id="search">')[1].split("</section>")[0]
+    section = page.split('<section id="importance">')[1].split("</section>")[0]
     assert section.count("<svg") == section.count("<table") == 2
-    best, *_ = searches(config.search / "results.json")
+    best, *_ = importance_of_searches(config.search / "results.json")
     assert best.best[0] == ("learning_rate 0.001, ranker.width 64", 0.5 + 0.1 + 0.002)
     assert list(best.shares) == ["learning_rate", "ranker.width"]
     assert "| learning\\_rate 0.001, ranker.width 64 | 60.2 |" in markdown
@@ -145,7 +146,7 @@ def test_search_that_failed_everywhere_has_no_chart(tmp_path):
     path = tmp_path / "results.json"
     rows = [point(None, a=a) | {"loss": "ranknet", "direction": "i2t"} for a in (1, 2)]
     path.write_text(json.dumps(rows))
-    (searched,) = searches(path)
-    assert searched.points == 0
-    assert searched.chart is None
-    assert searches(None) == []
+    (importance,) = importance_of_searches(path)
+    assert importance.points == 0
+    assert importance.chart is None
+    assert importance_of_searches(None) == []

@@ -14,10 +14,10 @@ from xmrank.pages.charts import spread
 from xmrank.pages.thumbnails import MAX_PIXELS, ThumbnailAlbum, thumbnail
 from xmrank.pages.wording import METRICS
 from xmrank.report.inputs import TrialRecord
-from xmrank.report.learning_curves import learning_curves
+from xmrank.report.learning_curves import draw_learning_curves
 from xmrank.report.result_tables import ResultTable, TableCell, TableRow
 from xmrank.report.stage import report
-from xmrank.report.terminal import print_table
+from xmrank.report.terminal import print_tables
 from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import DataError
 
@@ -53,12 +53,12 @@ def test_the_figures_are_the_same_everywhere(made):
 def test_page_has_all_parts(made):
     for part in ("What was run", "Results", "Learning curves", "Example queries", "Beside the paper’s Table 2"):
         assert f"<h2>{part}" in made.page
-    assert made.page.count("<caption>") == 4 + 4 + 2 + 2 + 1  # results, pairs, epochs kept, paper, counts
+    assert made.page.count("<caption>") == 4 + 4 + 2 + 2 + 1  # results, pairs, kept epochs, paper, counts
     assert "Not comparable" in made.page
     assert "29.46" in made.page
     assert "<dd>candidate lists: 80 i2t and 80 t2i; full gallery: 80 i2t and 80 t2i</dd>" in made.page
     assert "<dd>i2t 21, t2i 21</dd>" in made.page
-    assert "40 random candidates a query, the 20 most similar kept" in made.page
+    assert "40 random candidates per query, the 20 most similar kept" in made.page
     assert made.page.count("<article") == 12
     assert "✓ relevant" in made.page
     assert made.page.count('<svg role="img"') == 2 * (1 + 4) + 4 + 4  # learning, recall over k, seeds
@@ -70,7 +70,7 @@ def test_several_depths_have_a_section_with_charts_and_tables(tmp_path):
     config = make_run(tmp_path, dataclasses.replace(SMALL, depths=(5, 20)))
     report(config)
     page, markdown = read_text(config, "report.html"), read_text(config, "report.md")
-    section = page.split('<section id="depths">')[1].split("</section>")[0]
+    section = page.split('<section id="reranking-depth">')[1].split("</section>")[0]
     assert section.count("<svg") == section.count("<table") == 2 * 2  # hit@1 and recall@10, two directions
     assert section.count(">Best possible</th>") == 2 * 2
     assert "### hit@1, full gallery, image → text" in markdown
@@ -94,12 +94,12 @@ def test_ids_are_unique(made):
 def test_examples_are_half_helped_half_hurt_in_both_directions(made):
     kinds = re.findall(r'<article class="example (\w+) (\S+)"', made.page)
     assert sorted(kinds) == sorted(
-        [(kind, asks) for kind in ("helped", "hurt") for asks in ("asks-captions", "asks-images")] * 3
+        [(kind, direction) for kind in ("helped", "hurt") for direction in ("i2t", "t2i")] * 3
     )
     assert "NeuralNDCG, seed" in made.page
 
 
-def test_markdown_has_the_verdict_and_the_reading(made):
+def test_markdown_has_the_summary_and_the_reading(made):
     assert made.markdown.startswith("# Ranking losses on made-up scenes\n")
     assert "of 16 comparisons" in made.markdown
     assert "16.16 is 80.8 / 5" in made.markdown
@@ -117,7 +117,7 @@ def test_terminal_output_is_whole_and_ends_with_the_files(made):
 def test_a_table_too_wide_is_printed_in_halves(capsys):
     loss = "lambda_loss_with_a_name_that_leaves_no_room"
     cells = {metric: TableCell((1.0, 0.9), 400, 0, 0.5) for metric in METRICS}
-    print_table([ResultTable("lists", "i2t", (TableRow(loss, "", loss, cells),))])
+    print_tables([ResultTable("lists", "i2t", (TableRow(loss, "", loss, cells),))])
     printed = capsys.readouterr().out
     assert printed.count(loss) == 2
     assert printed.count("95.0±7.1") == len(METRICS)
@@ -232,47 +232,48 @@ def test_a_history_that_lacks_a_key_is_named(tmp_path):
         report(config)
 
 
-def test_protocol_card_does_without_what_evaluate_does_not_say(tmp_path):
+def test_run_card_does_without_what_evaluate_does_not_say(tmp_path):
     config = make_run(tmp_path, SMALL)
     rewrite_manifest_settings(config.evaluation, lists_config=None, tie_rule="", candidates_per_list="")
     report(config)
     assert "<dt>Ties</dt>" not in read_text(config, "report.html")
 
 
-def test_protocol_card_says_what_lists_give_away(tmp_path):
+def test_run_card_says_how_many_lists_give_their_answer_away(tmp_path):
     config = make_run(tmp_path, SMALL)
     rewrite_manifest_settings(config.evaluation, positives_last={"i2t_test": 0.0372, "t2i_test": 0.04})
     report(config)
-    assert "in 3.7 % of the i2t and 4.0 % of the t2i lists the first stage puts" in read_text(config, "report.md")
+    assert "in 3.7 % of the i2t and 4.0 % of the t2i lists the first stage ranks" in read_text(config, "report.md")
 
 
-def test_protocol_card_says_how_a_ranker_has_its_own_first_stage_and_its_lists(tmp_path):
+def test_run_card_describes_the_refined_similarity_and_the_sampled_lists(tmp_path):
     config = make_run(tmp_path, SMALL)
     path = config.rankers / "manifest.json"
     manifest = json.loads(path.read_text())
-    refine = {"members": 3, "width": 256, "epochs": 5, "average": 0.5, "hub": 0.5, "recall": 0.3, "weigh": True}
+    refine = {"members": 3, "width": 256, "epochs": 5, "average": 0.5, "hubness_weight": 0.5}
+    refine |= {"memory_weight": 0.3, "learn_fusion": True}
     manifest["config"] |= {"refine": refine, "sampling": "random-hard", "sampling_positives": "retrieved"}
     path.write_text(json.dumps(manifest))
     report(config)
-    card = read_text(config, "report.md")
+    text = read_text(config, "report.md")
     assert (
         "3 pairs of adapters, width 256, 5 epochs, hubness 0.5, memory 0.3, mean of the last 50 % of the steps, "
         "weights learned |"
-    ) in card
-    assert "lists drawn anew every epoch (random-hard, positives retrieved)" in card
+    ) in text
+    assert "lists drawn anew every epoch (random-hard, positives retrieved)" in text
 
 
 def test_an_epoch_before_the_first_step_has_its_own_figures():
     epochs = [{"epoch": 0, "validation_hit@1": 0.4}, {"epoch": 1, "validation_hit@1": 0.3, "train_loss": 2.0}]
     trial = TrialRecord("ranknet", "t2i", 0, 0, epochs)
-    assert trial.numbers == [0, 1] and trial.best("validation_hit@1") == 0.4
-    (curves,) = learning_curves([trial], [], "test")
+    assert trial.epoch_numbers == [0, 1] and trial.value_at_best("validation_hit@1") == 0.4
+    (curves,) = draw_learning_curves([trial], [], "test")
     assert curves.hit is not None and curves.best[0].epochs == (0,)
 
 
 def test_curves_do_without_figures_that_are_missing():
     epochs = [{"epoch": 1, "validation_loss": None}, {"epoch": 2, "validation_loss": 0.5}]
-    (curves,) = learning_curves([TrialRecord("ranknet", "t2i", 0, 2, epochs)], [], "test")
+    (curves,) = draw_learning_curves([TrialRecord("ranknet", "t2i", 0, 2, epochs)], [], "test")
     assert curves.hit is None
     assert len(curves.losses) == 1
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from xmrank.report.comparison import SignFlips, with_tests
-from xmrank.report.result_tables import result_tables, seed_means
+from xmrank.report.comparison import SignFlips, add_tests
+from xmrank.report.result_tables import make_tables, read_seed_means
 from xmrank.report.stage import report
-from xmrank.report.summary import verdict
+from xmrank.report.summary import summarise_results
 from xmrank.runtime.directory import StageDirectory, read_manifest
 from xmrank.runtime.errors import DataError
 
@@ -43,8 +43,8 @@ def run(tmp_path_factory):
 
 def tables_of(config):
     paths = config.evaluation / "metrics.parquet", config.baselines / "metrics.parquet"
-    tables = result_tables(seed_means(paths[0], "test", paths[1]), ["listnet"])
-    return with_tests(tables, paths[0], "test", {}, SignFlips(200, 0), paths[1])
+    tables = make_tables(read_seed_means(paths[0], "test", paths[1]), ["listnet"])
+    return add_tests(tables, paths[0], "test", {}, SignFlips(200, 0), paths[1])
 
 
 def test_baselines_stand_between_the_first_stage_and_the_rankers(run):
@@ -62,13 +62,15 @@ def test_baselines_stand_between_the_first_stage_and_the_rankers(run):
 
 
 def test_baselines_are_not_counted_as_rankers(run):
-    alone = result_tables(seed_means(run.evaluation / "metrics.parquet", "test"), ["listnet"])
-    together = result_tables(
-        seed_means(run.evaluation / "metrics.parquet", "test", run.baselines / "metrics.parquet"), ["listnet"]
+    alone = make_tables(read_seed_means(run.evaluation / "metrics.parquet", "test"), ["listnet"])
+    together = make_tables(
+        read_seed_means(run.evaluation / "metrics.parquet", "test", run.baselines / "metrics.parquet"), ["listnet"]
     )
-    assert verdict(together).lead == verdict(alone).lead
-    assert [place for place, _ in verdict(together).places] == [place for place, _ in verdict(alone).places]
-    assert not any("VSE" in sentence for _, sentence in verdict(together).places)
+    assert summarise_results(together).lead == summarise_results(alone).lead
+    assert [place for place, _ in summarise_results(together).findings] == [
+        place for place, _ in summarise_results(alone).findings
+    ]
+    assert not any("VSE" in sentence for _, sentence in summarise_results(together).findings)
 
 
 def test_the_report_shows_them(run, capsys):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from xmrank.report.result_tables import result_tables, seed_means, to_csv
+from xmrank.report.result_tables import make_tables, read_seed_means, render_csv
 
 from .synthetic import encoded
 
@@ -46,7 +46,7 @@ def tables(tmp_path):
         path = tmp_path / "metrics.parquet"
         frame = pd.DataFrame([row for part in parts for row in part])
         pq.write_table(encoded(frame), path, row_group_size=row_group_size)
-        return result_tables(seed_means(path, split), losses)
+        return make_tables(read_seed_means(path, split), losses)
 
     return build
 
@@ -151,7 +151,7 @@ def test_csv_has_every_figure_in_full(tables):
     made = tables(
         rows("cosine", -1, [1.0, 0.0, 0.0]), rows("ranknet", 0, [1.0, 1.0, 0.0]), rows("ranknet", 1, [1.0] * 3)
     )
-    first, ranker = csv.DictReader(io.StringIO(to_csv(made, "test")))
+    first, ranker = csv.DictReader(io.StringIO(render_csv(made, "test")))
     assert (first["mean_percent"], first["std_percent"], first["difference_points"]) == ("33.3333", "", "")
     assert ranker["mean_percent"] == f"{100 * (2 / 3 + 1) / 2:.4f}"
     assert ranker["std_percent"] == f"{100 * math.sqrt(((2 / 3 - 5 / 6) ** 2 + (1 - 5 / 6) ** 2) / 1):.4f}"
@@ -165,4 +165,4 @@ def test_an_empty_table_of_metrics_gives_no_tables(tmp_path):
     )
     empty = schema.append_column("seed", pa.array([], pa.int32())).append_column("split", pa.array([], pa.string()))
     pq.write_table(empty.append_column("value", pa.array([], pa.float64())), tmp_path / "metrics.parquet")
-    assert result_tables(seed_means(tmp_path / "metrics.parquet", "test")) == []
+    assert make_tables(read_seed_means(tmp_path / "metrics.parquet", "test")) == []

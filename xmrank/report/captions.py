@@ -1,4 +1,4 @@
-"""What an embedding store knows of its captions and images, as far as the examples need it."""
+"""Captions and image files of an embedding store, for the examples."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class CaptionTexts:
 
     Attributes:
         image_of: caption id → image id.
-        text_of: caption id → its words; a caption of imported embeddings may have none.
-        first_of: image id → the words of its first caption that has any, to describe the picture with.
+        text_of: caption id → its text; captions of imported embeddings may have none.
+        first_of: image id → the text of its first caption that has one, which describes the picture.
     """
 
     image_of: dict[str, str]
@@ -41,8 +41,8 @@ def read_captions(embeddings: Path, split: str) -> CaptionTexts:
     return CaptionTexts(image_of, text_of, first_of)
 
 
-def read_album(inputs: ReportInputs, image_ids: Iterable[str]) -> ThumbnailAlbum:
-    """Where the files of these images are."""
+def open_album(inputs: ReportInputs, image_ids: Iterable[str]) -> ThumbnailAlbum:
+    """An album with the paths of these images; an empty one where there are no image files."""
     wanted = sorted(set(image_ids))
     root = inputs.images_root
     if root is None or not wanted:

@@ -8,25 +8,25 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from xmrank.metrics import holm_correction, paired_differences, paired_tests, seed_spread
+from xmrank.metrics import PairedTests, holm_correction, paired_differences, paired_tests, seed_spread
 from xmrank.pages.wording import METRICS
 from xmrank.protocols.method_names import FIRST_STAGE
-from xmrank.report.protocol_names import baseline_protocol
+from xmrank.report.protocol_names import first_stage_protocol
 from xmrank.report.result_tables import ResultTable, TableRow, TestedCell
 
-Place = tuple[int, int, str]
-"""Of a cell: the table's number, the row's, the metric."""
+CellKey = tuple[int, int, str]
+"""A cell of the tables: the table's number, the row's number, the metric."""
 
 
 @dataclass(frozen=True)
 class SignFlips:
-    """How the tests draw: their number, and the seed."""
+    """The random signs of the tests: how many draws, and their seed."""
 
     count: int
     seed: int
 
 
-def with_tests(
+def add_tests(
     tables: Sequence[ResultTable],
     path: Path,
     split: str,
@@ -40,97 +40,105 @@ def with_tests(
 
     Args:
         tables: the results.
-        path: the per-query values that they are of.
+        path: the per-query values of the evaluation.
         split: only this split's values; all when empty.
         image_of: caption id → image id: queries about one image are one cluster.
         draws: of the tests.
         baselines: the per-query values of the baselines, if there are any.
     """
-    found: dict[Place, TestedCell] = {}
+    tests: dict[CellKey, TestedCell] = {}
     for number, table in enumerate(tables):
-        found |= dict(_tests_of(number, table, (path, baselines), split, image_of, draws))
+        tests |= dict(_test_table(number, table, (path, baselines), split, image_of, draws))
     for protocol in dict.fromkeys(table.protocol for table in tables):
-        family = [place for place in found if tables[place[0]].protocol == protocol]
-        for place, p in zip(family, holm_correction([found[place].p for place in family]), strict=True):
-            found[place] = replace(found[place], corrected=float(p))
-    return [
-        replace(table, rows=tuple(_with(row, number, place, found) for place, row in enumerate(table.rows)))
-        for number, table in enumerate(tables)
-    ]
+        family = [key for key in tests if tables[key[0]].protocol == protocol]
+        corrected = holm_correction([tests[key].p for key in family])
+        for key, p in zip(family, corrected, strict=True):
+            tests[key] = replace(tests[key], corrected=float(p))
+    return [_set_tests(number, table, tests) for number, table in enumerate(tables)]
 
 
-def _with(row: TableRow, table: int, number: int, found: Mapping[Place, TestedCell]) -> TableRow:
-    cells = {metric: replace(cell, test=found.get((table, number, metric))) for metric, cell in row.cells.items()}
-    return replace(row, cells=cells)
+def _set_tests(number: int, table: ResultTable, tests: Mapping[CellKey, TestedCell]) -> ResultTable:
+    """A table whose cells have their tests."""
+    rows = []
+    for index, row in enumerate(table.rows):
+        cells = {metric: replace(cell, test=tests.get((number, index, metric))) for metric, cell in row.cells.items()}
+        rows.append(replace(row, cells=cells))
+    return replace(table, rows=tuple(rows))
 
 
-def _tests_of(
+def _test_table(
     number: int,
     table: ResultTable,
     paths: tuple[Path, Path | None],
     split: str,
     image_of: Mapping[str, str],
     draws: SignFlips,
-) -> Iterator[tuple[Place, TestedCell]]:
-    """The tests of one table, not yet corrected."""
-    rankers = [(place, row) for place, row in enumerate(table.rows) if not row.first_stage]
+) -> Iterator[tuple[CellKey, TestedCell]]:
+    """The tests of one table, with p not yet corrected."""
+    methods = [(index, row) for index, row in enumerate(table.rows) if not row.first_stage]
     first = table.first_stage
-    if not first or not rankers:
+    if not first or not methods:
         return
     metrics = [metric for metric in METRICS if metric in first.cells]
     values = read_values(paths[0], split, table, metrics, paths[1])
-    baseline = values_of(values, first, baseline_protocol(table.protocol))
-    queries = baseline.columns
-    parts = []
-    for _, row in rankers:
-        ours = values_of(values, row, row.place(table.protocol)).reindex(columns=queries)
-        parts.append(paired_differences(stacked(ours, metrics), stacked(baseline, metrics)))
+    reference = select_values(values, first, first_stage_protocol(table.protocol))
+    queries = reference.columns
+    differences = []
+    for _, row in methods:
+        # The same queries in the same order as the first stage's, so that differences are query by query.
+        own = select_values(values, row, row.figures_protocol(table.protocol)).reindex(columns=queries)
+        differences.append(paired_differences(stack_values(own, metrics), stack_values(reference, metrics)))
     clusters = [image_of.get(query, query) for query in queries.get_level_values("query_id")]
-    tests = paired_tests(np.concatenate(parts, axis=1), clusters, draws=draws.count, seed=draws.seed)
-    columns = [(place, row, metric) for place, row in rankers for metric in metrics]
-    for column, (place, row, metric) in enumerate(columns):
+    # All methods and metrics in one call: they are tested by the same random signs.
+    tests = paired_tests(np.concatenate(differences, axis=1), clusters, draws=draws.count, seed=draws.seed)
+    columns = [(index, row, metric) for index, row in methods for metric in metrics]
+    for column, (index, row, metric) in enumerate(columns):
         if metric in row.cells and tests.queries[column]:
-            spread = seed_spread(np.array(row.cells[metric].by_seed) - first.cells[metric].mean)
-            yield (
-                (number, place, metric),
-                TestedCell(
-                    low=float(tests.low[column]),
-                    high=float(tests.high[column]),
-                    p=float(tests.p[column]),
-                    corrected=float(tests.p[column]),
-                    wins=int(tests.wins[column]),
-                    ties=int(tests.ties[column]),
-                    losses=int(tests.losses[column]),
-                    agreeing=spread.agreeing,
-                ),
-            )
+            yield (number, index, metric), _make_test(tests, column, row, first, metric)
+
+
+def _make_test(tests: PairedTests, column: int, row: TableRow, first: TableRow, metric: str) -> TestedCell:
+    """The test of one cell; its corrected p is still p itself."""
+    spread = seed_spread(np.array(row.cells[metric].by_seed) - first.cells[metric].mean)
+    return TestedCell(
+        low=float(tests.low[column]),
+        high=float(tests.high[column]),
+        p=float(tests.p[column]),
+        corrected=float(tests.p[column]),
+        wins=int(tests.wins[column]),
+        ties=int(tests.ties[column]),
+        losses=int(tests.losses[column]),
+        agreeing=spread.agreeing,
+    )
 
 
 def read_values(
     path: Path, split: str, table: ResultTable, metrics: Sequence[str], baselines: Path | None = None
 ) -> pd.DataFrame:
-    """The per-query values of all methods of a table, and of the first stage where its figures stand."""
-    protocols = {table.protocol, baseline_protocol(table.protocol)}
+    """The per-query values of all methods of a table, the first stage's from the whole gallery of a top N."""
+    protocols = {table.protocol, first_stage_protocol(table.protocol)}
     filters: list[tuple[str, str, object]] = [("direction", "==", table.direction), ("protocol", "in", protocols)]
     filters += [("metric", "in", set(metrics)), *([("split", "==", split)] if split else [])]
     columns = ["method", "ranker", "protocol", "seed", "metric", "query_id", "value"]
-    found = pq.read_table(path, columns=columns, filters=filters).to_pandas()
+    frame = pq.read_table(path, columns=columns, filters=filters).to_pandas()
     if baselines is None:
-        return found
+        return frame
+    # Both tables have the first stage; the evaluation's is kept.
     more = pq.read_table(baselines, columns=columns, filters=[*filters, ("method", "!=", FIRST_STAGE)]).to_pandas()
-    return pd.concat([frame.astype({"method": str, "ranker": str, "protocol": str}) for frame in (found, more)])
+    frames = [part.astype({"method": str, "ranker": str, "protocol": str}) for part in (frame, more)]
+    return pd.concat(frames)
 
 
-def values_of(values: pd.DataFrame, row: TableRow, protocol: str) -> pd.DataFrame:
-    """One method's values: a row a seed and metric, a column a query and, of several lists, which of them."""
+def select_values(values: pd.DataFrame, row: TableRow, protocol: str) -> pd.DataFrame:
+    """One method's values: rows are (seed, metric), columns (query, list); a query may have several lists."""
     own = (values["method"] == row.method) & (values["ranker"] == row.ranker) & (values["protocol"] == protocol)
     frame = values.loc[own, ["seed", "metric", "query_id", "value"]].astype({"metric": str, "query_id": str})
     frame["list"] = frame.groupby(["seed", "metric", "query_id"]).cumcount()
     return frame.set_index(["seed", "metric", "query_id", "list"])["value"].unstack(["query_id", "list"])
 
 
-def stacked(values: pd.DataFrame, metrics: Sequence[str]) -> np.ndarray:
-    """[seeds, queries, metrics]."""
+def stack_values(values: pd.DataFrame, metrics: Sequence[str]) -> np.ndarray:
+    """The values of ``select_values`` as an array, float64 [seeds, queries, metrics]."""
     seeds = sorted(values.index.unique("seed"))
     wide = values.reindex(pd.MultiIndex.from_product([seeds, metrics], names=["seed", "metric"]))
     return wide.to_numpy(float).reshape(len(seeds), len(metrics), -1).transpose(0, 2, 1)

@@ -1,20 +1,20 @@
-"""Everything that stands in a report, before it becomes Markdown or a page."""
+"""All parts of a report, before they become Markdown or a page."""
 
 from dataclasses import dataclass
 
-from xmrank.config import ReportConfig
-from xmrank.report import run_card as card
+from xmrank.config.report import ReportConfig
+from xmrank.report import run_card
 from xmrank.report.examples import ExampleGallery, choose_examples
-from xmrank.report.hyperparameter_importance import HyperparameterImportance, searches
+from xmrank.report.hyperparameter_importance import HyperparameterImportance, importance_of_searches
 from xmrank.report.inputs import ReportInputs
-from xmrank.report.learning_curves import LearningCurves, learning_curves
+from xmrank.report.learning_curves import LearningCurves, draw_learning_curves
 from xmrank.report.pairwise_tests import PairwiseTests
-from xmrank.report.published import PublishedComparison, comparisons
-from xmrank.report.recall_curves import RecallCurves, recall_curves
-from xmrank.report.reranking_depth import RerankingDepth, over_depths
+from xmrank.report.published import PublishedComparison, compare_published
+from xmrank.report.recall_curves import RecallCurves, draw_recall_curves
+from xmrank.report.reranking_depth import RerankingDepth, measure_depths
 from xmrank.report.result_tables import ResultTable
-from xmrank.report.seeds import SeedScatter, seed_scatter
-from xmrank.report.summary import Summary, verdict
+from xmrank.report.seeds import SeedScatter, draw_seeds
+from xmrank.report.summary import Summary, summarise_results
 
 
 @dataclass(frozen=True)
@@ -22,31 +22,35 @@ class ReportContent:
     """The parts of a report, in words and figures.
 
     Attributes:
-        notes: what a reader must know of the tables' query numbers; one line a table that needs it.
+        run_card: name and value of what was run.
+        fingerprints: stage and fingerprint.
+        stage_counts: stage, what it counted, how many.
+        left_out: stage, how many entries it left out, the first of them.
+        notes: what a reader must know of a table's query numbers, by the table's title; only where there is something.
     """
 
     title: str
     subtitle: str
     split: str
-    verdict: Summary
-    card: list[tuple[str, str]]
+    summary: Summary
+    run_card: list[tuple[str, str]]
     fingerprints: list[tuple[str, str]]
     tables: list[ResultTable]
-    rivals: list[PairwiseTests]
-    found: list[RecallCurves]
+    pairwise_tests: list[PairwiseTests]
+    recall_curves: list[RecallCurves]
     seeds: list[SeedScatter]
-    searches: list[HyperparameterImportance]
+    importance: list[HyperparameterImportance]
     depths: list[RerankingDepth]
-    curves: list[LearningCurves]
-    gallery: ExampleGallery
-    comparisons: list[PublishedComparison]
-    counts: list[tuple[str, str, str]]
+    learning_curves: list[LearningCurves]
+    example_gallery: ExampleGallery
+    published: list[PublishedComparison]
+    stage_counts: list[tuple[str, str, str]]
     left_out: list[tuple[str, int, list[str]]]
     notes: dict[str, str]
 
 
 def build_content(
-    config: ReportConfig, inputs: ReportInputs, tables: list[ResultTable], rivals: list[PairwiseTests]
+    config: ReportConfig, inputs: ReportInputs, tables: list[ResultTable], pairwise_tests: list[PairwiseTests]
 ) -> ReportContent:
     """Compute all parts of the report.
 
@@ -54,35 +58,36 @@ def build_content(
         config: title and number of examples.
         inputs: the stages before.
         tables: the results.
-        rivals: the rankers against each other.
+        pairwise_tests: the rankers against each other.
     """
     return ReportContent(
         title=config.title,
-        subtitle=card.subtitle(inputs, tables),
+        subtitle=run_card.make_subtitle(inputs, tables),
         split=inputs.split,
-        verdict=verdict(tables),
-        card=card.protocol_card(inputs, tables),
-        fingerprints=card.fingerprints(inputs),
+        summary=summarise_results(tables),
+        run_card=run_card.make_run_card(inputs, tables),
+        fingerprints=run_card.stage_fingerprints(inputs),
         tables=tables,
-        rivals=rivals,
-        found=recall_curves(inputs.curves, tables),
-        seeds=seed_scatter(tables),
-        searches=searches(inputs.search_results),
-        depths=over_depths(tables),
-        curves=learning_curves(inputs.trials, tables, inputs.split),
-        gallery=choose_examples(inputs, tables, config.examples),
-        comparisons=comparisons(tables),
-        counts=card.stage_counts(inputs),
-        left_out=card.left_out(inputs),
-        notes={table.title: note for table in tables if (note := _note(table))},
+        pairwise_tests=pairwise_tests,
+        recall_curves=draw_recall_curves(inputs.curves, tables),
+        seeds=draw_seeds(tables),
+        importance=importance_of_searches(inputs.search_results),
+        depths=measure_depths(tables),
+        learning_curves=draw_learning_curves(inputs.trials, tables, inputs.split),
+        example_gallery=choose_examples(inputs, tables, config.examples),
+        published=compare_published(tables),
+        stage_counts=run_card.stage_counts(inputs),
+        left_out=run_card.left_out_entries(inputs),
+        notes={table.title: note for table in tables if (note := _describe_excluded(table))},
     )
 
 
-def _note(table: ResultTable) -> str:
+def _describe_excluded(table: ResultTable) -> str:
+    """What excluded queries mean for a table; empty where none is excluded."""
     if len(table.query_counts) > 1:
         low, *_, high = table.query_counts
         return (
-            f"Mind the queries: the rows’ means are over {low:,} to {high:,} queries, because up to {table.excluded:,} "
+            f"The rows’ means are over {low:,} to {high:,} queries, because up to {table.excluded:,} queries "
             "have nothing relevant in what is ranked and are excluded. The rows are not strictly comparable."
         )
     if table.excluded:

@@ -1,4 +1,4 @@
-"""Example queries before and after re-ranking: where the ranker helped most, and where it hurt most."""
+"""Example queries before and after re-ranking: those that the ranker improved most, and those it worsened most."""
 
 import math
 import statistics
@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from xmrank.pages.thumbnails import Thumbnail, ThumbnailAlbum
-from xmrank.pages.wording import DIRECTION_NAMES, method_name
+from xmrank.pages.wording import DIRECTION_NAMES, method_name, plural
 from xmrank.protocols.method_names import FIRST_STAGE
-from xmrank.report.captions import CaptionTexts, read_album, read_captions
+from xmrank.report.captions import CaptionTexts, open_album, read_captions
 from xmrank.report.inputs import ReportInputs, TrialRecord
-from xmrank.report.protocol_names import baseline_protocol, protocol_name
+from xmrank.report.protocol_names import first_stage_protocol, protocol_name
 from xmrank.report.result_tables import ResultTable
 
 SHOWN = 5
@@ -25,7 +25,7 @@ KINDS = ("helped", "hurt")
 
 @dataclass(frozen=True)
 class ExampleItem:
-    """A query or a candidate as it is shown; ``relevant`` only says something of a candidate."""
+    """A query or a candidate as it is shown; ``relevant`` is meant for candidates."""
 
     id: str
     text: str | None
@@ -35,12 +35,12 @@ class ExampleItem:
 
 @dataclass(frozen=True)
 class ExampleQuery:
-    """One query with the first places before and after.
+    """One query with its best candidates before and after re-ranking.
 
     Attributes:
         kind: whether the ranker helped or hurt.
         is_image: whether the query is an image; the candidates are then captions.
-        rank_before: place of the first right answer in the first stage's ranking; None when it is not in it.
+        rank_before: rank of the first right answer in the first stage; None when it is not among the candidates.
         rank_after: the same after re-ranking.
     """
 
@@ -54,13 +54,13 @@ class ExampleQuery:
 
     @property
     def is_image(self) -> bool:
-        """Whether an image asks for captions."""
+        """Whether the query is an image and the candidates are captions."""
         return self.direction == "i2t"
 
 
 @dataclass(frozen=True)
 class ExampleChoice:
-    """Whose rankings the examples of a direction show: one ranker on one protocol, the best by ``basis``."""
+    """The ranker whose rankings the examples of a direction show, on one protocol: the best by ``basis``."""
 
     direction: str
     protocol: str
@@ -79,11 +79,11 @@ class ExampleChoice:
 
 @dataclass(frozen=True)
 class ExampleGallery:
-    """All examples and what they were drawn from.
+    """All examples, and the rankers they are of.
 
     Attributes:
         missing: image id → why its picture cannot be shown.
-        has_images: whether the embeddings know of images at all.
+        has_images: whether the embeddings have image files at all.
     """
 
     examples: tuple[ExampleQuery, ...]
@@ -93,35 +93,37 @@ class ExampleGallery:
 
     @property
     def note(self) -> str:
-        """What stands in place of pictures, and why; empty when all are there."""
-        instead = "captions and ids stand in their place."
+        """Why pictures are missing, and what is shown instead; empty when none is missing."""
+        instead = "captions and ids are shown instead."
         if not self.has_images:
             return f"There are no pictures, because the embeddings were imported without images; {instead}"
         reason = next(iter(self.missing.values()), "")
         count = len(self.missing)
-        return (
-            f"{count} {'picture' if count == 1 else 'pictures'} cannot be shown ({reason}); {instead}" if count else ""
-        )
+        return f"{plural(count, 'picture')} cannot be shown ({reason}); {instead}" if count else ""
 
 
 def choose_examples(inputs: ReportInputs, tables: Sequence[ResultTable], count: int) -> ExampleGallery:
-    """The queries whose first right answer moved most, by the difference of reciprocal ranks.
+    """Choose the queries whose first right answer moved most, by the difference of reciprocal ranks.
 
     Args:
         inputs: the stages before.
         tables: the results; they name the methods and protocols.
         count: how many examples; half helped and half hurt, directions in turn.
     """
-    choices = [choice for d in dict.fromkeys(t.direction for t in tables) if (choice := _choice(inputs, tables, d))]
+    directions = dict.fromkeys(table.direction for table in tables)
+    choices = [choice for direction in directions if (choice := _choose_ranker(inputs, tables, direction))]
     if not choices or not count:
         return ExampleGallery((), (), {}, has_images=inputs.images_root is not None)
+    # How many of each kind every direction gets: helped and hurt in turn, directions in turn.
     slots = Counter((choices[i // 2 % len(choices)], KINDS[i % 2]) for i in range(count))
     captions = read_captions(inputs.embeddings_directory, inputs.split)
-    picked = {choice: _picked(inputs, choice, captions, slots) for choice in choices}
-    ranked = {choice: _RankedExample.read(inputs, choice, [q for q, _ in picks]) for choice, picks in picked.items()}
-    album = read_album(inputs, _images(picked, ranked))
+    picked = {choice: _pick_queries(inputs, choice, captions, slots) for choice in choices}
+    rankings = {
+        choice: _ExampleRankings.read(inputs, choice, [query for query, _ in picks]) for choice, picks in picked.items()
+    }
+    album = open_album(inputs, _shown_images(picked, rankings))
     examples = [
-        _example(choice, query, kind, ranked[choice], captions, album)
+        _make_example(choice, query, kind, rankings[choice], captions, album)
         for choice in choices
         for query, kind in picked[choice]
     ]
@@ -130,28 +132,30 @@ def choose_examples(inputs: ReportInputs, tables: Sequence[ResultTable], count: 
     )
 
 
-def _choice(inputs: ReportInputs, tables: Sequence[ResultTable], direction: str) -> ExampleChoice | None:
-    """The best loss by validation, its best seed; on the full gallery when rankers were run on it."""
+def _choose_ranker(inputs: ReportInputs, tables: Sequence[ResultTable], direction: str) -> ExampleChoice | None:
+    """The best loss by validation and its best seed, on the full gallery where rankers were run on it."""
     tables = [t for t in tables if t.direction == direction and any(row.trained_ranker for row in t.rows)]
-    full = [t for t in tables if baseline_protocol(t.protocol) == "gallery"]  # by ascending N: the last is the deepest
+    full = [
+        t for t in tables if first_stage_protocol(t.protocol) == "gallery"
+    ]  # by ascending N: the last is the deepest
     table = full[-1] if full else tables[0] if tables else None
     if table is None:
         return None
     rows = [row for row in table.rows if row.trained_ranker]
     trials = [t for t in inputs.trials if t.direction == direction and any(row.method == t.loss for row in rows)]
-    scores = {row.method: [_validation(t) for t in trials if t.loss == row.method] for row in rows}
+    scores = {row.method: [_validation_mean(t) for t in trials if t.loss == row.method] for row in rows}
     known = [row for row in rows if scores[row.method] and not any(map(math.isnan, scores[row.method]))]
     if known:
         row = max(known, key=lambda row: statistics.fmean(scores[row.method]))
-        seed = max((t for t in trials if t.loss == row.method), key=_validation).seed
+        seed = max((t for t in trials if t.loss == row.method), key=_validation_mean).seed
         return ExampleChoice(direction, table.protocol, row.method, row.ranker, seed, "validation")
     row = max(rows, key=lambda row: row.cells["hit@1"].mean if "hit@1" in row.cells else 0.0)
     return ExampleChoice(direction, table.protocol, row.method, row.ranker, _first_seed(inputs, row.method), "hit@1")
 
 
-def _validation(trial: TrialRecord) -> float:
-    mean = trial.best("validation_mean")
-    return trial.best("validation_hit@1") if math.isnan(mean) else mean
+def _validation_mean(trial: TrialRecord) -> float:
+    mean = trial.value_at_best("validation_mean")
+    return trial.value_at_best("validation_hit@1") if math.isnan(mean) else mean
 
 
 def _first_seed(inputs: ReportInputs, method: str) -> int:
@@ -159,18 +163,18 @@ def _first_seed(inputs: ReportInputs, method: str) -> int:
     return int(min(seeds.unique().to_pylist()))
 
 
-def _filters(inputs: ReportInputs, choice: ExampleChoice, *, first_stage: bool) -> list[tuple[str, str, Any]]:
-    protocol = baseline_protocol(choice.protocol) if first_stage else choice.protocol
+def _row_filters(inputs: ReportInputs, choice: ExampleChoice, *, first_stage: bool) -> list[tuple[str, str, Any]]:
+    protocol = first_stage_protocol(choice.protocol) if first_stage else choice.protocol
     method, ranker, seed = (FIRST_STAGE, "", -1) if first_stage else (choice.method, choice.ranker, choice.seed)
     keys = {"method": method, "ranker": ranker, "seed": seed, "direction": choice.direction, "protocol": protocol}
     return [(key, "==", value) for key, value in (keys | ({"split": inputs.split} if inputs.split else {})).items()]
 
 
-def _picked(
+def _pick_queries(
     inputs: ReportInputs, choice: ExampleChoice, captions: CaptionTexts, slots: Counter[tuple[ExampleChoice, str]]
 ) -> list[tuple[str, str]]:
-    """Queries and kinds: the greatest gains and the greatest losses, one query an image."""
-    gains = _gains(inputs, choice)
+    """Queries and kinds: the largest gains and the largest losses, at most one query of each image."""
+    gains = _rank_gains(inputs, choice)
     picked: list[tuple[str, str]] = []
     for kind, sign in (("helped", 1), ("hurt", -1)):
         moved = (sign * gains)[sign * gains > 1e-9].rename("gain").rename_axis("query").reset_index()
@@ -186,13 +190,13 @@ def _picked(
     return picked
 
 
-def _gains(inputs: ReportInputs, choice: ExampleChoice) -> "pd.Series[float]":
-    """Query → reciprocal rank after minus before."""
+def _rank_gains(inputs: ReportInputs, choice: ExampleChoice) -> "pd.Series[float]":
+    """Reciprocal rank of the first right answer after re-ranking minus before, by query."""
     before, after = (
         pq.read_table(
             inputs.metrics,
             columns=["query_id", "value"],
-            filters=[*_filters(inputs, choice, first_stage=first_stage), ("metric", "==", "mrr")],
+            filters=[*_row_filters(inputs, choice, first_stage=first_stage), ("metric", "==", "mrr")],
         )
         .to_pandas()
         .astype({"query_id": str})
@@ -205,21 +209,21 @@ def _gains(inputs: ReportInputs, choice: ExampleChoice) -> "pd.Series[float]":
 
 
 @dataclass(frozen=True)
-class _RankedExample:
-    """Query → its candidates in order, before and after."""
+class _ExampleRankings:
+    """The candidates of each query in order, before and after."""
 
     before: dict[str, list[str]]
     after: dict[str, list[str]]
 
     @classmethod
-    def read(cls, inputs: ReportInputs, choice: ExampleChoice, queries: list[str]) -> "_RankedExample":
-        """Only the rows of these queries: the table of rankings can have many millions."""
+    def read(cls, inputs: ReportInputs, choice: ExampleChoice, queries: list[str]) -> "_ExampleRankings":
+        """Read the rows of these queries only: the table of rankings may have many millions."""
         orders = []
         for first_stage in (True, False):
             frame = pq.read_table(
                 inputs.rankings,
                 columns=["query_id", "candidate_id", "rank"],
-                filters=[*_filters(inputs, choice, first_stage=first_stage), ("query_id", "in", queries or [""])],
+                filters=[*_row_filters(inputs, choice, first_stage=first_stage), ("query_id", "in", queries or [""])],
             ).to_pandas()
             frame = frame.astype({"query_id": str, "candidate_id": str}).sort_values(["query_id", "rank"])
             frame = frame.drop_duplicates(["query_id", "rank"])
@@ -227,29 +231,34 @@ class _RankedExample:
         return cls(*orders)
 
 
-def _images(
-    picked: dict[ExampleChoice, list[tuple[str, str]]], ranked: dict[ExampleChoice, _RankedExample]
+def _shown_images(
+    picked: dict[ExampleChoice, list[tuple[str, str]]], rankings: dict[ExampleChoice, _ExampleRankings]
 ) -> Iterable[str]:
-    """The images that will be shown."""
+    """Ids of the images that will be shown."""
     for choice, picks in picked.items():
         for query, _ in picks:
             if choice.direction == "i2t":
                 yield query
             else:
-                for order in (ranked[choice].before, ranked[choice].after):
+                for order in (rankings[choice].before, rankings[choice].after):
                     yield from order.get(query, [])[:SHOWN]
 
 
-def _example(
-    choice: ExampleChoice, query: str, kind: str, ranked: _RankedExample, captions: CaptionTexts, album: ThumbnailAlbum
+def _make_example(
+    choice: ExampleChoice,
+    query: str,
+    kind: str,
+    rankings: _ExampleRankings,
+    captions: CaptionTexts,
+    album: ThumbnailAlbum,
 ) -> ExampleQuery:
-    before, after = ranked.before.get(query, []), ranked.after.get(query, [])
+    before, after = rankings.before.get(query, []), rankings.after.get(query, [])
     own = query if choice.direction == "i2t" else captions.image_of.get(query, "")
     if choice.direction == "i2t":
-        asked = ExampleItem(query, captions.first_of.get(query), album.picture(query, QUERY_SIDE))
+        shown = ExampleItem(query, captions.first_of.get(query), album.picture(query, QUERY_SIDE))
         relevant = {candidate for candidate in {*before, *after} if captions.image_of.get(candidate) == own}
     else:
-        asked = ExampleItem(query, captions.text_of.get(query), None)
+        shown = ExampleItem(query, captions.text_of.get(query), None)
         relevant = {own}
 
     def item(candidate: str) -> ExampleItem:
@@ -261,7 +270,7 @@ def _example(
     return ExampleQuery(
         choice.direction,
         kind,
-        asked,
+        shown,
         tuple(map(item, before[:SHOWN])),
         tuple(map(item, after[:SHOWN])),
         _first_rank(before, relevant),

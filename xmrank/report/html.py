@@ -1,10 +1,10 @@
-"""The report as one HTML page that needs no other file."""
+"""The report as one HTML page without any other file."""
 
-from xmrank.pages import wording as text
 from xmrank.pages.templating import fill
+from xmrank.pages.wording import CEILING, GLOSSARY, METRIC_GROUPS
 from xmrank.report.content import ReportContent
-from xmrank.report.pairwise_tests import SHOWN as RIVAL_METRICS
-from xmrank.report.published import CUTS, READING
+from xmrank.report.pairwise_tests import SHOWN as PAIRWISE_METRICS
+from xmrank.report.published import CUT_OFFS, READING
 
 
 def render_page(content: ReportContent) -> str:
@@ -13,10 +13,10 @@ def render_page(content: ReportContent) -> str:
         "report.html.jinja",
         room="xmrank.report",
         content=content,
-        rival_metrics=RIVAL_METRICS,
-        metric_groups=text.METRIC_GROUPS,
-        glossary=text.GLOSSARY,
+        pairwise_metrics=PAIRWISE_METRICS,
+        metric_groups=METRIC_GROUPS,
+        glossary=GLOSSARY,
         reading=READING,
-        cuts=CUTS,
-        ceiling_name=text.CEILING,
+        cut_offs=CUT_OFFS,
+        ceiling_name=CEILING,
     )

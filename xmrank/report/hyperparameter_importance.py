@@ -1,4 +1,4 @@
-"""What of a search mattered: the share of each setting in how the points differ, and the best points."""
+"""Hyper-parameter importance: how much each setting of a search explains of the results, and the best points."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from xmrank.pages.wording import DIRECTION_NAMES, method_name, percent, plain
 
 BEST_SHOWN = 5
 LEAST_POINTS = 4
-"""With fewer points nothing can be said of what matters."""
+"""With fewer points, importance cannot be estimated."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class HyperparameterImportance:
     """The search of one loss in one direction.
 
     Attributes:
-        points: how many were trained to a figure.
-        shares: setting → its share of the variance between points, the largest first; empty where points are too few
-            or all alike.
+        points: how many were trained and validated.
+        shares: setting → its share of the variance between points, the largest first; empty where there are too few
+            points or all are alike.
         best: the best points, each with its settings in words and its validation figure.
     """
 
@@ -36,34 +36,34 @@ class HyperparameterImportance:
 
     @property
     def title(self) -> str:
-        """Which loss, and who asks for what."""
+        """The loss and the direction."""
         return f"{method_name(self.loss)}, {DIRECTION_NAMES.get(self.direction, self.direction)}"
 
 
-def searches(path: Path | None) -> list[HyperparameterImportance]:
-    """The search that chose the rankers' settings, a loss and direction at a time.
+def importance_of_searches(path: Path | None) -> list[HyperparameterImportance]:
+    """The importance in the search that chose the rankers' settings, for each loss and direction.
 
     Args:
-        path: its results.json; None where nothing was searched.
+        path: its results.json; None where nothing was importance.
     """
     if path is None:
         return []
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in json.loads(path.read_text()):
         groups.setdefault((row["loss"], row["direction"]), []).append(row)
-    return [_searched(number, *key, rows) for number, (key, rows) in enumerate(groups.items())]
+    return [_search_importance(number, *key, rows) for number, (key, rows) in enumerate(groups.items())]
 
 
-def _searched(number: int, loss: str, direction: str, rows: list[dict[str, Any]]) -> HyperparameterImportance:
+def _search_importance(number: int, loss: str, direction: str, rows: list[dict[str, Any]]) -> HyperparameterImportance:
     done = sorted((row for row in rows if row["value"] is not None), key=lambda row: -row["value"])
     best = tuple((plain(row["settings"]), row["value"]) for row in done[:BEST_SHOWN])
-    found = HyperparameterImportance(loss, direction, len(done), shares_of(done), best, None)
+    found = HyperparameterImportance(loss, direction, len(done), variance_shares(done), best, None)
     return HyperparameterImportance(
-        loss, direction, len(done), found.shares, best, _chart(number, found) if found.shares else None
+        loss, direction, len(done), found.shares, best, _draw_shares(number, found) if found.shares else None
     )
 
 
-def shares_of(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+def variance_shares(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Each setting's share of the variance of the validation figure over the points, summing to 1.
 
     Functional ANOVA over a random forest that is fitted to the points, as Optuna computes it.
@@ -78,18 +78,18 @@ def shares_of(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     varied = [name for name in names if len(values[name]) > 1]
     if len(rows) < LEAST_POINTS or not varied or len({row["value"] for row in rows}) < 2:
         return {}
-    shares = _evaluated(rows, varied)
+    shares = _fanova_shares(rows, varied)
     return {name: share for name, share in sorted(shares.items(), key=lambda item: -item[1]) if not math.isnan(share)}
 
 
-def _evaluated(rows: Sequence[dict[str, Any]], names: list[str]) -> dict[str, float]:
+def _fanova_shares(rows: Sequence[dict[str, Any]], names: list[str]) -> dict[str, float]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = {name: _distribution([row["settings"].get(name) for row in rows]) for name in names}
+    space = {name: _make_distribution([row["settings"].get(name) for row in rows]) for name in names}
     study = optuna.create_study(direction="maximize")
     for row in rows:
-        settings = {name: _choice(row["settings"].get(name)) for name in names}
+        settings = {name: _category(row["settings"].get(name)) for name in names}
         study.add_trial(optuna.trial.create_trial(params=settings, distributions=space, value=row["value"]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -97,32 +97,33 @@ def _evaluated(rows: Sequence[dict[str, Any]], names: list[str]) -> dict[str, fl
         return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
 
-def _distribution(values: list[Any]) -> Any:
-    """Numbers that were drawn from a range as a range; few different values as a choice."""
+def _make_distribution(values: list[Any]) -> Any:
+    """A range for numbers that were drawn from one; a choice for few different values."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
+    # Values of a grid repeat; values drawn from a range do not.
     drawn = all(isinstance(value, float) for value in values) and len(set(values)) == len(values)
     if not drawn:
-        return CategoricalDistribution(sorted({_choice(value) for value in values}, key=str))
+        return CategoricalDistribution(sorted({_category(value) for value in values}, key=str))
     low, high = min(values), max(values)
     return FloatDistribution(low, high, log=low > 0 and high / low > 10)
 
 
-def _choice(value: Any) -> Any:
-    """A value that Optuna takes as a choice."""
+def _category(value: Any) -> Any:
+    """A value in a type that Optuna takes as a choice."""
     return value if isinstance(value, str | int | float | bool) else json.dumps(value)
 
 
-def _chart(number: int, searched: HyperparameterImportance) -> Chart:
-    names = list(searched.shares)
+def _draw_shares(number: int, importance: HyperparameterImportance) -> Chart:
+    names = list(importance.shares)
     figure, axes = canvas(5.0, 0.9 + 0.34 * len(names))
     colour, _ = look(0)
-    axes.barh(range(len(names)), [100 * searched.shares[name] for name in names], color=colour, height=0.6)
+    axes.barh(range(len(names)), [100 * importance.shares[name] for name in names], color=colour, height=0.6)
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x")
     axes.set_xlabel("share of the variance between points, %")
-    told = "; ".join(f"{name} {percent(share)} %" for name, share in searched.shares.items())
-    words = f"What mattered in the search of {searched.title}, {searched.points} points: {told}."
+    described = "; ".join(f"{name} {percent(share)} %" for name, share in importance.shares.items())
+    words = f"Hyper-parameter importance in the search of {importance.title}, {importance.points} points: {described}."
     return Chart(svg_of(figure, f"importance-{number}", words), words)

@@ -1,4 +1,4 @@
-"""What the report is made from: the directories of the stages before, checked to belong together."""
+"""What the report is made from: the directories of the stages before, checked to be of one run."""
 
 import json
 import math
@@ -17,7 +17,7 @@ class TrialRecord:
     """One trained ranker's history.
 
     Attributes:
-        epochs: one mapping an epoch, in order; which figures it holds is the training's choice.
+        epochs: one mapping of figures for each epoch, in order.
     """
 
     loss: str
@@ -26,25 +26,27 @@ class TrialRecord:
     best_epoch: int | float
     epochs: list[dict[str, float | None]]
 
-    def curve(self, key: str) -> list[float]:
+    def values_over_epochs(self, key: str) -> list[float]:
         """A figure over the epochs; NaN where an epoch lacks it."""
         values = (epoch.get(key) for epoch in self.epochs)
         return [math.nan if value is None else float(value) for value in values]
 
-    def best(self, key: str) -> float:
+    def value_at_best(self, key: str) -> float:
         """A figure at the epoch that was kept; NaN when there is none."""
-        for epoch, value in zip(self.numbers, self.curve(key), strict=True):
+        for epoch, value in zip(self.epoch_numbers, self.values_over_epochs(key), strict=True):
             if epoch == self.best_epoch:
                 return value
         return math.nan
 
     @property
-    def numbers(self) -> list[int | float]:
-        """The epochs' numbers, from 1 where the history does not say; fractions where validations came within them."""
-        return [
-            epoch_number(place if (number := epoch.get("epoch")) is None else number)
-            for place, epoch in enumerate(self.epochs, start=1)
-        ]
+    def epoch_numbers(self) -> list[int | float]:
+        """The numbers of the epochs; fractions where an epoch was validated more than once."""
+        numbers: list[int | float] = []
+        for position, epoch in enumerate(self.epochs, start=1):
+            number = epoch.get("epoch")
+            # A history without numbers counts from 1.
+            numbers.append(epoch_number(position if number is None else number))
+        return numbers
 
 
 def epoch_number(value: float) -> int | float:
@@ -79,7 +81,7 @@ class ReportInputs:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Name → fingerprint of every input."""
+        """The fingerprint of every input, by its name."""
         known = {
             "embeddings": self.embeddings.fingerprint,
             "evaluation": self.evaluation.fingerprint,
@@ -90,13 +92,13 @@ class ReportInputs:
 
     @property
     def images_root(self) -> PathOrUri | None:
-        """The folder of the images, or its URI; None when the embeddings were imported and know of none."""
+        """The folder of the images, or its URI; None where the embeddings were imported without images."""
         root = self.embeddings.settings.get("images_root")
         return None if root is None else resolve_uri(root)
 
     @property
     def curves(self) -> Path:
-        """Recall and hit over many cut-offs."""
+        """The file of hit@k and recall@k over many k."""
         return self.evaluation_directory / "curves.json"
 
     @property
@@ -143,8 +145,8 @@ def open_inputs(config: ReportConfig) -> ReportInputs:
         embeddings=manifests["embeddings"],
         rankers=manifests["rankers"],
         evaluation=evaluated,
-        encoder=_read_object(embeddings / "encoder.json"),
-        split=str(_read_object(evaluation / "summary.json").get("split", "")),
+        encoder=_read_json_object(embeddings / "encoder.json"),
+        split=str(_read_json_object(evaluation / "summary.json").get("split", "")),
         losses=losses,
         trials=_read_trials(rankers / "trials", losses),
         baselines_directory=baselines,
@@ -168,7 +170,7 @@ def _read_search(config: ReportConfig, rankers: Manifest) -> dict[str, Any]:
 def _read_trials(folder: Path, losses: list[str]) -> list[TrialRecord]:
     trials = []
     for path in sorted(folder.glob("*/history.json")):
-        history = _read_object(path)
+        history = _read_json_object(path)
         try:
             trials.append(
                 TrialRecord(
@@ -183,15 +185,15 @@ def _read_trials(folder: Path, losses: list[str]) -> list[TrialRecord]:
             raise DataError(
                 f"{path}: expected loss, direction, seed, best_epoch and epochs; {error} is missing"
             ) from None
-    return sorted(trials, key=lambda t: (order_of(t.loss, losses), t.direction, t.seed))
+    return sorted(trials, key=lambda t: (loss_sort_key(t.loss, losses), t.direction, t.seed))
 
 
-def order_of(loss: str, losses: list[str]) -> tuple[int, str]:
+def loss_sort_key(loss: str, losses: list[str]) -> tuple[int, str]:
     """A sort key: losses as they were configured, others behind them by name."""
     return (losses.index(loss) if loss in losses else len(losses), loss)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_json_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
     except ValueError as error:

@@ -33,26 +33,27 @@ LEGEND = (
 )
 
 
-def to_latex(tables: Sequence[ResultTable]) -> str:
-    """One table environment a protocol and direction, for booktabs."""
-    # The first caption explains the signs of all.
+def render_latex(tables: Sequence[ResultTable]) -> str:
+    """One table environment for each protocol and direction, for booktabs."""
+    # Only the first caption explains the signs, for all tables.
+    legends = [f" {LEGEND}", *[""] * len(tables)]
     return HEAD + "".join(
-        f"\n{_environment(table, '' if place else f' {LEGEND}')}" for place, table in enumerate(tables)
+        f"\n{_table_environment(table, legend)}" for table, legend in zip(tables, legends, strict=False)
     )
 
 
-def escape(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Text as LaTeX sets it literally."""
     return "".join(SPECIAL.get(sign, sign) for sign in " ".join(text.split()))
 
 
-def _environment(table: ResultTable, legend: str) -> str:
+def _table_environment(table: ResultTable, legend: str) -> str:
     counts = " to ".join(f"{count:,}" for count in table.query_counts[:: max(len(table.query_counts) - 1, 1)])
-    caption = f"{escape(table.title)} ({counts} queries).{legend}"
-    body = [_line(row) for row in table.rows]
+    caption = f"{escape_latex(table.title)} ({counts} queries).{legend}"
+    body = [_row_line(row) for row in table.rows]
     if len(body) > 1 and table.first_stage:
         body.insert(1, r"\midrule")
-    ceiling = [r"\midrule", _line(table.ceiling)] if table.ceiling else []
+    ceiling = [r"\midrule", _row_line(table.ceiling)] if table.ceiling else []
     lines = [
         r"\begin{table*}[t]",
         r"\centering\small",
@@ -60,7 +61,7 @@ def _environment(table: ResultTable, legend: str) -> str:
         rf"\label{{tab:{table.protocol}-{table.direction}}}",
         rf"\begin{{tabular}}{{l{'r' * len(METRICS)}}}",
         r"\toprule",
-        *_heading(),
+        *_heading_lines(),
         r"\midrule",
         *body,
         *ceiling,
@@ -71,27 +72,27 @@ def _environment(table: ResultTable, legend: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _heading() -> list[str]:
+def _heading_lines() -> list[str]:
     """Two lines: the groups with rules under them, and the cut-offs."""
     groups, rules, column = [""], [], 2
     for name, metrics in METRIC_GROUPS:
         last = column + len(metrics) - 1
-        groups.append(rf"\multicolumn{{{len(metrics)}}}{{c}}{{{escape(name)}}}")
+        groups.append(rf"\multicolumn{{{len(metrics)}}}{{c}}{{{escape_latex(name)}}}")
         rules += [rf"\cmidrule(lr){{{column}-{last}}}"] if name else []
         column = last + 1
     names = [f"@{m.split('@')[1]}" if group else metric_name(m) for group, ms in METRIC_GROUPS for m in ms]
     return [" & ".join(groups) + r" \\", "".join(rules), f"method & {' & '.join(names)} " + r"\\"]
 
 
-def _line(row: TableRow) -> str:
-    figures = (_figure(row.cells.get(metric)) for metric in METRICS)
-    return " & ".join([escape(row.label), *figures]) + r" \\"
+def _row_line(row: TableRow) -> str:
+    figures = (_format_cell(row.cells.get(metric)) for metric in METRICS)
+    return " & ".join([escape_latex(row.label), *figures]) + r" \\"
 
 
-def _figure(cell: TableCell | None) -> str:
+def _format_cell(cell: TableCell | None) -> str:
     if cell is None:
         return "--"
     mean = f"{100 * cell.mean:.1f}"
     spread = "" if cell.deviation is None else rf"_{{\pm {100 * cell.deviation:.1f}}}"
-    behind = spread + MARKS[cell.verdict]
+    behind = spread + MARKS[cell.outcome]
     return (rf"\textbf{{{mean}}}" if cell.best else mean) + (f"${behind}$" if behind else "")

@@ -1,4 +1,4 @@
-"""Learning curves."""
+"""Learning curves: validation hit@1 and the losses over the epochs."""
 
 import math
 import statistics
@@ -18,7 +18,7 @@ HIT, VALIDATION_LOSS, TRAIN_LOSS = "validation_hit@1", "validation_loss", "train
 
 @dataclass(frozen=True)
 class BestEpochs:
-    """Which epochs of a loss were kept, a seed."""
+    """The epochs of a loss that were kept, one for each seed, and their validation hit@1."""
 
     label: str
     epochs: tuple[int | float, ...]
@@ -36,38 +36,43 @@ class LearningCurves:
 
     @property
     def title(self) -> str:
-        """Who asks for what."""
+        """The direction as a heading."""
         return DIRECTION_NAMES.get(self.direction, self.direction)
 
 
-def learning_curves(trials: Sequence[TrialRecord], tables: Sequence[ResultTable], split: str) -> list[LearningCurves]:
+def draw_learning_curves(
+    trials: Sequence[TrialRecord], tables: Sequence[ResultTable], split: str
+) -> list[LearningCurves]:
     """The curves of every direction that was trained.
 
     Args:
         trials: the histories, losses in the order of their colours.
-        tables: where the first stage's level on the candidate lists comes from.
+        tables: have the first stage's level on the candidate lists.
         split: the split of that level.
     """
-    # One place a loss over both directions, so that a loss keeps its colour.
-    places = {loss: place for place, loss in enumerate(dict.fromkeys(t.loss for t in trials))}
+    # A loss has the same colour in both directions.
+    losses = dict.fromkeys(trial.loss for trial in trials)
+    colour_indices = {loss: index for index, loss in enumerate(losses)}
     return [
-        _direction_curves(direction, [t for t in trials if t.direction == direction], places, tables, split)
+        _draw_direction(direction, [t for t in trials if t.direction == direction], colour_indices, tables, split)
         for direction in DIRECTIONS
         if any(trial.direction == direction for trial in trials)
     ]
 
 
-def _direction_curves(
-    direction: str, trials: list[TrialRecord], places: dict[str, int], tables: Sequence[ResultTable], split: str
+def _draw_direction(
+    direction: str, trials: list[TrialRecord], colour_indices: dict[str, int], tables: Sequence[ResultTable], split: str
 ) -> LearningCurves:
-    by_loss = {loss: [t for t in trials if t.loss == loss] for loss in places if any(t.loss == loss for t in trials)}
+    by_loss = {
+        loss: [t for t in trials if t.loss == loss] for loss in colour_indices if any(t.loss == loss for t in trials)
+    }
     level = _first_stage_level(tables, direction)
     best = [_best_epochs(loss, seeds) for loss, seeds in by_loss.items()]
-    drawn = any(not math.isnan(value) for trial in trials for value in trial.curve(HIT))
+    drawn = any(not math.isnan(value) for trial in trials for value in trial.values_over_epochs(HIT))
     return LearningCurves(
         direction,
-        _hit_chart(direction, by_loss, places, level, split, best) if drawn else None,
-        tuple(_loss_chart(direction, loss, seeds, places[loss]) for loss, seeds in by_loss.items()),
+        _draw_hits(direction, by_loss, colour_indices, level, split, best) if drawn else None,
+        tuple(_draw_loss(direction, loss, seeds, colour_indices[loss]) for loss, seeds in by_loss.items()),
         tuple(best),
     )
 
@@ -81,13 +86,13 @@ def _first_stage_level(tables: Sequence[ResultTable], direction: str) -> float |
 
 
 def _best_epochs(loss: str, seeds: list[TrialRecord]) -> BestEpochs:
-    return BestEpochs(method_name(loss), tuple(t.best_epoch for t in seeds), tuple(t.best(HIT) for t in seeds))
+    return BestEpochs(method_name(loss), tuple(t.best_epoch for t in seeds), tuple(t.value_at_best(HIT) for t in seeds))
 
 
-def _hit_chart(
+def _draw_hits(
     direction: str,
     by_loss: dict[str, list[TrialRecord]],
-    places: dict[str, int],
+    colour_indices: dict[str, int],
     level: float | None,
     split: str,
     best: list[BestEpochs],
@@ -95,10 +100,10 @@ def _hit_chart(
     figure, axes = canvas(5.0, 3.3)
     ends = []
     for loss, seeds in by_loss.items():
-        colour, dash = look(places[loss])
-        middle = _band(axes, seeds, HIT, colour, dash, scale=100)
+        colour, dash = look(colour_indices[loss])
+        middle = _draw_band(axes, seeds, HIT, colour, dash, scale=100)
         for trial in seeds:
-            axes.plot([trial.best_epoch], [100 * trial.best(HIT)], "o", color=colour, markersize=5)
+            axes.plot([trial.best_epoch], [100 * trial.value_at_best(HIT)], "o", color=colour, markersize=5)
         ends.append((middle[-1], method_name(loss), colour))
     if level is not None:
         axes.axhline(100 * level, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
@@ -108,22 +113,22 @@ def _hit_chart(
     axes.set_ylabel("hit@1 on validation lists, %")
     axes.set_xlabel("epoch")
     label_ends(axes, ends)
-    told = "; ".join(f"{b.label} {_hits(b)}" for b in best)
-    words = f"Validation hit@1 per epoch, {DIRECTION_NAMES.get(direction, direction)}. At the best epochs: {told}."
+    described = "; ".join(f"{b.label} {_describe_hits(b)}" for b in best)
+    words = f"Validation hit@1 per epoch, {DIRECTION_NAMES.get(direction, direction)}. At the best epochs: {described}."
     if level is not None:
         words += f" Dashed: the first stage's {percent(level)} % on the {split} lists."
     return Chart(svg_of(figure, f"hit-{direction}", words), words)
 
 
-def _hits(best: BestEpochs) -> str:
+def _describe_hits(best: BestEpochs) -> str:
     return ", ".join(f"{percent(hit)} % (epoch {epoch})" for hit, epoch in zip(best.hits, best.epochs, strict=True))
 
 
-def _loss_chart(direction: str, loss: str, seeds: list[TrialRecord], place: int) -> Chart:
+def _draw_loss(direction: str, loss: str, seeds: list[TrialRecord], colour_index: int) -> Chart:
     figure, axes = canvas(2.9, 2.1)
-    colour, _ = look(place)
-    _band(axes, seeds, VALIDATION_LOSS, colour, "-")
-    _band(axes, seeds, TRAIN_LOSS, colour, (0, (3, 2)), thin=True)
+    colour, _ = look(colour_index)
+    _draw_band(axes, seeds, VALIDATION_LOSS, colour, "-")
+    _draw_band(axes, seeds, TRAIN_LOSS, colour, (0, (3, 2)), thin=True)
     for epoch in sorted({trial.best_epoch for trial in seeds}):
         axes.axvline(epoch, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.set_title(method_name(loss), loc="left", fontsize=11)
@@ -131,15 +136,15 @@ def _loss_chart(direction: str, loss: str, seeds: list[TrialRecord], place: int)
         f"{method_name(loss)}, {DIRECTION_NAMES.get(direction, direction)}: loss per epoch; "
         f"best epochs {', '.join(str(t.best_epoch) for t in seeds)}."
     )
-    return Chart(svg_of(figure, f"loss-{direction}-{place}", words), words)
+    return Chart(svg_of(figure, f"loss-{direction}-{colour_index}", words), words)
 
 
-def _band(
+def _draw_band(
     axes: Any, seeds: list[TrialRecord], key: str, colour: str, dash: Any, *, scale: float = 1, thin: bool = False
 ) -> list[float]:
     """Draw the mean over seeds as a line and the seeds' range as a band; returns the line's heights."""
-    epochs = sorted({number for trial in seeds for number in trial.numbers})
-    curves = [dict(zip(trial.numbers, trial.curve(key), strict=True)) for trial in seeds]
+    epochs = sorted({number for trial in seeds for number in trial.epoch_numbers})
+    curves = [dict(zip(trial.epoch_numbers, trial.values_over_epochs(key), strict=True)) for trial in seeds]
     columns = [[scale * curve[e] for curve in curves if not math.isnan(curve.get(e, math.nan))] for e in epochs]
     middle = [statistics.fmean(column) if column else math.nan for column in columns]
     low = [min(column, default=math.nan) for column in columns]

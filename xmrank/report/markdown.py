@@ -1,26 +1,24 @@
 """The report as Markdown."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from xmrank.pages.markdown_text import escape_markdown, format_table
 from xmrank.pages.wording import DIRECTION_NAMES, GLOSSARY, METRICS, metric_name, percent, points
 from xmrank.report.content import ReportContent
 from xmrank.report.examples import ExampleGallery, ExampleItem, ExampleQuery
 from xmrank.report.hyperparameter_importance import HyperparameterImportance
 from xmrank.report.learning_curves import LearningCurves
 from xmrank.report.pairwise_tests import SHOWN, PairwiseTest, PairwiseTests
-from xmrank.report.published import READING, PublishedComparison
+from xmrank.report.published import CUT_OFFS, READING, PublishedComparison
 from xmrank.report.reranking_depth import RerankingDepth
 from xmrank.report.result_tables import ResultTable, TableCell
 
 
 def render_markdown(content: ReportContent) -> str:
     """The whole report without its pictures and charts."""
-    lines = [f"# {escape(content.title)}", "", escape(content.subtitle), ""]
-    lines += [f"**{escape(content.verdict.lead)}**", ""]
-    lines += [*(f"- {escape(place)}: {escape(found)}" for place, found in content.verdict.places), ""]
-    lines += [escape(content.verdict.caution), ""]
-    lines += ["## What was run", "", *_grid(("", ""), content.card), ""]
+    lines = [f"# {escape_markdown(content.title)}", "", escape_markdown(content.subtitle), ""]
+    lines += _summary_lines(content)
+    lines += ["## What was run", "", *format_table(("", ""), content.run_card), ""]
     lines += ["Fingerprints:", "", *(f"- {name}: `{value}`" for name, value in content.fingerprints), ""]
     lines += [
         "## Results",
@@ -30,46 +28,41 @@ def render_markdown(content: ReportContent) -> str:
         "",
     ]
     for table in content.tables:
-        lines += [*_results(table), *([escape(content.notes[table.title]), ""] if table.title in content.notes else [])]
-    lines += ["## The rankers against each other", ""] if content.rivals else []
-    for rivals in content.rivals:
-        lines += _rivals(rivals)
-    lines += ["## What mattered in the search", ""] if content.searches else []
-    for searched in content.searches:
-        lines += _searched(searched)
-    lines += ["## How deep to re-rank", ""] if content.depths else []
+        lines += _result_lines(table, content.notes.get(table.title))
+    lines += ["## Pairwise tests of the rankers", ""] if content.pairwise_tests else []
+    for tests in content.pairwise_tests:
+        lines += _pairwise_lines(tests)
+    lines += ["## Hyper-parameter importance", ""] if content.importance else []
+    for importance in content.importance:
+        lines += _importance_lines(importance)
+    lines += ["## Re-ranking depth", ""] if content.depths else []
     for depths in content.depths:
-        lines += _depths(depths)
-    lines += ["## Best epochs", "", *_best_epochs(content.curves), ""] if content.curves else []
-    lines += _examples(content.gallery)
-    lines += ["## Beside the paper's Table 2", "", *(f"- {escape(note)}" for note in READING), ""]
-    for comparison in content.comparisons:
-        lines += _comparison(comparison)
-    lines += _counts(content)
-    lines += ["## How to read this", "", *(f"- **{escape(term)}**: {escape(text)}" for term, text in GLOSSARY)]
+        lines += _depth_lines(depths)
+    lines += ["## Best epochs", "", *_best_epoch_lines(content.learning_curves), ""] if content.learning_curves else []
+    lines += _example_section(content.example_gallery)
+    lines += ["## Beside the paper's Table 2", "", *(f"- {escape_markdown(note)}" for note in READING), ""]
+    for comparison in content.published:
+        lines += _published_lines(comparison)
+    lines += _count_lines(content)
+    glossary = [f"- **{escape_markdown(term)}**: {escape_markdown(text)}" for term, text in GLOSSARY]
+    lines += ["## How to read this", "", *glossary]
     return "\n".join(lines) + "\n"
 
 
-def escape(text: str) -> str:
-    """Text as Markdown shows it literally, also when it holds markup or the end of a table's cell."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", text)
+def _summary_lines(content: ReportContent) -> list[str]:
+    summary = content.summary
+    findings = [f"- {escape_markdown(setting)}: {escape_markdown(text)}" for setting, text in summary.findings]
+    return [f"**{escape_markdown(summary.lead)}**", "", *findings, "", escape_markdown(summary.caution), ""]
 
 
-def _grid(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table; the first column is left-aligned and escaped, the others stand as they are given."""
-    rule = ["---", *("--:" if len(heading) > 2 else "---" for _ in heading[1:])]
-    body = [[escape(first), *(rest if len(heading) > 2 else map(escape, rest))] for first, *rest in rows]
-    return [f"| {' | '.join(cells)} |" for cells in (list(heading), rule, *body)]
-
-
-def _results(table: ResultTable) -> list[str]:
+def _result_lines(table: ResultTable, note: str | None) -> list[str]:
     shown = (*table.rows, *([table.ceiling] if table.ceiling else []))
-    rows = [(row.label, *(_figure(row.cells.get(metric)) for metric in METRICS)) for row in shown]
-    return [f"### {escape(table.title)}", "", *_grid(("method", *map(metric_name, METRICS)), rows), ""]
+    rows = [(row.label, *(_format_cell(row.cells.get(metric)) for metric in METRICS)) for row in shown]
+    grid = format_table(("method", *map(metric_name, METRICS)), rows)
+    return [f"### {escape_markdown(table.title)}", "", *grid, "", *([escape_markdown(note), ""] if note else [])]
 
 
-def _figure(cell: TableCell | None) -> str:
+def _format_cell(cell: TableCell | None) -> str:
     if cell is None:
         return "–"
     mean = f"**{percent(cell.mean)}**" if cell.best else percent(cell.mean)
@@ -77,92 +70,93 @@ def _figure(cell: TableCell | None) -> str:
     return mean + spread + ("" if cell.difference is None else f" ({points(cell.difference)}{cell.mark})")
 
 
-def _rivals(rivals: PairwiseTests) -> list[str]:
-    rows = [(f"{one} − {other}", *map(_duel, duels)) for one, other, duels in rivals.pairs]
-    return [f"### {escape(rivals.title)}, points", "", *_grid(("pair", *map(metric_name, SHOWN)), rows), ""]
+def _pairwise_lines(tests: PairwiseTests) -> list[str]:
+    rows = [(f"{pair.first} − {pair.second}", *map(_format_difference, pair.tests)) for pair in tests.pairs]
+    grid = format_table(("pair", *map(metric_name, SHOWN)), rows)
+    return [f"### {escape_markdown(tests.title)}, points", "", *grid, ""]
 
 
-def _duel(duel: PairwiseTest | None) -> str:
-    return f"{points(duel.difference)}{duel.mark}" if duel else "–"
+def _format_difference(test: PairwiseTest | None) -> str:
+    return f"{points(test.difference)}{test.mark}" if test else "–"
 
 
-def _searched(searched: HyperparameterImportance) -> list[str]:
-    shares = ", ".join(f"{name} {percent(share)} %" for name, share in searched.shares.items())
-    told = (
-        f"{searched.points:,} points. Shares of their variance: {shares}." if shares else f"{searched.points:,} points."
-    )
-    best = _grid(("best settings", "validation, %"), [(words, percent(value)) for words, value in searched.best])
-    return [f"### {escape(searched.title)}", "", escape(told), "", *best, ""]
+def _importance_lines(importance: HyperparameterImportance) -> list[str]:
+    shares = ", ".join(f"{name} {percent(share)} %" for name, share in importance.shares.items())
+    text = f"{importance.points:,} points." + (f" Shares of their variance: {shares}." if shares else "")
+    rows = [(settings, percent(value)) for settings, value in importance.best]
+    best = format_table(("best settings", "validation, %"), rows)
+    return [f"### {escape_markdown(importance.title)}", "", escape_markdown(text), "", *best, ""]
 
 
-def _depths(depths: RerankingDepth) -> list[str]:
+def _depth_lines(depths: RerankingDepth) -> list[str]:
     lines = []
+    heading = ("method", *(f"N = {n}" for n in depths.numbers))
     for group in depths.groups:
-        rows = [(line.label, *map(_figure, line.cells)) for line in group.lines]
-        heading = ("method", *(f"N = {n}" for n in depths.numbers))
-        lines += [f"### {escape(f'{metric_name(group.metric)}, {depths.title}')}", "", *_grid(heading, rows), ""]
+        rows = [(line.label, *map(_format_cell, line.cells)) for line in group.lines]
+        title = escape_markdown(f"{metric_name(group.metric)}, {depths.title}")
+        lines += [f"### {title}", "", *format_table(heading, rows), ""]
     return lines
 
 
-def _best_epochs(curves: Sequence[LearningCurves]) -> list[str]:
-    rows = [
-        (
-            f"{direction.title}: {best.label}",
-            ", ".join(map(str, best.epochs)),
-            ", ".join(percent(hit) for hit in best.hits),
-        )
-        for direction in curves
-        for best in direction.best
-    ]
-    return _grid(("ranker", "best epoch, a seed", "validation hit@1, a seed"), rows)
+def _best_epoch_lines(curves: Sequence[LearningCurves]) -> list[str]:
+    rows = []
+    for direction in curves:
+        for best in direction.best:
+            epochs, hits = ", ".join(map(str, best.epochs)), ", ".join(percent(hit) for hit in best.hits)
+            rows.append((f"{direction.title}: {best.label}", epochs, hits))
+    return format_table(("ranker", "best epoch of each seed", "validation hit@1 of each seed"), rows)
 
 
-def _examples(gallery: ExampleGallery) -> list[str]:
+def _example_section(gallery: ExampleGallery) -> list[str]:
     if not gallery.examples:
         return []
-    chosen = "; ".join(choice.words for choice in gallery.choices)
-    lines = ["## Example queries", "", f"Before and after re-ranking; {escape(chosen)}.", ""]
-    lines += [escape(gallery.note), ""] if gallery.note else []
-    return lines + [line for example in gallery.examples for line in (*_example(example), "")]
+    choices = "; ".join(choice.words for choice in gallery.choices)
+    lines = ["## Example queries", "", f"Before and after re-ranking; {escape_markdown(choices)}.", ""]
+    lines += [escape_markdown(gallery.note), ""] if gallery.note else []
+    for example in gallery.examples:
+        lines += [*_example_lines(example), ""]
+    return lines
 
 
-def _example(example: ExampleQuery) -> list[str]:
-    query = f"image {_named(example.query)}" if example.is_image else _named(example.query)
-    heading = f"**{DIRECTION_NAMES[example.direction]}, {example.kind}**: {query}"
+def _example_lines(example: ExampleQuery) -> list[str]:
+    query = f"image {_format_item(example.query)}" if example.is_image else _format_item(example.query)
+    ranks = f"{_format_rank(example.rank_before)} → {_format_rank(example.rank_after)}"
     return [
-        f"{heading} (first right answer: {_rank(example.rank_before)} → {_rank(example.rank_after)})",
+        f"**{DIRECTION_NAMES[example.direction]}, {example.kind}**: {query} (first right answer: {ranks})",
         "",
-        *(f"- {when}: {_order(items)}" for when, items in (("before", example.before), ("after", example.after))),
+        f"- before: {_format_ranking(example.before)}",
+        f"- after: {_format_ranking(example.after)}",
     ]
 
 
-def _order(items: Sequence[ExampleItem]) -> str:
-    return "; ".join(
-        f"{rank}. {_named(item)}{' **✓ relevant**' if item.relevant else ''}"
+def _format_ranking(items: Sequence[ExampleItem]) -> str:
+    texts = [
+        f"{rank}. {_format_item(item)}{' **✓ relevant**' if item.relevant else ''}"
         for rank, item in enumerate(items, start=1)
-    )
+    ]
+    return "; ".join(texts)
 
 
-def _named(item: ExampleItem) -> str:
-    return f"{escape(item.id)} “{escape(item.text)}”" if item.text else escape(item.id)
+def _format_item(item: ExampleItem) -> str:
+    return f"{escape_markdown(item.id)} “{escape_markdown(item.text)}”" if item.text else escape_markdown(item.id)
 
 
-def _rank(rank: int | None) -> str:
+def _format_rank(rank: int | None) -> str:
     return f"rank {rank:,}" if rank else "not ranked"
 
 
-def _comparison(comparison: PublishedComparison) -> list[str]:
-    heading = ["method", *(f"{escape(group)}, @{k}" for group in comparison.groups for k in (1, 5, 10))]
+def _published_lines(comparison: PublishedComparison) -> list[str]:
+    heading = ["method", *(f"{escape_markdown(group)}, @{k}" for group in comparison.groups for k in CUT_OFFS)]
     rows = [(row.label, *(figure for figures in row.figures for figure in figures)) for row in comparison.rows]
-    return [f"### {escape(comparison.title)}", "", *_grid(heading, rows), ""]
+    return [f"### {escape_markdown(comparison.title)}", "", *format_table(heading, rows), ""]
 
 
-def _counts(content: ReportContent) -> list[str]:
-    lines = ["## Counts, and what was left out", ""]
-    lines += _grid(("stage", "what", "count"), ((s, escape(name), escape(value)) for s, name, value in content.counts))
-    lines += [""]
+def _count_lines(content: ReportContent) -> list[str]:
+    rows = [(stage, escape_markdown(name), escape_markdown(value)) for stage, name, value in content.stage_counts]
+    lines = ["## Counts, and what was left out", "", *format_table(("stage", "what", "count"), rows), ""]
     for stage, number, entries in content.left_out:
-        lines += [f"- {escape(stage)} left out {number:,}; the first: {escape('; '.join(entries))}"]
+        first = escape_markdown("; ".join(entries))
+        lines.append(f"- {escape_markdown(stage)} left out {number:,}; the first: {first}")
     if not content.left_out:
-        lines += ["Nothing was left out."]
+        lines.append("Nothing was left out.")
     return [*lines, ""]

@@ -1,4 +1,4 @@
-"""The rankers against each other: which loss is better than which, by the same tests as against the first stage."""
+"""Pairwise tests: the rankers against each other, by the same test as against the first stage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,18 +9,18 @@ import numpy as np
 
 from xmrank.metrics import holm_correction, paired_differences, paired_tests
 from xmrank.pages.wording import ALPHA, MARKS
-from xmrank.report.comparison import SignFlips, read_values, stacked, values_of
-from xmrank.report.result_tables import ResultTable, TableRow, deepest
+from xmrank.report.comparison import SignFlips, read_values, select_values, stack_values
+from xmrank.report.result_tables import ResultTable, TableRow, deepest_tables
 
 SHOWN = ("hit@1", "hit@5", "hit@10")
 
 
 @dataclass(frozen=True)
 class PairwiseTest:
-    """One method's mean minus another's.
+    """One method's mean minus another's on one metric.
 
     Attributes:
-        p: corrected for all pairs and columns of the protocol, both directions together.
+        p: corrected for all pairs and metrics of the protocol, both directions together.
     """
 
     difference: float
@@ -33,70 +33,89 @@ class PairwiseTest:
 
 
 @dataclass(frozen=True)
+class RankerPair:
+    """Two rankers on the same queries.
+
+    Attributes:
+        tests: one for each of ``SHOWN``, of the first minus the second; None where no query counts.
+    """
+
+    first: str
+    second: str
+    tests: tuple[PairwiseTest | None, ...]
+
+
+@dataclass(frozen=True)
 class PairwiseTests:
-    """All pairs of one protocol in one direction: their labels, and a figure for each of ``SHOWN``."""
+    """All pairs of rankers on one protocol in one direction."""
 
     protocol: str
     title: str
-    pairs: tuple[tuple[str, str, tuple[PairwiseTest | None, ...]], ...]
+    pairs: tuple[RankerPair, ...]
 
     @property
-    def found(self) -> int:
+    def significant(self) -> int:
         """How many differences are significant."""
-        return sum(bool(duel and duel.mark) for *_, duels in self.pairs for duel in duels)
+        return sum(bool(test and test.mark) for pair in self.pairs for test in pair.tests)
 
 
-def rivals_of(
+def compare_pairs(
     tables: Sequence[ResultTable], path: Path, split: str, image_of: Mapping[str, str], draws: SignFlips
 ) -> list[PairwiseTests]:
-    """Test every pair of rankers of a table, of several depths of one gallery the deepest.
+    """Test every pair of rankers of a table; of several depths of one gallery, only the deepest.
 
     Args:
-        tables, path, split, image_of, draws: as of ``with_tests``.
+        tables, path, split, image_of, draws: as of ``add_tests``.
     """
-    found = [_pairs(table, path, split, image_of, draws) for table in deepest(tables)]
-    return [_corrected(rivals, found) for rivals in found if rivals.pairs]
+    tested = [_test_table(table, path, split, image_of, draws) for table in deepest_tables(tables)]
+    return [_correct_p(one, tested) for one in tested if one.pairs]
 
 
-def _pairs(table: ResultTable, path: Path, split: str, image_of: Mapping[str, str], draws: SignFlips) -> PairwiseTests:
+def _test_table(
+    table: ResultTable, path: Path, split: str, image_of: Mapping[str, str], draws: SignFlips
+) -> PairwiseTests:
+    """All pairs of one table, with p not yet corrected."""
     rows = [row for row in table.rows if not row.first_stage]
     pairs = list(combinations(rows, 2))
     if not pairs:
         return PairwiseTests(table.protocol, table.title, ())
     values = read_values(path, split, table, SHOWN)
-    wide = {row.label: values_of(values, row, table.protocol) for row in rows}
-    queries = wide[rows[0].label].columns
-    every = {label: stacked(frame.reindex(columns=queries), SHOWN) for label, frame in wide.items()}
-    differences = [paired_differences(every[one.label], every[other.label]) for one, other in pairs]
+    by_label = {row.label: select_values(values, row, table.protocol) for row in rows}
+    # The same queries in the same order for all rankers, so that differences are query by query.
+    queries = by_label[rows[0].label].columns
+    stacked = {label: stack_values(frame.reindex(columns=queries), SHOWN) for label, frame in by_label.items()}
+    differences = [paired_differences(stacked[one.label], stacked[other.label]) for one, other in pairs]
     clusters = [image_of.get(query, query) for query in queries.get_level_values("query_id")]
-    tests = paired_tests(np.concatenate(differences, axis=1), clusters, draws=draws.count, seed=draws.seed)
-    duels = [
-        PairwiseTest(float(d), float(p)) if counted else None
-        for d, p, counted in zip(tests.difference, tests.p, tests.queries, strict=True)
+    # All pairs in one call: they are tested by the same random signs.
+    result = paired_tests(np.concatenate(differences, axis=1), clusters, draws=draws.count, seed=draws.seed)
+    tests = [
+        PairwiseTest(float(difference), float(p)) if counted else None
+        for difference, p, counted in zip(result.difference, result.p, result.queries, strict=True)
     ]
-    return PairwiseTests(table.protocol, table.title, tuple(_cut(pairs, duels)))
+    return PairwiseTests(table.protocol, table.title, _group_by_pair(pairs, tests))
 
 
-def _cut(
-    pairs: list[tuple[TableRow, TableRow]], duels: list[PairwiseTest | None]
-) -> list[tuple[str, str, tuple[PairwiseTest | None, ...]]]:
+def _group_by_pair(
+    pairs: Sequence[tuple[TableRow, TableRow]], tests: Sequence[PairwiseTest | None]
+) -> tuple[RankerPair, ...]:
+    """Tests in the order pair, metric, as pairs."""
     width = len(SHOWN)
-    return [
-        (one.label, other.label, tuple(duels[place * width : (place + 1) * width]))
-        for place, (one, other) in enumerate(pairs)
-    ]
-
-
-def _corrected(rivals: PairwiseTests, every: Sequence[PairwiseTests]) -> PairwiseTests:
-    """The pairs with p corrected over the protocol's family."""
-    family = [
-        duel for one in every if one.protocol == rivals.protocol for *_, duels in one.pairs for duel in duels if duel
-    ]
-    p_of = dict(zip(map(id, family), holm_correction([duel.p for duel in family]), strict=True))
-    return replace(
-        rivals,
-        pairs=tuple(
-            (one, other, tuple(duel and replace(duel, p=float(p_of[id(duel)])) for duel in duels))
-            for one, other, duels in rivals.pairs
-        ),
+    return tuple(
+        RankerPair(one.label, other.label, tuple(tests[number * width : (number + 1) * width]))
+        for number, (one, other) in enumerate(pairs)
     )
+
+
+def _correct_p(table: PairwiseTests, every: Sequence[PairwiseTests]) -> PairwiseTests:
+    """The pairs of a table with p corrected over its protocol, both directions together."""
+    family = []
+    for other in every:
+        if other.protocol == table.protocol:
+            family += [test for pair in other.pairs for test in pair.tests if test]
+    # By identity: two tests may have the same figures.
+    corrected = dict(zip(map(id, family), holm_correction([test.p for test in family]), strict=True))
+    pairs = []
+    for pair in table.pairs:
+        tests = tuple(test and replace(test, p=float(corrected[id(test)])) for test in pair.tests)
+        pairs.append(replace(pair, tests=tests))
+    return replace(table, pairs=tuple(pairs))

@@ -1,4 +1,4 @@
-"""The paper’s Table 2, how it must be read, and our figures beside it."""
+"""The paper’s Table 2, how to read it, and the figures of this run beside it."""
 
 import math
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from xmrank.pages.wording import DIRECTION_NAMES, method_name, percent
 from xmrank.protocols.method_names import FIRST_STAGE
-from xmrank.report.protocol_names import baseline_protocol, protocol_name
-from xmrank.report.result_tables import ResultTable, TableRow, deepest
+from xmrank.report.protocol_names import first_stage_protocol, protocol_name
+from xmrank.report.result_tables import ResultTable, TableRow, deepest_tables
 
 Figures = tuple[str, str, str]
-CUTS = (1, 5, 10)
+CUT_OFFS = (1, 5, 10)
 NO_FIGURES: Figures = ("–", "–", "–")
-# Flickr30k, R@1, R@5, R@10 in percent; the directions are those that the reading below finds, not those of the heading.
+# Flickr30k, R@1, R@5, R@10 in percent; the directions are those of the reading below, not those of its headings.
 TABLE_2: dict[str, dict[str, Figures]] = {
     FIRST_STAGE: {"t2i": ("29.46", "83.46", "90.30"), "i2t": ("16.16", "58.56", "73.68")},
     "lambdarank": {"t2i": ("20.02", "75.70", "91.74"), "i2t": ("12.48", "52.14", "74.66")},
@@ -28,22 +28,22 @@ READING = (
     "of this run’s data, encoder and lists. What can be compared is the direction of an effect: does a ranker trained "
     "with a loss do better or worse than the first stage beside it?",
     "The columns are by query modality although they are headed “text retrieval” and “image retrieval”. The DCCA and "
-    "CMPM rows are the figures those papers publish, hit-based on the full gallery, and they fit only so: the first "
-    "group is text query → image (t2i), the second image query → text (i2t).",
+    "CMPM rows are the figures that those papers publish, hit-based on the full gallery, and they fit only this "
+    "reading: the first group is text query → image (t2i), the second image query → text (i2t).",
     "The i2t group of the CLIP row is the fraction found / total of the paper’s equation (5), not a hit rate: with "
-    "five captions an image R@1 cannot exceed 20 %, and 16.16 is 80.8 / 5. Beside it stands our recall@k; beside the "
+    "five captions per image R@1 cannot exceed 20 %, and 16.16 is 80.8 / 5. Beside it is our recall@k; beside the "
     "t2i group, where one image is right, our hit@k. On candidate lists with one right caption our recall@k is a hit "
     "rate and has no such limit.",
     "The CLIP row is zero-shot on the full gallery of 1,000 images (t2i R@5 of 83.46; a public benchmark has 83.38). "
     "Its t2i R@1 of 29.46 is about half of the published 58.8, and every t2i R@1 of a CLIP-based row looks halved.",
-    "The text says 51 candidates a list; Table 1 counts 609,000 / 29,000 = 21. The gains that the text quotes "
+    "The text says 51 candidates per list; Table 1 counts 609,000 / 29,000 = 21. The gains that the text quotes "
     "(5.13 %, 158.7 %) are relative, not percentage points.",
 )
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One method: the paper’s figures, then ours, one triple a protocol."""
+    """One method: the paper’s figures, then ours, three for each protocol."""
 
     label: str
     figures: tuple[Figures, ...]
@@ -60,47 +60,42 @@ class PublishedComparison:
 
     @property
     def title(self) -> str:
-        """Who asks for what, and which of our metrics stands there."""
+        """The direction, and which of our metrics is compared."""
         return f"{DIRECTION_NAMES[self.direction]}: R@k of the paper, {self.metric}@k of this run"
 
 
-def comparisons(tables: Sequence[ResultTable]) -> list[PublishedComparison]:
-    """Table 2 beside ours, text queries first as in the paper; a direction that was not run is left out.
+def compare_published(tables: Sequence[ResultTable]) -> list[PublishedComparison]:
+    """Table 2 beside the figures of this run, text queries first as in the paper, for the directions that were run.
 
-    Ours are those of the lists and of the full gallery, re-ranked as deep as it was.
+    Figures of this run are those on the lists and on the full gallery, at the deepest re-ranking.
     """
-    tables = [table for table in deepest(tables) if baseline_protocol(table.protocol) in ("lists", "gallery")]
+    tables = [table for table in deepest_tables(tables) if first_stage_protocol(table.protocol) in ("lists", "gallery")]
     return [
-        _comparison(direction, metric, [table for table in tables if table.direction == direction])
+        _compare_direction(direction, metric, [table for table in tables if table.direction == direction])
         for direction, metric in (("t2i", "hit"), ("i2t", "recall"))
         if any(table.direction == direction for table in tables)
     ]
 
 
-def _comparison(direction: str, metric: str, tables: list[ResultTable]) -> PublishedComparison:
+def _compare_direction(direction: str, metric: str, tables: list[ResultTable]) -> PublishedComparison:
     ours = [{row.method: row for row in table.rows} for table in tables]
+    # The paper's methods in its order, then those that only this run has.
     others = [row.method for table in tables for row in table.rows if row.method not in TABLE_2]
-    methods = [*TABLE_2, *dict.fromkeys(others)]
-    rows = [
-        PublishedRow(
-            _label(method),
-            (
-                TABLE_2.get(method, {}).get(direction, NO_FIGURES),
-                *(_figures(rows_of.get(method), metric) for rows_of in ours),
-            ),
-        )
-        for method in methods
-    ]
+    rows = []
+    for method in [*TABLE_2, *dict.fromkeys(others)]:
+        published = TABLE_2.get(method, {}).get(direction, NO_FIGURES)
+        measured = [_format_figures(by_method.get(method), metric) for by_method in ours]
+        rows.append(PublishedRow(_method_label(method), (published, *measured)))
     groups = ("Paper, Table 2 (Flickr30k)", *(f"This run: {protocol_name(t.protocol).lower()}" for t in tables))
     return PublishedComparison(direction, metric, groups, tuple(rows))
 
 
-def _label(method: str) -> str:
+def _method_label(method: str) -> str:
     return "First stage (paper: CLIP)" if method == FIRST_STAGE else LABELS.get(method, method_name(method))
 
 
-def _figures(row: TableRow | None, metric: str) -> Figures:
-    cells = [row.cells.get(f"{metric}@{k}") if row else None for k in CUTS]
-    # Two decimals, as the paper prints.
+def _format_figures(row: TableRow | None, metric: str) -> Figures:
+    cells = [row.cells.get(f"{metric}@{k}") if row else None for k in CUT_OFFS]
+    # Two decimals, as the paper prints them.
     one, five, ten = (percent(cell.mean if cell else math.nan, digits=2) for cell in cells)
     return one, five, ten

@@ -1,4 +1,4 @@
-"""Recall over k: how much of what is right each method has found among its first k."""
+"""Recall curves: recall@k of each method over k."""
 
 import json
 import math
@@ -10,10 +10,10 @@ from typing import Any
 
 from xmrank.pages.charts import MUTED, Chart, canvas, label_ends, look, svg_of
 from xmrank.pages.wording import percent
-from xmrank.report.protocol_names import baseline_protocol
-from xmrank.report.result_tables import ResultTable, TableRow, deepest
+from xmrank.report.protocol_names import first_stage_protocol
+from xmrank.report.result_tables import ResultTable, TableRow, deepest_tables
 
-TOLD = (1, 10)
+DESCRIBED = (1, 10)
 """The cut-offs that the description names."""
 
 
@@ -25,43 +25,43 @@ class RecallCurves:
     chart: Chart
 
 
-def recall_curves(path: Path, tables: Sequence[ResultTable]) -> list[RecallCurves]:
-    """Recall@k over k, a chart a table, of several depths of one gallery the deepest.
+def draw_recall_curves(path: Path, tables: Sequence[ResultTable]) -> list[RecallCurves]:
+    """One chart for each table; of several depths of one gallery, only the deepest.
 
     Args:
         path: the evaluation's curves.json; an evaluation of an earlier version has none, and there is nothing to draw.
-        tables: the results, whose rows have their colours by place.
+        tables: the results, whose rows have their colours by colour_index.
     """
     if not path.exists():
         return []
     rows = json.loads(path.read_text())["rows"]
     return [
-        RecallCurves(table.title, _chart(number, table, rows))
-        for number, table in enumerate(deepest(tables))
-        if any(_seeds(row, table, rows) for row in table.rows)
+        RecallCurves(table.title, _draw_table(number, table, rows))
+        for number, table in enumerate(deepest_tables(tables))
+        if any(_seed_curves(row, table, rows) for row in table.rows)
     ]
 
 
-def _seeds(row: TableRow, table: ResultTable, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A method's curves, one a seed."""
-    protocol = baseline_protocol(table.protocol) if row.first_stage else table.protocol
+def _seed_curves(row: TableRow, table: ResultTable, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A method's curves, one for each seed."""
+    protocol = first_stage_protocol(table.protocol) if row.first_stage else table.protocol
     key = {"method": row.method, "ranker": row.ranker, "direction": table.direction, "protocol": protocol}
     return [entry for entry in rows if all(entry[name] == value for name, value in key.items())]
 
 
-def _chart(number: int, table: ResultTable, rows: list[dict[str, Any]]) -> Chart:
+def _draw_table(number: int, table: ResultTable, rows: list[dict[str, Any]]) -> Chart:
     figure, axes = canvas(5.0, 3.3)
-    ends, told = [], []
-    places = {row.label: place for place, row in enumerate(r for r in table.rows if not r.first_stage)}
+    ends, described = [], []
+    methods = [row.label for row in table.rows if not row.first_stage]
     for row in table.rows:
-        seeds = _seeds(row, table, rows)
+        seeds = _seed_curves(row, table, rows)
         if not seeds:
             continue
-        colour, dash = (MUTED, (0, (4, 3))) if row.first_stage else look(places[row.label])
-        ks, middle = _drawn(axes, seeds, colour, dash)
+        colour, dash = (MUTED, (0, (4, 3))) if row.first_stage else look(methods.index(row.label))
+        ks, middle = _draw_method(axes, seeds, colour, dash)
         ends.append((middle[-1], row.label, colour))
-        figures = [f"@{k} {percent(middle[ks.index(k)] / 100)} %" for k in TOLD if k in ks]
-        told.append(f"{row.label} {', '.join(figures)}")
+        figures = [f"@{k} {percent(middle[ks.index(k)] / 100)} %" for k in DESCRIBED if k in ks]
+        described.append(f"{row.label} {', '.join(figures)}")
     axes.set_xscale("log")
     ticks = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500) if k <= axes.get_xlim()[1]]
     axes.set_xticks(ticks, [str(k) for k in ticks])
@@ -69,14 +69,16 @@ def _chart(number: int, table: ResultTable, rows: list[dict[str, Any]]) -> Chart
     axes.set_xlabel("k")
     axes.set_ylabel("recall@k, %")
     label_ends(axes, ends)
-    words = f"Recall@k over k, {table.title}. {'; '.join(told)}."
+    words = f"Recall@k over k, {table.title}. {'; '.join(described)}."
     return Chart(svg_of(figure, f"recall-{number}", words), words)
 
 
-def _drawn(axes: Any, seeds: list[dict[str, Any]], colour: str, dash: Any) -> tuple[list[int], list[float]]:
+def _draw_method(axes: Any, seeds: list[dict[str, Any]], colour: str, dash: Any) -> tuple[list[int], list[float]]:
     """Draw the mean over seeds and the seeds' range; returns the cut-offs and the line's heights."""
     ks = seeds[0]["k"]
-    columns = [[100 * value for value in column if value is not None] for column in zip(*_recalls(seeds), strict=True)]
+    columns = [
+        [100 * value for value in column if value is not None] for column in zip(*_seed_recalls(seeds), strict=True)
+    ]
     middle = [statistics.fmean(column) if column else math.nan for column in columns]
     if len(seeds) > 1:
         low, high = ([pick(column, default=math.nan) for column in columns] for pick in (min, max))
@@ -85,5 +87,5 @@ def _drawn(axes: Any, seeds: list[dict[str, Any]], colour: str, dash: Any) -> tu
     return ks, middle
 
 
-def _recalls(seeds: list[dict[str, Any]]) -> list[list[float | None]]:
+def _seed_recalls(seeds: list[dict[str, Any]]) -> list[list[float | None]]:
     return [seed["recall"] for seed in seeds]

@@ -1,4 +1,4 @@
-"""From per-query values to result tables: the mean over queries first, then mean and deviation over seeds."""
+"""Result tables from per-query values: first the mean over queries, then mean and deviation over seeds."""
 
 import csv
 import io
@@ -23,8 +23,8 @@ from xmrank.pages.wording import (
     probability,
 )
 from xmrank.protocols.method_names import BASELINE, FIRST_STAGE, ORACLE
-from xmrank.report.inputs import order_of
-from xmrank.report.protocol_names import baseline_protocol, depth_of, protocol_name, shown_protocols
+from xmrank.report.inputs import loss_sort_key
+from xmrank.report.protocol_names import first_stage_protocol, protocol_name, reranking_depth, shown_protocols
 
 KEYS = ["protocol", "direction", "method", "ranker", "metric", "seed"]
 CSV_COLUMNS = (
@@ -36,7 +36,7 @@ CSV_COLUMNS = (
 
 @dataclass(frozen=True)
 class TestedCell:
-    """A figure tested against the first stage's.
+    """The test of a figure against the first stage's.
 
     Attributes:
         low, high: 95 % interval of the difference.
@@ -71,15 +71,15 @@ class TestedCell:
 
 @dataclass(frozen=True)
 class TableCell:
-    """One figure of one method, as a share.
+    """One figure of one method, from 0 to 1.
 
     Attributes:
-        by_seed: a seed's mean over its queries, seeds in ascending order.
-        queries: queries that count, a seed.
-        excluded: queries without anything relevant in what is ranked, a seed.
-        difference: distance of the mean from the first stage's; None for the first stage itself.
+        by_seed: each seed's mean over its queries, seeds in ascending order.
+        queries: queries that count, for each seed.
+        excluded: queries without a relevant item in what is ranked, for each seed.
+        difference: the mean minus the first stage's; None for the first stage itself.
         best: whether it is the best of its column, as printed.
-        test: of the difference; None where nothing was tested.
+        test: of the difference; None where it was not tested.
     """
 
     by_seed: tuple[float, ...]
@@ -90,7 +90,7 @@ class TableCell:
     test: TestedCell | None = None
 
     @property
-    def verdict(self) -> int:
+    def outcome(self) -> int:
         """1: significantly above the first stage, −1: below, 0: neither, or not tested."""
         if self.test is None or not self.test.significant:
             return 0
@@ -98,8 +98,8 @@ class TableCell:
 
     @property
     def mark(self) -> str:
-        """The verdict as a sign."""
-        return MARKS[self.verdict]
+        """▲ or ▼ where the difference is significant."""
+        return MARKS[self.outcome]
 
     @property
     def mean(self) -> float:
@@ -114,7 +114,7 @@ class TableCell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One method's figures; ``cells`` holds a metric only where it was measured."""
+    """One method's figures; ``cells`` has only the metrics that were measured."""
 
     method: str
     ranker: str
@@ -128,17 +128,17 @@ class TableRow:
 
     @property
     def baseline(self) -> bool:
-        """Whether it ranks whole galleries as the first stage does, in a space of its own."""
+        """Whether it is a baseline: it ranks whole galleries, in a space of its own."""
         return self.ranker == BASELINE
 
     @property
     def trained_ranker(self) -> bool:
-        """Whether it re-ranks what the first stage found."""
+        """Whether it re-ranks the first stage's candidates."""
         return not (self.first_stage or self.baseline)
 
-    def place(self, protocol: str) -> str:
-        """Where its figures stand for a protocol: a top N is re-ranked by rankers alone."""
-        return protocol if self.trained_ranker else baseline_protocol(protocol)
+    def figures_protocol(self, protocol: str) -> str:
+        """The protocol of its figures in the table of a protocol: only rankers re-rank a top N."""
+        return protocol if self.trained_ranker else first_stage_protocol(protocol)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class ResultTable:
     """All methods on one protocol in one direction, the first stage first.
 
     Attributes:
-        ceiling: the best that a re-ranking could be; None where the protocol knows of none.
+        ceiling: the best that a re-ranking could be; None where the protocol has none.
     """
 
     protocol: str
@@ -156,7 +156,7 @@ class ResultTable:
 
     @property
     def title(self) -> str:
-        """What is ranked, and who asks for what."""
+        """The protocol and the direction."""
         return f"{protocol_name(self.protocol)}: {DIRECTION_NAMES.get(self.direction, self.direction)}"
 
     @property
@@ -166,28 +166,28 @@ class ResultTable:
 
     @property
     def query_counts(self) -> list[int]:
-        """The different numbers of queries that the rows' means are over: one number when they can be compared."""
+        """The different numbers of queries behind the rows' means; a single one where the rows can be compared."""
         return sorted({cell.queries for row in self.rows for cell in row.cells.values()})
 
     @property
     def excluded(self) -> int:
-        """Most queries that any row leaves out."""
+        """The largest number of queries that a row excludes."""
         return max((cell.excluded for row in self.rows for cell in row.cells.values()), default=0)
 
 
-def seed_means(path: Path, split: str, baselines: Path | None = None) -> pd.DataFrame:
+def read_seed_means(path: Path, split: str, baselines: Path | None = None) -> pd.DataFrame:
     """The mean over queries of every method, seed and metric.
 
     Args:
         path: the table of per-query values.
         split: only this split's; all when empty.
-        baselines: the table of the baselines, if there is one; its first stage is that of the other.
+        baselines: the table of the baselines, if there is one; its first stage is left out, the other table has it.
 
     Returns:
         A row for each of ``KEYS``, with the columns mean (NaN when every query is excluded), queries and excluded.
     """
     parts = []
-    for frame in _frames(path, baselines):
+    for frame in _read_batches(path, baselines):
         if split:
             frame = frame[frame["split"] == split]
         groups = frame.groupby(KEYS, observed=True)["value"]
@@ -201,107 +201,100 @@ def seed_means(path: Path, split: str, baselines: Path | None = None) -> pd.Data
     return sums.rename(columns={"count": "queries"})[[*KEYS, "mean", "queries", "excluded"]]
 
 
-def _frames(path: Path, baselines: Path | None) -> Iterator[pd.DataFrame]:
-    """The values, a batch at a time: the tables have a row for each query, metric and method."""
-    for place in (path, *([baselines] if baselines else [])):
-        for batch in pq.ParquetFile(place).iter_batches(batch_size=1 << 20, columns=[*KEYS, "split", "value"]):
+def _read_batches(path: Path, baselines: Path | None) -> Iterator[pd.DataFrame]:
+    """The values, batch by batch: a table has one row for each query, metric and method."""
+    for source in (path, *([baselines] if baselines else [])):
+        for batch in pq.ParquetFile(source).iter_batches(batch_size=1 << 20, columns=[*KEYS, "split", "value"]):
             frame = batch.to_pandas()
-            yield frame if place is path else frame[frame["method"] != FIRST_STAGE]
+            yield frame if source is path else frame[frame["method"] != FIRST_STAGE]
 
 
-def result_tables(means: pd.DataFrame, losses: Sequence[str] = ()) -> list[ResultTable]:
-    """One table a protocol and direction.
+def make_tables(means: pd.DataFrame, losses: Sequence[str] = ()) -> list[ResultTable]:
+    """One table for each protocol and direction.
 
     Args:
-        means: what ``seed_means`` gives.
-        losses: the order of the rows behind the first stage's.
+        means: what ``read_seed_means`` gives.
+        losses: the order of the rows after the first stage's.
     """
     best = means[means["method"] == ORACLE]
     means = means[means["method"] != ORACLE]
-    ranked = means.loc[~_searching(means), "protocol"]
+    by_rankers = means.loc[~_ranks_whole_gallery(means), "protocol"]
     directions = [d for d in DIRECTIONS if d in set(means["direction"])]
     tables = [
-        _table(means[means["direction"] == direction], protocol, direction, list(losses))
-        for protocol in shown_protocols(ranked, means["protocol"])
+        _make_table(means[means["direction"] == direction], protocol, direction, list(losses))
+        for protocol in shown_protocols(by_rankers, means["protocol"])
         for direction in directions
     ]
-    # One direction's gallery may be too small for an N of the other's: nothing re-ranks it there.
+    # The gallery of one direction may be too small for an N of the other: then no ranker re-ranks it.
     shown = [
         table
         for table in tables
-        if table.rows and (not depth_of(table.protocol) or any(row.trained_ranker for row in table.rows))
+        if table.rows and (not reranking_depth(table.protocol) or any(row.trained_ranker for row in table.rows))
     ]
-    return [replace(table, ceiling=_ceiling(best, table)) for table in shown]
+    return [replace(table, ceiling=_oracle_row(best, table)) for table in shown]
 
 
-def deepest(tables: Sequence[ResultTable]) -> list[ResultTable]:
-    """The tables without those that re-rank less of a gallery than another one does."""
+def deepest_tables(tables: Sequence[ResultTable]) -> list[ResultTable]:
+    """The tables; of several depths of one gallery and direction, only the deepest."""
     depths: dict[tuple[str, str], int] = {}
     for table in tables:
-        place = baseline_protocol(table.protocol), table.direction
-        depths[place] = max(depths.get(place, 0), depth_of(table.protocol))
-    return [t for t in tables if depth_of(t.protocol) == depths[baseline_protocol(t.protocol), t.direction]]
+        gallery = first_stage_protocol(table.protocol), table.direction
+        depths[gallery] = max(depths.get(gallery, 0), reranking_depth(table.protocol))
+    return [t for t in tables if reranking_depth(t.protocol) == depths[first_stage_protocol(t.protocol), t.direction]]
 
 
-def _ceiling(best: pd.DataFrame, table: ResultTable) -> TableRow | None:
+def _oracle_row(best: pd.DataFrame, table: ResultTable) -> TableRow | None:
     here = best[(best["protocol"] == table.protocol) & (best["direction"] == table.direction)]
-    return None if here.empty else TableRow(ORACLE, "", CEILING, _cells(here))
+    return None if here.empty else TableRow(ORACLE, "", CEILING, _make_cells(here))
 
 
-def _searching(means: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows are of methods that search galleries whole: the first stage and the baselines."""
+def _ranks_whole_gallery(means: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows are of methods that rank whole galleries: the first stage and the baselines."""
     return (means["method"] == FIRST_STAGE) | (means["ranker"] == BASELINE)
 
 
-def _table(means: pd.DataFrame, protocol: str, direction: str, losses: list[str]) -> ResultTable:
-    whole = _searching(means)
+def _make_table(means: pd.DataFrame, protocol: str, direction: str, losses: list[str]) -> ResultTable:
+    # Rankers by their figures on the top N, the others by those on its whole gallery.
+    whole = _ranks_whole_gallery(means)
     here = means[
-        (whole & (means["protocol"] == baseline_protocol(protocol))) | (~whole & (means["protocol"] == protocol))
+        (whole & (means["protocol"] == first_stage_protocol(protocol))) | (~whole & (means["protocol"] == protocol))
     ]
-    several = here.loc[~_searching(here), "ranker"].nunique() > 1
-    rows = [
-        TableRow(
-            str(method),
-            str(ranker),
-            f"{method_name(str(method))} ({ranker})"
-            if several and ranker not in ("", BASELINE)
-            else method_name(str(method)),
-            _cells(group),
-        )
-        for (method, ranker), group in here.groupby(["method", "ranker"])
-    ]
-    rows.sort(key=lambda row: (not row.first_stage, row.trained_ranker, order_of(row.method, losses), row.ranker))
-    return ResultTable(protocol, direction, tuple(_marked(_compared(rows))))
+    several = here.loc[~_ranks_whole_gallery(here), "ranker"].nunique() > 1
+    rows = []
+    for (method, ranker), group in here.groupby(["method", "ranker"]):
+        label = method_name(str(method))
+        if several and ranker not in ("", BASELINE):
+            label += f" ({ranker})"
+        rows.append(TableRow(str(method), str(ranker), label, _make_cells(group)))
+    rows.sort(key=lambda row: (not row.first_stage, row.trained_ranker, loss_sort_key(row.method, losses), row.ranker))
+    return ResultTable(protocol, direction, tuple(_mark_best(_add_differences(rows))))
 
 
-def _cells(group: pd.DataFrame) -> dict[str, TableCell]:
+def _make_cells(group: pd.DataFrame) -> dict[str, TableCell]:
     cells = {}
     for metric, part in group.dropna(subset=["mean"]).sort_values("seed").groupby("metric"):
         cells[str(metric)] = TableCell(tuple(part["mean"]), int(part["queries"].max()), int(part["excluded"].max()))
     return cells
 
 
-def _compared(rows: list[TableRow]) -> list[TableRow]:
-    """The rows with every ranker's distance from the first stage."""
+def _add_differences(rows: list[TableRow]) -> list[TableRow]:
+    """The rows with every method's difference to the first stage."""
     first = next((row.cells for row in rows if row.first_stage), {})
-    return [
-        row
-        if row.first_stage
-        else replace(
-            row,
-            cells={
-                metric: replace(cell, difference=cell.mean - first[metric].mean) if metric in first else cell
-                for metric, cell in row.cells.items()
-            },
-        )
-        for row in rows
-    ]
+    compared = []
+    for row in rows:
+        cells = dict(row.cells)
+        if not row.first_stage:
+            for metric in cells.keys() & first.keys():
+                cells[metric] = replace(cells[metric], difference=cells[metric].mean - first[metric].mean)
+        compared.append(replace(row, cells=cells))
+    return compared
 
 
-def _marked(rows: list[TableRow]) -> list[TableRow]:
-    """The rows with the best of each column marked; figures that print alike are best together."""
+def _mark_best(rows: list[TableRow]) -> list[TableRow]:
+    """The rows with the best of each column marked; figures that are printed alike are all the best."""
     if len(rows) < 2:
         return rows
+    # Compared as they are printed, with three digits of the fraction.
     best: dict[str, float] = {}
     for row in rows:
         for metric, cell in row.cells.items():
@@ -312,29 +305,31 @@ def _marked(rows: list[TableRow]) -> list[TableRow]:
     ]
 
 
-def to_csv(tables: Sequence[ResultTable], split: str) -> str:
-    """All figures, one a line, in percent, for a spreadsheet or another program."""
+def render_csv(tables: Sequence[ResultTable], split: str) -> str:
+    """All figures in percent, one for each line, for a spreadsheet or another program."""
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for table in tables:
         for row in (*table.rows, *([table.ceiling] if table.ceiling else [])):
-            names = [row.place(table.protocol), table.direction, split, row.method, row.ranker]
-            writer.writerows([*names, *_line(metric, row.cells[metric])] for metric in METRICS if metric in row.cells)
+            names = [row.figures_protocol(table.protocol), table.direction, split, row.method, row.ranker]
+            writer.writerows(
+                [*names, *_csv_columns(metric, row.cells[metric])] for metric in METRICS if metric in row.cells
+            )
     return sink.getvalue()
 
 
-def _line(metric: str, cell: TableCell) -> list[str | int]:
+def _csv_columns(metric: str, cell: TableCell) -> list[str | int]:
     """The columns of one figure, from the metric on."""
-    figures = [_figure(value) for value in (cell.mean, cell.deviation, cell.difference)]
+    figures = [_format_percent(value) for value in (cell.mean, cell.deviation, cell.difference)]
     counts = [len(cell.by_seed), cell.queries, cell.excluded, int(cell.best)]
     test = cell.test
     if test is None:
         return [metric_name(metric), *figures, *counts, *[""] * 9]
-    tested = [_figure(test.low), _figure(test.high), f"{test.p:.6g}", f"{test.corrected:.6g}"]
+    tested = [_format_percent(test.low), _format_percent(test.high), f"{test.p:.6g}", f"{test.corrected:.6g}"]
     tallies = [int(test.significant), test.wins, test.ties, test.losses, test.agreeing]
     return [metric_name(metric), *figures, *counts, *tested, *tallies]
 
 
-def _figure(share: float | None) -> str:
+def _format_percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.4f}"

@@ -3,17 +3,18 @@
 import sys
 from dataclasses import replace
 
-from xmrank.config import ReportConfig, semantic
+from xmrank.config.common import semantic
+from xmrank.config.report import ReportConfig
 from xmrank.report.captions import read_captions
-from xmrank.report.comparison import SignFlips, with_tests
+from xmrank.report.comparison import SignFlips, add_tests
 from xmrank.report.content import ReportContent, build_content
 from xmrank.report.html import render_page
 from xmrank.report.inputs import ReportInputs, open_inputs
-from xmrank.report.latex import to_latex
+from xmrank.report.latex import render_latex
 from xmrank.report.markdown import render_markdown
-from xmrank.report.pairwise_tests import PairwiseTests, rivals_of
-from xmrank.report.result_tables import ResultTable, result_tables, seed_means, to_csv
-from xmrank.report.terminal import print_table
+from xmrank.report.pairwise_tests import PairwiseTests, compare_pairs
+from xmrank.report.result_tables import ResultTable, make_tables, read_seed_means, render_csv
+from xmrank.report.terminal import print_tables
 from xmrank.runtime.directory import Manifest, StageDirectory
 from xmrank.runtime.files import write_text
 from xmrank.runtime.paths import resolve
@@ -22,13 +23,13 @@ PAGE, MARKDOWN, TABLE, LATEX = "report.html", "report.md", "table.csv", "table.t
 
 
 def report(config: ReportConfig) -> Manifest:
-    """Write the report of an evaluation and print its table.
+    """Write the report of an evaluation and print its tables.
 
     Args:
         config: the directories of the stages before, the output, title and number of examples.
 
     Returns:
-        The manifest; the report's files are only made when they are not there already, the table is always printed.
+        The manifest. The report's files are only made when they are not there already; the tables are always printed.
 
     Raises:
         DataError: a stage before is not finished, or the stages were not made from one another.
@@ -43,43 +44,45 @@ def report(config: ReportConfig) -> Manifest:
     )
     image_of = read_captions(inputs.embeddings_directory, inputs.split).image_of
     tested = (inputs.metrics, inputs.split, image_of, SignFlips(config.draws, config.seed))
-    means = seed_means(inputs.metrics, inputs.split, inputs.baseline_metrics)
-    tables = with_tests(result_tables(means, inputs.losses), *tested, inputs.baseline_metrics)
-    # Baselines rank galleries whole: between themselves and rankers there is no one protocol to compare them on.
+    means = read_seed_means(inputs.metrics, inputs.split, inputs.baseline_metrics)
+    tables = add_tests(make_tables(means, inputs.losses), *tested, inputs.baseline_metrics)
+    # Baselines rank whole galleries: they share no protocol with rankers on which both could be compared.
     rankers = [replace(table, rows=tuple(row for row in table.rows if not row.baseline)) for table in tables]
-    manifest = stage.done or _write(stage, config, inputs, tables, rivals_of(rankers, *tested))
-    print_table(tables)
+    manifest = stage.done or _write_report(stage, config, inputs, tables, compare_pairs(rankers, *tested))
+    print_tables(tables)
     for name, file in (("page", PAGE), ("Markdown", MARKDOWN), ("CSV", TABLE), ("LaTeX", LATEX)):
         print(f"{name}: {stage.directory / file}")
     sys.stdout.flush()
     return manifest
 
 
-def _write(
+def _write_report(
     stage: StageDirectory,
     config: ReportConfig,
     inputs: ReportInputs,
     tables: list[ResultTable],
-    rivals: list[PairwiseTests],
+    pairwise_tests: list[PairwiseTests],
 ) -> Manifest:
-    content = build_content(config, inputs, tables, rivals)
+    content = build_content(config, inputs, tables, pairwise_tests)
     write_text(stage.directory / PAGE, render_page(content))
     write_text(stage.directory / MARKDOWN, render_markdown(content))
-    write_text(stage.directory / TABLE, to_csv(tables, inputs.split))
-    write_text(stage.directory / LATEX, to_latex(tables))
-    return stage.finish(counts=_counts(content), left_out=_left_out(content))
+    write_text(stage.directory / TABLE, render_csv(tables, inputs.split))
+    write_text(stage.directory / LATEX, render_latex(tables))
+    return stage.finish(counts=_count_parts(content), left_out=_list_missing_pictures(content))
 
 
-def _counts(content: ReportContent) -> dict[str, int]:
-    items = [i for e in content.gallery.examples for i in (e.query, *e.before, *e.after)]
+def _count_parts(content: ReportContent) -> dict[str, int]:
+    gallery = content.example_gallery
+    items = [item for example in gallery.examples for item in (example.query, *example.before, *example.after)]
     return {
         "tables": len(content.tables),
         "rows": sum(len(table.rows) for table in content.tables),
-        "examples": len(content.gallery.examples),
+        "examples": len(gallery.examples),
         "pictures": sum(item.picture is not None for item in items),
-        "pictures_missing": len(content.gallery.missing),
+        "pictures_missing": len(gallery.missing),
     }
 
 
-def _left_out(content: ReportContent) -> list[dict[str, str]]:
-    return [{"picture_of": image, "reason": reason} for image, reason in content.gallery.missing.items()]
+def _list_missing_pictures(content: ReportContent) -> list[dict[str, str]]:
+    missing = content.example_gallery.missing
+    return [{"picture_of": image, "reason": reason} for image, reason in missing.items()]

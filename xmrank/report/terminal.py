@@ -20,22 +20,22 @@ LEGEND = "percent, mean±std over seeds; * best of the column; Δ: hit@1 against
 TESTED = "▲▼ significantly above or below it (★ and best): sign-flip test by image, Holm, p < 0.05"
 
 
-def print_table(tables: Sequence[ResultTable], console: Console | None = None) -> None:
-    """Print one table a protocol and direction, in two halves where it is too wide, and a line that explains them.
+def print_tables(tables: Sequence[ResultTable], console: Console | None = None) -> None:
+    """Print one table for each protocol and direction, in two halves where it is too wide, and a legend.
 
     Args:
         tables: the results.
-        console: where to; None: standard output, 100 columns wide when that is no terminal.
+        console: None: standard output, 100 columns wide when that is no terminal.
     """
     console = console or Console(file=sys.stdout, width=None if sys.stdout.isatty() else LEGIBLE, highlight=False)
     for table in tables:
         queries = " to ".join(f"{count:,}" for count in table.query_counts[:: max(len(table.query_counts) - 1, 1)])
         _print_line(console, f"\n{table.title} ({queries} queries)", "bold")
-        whole = _drawn(table, METRICS)
-        halves = (_drawn(table, METRICS[:HALF]), _drawn(table, METRICS[HALF:]))
-        for part in (whole,) if _needed(console, whole) <= console.width else halves:
-            # Never cut, whatever a loss is called: a terminal wraps what is still too wide.
-            console.print(part, width=max(console.width, _needed(console, part)), crop=False)
+        whole = _draw_table(table, METRICS)
+        halves = (_draw_table(table, METRICS[:HALF]), _draw_table(table, METRICS[HALF:]))
+        for part in (whole,) if _needed_width(console, whole) <= console.width else halves:
+            # Never cut, however long the name of a loss is: a terminal wraps a line that is too wide.
+            console.print(part, width=max(console.width, _needed_width(console, part)), crop=False)
     tested = any(cell.test for table in tables for row in table.rows for cell in row.cells.values())
     _print_line(console, f"\n{LEGEND}" + (f"\n{TESTED}" if tested else ""), "dim")
 
@@ -44,37 +44,37 @@ def _print_line(console: Console, text: str, style: str) -> None:
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def _needed(console: Console, table: Table) -> int:
+def _needed_width(console: Console, table: Table) -> int:
     return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
 
 
-def _drawn(table: ResultTable, metrics: Sequence[str]) -> Table:
+def _draw_table(table: ResultTable, metrics: Sequence[str]) -> Table:
     drawn = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     drawn.add_column("", no_wrap=True)
     for metric in metrics:
         drawn.add_column(metric_name(metric), justify="right", no_wrap=True)
     drawn.add_column("Δ", justify="right", no_wrap=True)
     for row in table.rows:
-        figures = (_figure(row.cells.get(metric)) for metric in metrics)
-        drawn.add_row(Text(row.label), *figures, _difference(row) if "hit@1" in metrics else "")
+        figures = (_format_cell(row.cells.get(metric)) for metric in metrics)
+        drawn.add_row(Text(row.label), *figures, _format_difference(row) if "hit@1" in metrics else "")
     if table.ceiling:
-        figures = (_figure(table.ceiling.cells.get(metric)) for metric in metrics)
+        figures = (_format_cell(table.ceiling.cells.get(metric)) for metric in metrics)
         drawn.add_row(Text(table.ceiling.label), *figures, "", style="dim")
     return drawn
 
 
-def _figure(cell: TableCell | None) -> Text:
+def _format_cell(cell: TableCell | None) -> Text:
     if cell is None:
         return Text("– ")
     spread = "" if cell.deviation is None else f"±{percent(cell.deviation)}"
     text = Text(percent(cell.mean), style="bold" if cell.best else "")
     text.append(spread, style="not bold dim")
-    # A mark that a pipe keeps, and its place where there is none, so that figures stand in line.
-    mark = "★" if cell.best and cell.verdict > 0 else cell.mark or ("*" if cell.best else " ")
-    return text.append(mark, style=COLOURS[cell.verdict])
+    # The mark is a character and not only a colour, which a pipe would lose; a blank keeps figures in line.
+    mark = "★" if cell.best and cell.outcome > 0 else cell.mark or ("*" if cell.best else " ")
+    return text.append(mark, style=COLOURS[cell.outcome])
 
 
-def _difference(row: TableRow) -> Text:
+def _format_difference(row: TableRow) -> Text:
     cell = row.cells.get("hit@1")
     difference = math.nan if cell is None or cell.difference is None else cell.difference
     if math.isnan(difference):

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from xmrank.config import SupervisedConfig
 from xmrank.pages.charts import SERIES, Chart, canvas, svg_of
+from xmrank.pages.markdown_text import escape_markdown
 from xmrank.pages.templating import fill
-from xmrank.report.markdown import escape
 from xmrank.runtime.directory import Manifest, StageDirectory
 from xmrank.runtime.files import write_text
 from xmrank.runtime.paths import resolve
@@ -154,23 +154,29 @@ def render_page(content: SupervisedContent) -> str:
 
 def render_markdown(content: SupervisedContent) -> str:
     """The report without its pictures."""
-    lines = [f"# {escape(content.title)}", "", escape(content.subtitle), ""]
+    lines = [f"# {escape_markdown(content.title)}", "", escape_markdown(content.subtitle), ""]
     for table in content.overview:
         lines += _markdown(table)
     for section in content.sections:
-        lines += [f"# {escape(section.title)}", ""]
+        lines += [f"# {escape_markdown(section.title)}", ""]
         for table in section.tables:
             lines += _markdown(table)
-    lines += ["## Settings", "", *(f"- {escape(name)}: `{value}`" for name, value in content.settings), ""]
-    lines += ["## Fingerprints", "", *(f"- {escape(name)}: `{value}`" for name, value in content.fingerprints)]
+    lines += ["## Settings", "", *(f"- {escape_markdown(name)}: `{value}`" for name, value in content.settings), ""]
+    lines += ["## Fingerprints", "", *(f"- {escape_markdown(name)}: `{value}`" for name, value in content.fingerprints)]
     return "\n".join(lines) + "\n"
 
 
 def _markdown(table: PlainTable) -> list[str]:
     rule = ["---", *("--:" for _ in table.heading[1:])]
-    body = [list(map(escape, row)) for row in table.rows]
-    grid = [f"| {' | '.join(cells)} |" for cells in (list(map(escape, table.heading)), rule, *body)]
-    return [f"## {escape(table.title)}", "", *grid, "", *([escape(table.note), ""] if table.note else [])]
+    body = [list(map(escape_markdown, row)) for row in table.rows]
+    grid = [f"| {' | '.join(cells)} |" for cells in (list(map(escape_markdown, table.heading)), rule, *body)]
+    return [
+        f"## {escape_markdown(table.title)}",
+        "",
+        *grid,
+        "",
+        *([escape_markdown(table.note), ""] if table.note else []),
+    ]
 
 
 def print_tables(tables: Sequence[PlainTable]) -> None:
