@@ -31,8 +31,8 @@ RANKER = "lambdarank-t2i-seed1"
 
 
 def settings(trained, output, **changes):
-    places = {"embeddings": trained.config.embeddings, "lists": trained.config.lists, "rankers": trained.config.output}
-    return EvaluateConfig(**{**places, "output": output, "top_n": (TOP,), **changes})
+    folders = {"embeddings": trained.config.embeddings, "lists": trained.config.lists, "rankers": trained.config.output}
+    return EvaluateConfig(**{**folders, "output": output, "top_n": (TOP,), **changes})
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +109,9 @@ def test_the_summary_holds_the_means_of_the_queries(evaluated):
     queries = evaluated.metrics.groupby(KEYS, observed=True)["value"].agg(["mean", "count"])
     assert len(evaluated.summary["rows"]) == len(queries)
     for row in evaluated.summary["rows"]:
-        found = queries.loc[tuple(row[key] for key in KEYS)]
-        assert row["mean"] == pytest.approx(found["mean"], abs=1e-12)
-        assert row["queries"] == found["count"]
+        measured = queries.loc[tuple(row[key] for key in KEYS)]
+        assert row["mean"] == pytest.approx(measured["mean"], abs=1e-12)
+        assert row["queries"] == measured["count"]
         assert row["excluded"] == 0
 
 
@@ -123,23 +123,25 @@ def test_cosine_on_the_whole_gallery_by_numpy(trained, evaluated):
     for direction, similarity, relevant in (("i2t", image @ text.T, own), ("t2i", text @ image.T, own.T)):
         ranks = ranks_of(similarity, relevant)
         for k in (1, 5, 10):
-            found = mean(evaluated, f"hit@{k}", method="cosine", direction=direction, protocol="gallery")
-            assert found == pytest.approx((ranks <= k).mean())
+            measured = mean(evaluated, f"hit@{k}", method="cosine", direction=direction, protocol="gallery")
+            assert measured == pytest.approx((ranks <= k).mean())
             top = np.argsort(-similarity, axis=1)[:, :k]
             recall = (np.take_along_axis(relevant, top, 1).sum(1) / relevant.sum(1)).mean()
-            found = mean(evaluated, f"recall@{k}", method="cosine", direction=direction, protocol="gallery")
-            assert found == pytest.approx(recall)
-        found = mean(evaluated, "mrr", method="cosine", direction=direction, protocol="gallery")
-        assert found == pytest.approx((1 / ranks).mean())
+            measured = mean(evaluated, f"recall@{k}", method="cosine", direction=direction, protocol="gallery")
+            assert measured == pytest.approx(recall)
+        measured = mean(evaluated, "mrr", method="cosine", direction=direction, protocol="gallery")
+        assert measured == pytest.approx((1 / ranks).mean())
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_cosine_on_the_lists_by_numpy(trained, evaluated, direction):
     lists = CandidateLists.read(trained.config.lists / f"{direction}-test.parquet")
     sides = trained.store.image, trained.store.text
-    asking, found = sides if direction == "i2t" else sides[::-1]
+    query_side, gallery_side = sides if direction == "i2t" else sides[::-1]
     candidates, labels, _, mask = lists.pad_lists(np.arange(len(lists)))
-    similarity = np.einsum("qd,qnd->qn", asking[lists.queries].astype(float), found[candidates].astype(float))
+    similarity = np.einsum(
+        "qd,qnd->qn", query_side[lists.queries].astype(float), gallery_side[candidates].astype(float)
+    )
     ranks = ranks_of(np.where(mask, similarity, -np.inf), labels > 0)
     for k in (1, 5, 10):
         hit = mean(evaluated, f"hit@{k}", method="cosine", direction=direction, protocol="lists")
@@ -168,7 +170,9 @@ def test_rankings_are_complete_orders_by_score(trained, evaluated):
     keys = ["method", "seed", "direction", "protocol", "query_id"]
     lengths = {"lists": 7, f"top-{TOP}": TOP, "gallery": TOP}
     groups = evaluated.rankings.groupby(keys, observed=True, sort=False)
-    assert len(groups) == 10 * (20 + 20) // 2 + 10 * (20 + 100) // 2  # lists ask 20 a direction, galleries 20 and 100
+    assert (
+        len(groups) == 10 * (20 + 20) // 2 + 10 * (20 + 100) // 2
+    )  # lists: 20 queries a direction, galleries: 20 and 100
     for (_, _, _, protocol, _), rows in groups:
         assert rows["rank"].tolist() == list(range(1, lengths[protocol] + 1))
         assert (rows["score"].diff().dropna() <= 0).all()

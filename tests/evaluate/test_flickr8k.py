@@ -56,9 +56,9 @@ def test_the_folds_are_the_splits(store):
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_cosine_on_the_whole_gallery(store, direction):
-    found = measure_gallery(store, make_galleries(store, store.image_rows("val"), direction)[0])
+    measured = measure_gallery(store, make_galleries(store, store.image_rows("val"), direction)[0])
     for name, expected in GALLERY[direction].items():
-        assert percent(found[name]) == pytest.approx(expected, abs=0.1), name
+        assert percent(measured[name]) == pytest.approx(expected, abs=0.1), name
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
@@ -66,9 +66,9 @@ def test_cosine_on_the_lists(lists, direction):
     protocol = make_list_protocol(CandidateLists.read(lists / f"{direction}-test.parquet"), direction)
     assert set(protocol.lists.lengths) == {51}
     assert protocol.positives.tolist() == [1] * 1000
-    found = protocol.measure(protocol.lists.similarity)
+    measured = protocol.measure(protocol.lists.similarity)
     for name, expected in LISTS[direction].items():
-        assert percent(found[name]) == pytest.approx(expected, abs=2.5), name
+        assert percent(measured[name]) == pytest.approx(expected, abs=2.5), name
 
 
 def test_nothing_is_chosen_on_what_is_reported_nor_trained_on_what_the_encoder_saw(store, lists):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from xmrank.pages.markdown_text import escape_markdown
-from xmrank.pages.wording import joined, percent, plain, plural, points
+from xmrank.pages.wording import count_noun, describe_value, format_percent, format_points, join_words
 from xmrank.report.protocol_names import protocol_name
 from xmrank.report.published import READING, TABLE_2, compare_published
 from xmrank.report.result_tables import ResultTable, TableCell, TableRow
@@ -24,14 +24,28 @@ def table(*rows, protocol="lists", direction="t2i"):
 
 
 def test_percent_and_points():
-    assert (percent(0.41234), percent(0.41234, 2), percent(1), percent(math.nan)) == ("41.2", "41.23", "100.0", "–")
-    assert (points(0.0123), points(-0.0123), points(0.0004), points(-0.0004)) == ("+1.2", "−1.2", "0.0", "0.0")
+    assert (format_percent(0.41234), format_percent(0.41234, 2), format_percent(1), format_percent(math.nan)) == (
+        "41.2",
+        "41.23",
+        "100.0",
+        "–",
+    )
+    assert (format_points(0.0123), format_points(-0.0123), format_points(0.0004), format_points(-0.0004)) == (
+        "+1.2",
+        "−1.2",
+        "0.0",
+        "0.0",
+    )
 
 
 def test_words():
-    assert (joined(["a"]), joined(["a", "b"]), joined(["a", "b", "c"])) == ("a", "a and b", "a, b and c")
-    assert (plural(1, "query"), plural(1200, "query"), plural(4, "loss")) == ("1 query", "1,200 queries", "4 losses")
-    assert plain({"i2t": 51, "all": True, "none": None}) == "i2t 51, all yes, none none"
+    assert (join_words(["a"]), join_words(["a", "b"]), join_words(["a", "b", "c"])) == ("a", "a and b", "a, b and c")
+    assert (count_noun(1, "query"), count_noun(1200, "query"), count_noun(4, "loss")) == (
+        "1 query",
+        "1,200 queries",
+        "4 losses",
+    )
+    assert describe_value({"i2t": 51, "all": True, "none": None}) == "i2t 51, all yes, none none"
     assert protocol_name("top-100") == "Full gallery, top 100 re-ranked"
 
 

@@ -28,7 +28,7 @@ def at(*degrees):
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
-# Images 0 to 3; 1 is of another split, 3 has no caption. Captions stand in no order of images.
+# Images 0 to 3; 1 is of another split, 3 has no caption. Captions are not in the order of the images.
 STORE = SimpleNamespace(
     image=at(0, 90, 30, 60),
     text=at(10, 91, 50, 40, 22),
@@ -80,19 +80,19 @@ def test_captions_of_the_reported_images_ask_for_all_of_them():
 def test_the_whole_gallery_by_hand_from_images():
     # From image 0 (0°) captions lie at 10° (its own), 22°, 40° (its own), 50°: ranks 1 and 3.
     # From image 2 (30°) they lie 20°, 10°, 20° (its own), 8° (its own) away; the others of 10° and 20° are image 0's.
-    found = measure_gallery(STORE, full("i2t"))
-    assert found["hit@1"].tolist() == [1, 1]
-    assert found["recall@1"].tolist() == [1 / 2, 1 / 2]
-    assert found["recall@5"].tolist() == [1, 1]
-    assert found["mrr"].tolist() == [1, 1]
+    metrics = measure_gallery(STORE, full("i2t"))
+    assert metrics["hit@1"].tolist() == [1, 1]
+    assert metrics["recall@1"].tolist() == [1 / 2, 1 / 2]
+    assert metrics["recall@5"].tolist() == [1, 1]
+    assert metrics["mrr"].tolist() == [1, 1]
 
 
 def test_the_whole_gallery_by_hand_from_captions():
     # Images at 0° (0), 30° (2), 60° (3). Captions 10°: 0 first. 40°: 2, 3, then its own 0. 50°: 3, then its own 2.
     # 22°: its own 2 first.
-    found = measure_gallery(STORE, full("t2i"))
-    assert found["hit@1"].tolist() == [1, 0, 0, 1]
-    assert found["mrr"] == pytest.approx([1, 1 / 3, 1 / 2, 1])
+    metrics = measure_gallery(STORE, full("t2i"))
+    assert metrics["hit@1"].tolist() == [1, 0, 0, 1]
+    assert metrics["mrr"] == pytest.approx([1, 1 / 3, 1 / 2, 1])
 
 
 def test_the_top_of_the_gallery_holds_labels_similarities_and_all_positives():
@@ -119,9 +119,9 @@ def test_a_top_longer_than_the_gallery_is_the_gallery():
 
 def test_recall_in_the_top_counts_what_the_top_missed():
     (protocol,) = make_tops(STORE, full("i2t"), [2])
-    found = protocol.measure(protocol.lists.similarity)
-    assert found["hit@1"].tolist() == [1, 1]
-    assert found["recall@5"].tolist() == [1 / 2, 1 / 2]  # one of two captions; the other is not among the two nearest
+    metrics = protocol.measure(protocol.lists.similarity)
+    assert metrics["hit@1"].tolist() == [1, 1]
+    assert metrics["recall@5"].tolist() == [1 / 2, 1 / 2]  # one of two captions; the other is not among the two nearest
 
 
 def test_scores_are_flat_as_the_lists_are():

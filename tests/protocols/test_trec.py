@@ -1,4 +1,4 @@
-"""TREC files: how ids stand in them, and that other programs compute the table's numbers from them."""
+"""TREC files: how ids are written, and that other programs compute the table's numbers from them."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.protocols import evaluation_run
 from xmrank.protocols.galleries import ListProtocol
 from xmrank.protocols.query_tables import make_rankings_table
-from xmrank.protocols.trec_writing import encoded, query_names, write_qrels, write_run
+from xmrank.protocols.trec_writing import encode_id, query_names, write_qrels, write_run
 from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError
 
@@ -34,10 +34,10 @@ STRANGE = ["two words", "tab\tand\nline", "per%cent", 'quo"te', "été", "图像
 
 @pytest.mark.parametrize("identifier", PLAIN + STRANGE)
 def test_an_id_is_one_field_and_comes_back(identifier):
-    assert len(encoded(identifier).split()) == 1
-    assert encoded(identifier).isascii()
-    assert unquote(encoded(identifier)) == identifier
-    assert encoded(identifier) == identifier or identifier in STRANGE
+    assert len(encode_id(identifier).split()) == 1
+    assert encode_id(identifier).isascii()
+    assert unquote(encode_id(identifier)) == identifier
+    assert encode_id(identifier) == identifier or identifier in STRANGE
 
 
 def test_a_query_with_several_lists_has_several_names():
@@ -48,7 +48,7 @@ def test_a_query_with_several_lists_has_several_names():
 
 @pytest.mark.parametrize("ending", [".trec", ".trec.gz"])
 def test_run_and_qrels_by_hand(tmp_path, ending):
-    # Image "im 1" asks: captions "d", "a" with scores 0.1, 2: a, d. Image 0: b.
+    # Image "im 1" retrieves captions "d", "a" with scores 0.1, 2: a, d. Image 0: b.
     lists = CandidateLists(
         np.array([1, 0]), np.array([0, 2, 3]), np.array([3, 0, 1]), np.array([1.0, 0, 0]), np.zeros(3)
     )
@@ -72,8 +72,8 @@ def read(path):
 def evaluated(trained, tmp_path_factory):
     """Several depths and galleries, evaluated in this process."""
     output = tmp_path_factory.mktemp("deep") / "evaluation"
-    places = {"embeddings": trained.config.embeddings, "lists": trained.config.lists, "rankers": trained.config.output}
-    config = EvaluateConfig(**places, output=output, top_n=(5, 12, 15), galleries=("10", "2x10"))
+    folders = {"embeddings": trained.config.embeddings, "lists": trained.config.lists, "rankers": trained.config.output}
+    config = EvaluateConfig(**folders, output=output, top_n=(5, 12, 15), galleries=("10", "2x10"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XMRANK_HOME", str(trained.home))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -137,7 +137,7 @@ def values_of(metrics, direction, protocol, file):
 
 
 def ties_across(run, metric):
-    """Queries in which equal scores matter: on both sides of the cut-off, or anywhere above it where places count."""
+    """Queries in which equal scores matter: on both sides of the cut-off, or anywhere above it where ranks count."""
     by_query = {}
     for item in run:
         by_query.setdefault(unquote(item.query_id), []).append(item.score)

@@ -23,8 +23,8 @@ def ranked(tiny_store, tmp_path):
     """A store of 4 reported images, two captions each, and a made-up evaluation of all of them."""
     store = tiny_store(tmp_path / "store", splits={"train": 4, "val": 4}, captions=2)
     labels = {
-        row: [1, 2] if place == 0 else [1] if place == 1 else [7, 8, 9]
-        for place, row in enumerate(store.image_rows("val"))
+        row: [1, 2] if index == 0 else [1] if index == 1 else [7, 8, 9]
+        for index, row in enumerate(store.image_rows("val"))
     }
     table = store.images.append_column("labels", pa.array([labels.get(row, []) for row in range(8)]))
     pq.write_table(table, store.directory / "image.parquet")
@@ -70,7 +70,7 @@ def test_judgements_by_hand(ranked, tmp_path, capsys):
     ]
     with gzip.open(tmp_path / "qrels.trec.gz", "wt") as file:
         file.write("\n".join(lines) + "\n")
-    config = QrelsConfig(store.directory, results, tmp_path / "qrels.trec.gz", output=tmp_path / "judged")
+    config = QrelsConfig(store.directory, results, tmp_path / "qrels.trec.gz", output=tmp_path / "measured")
     manifest = evaluate_qrels(config)
     first = values(config.output, captions[0])
     assert first["r_precision"] == pytest.approx(1 / 2)
@@ -79,7 +79,7 @@ def test_judgements_by_hand(ranked, tmp_path, capsys):
     discount = 1 / np.log2([2, 3, 4, 5])
     assert first["ndcg@10"] == pytest.approx((3 * discount[1] + 1 * discount[3]) / (3 * discount[0] + 1 * discount[1]))
     assert values(config.output, captions[1])["map@r"] == 1.0
-    assert np.isnan(values(config.output, captions[2])["map@r"])  # nobody judged it
+    assert np.isnan(values(config.output, captions[2])["map@r"])  # without a judgement
     assert "gallery t2i cosine: map@r 62.5 % of 2 queries" in capsys.readouterr().out
     assert evaluate_qrels(config).fingerprint == manifest.fingerprint
     strict = QrelsConfig(store.directory, results, config.qrels, least_grade=2, output=tmp_path / "strict")
@@ -91,7 +91,7 @@ def test_judgements_by_hand(ranked, tmp_path, capsys):
 def test_plausible_matches_by_hand(ranked, tmp_path):
     """The images' labels are {1, 2}, {1}, {7, 8, 9} and {7, 8, 9}; each caption finds them in this order."""
     store, results = ranked
-    evaluate_qrels(config := QrelsConfig(store.directory, results, plausible=True, output=tmp_path / "judged"))
+    evaluate_qrels(config := QrelsConfig(store.directory, results, plausible=True, output=tmp_path / "measured"))
     owner = store.image_of_caption[store.caption_rows("val")]
     _, captions = names(store)
     of = dict(zip(store.image_rows("val").tolist(), range(4), strict=True))
@@ -105,23 +105,23 @@ def test_rankings_that_are_too_short_are_refused(ranked, tmp_path):
     store, _ = ranked
     short = made_up(store, tmp_path / "short", 1)
     with pytest.raises(DataError, match=r"has 2 positives, its ranking 1 items; evaluate again with --top-n 2 or more"):
-        evaluate_qrels(QrelsConfig(store.directory, short, plausible=True, output=tmp_path / "judged"))
+        evaluate_qrels(QrelsConfig(store.directory, short, plausible=True, output=tmp_path / "measured"))
 
 
 def test_refusals(ranked, tmp_path):
     store, results = ranked
-    with pytest.raises(ConfigError, match="--qrels: expected a file of judgements, or --plausible"):
+    with pytest.raises(ConfigError, match="--qrels: expected a qrels file, or --plausible"):
         QrelsConfig()
     with pytest.raises(DataError, match=r"none.trec: no such file \(--qrels\)"):
-        evaluate_qrels(QrelsConfig(store.directory, results, tmp_path / "none.trec", output=tmp_path / "judged"))
+        evaluate_qrels(QrelsConfig(store.directory, results, tmp_path / "none.trec", output=tmp_path / "measured"))
     (tmp_path / "bad.trec").write_text("a 0 b 1\na 0 b\n")
     with pytest.raises(DataError, match="line 2: 'a 0 b', expected QUERY 0 ITEM GRADE"):
-        evaluate_qrels(QrelsConfig(store.directory, results, tmp_path / "bad.trec", output=tmp_path / "judged"))
+        evaluate_qrels(QrelsConfig(store.directory, results, tmp_path / "bad.trec", output=tmp_path / "measured"))
     (tmp_path / "other.trec").write_text("nobody 0 nothing 1\n")
-    with pytest.raises(DataError, match="judges none of the ranked queries"):
-        evaluate_qrels(QrelsConfig(store.directory, results, tmp_path / "other.trec", output=tmp_path / "judged"))
+    with pytest.raises(DataError, match="has no judgement of the ranked queries"):
+        evaluate_qrels(QrelsConfig(store.directory, results, tmp_path / "other.trec", output=tmp_path / "measured"))
     with pytest.raises(DataError, match=r"expected a finished output of evaluate or baselines \(--results\)"):
-        evaluate_qrels(QrelsConfig(store.directory, store.directory, plausible=True, output=tmp_path / "judged"))
+        evaluate_qrels(QrelsConfig(store.directory, store.directory, plausible=True, output=tmp_path / "measured"))
 
 
 def test_qrels_ids_are_decoded(tmp_path):
@@ -133,5 +133,5 @@ def test_images_without_labels_have_no_plausible_matches(tiny_store, tmp_path):
     store = tiny_store(tmp_path / "store", splits={"train": 4, "val": 4}, captions=2)
     results = made_up(store, tmp_path / "evaluation", 4)
     with pytest.raises(DataError, match=r"its images have no labels \(--plausible\)"):
-        evaluate_qrels(QrelsConfig(store.directory, results, plausible=True, output=tmp_path / "judged"))
+        evaluate_qrels(QrelsConfig(store.directory, results, plausible=True, output=tmp_path / "measured"))
     assert json.loads((results / "manifest.json").read_text())["stage"] == "evaluate"

@@ -56,7 +56,7 @@ def test_a_folder_gives_its_images_in_order_and_nothing_else(tmp_path):
         ({"Text": ["a", "b"], "likes": [1, 2]}, None, None, "text"),
         ({"question": ["a", "b"]}, "question", None, "text"),
         ({"image": ["a.jpg", "b.jpg"]}, None, None, "image"),
-        ({"place": ["a.jpg", "b.jpg"]}, "place", "i2t", "image"),
+        ({"picture": ["a.jpg", "b.jpg"]}, "picture", "i2t", "image"),
         ({"image": ["a.jpg", "b.jpg"], "caption": ["a", "b"]}, None, "t2i", "text"),
         ({"image": ["a.jpg", "b.jpg"], "caption": ["a", "b"]}, None, "i2t", "image"),
         ({"embedding": [[1.0, 0.0], [0.0, 2.0]]}, None, None, "embedding"),

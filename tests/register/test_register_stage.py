@@ -1,4 +1,4 @@
-"""The best ranker of a training, registered, and found again."""
+"""The best ranker of a training, registered and located."""
 
 import json
 import shutil
@@ -91,12 +91,12 @@ def test_the_alias_goes_to_the_better_on_the_same_lists_or_to_the_newer_on_other
     assert deserves_alias(own, {"lists": lists, "validation_mean": score}) is takes
 
 
-def test_a_ranker_is_found_in_its_folder_in_a_training_and_in_the_registry(rankers, tmp_path):
-    register(RegisterConfig(rankers, "found"))
+def test_a_ranker_is_located_in_its_folder_in_a_training_and_in_the_registry(rankers, tmp_path):
+    register(RegisterConfig(rankers, "located"))
     best = best_rankers(rankers)["i2t"].directory
     assert locate_ranker(str(best), None, tmp_path) == best
     assert locate_ranker(str(rankers), "i2t", tmp_path) == best
-    fetched = locate_ranker("models:/found-i2t@best", None, tmp_path)
+    fetched = locate_ranker("models:/located-i2t@best", None, tmp_path)
     assert fetched.is_relative_to(tmp_path)
     assert ranker_fingerprint(fetched) == ranker_fingerprint(best)
 

@@ -40,7 +40,7 @@ class Page:
 
     Attributes:
         trouble: what the browser complained of.
-        requests: the URLs that the page asked for, itself included; no data URIs.
+        requests: the URLs that the page requested, itself included; no data URIs.
     """
 
     to_browser: int
@@ -101,7 +101,7 @@ class Page:
 
 @contextmanager
 def open_browser(browser: str, profile: Path) -> Iterator[Page]:
-    """A page of a fresh browser; the browser ends with the block."""
+    """A page of a new browser; the browser ends with the block."""
     (read_commands, write_commands), (read_answers, write_answers) = os.pipe(), os.pipe()
 
     # The debugging pipe is file descriptors 3 and 4 of the browser, whatever they are called here.

@@ -21,7 +21,7 @@ LOSSES = ("lambdarank", "neural_ndcg", "listnet", "ranknet")
 SKILL = {"cosine": 0.0, "lambdarank": -0.25, "neural_ndcg": 0.45, "listnet": 0.3, "ranknet": 0.12}
 COLOURS = {"red": "#c8452f", "blue": "#3566a8", "green": "#4a8f4f", "yellow": "#e0b23c", "violet": "#7c4f9b"}
 SHAPES = ("circle", "square", "triangle")
-PLACES = ("left", "right")
+SIDES = ("left", "right")
 CAPTIONS = 5
 LIST, TOP = 21, 20
 
@@ -63,17 +63,17 @@ def image_id(number: int) -> str:
     return f"scene{number:03d}"
 
 
-def caption_id(number: int, place: int) -> str:
-    return f"{image_id(number)}#{place}"
+def caption_id(number: int, index: int) -> str:
+    return f"{image_id(number)}#{index}"
 
 
 def _scene(number: int) -> list[tuple[str, str, str]]:
     rng = np.random.default_rng(number)
     colours = rng.choice(list(COLOURS), size=2, replace=False)
-    return [(str(colours[i]), SHAPES[int(rng.integers(len(SHAPES)))], PLACES[i]) for i in range(2)]
+    return [(str(colours[i]), SHAPES[int(rng.integers(len(SHAPES)))], SIDES[i]) for i in range(2)]
 
 
-def _words(scene: list[tuple[str, str, str]], place: int) -> str:
+def _words(scene: list[tuple[str, str, str]], index: int) -> str:
     (a, b, _), (c, d, _) = scene
     return (
         f"a {a} {b} beside a {c} {d}",
@@ -81,7 +81,7 @@ def _words(scene: list[tuple[str, str, str]], place: int) -> str:
         f"on the left, something {a} with the outline of a {b}",
         f"two things, one {a} and one {c}",
         f"the {d} is {c} and stands to the right of the {b}",
-    )[place]
+    )[index]
 
 
 def _draw(scene: list[tuple[str, str, str]], number: int, path: Path) -> None:
@@ -89,9 +89,9 @@ def _draw(scene: list[tuple[str, str, str]], number: int, path: Path) -> None:
     shade = int(rng.integers(215, 250))
     image = Image.new("RGB", (240, 180), (shade, shade, shade - 10))
     draw = ImageDraw.Draw(image)
-    for colour, shape, place in scene:
+    for colour, shape, index in scene:
         size = int(rng.integers(32, 48))
-        x, y = (70 if place == "left" else 170), int(rng.integers(70, 110))
+        x, y = (70 if index == "left" else 170), int(rng.integers(70, 110))
         box = (x - size, y - size, x + size, y + size)
         if shape == "circle":
             draw.ellipse(box, fill=COLOURS[colour])
@@ -116,8 +116,8 @@ def _embeddings(root: Path, world: World, scenes: list[Any]) -> str:
         pa.table({**images, "location": locations if world.pictures else pa.nulls(world.images, pa.string())}),
         stage.directory / "image.parquet",
     )
-    pairs = [(n, place) for n in numbers for place in range(CAPTIONS)]
-    texts = [_words(scenes[n], place) if world.texts else None for n, place in pairs]
+    pairs = [(n, index) for n in numbers for index in range(CAPTIONS)]
+    texts = [_words(scenes[n], index) if world.texts else None for n, index in pairs]
     if world.first_caption is not None:
         texts[:CAPTIONS] = [world.first_caption] * CAPTIONS
     captions = {
@@ -277,7 +277,7 @@ def _ranking(
     world: World, direction: str, method: str, seed: int, protocol: str, number: int
 ) -> tuple[list[str], set[str], list[float]]:
     if direction == "i2t":
-        items = [(n, caption_id(n, place)) for n in range(world.images) for place in range(CAPTIONS)]
+        items = [(n, caption_id(n, index)) for n in range(world.images) for index in range(CAPTIONS)]
         # One right caption in a list, all five in the gallery.
         items = [i for i in items if protocol != "lists" or i[0] != number or i[1].endswith("#0")]
     else:
@@ -300,24 +300,24 @@ def _ranking(
 
 
 def _values(hits: list[bool], positives: int) -> dict[str, float]:
-    places = [rank for rank, hit in enumerate(hits, start=1) if hit]
-    found = {k: sum(rank <= k for rank in places) for k in (1, 5, 10)}
+    ranks = [rank for rank, hit in enumerate(hits, start=1) if hit]
+    hits_at = {k: sum(rank <= k for rank in ranks) for k in (1, 5, 10)}
     ideal = sum(1 / math.log2(1 + rank) for rank in range(1, min(positives, 10) + 1))
     return {
-        **{f"hit@{k}": float(found[k] > 0) for k in found},
-        **{f"recall@{k}": found[k] / positives for k in found},
-        "mrr": 1 / places[0] if places else 0.0,
-        "ndcg@10": sum(1 / math.log2(1 + rank) for rank in places if rank <= 10) / ideal,
+        **{f"hit@{k}": float(hits_at[k] > 0) for k in hits_at},
+        **{f"recall@{k}": hits_at[k] / positives for k in hits_at},
+        "mrr": 1 / ranks[0] if ranks else 0.0,
+        "ndcg@10": sum(1 / math.log2(1 + rank) for rank in ranks if rank <= 10) / ideal,
     }
 
 
 def encoded(frame: pd.DataFrame) -> pa.Table:
     """As evaluate writes it: strings dictionary-encoded."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    for place, field in enumerate(table.schema):
+    for index, field in enumerate(table.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            column = table.column(place).cast(pa.string()).dictionary_encode()
-            table = table.set_column(place, field.name, column)
+            column = table.column(index).cast(pa.string()).dictionary_encode()
+            table = table.set_column(index, field.name, column)
     return table
 
 

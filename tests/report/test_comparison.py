@@ -1,4 +1,4 @@
-"""The tests behind the marks: what is compared with what, in which family, and where the marks stand."""
+"""The tests behind the marks: what is compared with what, in which family, and where the marks are."""
 
 import csv
 import dataclasses
@@ -137,13 +137,13 @@ def cell(mean=0.5, difference=0.1, p=0.001, best=False):
     return TableCell((mean - 0.01, mean + 0.01), 100, 0, difference, best, test)
 
 
-def one_table(found, protocol="lists"):
+def one_table(tested, protocol="lists"):
     first = TableRow("cosine", "", "First stage", {"hit@1": TableCell((0.4,), 100, 0)})
-    return ResultTable(protocol, "i2t", (first, TableRow("rank_net", "", "rank_net", {"hit@1": found})))
+    return ResultTable(protocol, "i2t", (first, TableRow("rank_net", "", "rank_net", {"hit@1": tested})))
 
 
 @pytest.mark.parametrize(
-    ("found", "mark"),
+    ("tested", "mark"),
     [
         (cell(), "50.0±1.4▲"),
         (cell(best=True), "50.0±1.4★"),
@@ -152,8 +152,8 @@ def one_table(found, protocol="lists"):
         (cell(p=0.05), "50.0±1.4 "),  # below 0.05, not at it
     ],
 )
-def test_marks_on_the_terminal(capsys, found, mark):
-    print_tables([one_table(found)])
+def test_marks_on_the_terminal(capsys, tested, mark):
+    print_tables([one_table(tested)])
     printed = capsys.readouterr().out
     assert mark in printed
     assert "sign-flip test by image" in printed

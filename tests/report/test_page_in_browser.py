@@ -38,7 +38,7 @@ def test_page_opens(page, made, width, dark):
 
 
 def test_text_is_readable_on_its_background(page, made):
-    """Contrast of the page's text colours with what they stand on: at least 4.5 (WCAG AA), light and dark."""
+    """Contrast of the page's text colours with their background: at least 4.5 (WCAG AA), light and dark."""
     pairs = [
         *((ink, ground) for ink in ("ink", "muted", "up", "down") for ground in ("paper", "surface")),
         *((f"series-{number}", "paper") for number in range(1, 9)),

@@ -10,8 +10,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from xmrank.pages.charts import spread
-from xmrank.pages.thumbnails import MAX_PIXELS, ThumbnailAlbum, thumbnail
+from xmrank.pages.charts import spread_heights
+from xmrank.pages.thumbnails import MAX_PIXELS, ThumbnailAlbum, make_thumbnail
 from xmrank.pages.wording import METRICS
 from xmrank.report.inputs import TrialRecord
 from xmrank.report.learning_curves import draw_learning_curves
@@ -279,10 +279,10 @@ def test_curves_do_without_figures_that_are_missing():
 
 
 def test_labels_that_would_overlap_stand_around_their_middle():
-    assert spread([1.0, 5.0], 2.0) == [1.0, 5.0]
-    assert spread([1.0, 2.0, 9.0], 2.0) == [1.5 - 1.0, 1.5 + 1.0, 9.0]
+    assert spread_heights([1.0, 5.0], 2.0) == [1.0, 5.0]
+    assert spread_heights([1.0, 2.0, 9.0], 2.0) == [1.5 - 1.0, 1.5 + 1.0, 9.0]
     # The third joins the group that the first two make: the middle of 0, 1 and 2.
-    assert spread([0.0, 1.0, 2.0], 2.0) == [1.0 - 2.0, 1.0, 1.0 + 2.0]
+    assert spread_heights([0.0, 1.0, 2.0], 2.0) == [1.0 - 2.0, 1.0, 1.0 + 2.0]
 
 
 def test_pictures_are_small_upright_and_limited(tmp_path):
@@ -290,12 +290,12 @@ def test_pictures_are_small_upright_and_limited(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     tall.save(tmp_path / "tall.jpg", exif=exif)
-    made = thumbnail((tmp_path / "tall.jpg").read_bytes(), 100)
+    made = make_thumbnail((tmp_path / "tall.jpg").read_bytes(), 100)
     assert (made.width, made.height) == (100, 50)
     side = int(MAX_PIXELS**0.5) + 1
     Image.new("1", (side, side)).save(tmp_path / "huge.png")
     with pytest.raises(ValueError, match="pixels"):
-        thumbnail((tmp_path / "huge.png").read_bytes(), 100)
+        make_thumbnail((tmp_path / "huge.png").read_bytes(), 100)
 
 
 def test_pictures_are_found_inside_archives(tmp_path):
@@ -305,6 +305,6 @@ def test_pictures_are_found_inside_archives(tmp_path):
     (tmp_path / "a.tar").write_bytes(bytes(512) + content)  # a header, then the member
     locations = {"there": f"a.tar::x.png@512+{len(content)}", "gone": "b.tar::x.png@512+9"}
     album = ThumbnailAlbum(tmp_path, locations, {})
-    assert album.picture("there", 10).width == 10
-    assert album.picture("gone", 10) is None
+    assert album.make_picture("there", 10).width == 10
+    assert album.make_picture("gone", 10) is None
     assert album.missing == {"gone": "b.tar::x.png@512+9: the file is gone"}

@@ -67,8 +67,8 @@ def test_baselines_are_not_counted_as_rankers(run):
         read_seed_means(run.evaluation / "metrics.parquet", "test", run.baselines / "metrics.parquet"), ["listnet"]
     )
     assert summarise_results(together).lead == summarise_results(alone).lead
-    assert [place for place, _ in summarise_results(together).findings] == [
-        place for place, _ in summarise_results(alone).findings
+    assert [setting for setting, _ in summarise_results(together).findings] == [
+        setting for setting, _ in summarise_results(alone).findings
     ]
     assert not any("VSE" in sentence for _, sentence in summarise_results(together).findings)
 

@@ -35,11 +35,11 @@ def evaluate(config: EvaluateConfig) -> Manifest:
 
     Raises:
         ConfigError: a gallery of more images than are reported.
-        DataError: inputs that are not finished, or rankers that belong to other embeddings or lists.
+        DataError: inputs that are not finished, or rankers of other embeddings or lists.
     """
     store = EmbeddingStore.open(resolve(config.embeddings))
     lists, rankers = read_manifest(resolve(config.lists), MINE), read_manifest(resolve(config.rankers), TRAIN)
-    check(store, lists, rankers, resolve(config.rankers))
+    check_inputs(store, lists, rankers, resolve(config.rankers))
     folder = resolve(config.lists)
     check_galleries(config.galleries, len(reported_images(folder)), reported_split(folder))
     inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint, "rankers": rankers.fingerprint}
@@ -52,12 +52,15 @@ def evaluate(config: EvaluateConfig) -> Manifest:
     return manifest
 
 
-def check(store: EmbeddingStore, lists: Manifest, rankers: Manifest, folder: Path) -> None:
-    """Refuse stages that do not belong together.
+def check_inputs(store: EmbeddingStore, lists: Manifest, rankers: Manifest, folder: Path) -> None:
+    """Refuse stages that are not of one run.
 
     Args:
-        store, lists, rankers: what the stages made.
+        store, lists, rankers: outputs of the stages before.
         folder: of the rankers.
+
+    Raises:
+        DataError: names the stage that was made from other inputs.
     """
     if lists.inputs["embeddings"] != store.fingerprint:
         raise DataError(f"--lists: mined from other embeddings than {store.directory}")

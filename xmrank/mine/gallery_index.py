@@ -11,6 +11,8 @@ from xmrank.config import MineConfig
 if TYPE_CHECKING:
     import faiss
 
+SHARD = 262_144
+"""Gallery items of one index: what a worker holds in memory. Part of the result: partial results are merged."""
 ADD_BLOCK = 65_536
 """Rows that are converted to float32 and added at once."""
 HNSW_LINKS = 32

@@ -8,12 +8,10 @@ import numpy as np
 
 from xmrank.config import MineConfig
 from xmrank.mine.assemble import RankedItems
-from xmrank.mine.gallery_index import make_index, use_one_thread
+from xmrank.mine.gallery_index import SHARD, make_index, use_one_thread
 from xmrank.mine.pool import QueryPool
 from xmrank.runtime.files import write_array
 
-SHARD = 262_144
-"""Gallery items of one index: what a worker holds in memory. Part of the result: partial results are merged."""
 PART = 16_384
 """Queries of one task."""
 SEARCH = 1024

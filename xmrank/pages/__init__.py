@@ -1,1 +1,1 @@
-"""What all HTML pages share: templates, charts, thumbnails, wording."""
+"""What all pages have in common: templates, charts, thumbnails, wording."""

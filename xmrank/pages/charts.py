@@ -39,18 +39,18 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Chart:
-    """One picture of the page: its SVG, and in words what it shows for those who do not see it."""
+    """One picture of the page: its SVG, and a description for those who do not see it."""
 
     svg: str
     description: str
 
 
-def look(place: int) -> tuple[str, Any]:
-    """A colour and a dash pattern, so that lines differ without colour too."""
-    return SERIES[place % len(SERIES)], DASHES[place % len(DASHES)]
+def line_style(number: int) -> tuple[str, Any]:
+    """The colour and dash pattern of a line by its number; lines also differ without colour."""
+    return SERIES[number % len(SERIES)], DASHES[number % len(DASHES)]
 
 
-def canvas(width: float, height: float) -> tuple[Any, Any]:
+def make_canvas(width: float, height: float) -> tuple[Any, Any]:
     """An empty figure of this size in inches, and its axes."""
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -61,17 +61,22 @@ def canvas(width: float, height: float) -> tuple[Any, Any]:
     axes.tick_params(length=0)
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
-    # Figures as they are: a difference to a number in the corner is easily read wrong.
+    # Plain numbers: matplotlib would print differences to an offset in the corner, which is easily misread.
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     return figure, axes
 
 
 def label_ends(axes: Any, ends: list[tuple[float, str, str]]) -> None:
-    """Write each line's name (height, name, colour) right of it, moved apart where names would overlap."""
+    """Write each line's name right of it, moved where names would overlap.
+
+    Args:
+        axes: of the chart.
+        ends: height, name and colour of each line.
+    """
     low, high = axes.get_ylim()
     ends = sorted((end for end in ends if not math.isnan(end[0])), key=lambda end: end[:2])
-    heights = spread([value for value, *_ in ends], (high - low) * 0.075)
+    heights = spread_heights([value for value, *_ in ends], (high - low) * 0.075)
     for height, (_, label, colour) in zip(heights, ends, strict=True):
         axes.annotate(
             label,
@@ -85,45 +90,54 @@ def label_ends(axes: Any, ends: list[tuple[float, str, str]]) -> None:
         )
 
 
-def spread(values: Sequence[float], step: float) -> list[float]:
-    """Ascending heights at least ``step`` apart: values too close together become a group around their mean."""
+def spread_heights(values: Sequence[float], step: float) -> list[float]:
+    """Heights near the values, ascending, with at least ``step`` between them.
+
+    Values that are too close become a group around their mean.
+    """
     groups: list[list[float]] = []
     for value in values:
         groups.append([value])
-        while len(groups) > 1 and _overlap(groups[-2], groups[-1], step):
+        # A merged group is wider and may now overlap the one below it.
+        while len(groups) > 1 and _do_overlap(groups[-2], groups[-1], step):
             groups[-2:] = [groups[-2] + groups[-1]]
-    return [_middle(group) + step * (place - (len(group) - 1) / 2) for group in groups for place in range(len(group))]
+    return [
+        _mean_height(group) + step * (position - (len(group) - 1) / 2)
+        for group in groups
+        for position in range(len(group))
+    ]
 
 
-def _overlap(low: list[float], high: list[float], step: float) -> bool:
-    return _middle(high) - _middle(low) < step * (len(low) + len(high)) / 2
+def _do_overlap(low: list[float], high: list[float], step: float) -> bool:
+    return _mean_height(high) - _mean_height(low) < step * (len(low) + len(high)) / 2
 
 
-def _middle(values: list[float]) -> float:
+def _mean_height(values: list[float]) -> float:
     return statistics.fmean(values)
 
 
 def svg_of(figure: Any, name: str, description: str) -> str:
-    """The figure as an SVG element for a page: no prologue, its own ids, the page's colours and font."""
+    """The figure as an SVG element: without a prologue, with ids of its own, in the page's colours and font."""
     sink = io.StringIO()
     with rc_context(STYLE):
         figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = sink.getvalue()
+    # An SVG inside HTML has no XML prologue.
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    # Several pictures share one page, and with it one space of ids.
+    # The pictures of a page share its ids: each gets a prefix of its own.
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "inherit", text)
+    # The marker colours become variables of the style sheet.
     text = re.sub(r"#0[0-9a-f]{5}", lambda match: VARIABLES.get(match[0], match[0]), text)
     size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text)
     head = f'<svg role="img" aria-labelledby="{name}-title"'
     text = text.replace(size[0], f'style="max-width:{float(size[1]) * 4 / 3:.0f}px"', 1) if size else text
-    return re.sub(
-        r"<svg([^>]*)>", lambda m: f'{head}{m[1]}><title id="{name}-title">{_xml(description)}</title>', text, count=1
-    )
+    title = f'<title id="{name}-title">{_escape_xml(description)}</title>'
+    return re.sub(r"<svg([^>]*)>", lambda match: f"{head}{match[1]}>{title}", text, count=1)
 
 
-def _xml(text: str) -> str:
+def _escape_xml(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

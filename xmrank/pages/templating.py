@@ -1,4 +1,4 @@
-"""Templates of this package, filled in: what all pages have in common."""
+"""Templates become pages: the environment, filters and style sheet that all pages have in common."""
 
 from importlib import resources
 from typing import Any
@@ -9,9 +9,9 @@ from markupsafe import Markup
 from xmrank.pages import wording as text
 
 FILTERS = {
-    "percent": text.percent,
-    "points": text.points,
-    "probability": text.probability,
+    "percent": text.format_percent,
+    "points": text.format_points,
+    "probability": text.format_probability,
     "capitalize_first": lambda words: words[:1].upper() + words[1:],
     "thousands": lambda count: f"{count:,}",
     "metric_name": text.metric_name,
@@ -19,13 +19,13 @@ FILTERS = {
 }
 
 
-def fill(template: str, *, room: str, **values: Any) -> str:
-    """A page of one file, in the style that all share; ids, captions and whatever else comes from data is escaped.
+def fill_template(template: str, *, room: str, **values: Any) -> str:
+    """A page as one HTML file, in the common style; ids, captions and all other data are escaped.
 
     Args:
         template: name of the file in the room's folder ``templates``.
         room: the package that has it, such as ``xmrank.report``.
-        values: what the template names.
+        values: the template's variables.
     """
     environment = Environment(
         loader=PackageLoader(room),

@@ -28,15 +28,16 @@ class ThumbnailAlbum:
     """The images of an embedding store, as pictures for the page.
 
     Attributes:
-        root: the folder of the images; None when the store was imported and knows of none.
-        missing: image id → why there is no picture of it, for those asked for of a store that has images.
+        root: the folder of the images; None when the store was imported without images.
+        locations: image id → path below the root.
+        missing: image id → why it has no picture; filled by ``make_picture`` where the store has images.
     """
 
     root: PathOrUri | None
     locations: dict[str, str]
     missing: dict[str, str]
 
-    def picture(self, image_id: str, side: int) -> Thumbnail | None:
+    def make_picture(self, image_id: str, side: int) -> Thumbnail | None:
         """The image, made small.
 
         Args:
@@ -44,7 +45,7 @@ class ThumbnailAlbum:
             side: pixels of the longer side at most.
 
         Returns:
-            None when there is no such file or it is no picture; ``missing`` then says why.
+            None when the file is not there or not a picture; ``missing`` then says why.
         """
         if self.root is None:
             return None
@@ -53,22 +54,22 @@ class ThumbnailAlbum:
             self.missing[image_id] = "the embeddings do not say where its file is"
             return None
         try:
-            return thumbnail(read_bytes(below(self.root, location)), side)
-        # Pillow answers broken files with any of these.
+            return make_thumbnail(read_bytes(below(self.root, location)), side)
+        # Pillow raises any of these for a broken file.
         except (XmrankError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            self.missing[image_id] = f"{location}: {_reason(error)}"
+            self.missing[image_id] = f"{location}: {_describe_failure(error)}"
             return None
 
 
-def thumbnail(content: bytes, side: int) -> Thumbnail:
+def make_thumbnail(content: bytes, side: int) -> Thumbnail:
     """An image's picture, upright, as a small JPEG.
 
     Args:
-        content: of its file; none where there is no such file.
+        content: of the file; empty where there is none.
         side: pixels of the longer side at most.
 
     Raises:
-        OSError, ValueError, SyntaxError: there is none, it is broken, or has more than ``MAX_PIXELS``.
+        OSError, ValueError, SyntaxError: an empty or broken file, or more than ``MAX_PIXELS``.
     """
     if not content:
         raise FileNotFoundError
@@ -76,6 +77,7 @@ def thumbnail(content: bytes, side: int) -> Thumbnail:
         # The header is enough to refuse a picture whose pixels would not fit into memory.
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} × {image.height} pixels")
+        # JPEGs are decoded at a smaller size, which is much faster.
         image.draft("RGB", (side, side))
         upright = ImageOps.exif_transpose(image).convert("RGB")
     upright.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -85,8 +87,8 @@ def thumbnail(content: bytes, side: int) -> Thumbnail:
     return Thumbnail(uri, upright.width, upright.height)
 
 
-def _reason(error: Exception) -> str:
-    """Why, without the place of the folder, which differs between machines."""
+def _describe_failure(error: Exception) -> str:
+    """The reason without the path, which differs between machines."""
     if isinstance(error, FileNotFoundError):
         return "the file is gone"
     if isinstance(error, ValueError):

@@ -1,4 +1,4 @@
-"""Words and number formats that the terminal, the Markdown and the page share."""
+"""Words and number formats of the terminal, the Markdown and the pages."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from xmrank.protocols.method_names import FIRST_STAGE
 
 LISTWISE = "-sndcg"
-"""In a baseline's name, ahead of the share of S-NDCG in its objective."""
+"""In a baseline's name, before the weight of S-NDCG in its objective."""
 CEILING = "Best possible"
 MARKS = {1: "▲", 0: "", -1: "▼"}
 ALPHA = 0.05
@@ -37,59 +37,59 @@ METHOD_NAMES = {
 GLOSSARY = (
     (
         "first stage",
-        "The encoder’s own ranking: candidates in order of the cosine of their embedding with the query’s. "
+        "The encoder’s own ranking: candidates by the cosine of their embedding and the query’s. "
         "Every ranker is compared with it on the same queries.",
     ),
     (
         "i2t, t2i",
-        "Image → text: an image asks for its captions. Text → image: a caption asks for its image.",
+        "Image → text (i2t): an image query retrieves captions. Text → image (t2i): a caption query retrieves images.",
     ),
     (
         "candidate lists",
-        "Each query comes with a short list of hard candidates and at least one right answer. Everything in the list "
-        "is ranked; the figures say how well a method sorts a list that is known to hold the answer.",
+        "Each query has a short list of hard candidates with at least one right answer. The whole list "
+        "is ranked; the figures say how well a method sorts a list that is known to contain the answer.",
     ),
     (
         "full gallery",
-        "Everything that could be retrieved. The first stage ranks it all; a ranker re-orders the first stage’s top N. "
+        "Everything that can be retrieved. The first stage ranks all of it; a ranker re-ranks the first stage’s top N. "
         "This is what a search system does, and the harder test.",
     ),
     (
         "baselines",
-        "Other ways of bringing images and captions into one space, fitted on paired data. They rank the same lists "
-        "and the whole gallery by cosine, and re-rank nothing.",
+        "Other methods that map images and captions into one space, fitted on paired data. They rank the same lists "
+        "and the whole gallery by cosine; they do not re-rank.",
     ),
-    ("hit@k", "Share of queries with at least one right answer among the first k: what the field calls R@k."),
+    ("hit@k", "Fraction of queries with at least one right answer among the first k, usually called R@k."),
     (
         "recall@k",
-        "Right answers among the first k, divided by all right answers there are. An image with five right captions "
+        "Right answers among the first k, divided by all right answers. An image with five right captions "
         "cannot have a recall@1 above 20 %. Where a query has one right answer, recall@k equals hit@k.",
     ),
     ("MRR", "Mean of 1 / rank of the first right answer."),
-    ("NDCG@10", "Discounted gain of the first ten places, divided by the best that is possible."),
+    ("NDCG@10", "Discounted gain of the ranks 1 to 10, divided by the largest that any order gives."),
     (
         "mean ± deviation",
         "All figures are percentages. A seed’s figure is the mean over its queries; the table shows the mean over "
-        "seeds and, from two seeds on, their standard deviation (n − 1). It tells how much training varies, not how "
+        "seeds and, from two seeds on, their standard deviation (n − 1). It says how much training varies, not how "
         "much another sample of queries would change the figure.",
     ),
     (
         "best possible",
-        "What a re-ranking of the first stage’s top N could reach at most: the right answers among the N put first. "
-        "What the first stage did not find, no re-ranking brings back.",
+        "The best that a re-ranking of the first stage’s top N can reach: the right answers among the N put first. "
+        "A right answer beyond the top N is lost for every re-ranking.",
     ),
     (
         "▲ ▼",
         "Significantly above or below the first stage: p < 0.05 after Holm’s correction over all columns and methods "
-        "of the protocol, both directions together. The test asks how often a mean difference as large would come "
-        "about if it were chance which of the two methods is which: two-sided, by random signs of the per-query "
-        "differences, which are averaged over seeds; the captions of an image change sign together. table.csv has p, "
+        "of the protocol, both directions together. The p-value is the probability of a mean difference at least as "
+        "large if the two methods were interchangeable: two-sided, by random signs of the per-query differences, "
+        "which are averaged over seeds; the captions of an image change sign together. table.csv has p, "
         "the 95 % interval (by drawing images anew), and in how many queries a ranker is better, equal and worse.",
     ),
     (
         "seeds",
-        "How much training varies is told apart from how much the queries vary: ± is over seeds, the test and its "
-        "interval over queries. table.csv says in how many seeds a difference has the sign of the mean.",
+        "Two sources of variation are kept separate: ± is over seeds, the test and its "
+        "interval are over queries. table.csv says in how many seeds a difference has the sign of the mean.",
     ),
     (
         "difference",
@@ -100,9 +100,9 @@ GLOSSARY = (
 
 
 def method_name(method: str) -> str:
-    """A method as a reader knows it."""
-    name, mixed, share = method.partition(LISTWISE)
-    return METHOD_NAMES.get(name, name) + (f" + {share} S-NDCG" if mixed else "")
+    """The usual name of a method."""
+    name, mixed, weight = method.partition(LISTWISE)
+    return METHOD_NAMES.get(name, name) + (f" + {weight} S-NDCG" if mixed else "")
 
 
 def metric_name(metric: str) -> str:
@@ -110,44 +110,45 @@ def metric_name(metric: str) -> str:
     return METRIC_NAMES.get(metric, metric)
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """A share as a percentage without its sign: 0.4123 → "41.2"."""
-    return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
+def format_percent(fraction: float, digits: int = 1) -> str:
+    """A fraction in percent, without the sign: 0.4123 → "41.2"."""
+    return "–" if math.isnan(fraction) else f"{100 * fraction:.{digits}f}"
 
 
-def percentage(share: float) -> str:
-    """A share as a percentage in running text, never parted from its sign."""
-    return f"{percent(share)}\N{NO-BREAK SPACE}%"
+def format_percentage(fraction: float) -> str:
+    """A fraction in percent for running text; no line breaks before the sign."""
+    return f"{format_percent(fraction)}\N{NO-BREAK SPACE}%"
 
 
-def points(share: float) -> str:
-    """A difference of shares in percentage points, signed: −0.0123 → "−1.2"."""
-    text = f"{100 * share:+.1f}"
+def format_points(fraction: float) -> str:
+    """A difference of fractions in percentage points, signed: −0.0123 → "−1.2"."""
+    # A difference that rounds to 0 has no sign.
+    text = f"{100 * fraction:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
-def probability(p: float) -> str:
+def format_probability(p: float) -> str:
     """A p-value with its relation: 0.0321 → "= 0.032", 0.00003 → "< 0.001"."""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.0995 else f"= {p:.2f}"
 
 
-def joined(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """Words as a phrase: "a, b and c"."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def plural(count: int, word: str) -> str:
+def count_noun(count: int, word: str) -> str:
     """A count and its noun: "1 query", "1,200 queries"."""
     many = {"query": "queries", "loss": "losses"}.get(word, f"{word}s")
     return f"{count:,} {word if count == 1 else many}"
 
 
-def plain(value: Any) -> str:
-    """A value out of a manifest, as text."""
+def describe_value(value: Any) -> str:
+    """A value of a manifest as text."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {plain(entry)}" for key, entry in value.items())
+        return ", ".join(f"{key} {describe_value(entry)}" for key, entry in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(plain, value))
+        return ", ".join(map(describe_value, value))
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     return f"{value:,}" if isinstance(value, int) else str(value)

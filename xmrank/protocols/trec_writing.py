@@ -1,9 +1,9 @@
-"""Rankings as TREC files, `qid Q0 docid rank score tag` and `qid 0 docid relevance`, which evaluation tools read.
+"""Writing rankings as TREC files, which evaluation tools read.
 
-Fields are parted by spaces, so an id stands as in a URL: a blank, a control character, a quotation mark, a percent
-sign and whatever is not ASCII become %XX of their UTF-8 bytes, and `urllib.parse.unquote` gives the id back. A query
-that has several lists stands once for each, from the second on with `|2`, `|3`, … behind its id (a `|` of an id is
-%7C).
+Lines are ``qid Q0 docid rank score tag`` in run files and ``qid 0 docid relevance`` in qrels. Fields are separated by
+spaces, so ids are percent-encoded: a blank, a control character, a quotation mark, a percent sign and everything
+outside ASCII become the %XX of their UTF-8 bytes, and ``urllib.parse.unquote`` gives the id back. A query with several
+lists occurs once for each of them; from the second on, ``|2``, ``|3``, … follows its id (a ``|`` of an id is %7C).
 """
 
 from collections.abc import Iterator
@@ -20,29 +20,29 @@ from xmrank.runtime.files import atomic
 
 SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{}~"
 SUFFIX = {"gzip": ".trec.gz", "plain": ".trec"}
-"""ranx tells the format by the end of the name; ir_measures, whether it is compressed."""
+"""ranx recognises the format by the end of the name, ir_measures the compression."""
 FORMAT = csv.WriteOptions(include_header=False, delimiter=" ", quoting_style="none")
 LINES = 1 << 20
-"""Written at a time."""
+"""Lines written at once."""
 
 
 def trec_path(folder: Path, protocol: str, name: str, kind: TrecFiles) -> Path:
-    """Where a file of one direction is: a folder a protocol, with its qrels beside its runs."""
+    """The path of a file of one direction: each protocol has a folder with its qrels and runs."""
     return folder / protocol / f"{name}{SUFFIX[kind]}"
 
 
-def encoded(identifier: str) -> str:
-    """An id without blanks."""
+def encode_id(identifier: str) -> str:
+    """An id in percent-encoding."""
     return quote(identifier, safe=SAFE)
 
 
 def query_names(ids: pa.Array, queries: np.ndarray) -> pa.Array:
-    """The encoded ids of the query rows, [lists], no two of them equal."""
+    """The encoded ids of the query rows, all different, [lists]."""
     times: dict[int, int] = {}
     names = []
     for row in queries.tolist():
         times[row] = times.get(row, 0) + 1
-        names.append(encoded(ids[row].as_py()) + (f"|{times[row]}" if times[row] > 1 else ""))
+        names.append(encode_id(ids[row].as_py()) + (f"|{times[row]}" if times[row] > 1 else ""))
     return pa.array(names, pa.string())
 
 
@@ -50,7 +50,7 @@ def write_run(path: Path, names: pa.Array, lengths: np.ndarray, rankings: pa.Tab
     """Write one method's rankings on one protocol.
 
     Args:
-        path: its name without the endings is the tag.
+        path: the file; its name without the endings is the tag.
         names: of the queries, [lists].
         lengths: of the lists, [lists].
         rankings: candidate_id (a dictionary), rank and score, list by list.
@@ -64,16 +64,16 @@ def write_run(path: Path, names: pa.Array, lengths: np.ndarray, rankings: pa.Tab
             columns = {
                 "qid": names.take(pa.array(owner[start : start + count])),
                 "Q0": pa.repeat("Q0", count),
-                "docid": encoded_column(part["candidate_id"]),
+                "docid": encode_column(part["candidate_id"]),
                 "rank": part["rank"],
                 "score": part["score"],
-                "tag": pa.repeat(encoded(tag), count),
+                "tag": pa.repeat(encode_id(tag), count),
             }
             csv.write_csv(pa.table(columns), sink, FORMAT)
 
 
 def write_qrels(path: Path, names: pa.Array, pairs: tuple[np.ndarray, np.ndarray], ids: pa.Array) -> None:
-    """Write what is relevant on one protocol, each with relevance 1.
+    """Write the relevant items of one protocol, all with relevance 1.
 
     Args:
         path: the file.
@@ -82,31 +82,30 @@ def write_qrels(path: Path, names: pa.Array, pairs: tuple[np.ndarray, np.ndarray
         ids: of all rows of the items' side.
     """
     lists, rows = pairs
-    known, place = np.unique(rows, return_inverse=True)
-    items = pa.array([encoded(name) for name in ids.take(pa.array(known)).to_pylist()], pa.string())
+    # Each different id is encoded once.
+    known, index = np.unique(rows, return_inverse=True)
+    items = pa.array([encode_id(name) for name in ids.take(pa.array(known)).to_pylist()], pa.string())
     zeros, ones = (pa.array(np.full(len(rows), value)) for value in (0, 1))
-    columns = {"qid": names.take(pa.array(lists)), "0": zeros, "docid": items.take(pa.array(place)), "relevance": ones}
+    columns = {"qid": names.take(pa.array(lists)), "0": zeros, "docid": items.take(pa.array(index)), "relevance": ones}
     with trec_file(path) as sink:
         csv.write_csv(pa.table(columns), sink, FORMAT)
 
 
-def encoded_column(column: pa.ChunkedArray) -> pa.Array:
-    """The ids of a dictionary column, each different one encoded once."""
+def encode_column(column: pa.ChunkedArray) -> pa.Array:
+    """The encoded ids of a dictionary column; each different id is encoded once."""
     whole = column.unify_dictionaries().combine_chunks()
     whole = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
-    words = pa.array([encoded(word) for word in whole.dictionary.to_pylist()], pa.string())
+    words = pa.array([encode_id(word) for word in whole.dictionary.to_pylist()], pa.string())
     return words.take(whole.indices)
 
 
 @contextmanager
 def trec_file(path: Path) -> Iterator[pa.NativeFile]:
-    """A file to write to, compressed where its name says so.
-
-    By arrow's own zlib: other builds of zlib give other bytes, and with them other fingerprints.
-    """
+    """A file to write to, compressed where its name ends in .gz."""
     with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
         if path.suffix != ".gz":
             yield file
             return
+        # Arrow has a zlib of its own: other builds of zlib give other bytes, and so other fingerprints.
         with pa.CompressedOutputStream(file, "gzip") as packed:
             yield packed

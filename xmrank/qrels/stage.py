@@ -1,4 +1,7 @@
-"""Rankings measured by more judgements than one caption's own image: qrels files, and class labels of the images."""
+"""The qrels stage: rankings measured by relevance judgements beyond an image's own captions.
+
+The judgements are a qrels file, or the class labels of the images.
+"""
 
 import json
 from collections.abc import Iterator
@@ -23,17 +26,18 @@ from xmrank.runtime.paths import resolve
 
 STAGE = "qrels"
 MEASURED = ("evaluate", "baselines")
+"""Stages whose rankings can be measured."""
 
 
 @dataclass(frozen=True)
 class GalleryRankings:
-    """One method's rankings of one protocol.
+    """One method's rankings of one gallery.
 
     Attributes:
         key: what its rows of the table begin with.
         queries: query ids.
-        items: ranked item ids of each query, the best first.
-        scores: likewise.
+        items: item ids of each query, best first.
+        scores: float64, of these items.
     """
 
     key: dict[str, Any]
@@ -46,8 +50,8 @@ def evaluate_qrels(config: QrelsConfig) -> Manifest:
     """Measure all rankings of galleries in an evaluation's or the baselines' directory.
 
     Raises:
-        DataError: inputs that are not finished or do not belong together, a qrels file without a judgement of these
-            queries, images without labels, or rankings that are too short to judge.
+        DataError: inputs that are not finished or not of one run, a qrels file without a judgement of these queries,
+            images without labels, or rankings that are too short.
     """
     store, results = EmbeddingStore.open(resolve(config.embeddings)), resolve(config.results)
     made = read_manifest(results, stage_of(results))
@@ -61,33 +65,35 @@ def evaluate_qrels(config: QrelsConfig) -> Manifest:
     for row in json.loads((output / "summary.json").read_text())["rows"]:
         seed = "" if row["seed"] < 0 else f" seed {row['seed']}"
         if row["mean"] is not None:
-            place = f"{row['protocol']} {row['direction']} {row['method']}{seed}"
-            print(f"{place}: {row['metric']} {100 * row['mean']:.1f} % of {row['queries']} queries")
+            setting = f"{row['protocol']} {row['direction']} {row['method']}{seed}"
+            print(f"{setting}: {row['metric']} {100 * row['mean']:.1f} % of {row['queries']} queries")
     print(f"qrels: {manifest.counts['methods']} rankings in {output}")
     return manifest
 
 
 def stage_of(results: Path) -> str:
-    """Which of the stages made a directory.
+    """The stage that made a directory, one of ``MEASURED``.
 
     Raises:
-        DataError: none of them.
+        DataError: another one, or none.
     """
     try:
-        found = str(json.loads((results / MANIFEST).read_text())["stage"])
+        stage = str(json.loads((results / MANIFEST).read_text())["stage"])
     except (OSError, ValueError, KeyError, TypeError):
-        found = ""
-    if found not in MEASURED:
+        stage = ""
+    if stage not in MEASURED:
         raise DataError(f"{results}: expected a finished output of {' or '.join(MEASURED)} (--results)")
-    return found
+    return stage
 
 
 def evaluate_rankings(
     stage: StageDirectory, config: QrelsConfig, store: EmbeddingStore, results: Path, qrels: Qrels
 ) -> Manifest:
-    """Judge every method and finish the stage."""
+    """Measure every method and finish the stage."""
     tables, rows = [], []
-    judgements = {q: {i: g for i, g in items.items() if g >= config.least_grade} for q, items in qrels.items()}
+    judgements: Qrels = {}
+    for query, grades in qrels.items():
+        judgements[query] = {item: grade for item, grade in grades.items() if grade >= config.least_grade}
     for ranked in rankings_of(results / "rankings.parquet"):
         metrics: dict[str, np.ndarray] = {}
         positives = np.zeros(len(ranked.queries), np.int64)
@@ -99,14 +105,17 @@ def evaluate_rankings(
         tables.append(make_metrics_table(ranked.key, ranked.queries, metrics, positives))
         rows += summarise_metrics(ranked.key, metrics)
     if config.qrels and not any(row["queries"] for row in rows if row["metric"] == "map@r"):
-        raise DataError(f"{resolve(config.qrels)}: judges none of the ranked queries (--qrels)")
+        raise DataError(f"{resolve(config.qrels)}: has no judgement of the ranked queries (--qrels)")
     write_table(stage.directory / "metrics.parquet", pa.concat_tables(tables).unify_dictionaries().cast(METRICS_SCHEMA))
     write_json(stage.directory / "summary.json", {"rows": rows})
     return stage.finish(counts={"methods": len(tables), "judged_queries": len(qrels)})
 
 
 def rankings_of(path: Path) -> Iterator[GalleryRankings]:
-    """Every method's rankings of every gallery, by key; candidate lists are left out: they are not of a data set."""
+    """Every method's rankings of every gallery, by key.
+
+    Candidate lists are left out: their items were chosen by this program, so judgements of others do not fit them.
+    """
     table = pq.read_table(path, filters=[("protocol", "!=", "lists")]).to_pandas()
     table = table.astype({name: str for name in (*KEYS, "query_id", "candidate_id") if name != "seed"})
     for values, part in table.groupby(list(KEYS), sort=True):
@@ -120,57 +129,62 @@ def rankings_of(path: Path) -> Iterator[GalleryRankings]:
 
 
 def metrics_of_qrels(ranked: GalleryRankings, qrels: Qrels) -> dict[str, np.ndarray]:
-    """hit@k, recall@k, MRR and NDCG@10 by grade, mAP@R and R-precision of every query; NaN where none is judged.
+    """hit@k, recall@k, MRR and NDCG@10 by grade, mAP@R and R-precision of every query, float64 [queries].
 
-    Judged items that are not ranked stand behind all that are.
+    They are NaN for a query without a relevant item. Relevant items that were not retrieved are tied at the end of the
+    ranking.
     """
     grades = [qrels.get(query, {}) for query in ranked.queries]
-    missed = [[item for item in of if item not in set(items)] for of, items in zip(grades, ranked.items, strict=True)]
-    refuse_short(ranked, np.array([len(of) for of in grades]))
-    width = max(len(items) + len(more) for items, more in zip(ranked.items, missed, strict=True))
+    refuse_short(ranked, np.array([len(relevant) for relevant in grades]))
+    # The retrieved items of each query, then its relevant items that were not retrieved.
+    listed = []
+    for relevant, items in zip(grades, ranked.items, strict=True):
+        retrieved = set(items)
+        listed.append([*items, *(item for item in relevant if item not in retrieved)])
+    width = max(len(items) for items in listed)
     scores, labels = np.full((len(grades), width), -np.inf), np.zeros((len(grades), width))
     mask = np.zeros(scores.shape, bool)
-    for row, (of, items, more) in enumerate(zip(grades, ranked.items, missed, strict=True)):
-        every = [*items, *more]
-        scores[row, : len(items)] = ranked.scores[row]
-        labels[row, : len(every)] = [of.get(item, 0.0) for item in every]
-        mask[row, : len(every)] = True
+    for row, (relevant, items) in enumerate(zip(grades, listed, strict=True)):
+        scores[row, : len(ranked.items[row])] = ranked.scores[row]
+        labels[row, : len(items)] = [relevant.get(item, 0.0) for item in items]
+        mask[row, : len(items)] = True
     totals = (labels > 0).sum(1)
     return list_metrics(scores, labels, mask=mask) | metrics_at_r(scores, labels > 0, totals=totals)
 
 
 def pmrp_of_labels(ranked: GalleryRankings, store: EmbeddingStore) -> np.ndarray:
-    """PMRP of every query by the class labels of the images, over the gallery of all items that anyone ranked.
+    """PMRP of every query by the class labels of the images, over the gallery of the reported split.
 
     Raises:
-        DataError: the images have no labels, or a query has more plausible matches than items that were ranked.
+        DataError: the images have no labels, or a query has more plausible matches than retrieved items.
     """
-    asking, found = side_ids(store, ranked.key["direction"])
+    query_ids, item_ids = side_ids(store, ranked.key["direction"])
     labels = label_table(store)
     of_caption = labels[store.image_of_caption]
     sides = (labels, of_caption) if ranked.key["direction"] == "i2t" else (of_caption, labels)
     gallery = rows_of_split(store, ranked.key)
-    place = {name: number for number, name in enumerate(found.take(gallery).to_pylist())}
+    column_of = {name: column for column, name in enumerate(item_ids.take(gallery).to_pylist())}
     scores = np.full((len(ranked.queries), len(gallery)), -np.inf)
     for row, (items, values) in enumerate(zip(ranked.items, ranked.scores, strict=True)):
-        scores[row, [place[item] for item in items]] = values
-    number = {name: row for row, name in enumerate(asking.to_pylist())}
-    queries = sides[0][[number[query] for query in ranked.queries]]
+        scores[row, [column_of[item] for item in items]] = values
+    row_of = {name: row for row, name in enumerate(query_ids.to_pylist())}
+    queries = sides[0][[row_of[query] for query in ranked.queries]]
+    # Images whose labels differ in at most two classes are plausible matches.
     differing = (queries[:, None, :] != sides[1][gallery][None]).sum(2)
     refuse_short(ranked, (differing <= 2).sum(1))
     return pmrp(scores, queries, sides[1][gallery])
 
 
 def rows_of_split(store: EmbeddingStore, key: dict[str, Any]) -> np.ndarray:
-    """The rows of the gallery's side in the split that is reported."""
+    """The rows of the gallery side in the reported split."""
     return store.caption_rows(key["split"]) if key["direction"] == "i2t" else store.image_rows(key["split"])
 
 
 def label_table(store: EmbeddingStore) -> np.ndarray:
-    """Which class labels each image has, bool [images, classes].
+    """The class labels of the images, bool [images, classes].
 
     Raises:
-        DataError: none has any.
+        DataError: no image has a label.
     """
     names = store.images["labels"].to_pylist() if "labels" in store.images.column_names else []
     classes = sorted({label for labels in names for label in labels or ()})
@@ -180,10 +194,10 @@ def label_table(store: EmbeddingStore) -> np.ndarray:
 
 
 def refuse_short(ranked: GalleryRankings, positives: np.ndarray) -> None:
-    """Refuse rankings that end before the R-th place of a query.
+    """Refuse rankings that are shorter than R, the number of a query's positives.
 
     Raises:
-        DataError: names the method, and what its evaluation would need.
+        DataError: names the method, and the --top-n that its evaluation needs.
     """
     lengths = np.array([len(items) for items in ranked.items])
     if (positives > lengths).any():

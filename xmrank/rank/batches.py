@@ -19,8 +19,7 @@ from xmrank.embed.encoder import Encoder, load_encoder
 from xmrank.embed.preparing import encode_files
 from xmrank.embed.shards import ShardReport
 from xmrank.embed.store import EmbeddingStore
-from xmrank.mine.gallery_index import make_index
-from xmrank.mine.nearest import SHARD
+from xmrank.mine.gallery_index import SHARD, make_index
 from xmrank.protocols.table_parts import side_ids
 from xmrank.rank.checks import gallery_rows
 from xmrank.rank.queries import Kind

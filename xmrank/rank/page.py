@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from xmrank.config.rank import RankConfig
 from xmrank.datasets.locations import read_bytes
 from xmrank.embed.store import EmbeddingStore
-from xmrank.pages.templating import fill
-from xmrank.pages.thumbnails import Thumbnail, ThumbnailAlbum, thumbnail
+from xmrank.pages.templating import fill_template
+from xmrank.pages.thumbnails import Thumbnail, ThumbnailAlbum, make_thumbnail
 from xmrank.pages.wording import DIRECTION_NAMES
 from xmrank.rank.queries import read_queries
 from xmrank.rank.results import PAGE, RESULTS, STEPS
@@ -71,14 +71,14 @@ def read_query_results(config: RankConfig, manifest: Manifest, results: Path) ->
     queries = []
     for query, candidates in by_query.items():
         items = tuple(make_item(row, album, is_image=is_image) for row in candidates)
-        picture = make_thumbnail(pictures.get(query), QUERY_SIDE)
+        picture = read_thumbnail(pictures.get(query), QUERY_SIDE)
         queries.append(QueryResults(query, candidates[0]["query"], picture, items))
     return queries
 
 
 def make_item(row: dict[str, Any], album: ThumbnailAlbum, *, is_image: bool) -> ResultItem:
     """One result: a caption where the query is an image, else a picture."""
-    picture = None if is_image else album.picture(row["candidate_id"], CANDIDATE_SIDE)
+    picture = None if is_image else album.make_picture(row["candidate_id"], CANDIDATE_SIDE)
     return ResultItem(row["candidate_id"], row["candidate"], picture, row["first_rank"])
 
 
@@ -113,19 +113,19 @@ def query_images(config: RankConfig) -> dict[str, str]:
     return dict(zip(queries.ids, queries.items, strict=True)) if queries.kind == "image" else {}
 
 
-def make_thumbnail(path: str | None, side: int) -> Thumbnail | None:
+def read_thumbnail(path: str | None, side: int) -> Thumbnail | None:
     """A small picture of an image; None without a path, or where the image cannot be read."""
     if path is None:
         return None
     try:
-        return thumbnail(read_bytes(path), side)
+        return make_thumbnail(read_bytes(path), side)
     except (XmrankError, OSError, ValueError, SyntaxError):
         return None
 
 
 def render_results(config: RankConfig, manifest: Manifest, queries: list[QueryResults]) -> str:
     """The page as HTML."""
-    return fill(
+    return fill_template(
         "results.html.jinja",
         room="xmrank.rank",
         title=config.title,

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from xmrank.pages.thumbnails import Thumbnail, ThumbnailAlbum
-from xmrank.pages.wording import DIRECTION_NAMES, method_name, plural
+from xmrank.pages.wording import DIRECTION_NAMES, count_noun, method_name
 from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.report.captions import CaptionTexts, open_album, read_captions
 from xmrank.report.inputs import ReportInputs, TrialRecord
@@ -99,7 +99,7 @@ class ExampleGallery:
             return f"There are no pictures, because the embeddings were imported without images; {instead}"
         reason = next(iter(self.missing.values()), "")
         count = len(self.missing)
-        return f"{plural(count, 'picture')} cannot be shown ({reason}); {instead}" if count else ""
+        return f"{count_noun(count, 'picture')} cannot be shown ({reason}); {instead}" if count else ""
 
 
 def choose_examples(inputs: ReportInputs, tables: Sequence[ResultTable], count: int) -> ExampleGallery:
@@ -255,7 +255,7 @@ def _make_example(
     before, after = rankings.before.get(query, []), rankings.after.get(query, [])
     own = query if choice.direction == "i2t" else captions.image_of.get(query, "")
     if choice.direction == "i2t":
-        shown = ExampleItem(query, captions.first_of.get(query), album.picture(query, QUERY_SIDE))
+        shown = ExampleItem(query, captions.first_of.get(query), album.make_picture(query, QUERY_SIDE))
         relevant = {candidate for candidate in {*before, *after} if captions.image_of.get(candidate) == own}
     else:
         shown = ExampleItem(query, captions.text_of.get(query), None)
@@ -264,7 +264,7 @@ def _make_example(
     def item(candidate: str) -> ExampleItem:
         if choice.direction == "i2t":
             return ExampleItem(candidate, captions.text_of.get(candidate), None, candidate in relevant)
-        picture = album.picture(candidate, CANDIDATE_SIDE)
+        picture = album.make_picture(candidate, CANDIDATE_SIDE)
         return ExampleItem(candidate, captions.first_of.get(candidate), picture, candidate in relevant)
 
     return ExampleQuery(

@@ -1,6 +1,6 @@
 """The report as one HTML page without any other file."""
 
-from xmrank.pages.templating import fill
+from xmrank.pages.templating import fill_template
 from xmrank.pages.wording import CEILING, GLOSSARY, METRIC_GROUPS
 from xmrank.report.content import ReportContent
 from xmrank.report.pairwise_tests import SHOWN as PAIRWISE_METRICS
@@ -9,7 +9,7 @@ from xmrank.report.published import CUT_OFFS, READING
 
 def render_page(content: ReportContent) -> str:
     """The whole report."""
-    return fill(
+    return fill_template(
         "report.html.jinja",
         room="xmrank.report",
         content=content,

@@ -4,12 +4,12 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from xmrank.pages.charts import Chart, canvas, look, svg_of
-from xmrank.pages.wording import DIRECTION_NAMES, method_name, percent, plain
+from xmrank.pages.charts import Chart, line_style, make_canvas, svg_of
+from xmrank.pages.wording import DIRECTION_NAMES, describe_value, format_percent, method_name
 
 BEST_SHOWN = 5
 LEAST_POINTS = 4
@@ -56,11 +56,9 @@ def importance_of_searches(path: Path | None) -> list[HyperparameterImportance]:
 
 def _search_importance(number: int, loss: str, direction: str, rows: list[dict[str, Any]]) -> HyperparameterImportance:
     done = sorted((row for row in rows if row["value"] is not None), key=lambda row: -row["value"])
-    best = tuple((plain(row["settings"]), row["value"]) for row in done[:BEST_SHOWN])
-    found = HyperparameterImportance(loss, direction, len(done), variance_shares(done), best, None)
-    return HyperparameterImportance(
-        loss, direction, len(done), found.shares, best, _draw_shares(number, found) if found.shares else None
-    )
+    best = tuple((describe_value(row["settings"]), row["value"]) for row in done[:BEST_SHOWN])
+    importance = HyperparameterImportance(loss, direction, len(done), variance_shares(done), best, None)
+    return replace(importance, chart=_draw_shares(number, importance)) if importance.shares else importance
 
 
 def variance_shares(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -116,14 +114,14 @@ def _category(value: Any) -> Any:
 
 def _draw_shares(number: int, importance: HyperparameterImportance) -> Chart:
     names = list(importance.shares)
-    figure, axes = canvas(5.0, 0.9 + 0.34 * len(names))
-    colour, _ = look(0)
+    figure, axes = make_canvas(5.0, 0.9 + 0.34 * len(names))
+    colour, _ = line_style(0)
     axes.barh(range(len(names)), [100 * importance.shares[name] for name in names], color=colour, height=0.6)
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x")
     axes.set_xlabel("share of the variance between points, %")
-    described = "; ".join(f"{name} {percent(share)} %" for name, share in importance.shares.items())
+    described = "; ".join(f"{name} {format_percent(share)} %" for name, share in importance.shares.items())
     words = f"Hyper-parameter importance in the search of {importance.title}, {importance.points} points: {described}."
     return Chart(svg_of(figure, f"importance-{number}", words), words)

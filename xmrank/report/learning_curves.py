@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from xmrank.config import DIRECTIONS
-from xmrank.pages.charts import MUTED, Chart, canvas, label_ends, look, svg_of
-from xmrank.pages.wording import DIRECTION_NAMES, METHOD_NAMES, method_name, percent
+from xmrank.pages.charts import MUTED, Chart, label_ends, line_style, make_canvas, svg_of
+from xmrank.pages.wording import DIRECTION_NAMES, METHOD_NAMES, format_percent, method_name
 from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.report.inputs import TrialRecord
 from xmrank.report.result_tables import ResultTable
@@ -97,10 +97,10 @@ def _draw_hits(
     split: str,
     best: list[BestEpochs],
 ) -> Chart:
-    figure, axes = canvas(5.0, 3.3)
+    figure, axes = make_canvas(5.0, 3.3)
     ends = []
     for loss, seeds in by_loss.items():
-        colour, dash = look(colour_indices[loss])
+        colour, dash = line_style(colour_indices[loss])
         middle = _draw_band(axes, seeds, HIT, colour, dash, scale=100)
         for trial in seeds:
             axes.plot([trial.best_epoch], [100 * trial.value_at_best(HIT)], "o", color=colour, markersize=5)
@@ -116,17 +116,19 @@ def _draw_hits(
     described = "; ".join(f"{b.label} {_describe_hits(b)}" for b in best)
     words = f"Validation hit@1 per epoch, {DIRECTION_NAMES.get(direction, direction)}. At the best epochs: {described}."
     if level is not None:
-        words += f" Dashed: the first stage's {percent(level)} % on the {split} lists."
+        words += f" Dashed: the first stage's {format_percent(level)} % on the {split} lists."
     return Chart(svg_of(figure, f"hit-{direction}", words), words)
 
 
 def _describe_hits(best: BestEpochs) -> str:
-    return ", ".join(f"{percent(hit)} % (epoch {epoch})" for hit, epoch in zip(best.hits, best.epochs, strict=True))
+    return ", ".join(
+        f"{format_percent(hit)} % (epoch {epoch})" for hit, epoch in zip(best.hits, best.epochs, strict=True)
+    )
 
 
 def _draw_loss(direction: str, loss: str, seeds: list[TrialRecord], colour_index: int) -> Chart:
-    figure, axes = canvas(2.9, 2.1)
-    colour, _ = look(colour_index)
+    figure, axes = make_canvas(2.9, 2.1)
+    colour, _ = line_style(colour_index)
     _draw_band(axes, seeds, VALIDATION_LOSS, colour, "-")
     _draw_band(axes, seeds, TRAIN_LOSS, colour, (0, (3, 2)), thin=True)
     for epoch in sorted({trial.best_epoch for trial in seeds}):

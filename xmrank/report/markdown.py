@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from xmrank.pages.markdown_text import escape_markdown, format_table
-from xmrank.pages.wording import DIRECTION_NAMES, GLOSSARY, METRICS, metric_name, percent, points
+from xmrank.pages.wording import DIRECTION_NAMES, GLOSSARY, METRICS, format_percent, format_points, metric_name
 from xmrank.report.content import ReportContent
 from xmrank.report.examples import ExampleGallery, ExampleItem, ExampleQuery
 from xmrank.report.hyperparameter_importance import HyperparameterImportance
@@ -65,9 +65,9 @@ def _result_lines(table: ResultTable, note: str | None) -> list[str]:
 def _format_cell(cell: TableCell | None) -> str:
     if cell is None:
         return "–"
-    mean = f"**{percent(cell.mean)}**" if cell.best else percent(cell.mean)
-    spread = "" if cell.deviation is None else f" ± {percent(cell.deviation)}"
-    return mean + spread + ("" if cell.difference is None else f" ({points(cell.difference)}{cell.mark})")
+    mean = f"**{format_percent(cell.mean)}**" if cell.best else format_percent(cell.mean)
+    spread = "" if cell.deviation is None else f" ± {format_percent(cell.deviation)}"
+    return mean + spread + ("" if cell.difference is None else f" ({format_points(cell.difference)}{cell.mark})")
 
 
 def _pairwise_lines(tests: PairwiseTests) -> list[str]:
@@ -77,13 +77,13 @@ def _pairwise_lines(tests: PairwiseTests) -> list[str]:
 
 
 def _format_difference(test: PairwiseTest | None) -> str:
-    return f"{points(test.difference)}{test.mark}" if test else "–"
+    return f"{format_points(test.difference)}{test.mark}" if test else "–"
 
 
 def _importance_lines(importance: HyperparameterImportance) -> list[str]:
-    shares = ", ".join(f"{name} {percent(share)} %" for name, share in importance.shares.items())
+    shares = ", ".join(f"{name} {format_percent(share)} %" for name, share in importance.shares.items())
     text = f"{importance.points:,} points." + (f" Shares of their variance: {shares}." if shares else "")
-    rows = [(settings, percent(value)) for settings, value in importance.best]
+    rows = [(settings, format_percent(value)) for settings, value in importance.best]
     best = format_table(("best settings", "validation, %"), rows)
     return [f"### {escape_markdown(importance.title)}", "", escape_markdown(text), "", *best, ""]
 
@@ -102,7 +102,7 @@ def _best_epoch_lines(curves: Sequence[LearningCurves]) -> list[str]:
     rows = []
     for direction in curves:
         for best in direction.best:
-            epochs, hits = ", ".join(map(str, best.epochs)), ", ".join(percent(hit) for hit in best.hits)
+            epochs, hits = ", ".join(map(str, best.epochs)), ", ".join(format_percent(hit) for hit in best.hits)
             rows.append((f"{direction.title}: {best.label}", epochs, hits))
     return format_table(("ranker", "best epoch of each seed", "validation hit@1 of each seed"), rows)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xmrank.pages.wording import DIRECTION_NAMES, method_name, percent
+from xmrank.pages.wording import DIRECTION_NAMES, format_percent, method_name
 from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.report.protocol_names import first_stage_protocol, protocol_name
 from xmrank.report.result_tables import ResultTable, TableRow, deepest_tables
@@ -97,5 +97,5 @@ def _method_label(method: str) -> str:
 def _format_figures(row: TableRow | None, metric: str) -> Figures:
     cells = [row.cells.get(f"{metric}@{k}") if row else None for k in CUT_OFFS]
     # Two decimals, as the paper prints them.
-    one, five, ten = (percent(cell.mean if cell else math.nan, digits=2) for cell in cells)
+    one, five, ten = (format_percent(cell.mean if cell else math.nan, digits=2) for cell in cells)
     return one, five, ten

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xmrank.pages.charts import MUTED, Chart, canvas, label_ends, look, svg_of
-from xmrank.pages.wording import percent
+from xmrank.pages.charts import MUTED, Chart, label_ends, line_style, make_canvas, svg_of
+from xmrank.pages.wording import format_percent
 from xmrank.report.protocol_names import first_stage_protocol
 from xmrank.report.result_tables import ResultTable, TableRow, deepest_tables
 
@@ -50,17 +50,17 @@ def _seed_curves(row: TableRow, table: ResultTable, rows: Iterable[dict[str, Any
 
 
 def _draw_table(number: int, table: ResultTable, rows: list[dict[str, Any]]) -> Chart:
-    figure, axes = canvas(5.0, 3.3)
+    figure, axes = make_canvas(5.0, 3.3)
     ends, described = [], []
     methods = [row.label for row in table.rows if not row.first_stage]
     for row in table.rows:
         seeds = _seed_curves(row, table, rows)
         if not seeds:
             continue
-        colour, dash = (MUTED, (0, (4, 3))) if row.first_stage else look(methods.index(row.label))
+        colour, dash = (MUTED, (0, (4, 3))) if row.first_stage else line_style(methods.index(row.label))
         ks, middle = _draw_method(axes, seeds, colour, dash)
         ends.append((middle[-1], row.label, colour))
-        figures = [f"@{k} {percent(middle[ks.index(k)] / 100)} %" for k in DESCRIBED if k in ks]
+        figures = [f"@{k} {format_percent(middle[ks.index(k)] / 100)} %" for k in DESCRIBED if k in ks]
         described.append(f"{row.label} {', '.join(figures)}")
     axes.set_xscale("log")
     ticks = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500) if k <= axes.get_xlim()[1]]

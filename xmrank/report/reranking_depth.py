@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from xmrank.pages.charts import MUTED, Chart, canvas, label_ends, look, svg_of
-from xmrank.pages.wording import CEILING, DIRECTION_NAMES, metric_name, percent
+from xmrank.pages.charts import MUTED, Chart, label_ends, line_style, make_canvas, svg_of
+from xmrank.pages.wording import CEILING, DIRECTION_NAMES, format_percent, metric_name
 from xmrank.report.protocol_names import first_stage_protocol, gallery_name, reranking_depth
 from xmrank.report.result_tables import ResultTable, TableCell, TableRow
 
@@ -51,7 +51,7 @@ def measure_depths(tables: Sequence[ResultTable]) -> list[RerankingDepth]:
     for table in tables:
         if reranking_depth(table.protocol):
             by_gallery.setdefault((first_stage_protocol(table.protocol), table.direction), []).append(table)
-    return [_measure_gallery(*depth, found) for depth, found in by_gallery.items() if len(found) > 1]
+    return [_measure_gallery(*setting, several) for setting, several in by_gallery.items() if len(several) > 1]
 
 
 def _measure_gallery(gallery: str, direction: str, tables: list[ResultTable]) -> RerankingDepth:
@@ -78,14 +78,14 @@ def _plain_cell(row: TableRow | None, metric: str) -> TableCell | None:
 
 
 def _draw_depths(depth: RerankingDepth, metric: str, lines: Sequence[DepthLine]) -> Chart:
-    figure, axes = canvas(5.0, 3.3)
+    figure, axes = make_canvas(5.0, 3.3)
     ends = []
     for number, line in enumerate(lines):
         points = [(n, 100 * cell.mean) for n, cell in zip(depth.numbers, line.cells, strict=True) if cell]
         # The first stage dashed and the best possible dotted, both without a colour of their own.
         level = number == 0 or line.ceiling
         level_dash = (0, (4, 3)) if number == 0 else (0, (1, 2))
-        colour, dash = (MUTED, level_dash) if level else look(number - 1)
+        colour, dash = (MUTED, level_dash) if level else line_style(number - 1)
         axes.plot(*zip(*points, strict=True), color=colour, linestyle=dash, marker=None if level else ".")
         ends.append((points[-1][1], line.label, colour))
     axes.set_xscale("log")
@@ -100,4 +100,4 @@ def _draw_depths(depth: RerankingDepth, metric: str, lines: Sequence[DepthLine])
 
 
 def _describe_line(line: DepthLine) -> str:
-    return f"{line.label} {', '.join(percent(cell.mean) if cell else '–' for cell in line.cells)} %"
+    return f"{line.label} {', '.join(format_percent(cell.mean) if cell else '–' for cell in line.cells)} %"

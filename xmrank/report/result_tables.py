@@ -17,10 +17,10 @@ from xmrank.pages.wording import (
     DIRECTION_NAMES,
     MARKS,
     METRICS,
+    format_points,
+    format_probability,
     method_name,
     metric_name,
-    points,
-    probability,
 )
 from xmrank.protocols.method_names import BASELINE, FIRST_STAGE, ORACLE
 from xmrank.report.inputs import loss_sort_key
@@ -62,10 +62,10 @@ class TestedCell:
     @property
     def words(self) -> str:
         """The test in a phrase."""
+        p, corrected = format_probability(self.p), format_probability(self.corrected)
         return (
-            f"95 % interval {points(self.low)} to {points(self.high)}, p {probability(self.p)}, corrected "
-            f"{probability(self.corrected)}; better in {self.wins:,}, equal in {self.ties:,}, worse in "
-            f"{self.losses:,} queries; {self.agreeing} of the seeds agree"
+            f"95 % interval {format_points(self.low)} to {format_points(self.high)}, p {p}, corrected {corrected}; "
+            f"better in {self.wins:,}, equal in {self.ties:,}, worse in {self.losses:,} queries; {self.agreeing} of the seeds agree"
         )
 
 

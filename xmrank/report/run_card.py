@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from xmrank.pages.wording import joined, plain, plural
+from xmrank.pages.wording import count_noun, describe_value, join_words
 from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.report.inputs import ReportInputs
 from xmrank.report.protocol_names import first_stage_protocol, protocol_name
@@ -37,7 +37,7 @@ def make_run_card(inputs: ReportInputs, tables: Sequence[ResultTable]) -> list[t
         ("Training", _describe_training(inputs.rankers.config)),
         ("Losses", ", ".join(dict.fromkeys(r.label for t in tables for r in t.rows if r.trained_ranker))),
         ("Seeds", _describe_seeds(inputs, tables)),
-        ("Ties", plain(settings.get("tie_rule", ""))),
+        ("Ties", describe_value(settings.get("tie_rule", ""))),
         ("Test", _describe_test(tables)),
     ]
     return [(name, value) for name, value in entries if value]
@@ -61,7 +61,7 @@ def make_subtitle(inputs: ReportInputs, tables: Sequence[ResultTable]) -> str:
         _describe_data_set(inputs),
         f"{inputs.split} split" if inputs.split else "",
         f"encoder {name}" if name else "",
-        " × ".join(plural(count, word) for count, word in sizes),
+        " × ".join(count_noun(count, word) for count, word in sizes),
     ]
     return " · ".join(part for part in parts if part)
 
@@ -76,7 +76,7 @@ def left_out_entries(inputs: ReportInputs) -> list[tuple[str, int, list[str]]]:
     """For each stage that left something out: the stage, how many entries, and the first of them in words."""
     manifests = (("embed", inputs.embeddings), ("train", inputs.rankers), ("evaluate", inputs.evaluation))
     return [
-        (stage, len(manifest.left_out), [plain(entry) for entry in manifest.left_out[:LEFT_OUT_SHOWN]])
+        (stage, len(manifest.left_out), [describe_value(entry) for entry in manifest.left_out[:LEFT_OUT_SHOWN]])
         for stage, manifest in manifests
         if manifest.left_out
     ]
@@ -86,7 +86,7 @@ def _flatten_counts(counts: dict[str, Any], prefix: str = "") -> list[tuple[str,
     rows = []
     for key, value in counts.items():
         name = f"{prefix}{str(key).replace('_', ' ')}"
-        rows += _flatten_counts(value, f"{name}, ") if isinstance(value, dict) else [(name, plain(value))]
+        rows += _flatten_counts(value, f"{name}, ") if isinstance(value, dict) else [(name, describe_value(value))]
     return rows
 
 
@@ -109,7 +109,7 @@ def _describe_test(tables: Sequence[ResultTable]) -> str:
     if not cells:
         return ""
     sizes = Counter(protocol for protocol, _ in cells)
-    counts = joined(list(dict.fromkeys(f"{count:,}" for count in sizes.values())))
+    counts = join_words(list(dict.fromkeys(f"{count:,}" for count in sizes.values())))
     return (
         "two-sided sign flips of per-query differences, averaged over seeds, clustered by image; Holm over "
         f"{counts} comparisons of a protocol"
@@ -125,7 +125,7 @@ def _count_queries(tables: Sequence[ResultTable]) -> str:
         name = protocol_name(first_stage_protocol(table.protocol)).lower()
         counts_by_protocol.setdefault(name, []).append(f"{count:,} {table.direction}")
     return "; ".join(
-        f"{protocol}: {joined(list(dict.fromkeys(counts)))}" for protocol, counts in counts_by_protocol.items()
+        f"{protocol}: {join_words(list(dict.fromkeys(counts)))}" for protocol, counts in counts_by_protocol.items()
     )
 
 
@@ -139,14 +139,14 @@ def _describe_encoder(encoder: dict[str, Any]) -> str:
 
 def _describe_lists(config: dict[str, Any] | None) -> str:
     config = config or {}
-    return ", ".join(words.format(plain(config[key])) for key, words in LIST_WORDS.items() if key in config)
+    return ", ".join(words.format(describe_value(config[key])) for key, words in LIST_WORDS.items() if key in config)
 
 
 def _describe_candidates(counts: Any) -> str:
     """Candidates per list by direction; the manifest names its counts by direction and role."""
     if not isinstance(counts, dict):
-        return plain(counts or "")
-    return plain({str(name).removesuffix("_test"): count for name, count in counts.items()})
+        return describe_value(counts or "")
+    return describe_value({str(name).removesuffix("_test"): count for name, count in counts.items()})
 
 
 def _describe_positives_last(shares: Any) -> str:
@@ -157,7 +157,7 @@ def _describe_positives_last(shares: Any) -> str:
     """
     if not isinstance(shares, dict) or not any(shares.values()):
         return ""
-    parts = joined([f"{100 * share:.1f} % of the {name.removesuffix('_test')}" for name, share in shares.items()])
+    parts = join_words([f"{100 * share:.1f} % of the {name.removesuffix('_test')}" for name, share in shares.items()])
     return (
         f"in {parts} lists the first stage ranks the right answers behind all others, which a ranker can learn to "
         "exploit; in a gallery it cannot"
@@ -170,7 +170,7 @@ def _describe_refinement(config: dict[str, Any] | None) -> str:
         return ""
     words = {"width": "width {}", "epochs": "{} epochs", "hubness_weight": "hubness {}", "memory_weight": "memory {}"}
     parts = [f"{config['members']} pairs of adapters"]
-    parts += [text.format(plain(config[key])) for key, text in words.items() if config.get(key)]
+    parts += [text.format(describe_value(config[key])) for key, text in words.items() if config.get(key)]
     if config.get("average"):
         parts.append(f"mean of the last {100 * config['average']:.0f} % of the steps")
     return ", ".join(parts + ["weights learned"] * bool(config.get("learn_fusion")))
@@ -184,7 +184,7 @@ def _describe_ranker(config: dict[str, Any] | None) -> str:
     idle = {"levels"} if config.get("levels") == 1 else set()
     idle |= set() if config.get("residual") else {"residual_learnable"}
     unset: tuple[Any, ...] = (None, False, 0, 0.0, [], ())
-    rest = [f"{k.replace('_', ' ')} {plain(v)}" for k, v in config.items() if v not in unset and k not in idle]
+    rest = [f"{k.replace('_', ' ')} {describe_value(v)}" for k, v in config.items() if v not in unset and k not in idle]
     return ": ".join(part for part in (name, ", ".join(rest)) if part)
 
 
@@ -192,18 +192,20 @@ def _describe_training(config: dict[str, Any]) -> str:
     words = {"epochs": "{} epochs", "batch_size": "{} lists per step", "learning_rate": "learning rate {}"}
     words |= {"patience": "stopped after {} validations without improvement"}
     if config.get("sampling") not in (None, "fixed"):
-        found = (
+        positives = (
             ", positives retrieved"
             if config["sampling"] == "random-hard" and config.get("sampling_positives") == "retrieved"
             else ""
         )
-        words["sampling"] = f"lists drawn anew every epoch ({{}}{found})"
-    return ", ".join(text.format(plain(config[key])) for key, text in words.items() if config.get(key) is not None)
+        words["sampling"] = f"lists drawn anew every epoch ({{}}{positives})"
+    return ", ".join(
+        text.format(describe_value(config[key])) for key, text in words.items() if config.get(key) is not None
+    )
 
 
 def _describe_seeds(inputs: ReportInputs, tables: Sequence[ResultTable]) -> str:
     seeds = inputs.rankers.config.get("seeds") or sorted({trial.seed for trial in inputs.trials})
-    return plain(list(seeds)) if seeds else str(_seed_count(tables))
+    return describe_value(list(seeds)) if seeds else str(_seed_count(tables))
 
 
 def _seed_count(tables: Sequence[ResultTable]) -> int:

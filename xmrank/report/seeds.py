@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xmrank.pages.charts import MUTED, Chart, canvas, look, svg_of
-from xmrank.pages.wording import percent
+from xmrank.pages.charts import MUTED, Chart, line_style, make_canvas, svg_of
+from xmrank.pages.wording import format_percent
 from xmrank.report.result_tables import ResultTable, TableRow, deepest_tables
 from xmrank.report.summary import LEAD_METRIC
 
@@ -32,19 +32,19 @@ def _drawn_rows(table: ResultTable) -> list[TableRow]:
 
 def _draw_seeds(number: int, table: ResultTable) -> Chart:
     rows = _drawn_rows(table)
-    figure, axes = canvas(5.0, 0.9 + 0.34 * len(rows))
+    figure, axes = make_canvas(5.0, 0.9 + 0.34 * len(rows))
     for index, row in enumerate(rows):
-        colour, _ = look(index)
+        colour, _ = line_style(index)
         cell = row.cells[LEAD_METRIC]
         axes.plot([100 * value for value in cell.by_seed], [index] * len(cell.by_seed), "o", color=colour, alpha=0.75)
         axes.plot([100 * cell.mean], [index], "|", color=colour, markersize=18)
     described = [
-        f"{row.label} {', '.join(percent(value) for value in row.cells[LEAD_METRIC].by_seed)} %" for row in rows
+        f"{row.label} {', '.join(format_percent(value) for value in row.cells[LEAD_METRIC].by_seed)} %" for row in rows
     ]
     if table.first_stage and LEAD_METRIC in table.first_stage.cells:
         level = table.first_stage.cells[LEAD_METRIC].mean
         axes.axvline(100 * level, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
-        described.append(f"dashed: the first stage, {percent(level)} %")
+        described.append(f"dashed: the first stage, {format_percent(level)} %")
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xmrank.pages.wording import ALPHA, DIRECTION_NAMES, joined, percent, percentage, points
+from xmrank.pages.wording import ALPHA, DIRECTION_NAMES, format_percent, format_percentage, format_points, join_words
 from xmrank.report.protocol_names import protocol_name
 from xmrank.report.result_tables import ResultTable, TableRow, deepest_tables
 
@@ -71,7 +71,7 @@ def _name_setting(table: ResultTable) -> str:
 def _describe_table(table: ResultTable) -> str:
     """One sentence: who beats the first stage, who falls behind, and for whom the difference is unclear."""
     first, rows = table.first_stage, _compared_rows(table)
-    level = f"the first stage’s {percentage(first.cells[LEAD_METRIC].mean)}" if first else "the first stage"
+    level = f"the first stage’s {format_percentage(first.cells[LEAD_METRIC].mean)}" if first else "the first stage"
     groups = {outcome: [row for row in rows if row_outcome(row, table) == outcome] for outcome in (1, 0, -1)}
     ahead, unclear, behind = groups[1], groups[0], groups[-1]
     clauses = [f"{_name_rows(ahead)} {_conjugate('beat', ahead)} {level}" if ahead else f"no loss beats {level}"]
@@ -91,8 +91,8 @@ def _name_rows(rows: list[TableRow]) -> str:
     named = []
     for row in rows:
         cell = row.cells[LEAD_METRIC]
-        named.append(f"{row.label} ({percentage(cell.mean)}, {points(cell.difference or 0.0)})")
-    return joined(named)
+        named.append(f"{row.label} ({format_percentage(cell.mean)}, {format_points(cell.difference or 0.0)})")
+    return join_words(named)
 
 
 def _describe_caution(tables: Sequence[ResultTable]) -> str:
@@ -109,5 +109,6 @@ def _describe_caution(tables: Sequence[ResultTable]) -> str:
         beats = f"above the first stage in {every}; it is not a test of significance"
     return (
         f"A comparison is one loss in one direction on one protocol. “Beats” means {beats}. "
-        f"By the draw of the queries alone, the standard error of a figure here is up to {percent(error)} points."
+        "By the draw of the queries alone, the standard error of a figure here is up to "
+        f"{format_percent(error)} points."
     )

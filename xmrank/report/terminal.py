@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from xmrank.pages.wording import METRICS, metric_name, percent, points
+from xmrank.pages.wording import METRICS, format_percent, format_points, metric_name
 from xmrank.report.result_tables import ResultTable, TableCell, TableRow
 
 LEGIBLE = 100
@@ -66,8 +66,8 @@ def _draw_table(table: ResultTable, metrics: Sequence[str]) -> Table:
 def _format_cell(cell: TableCell | None) -> Text:
     if cell is None:
         return Text("– ")
-    spread = "" if cell.deviation is None else f"±{percent(cell.deviation)}"
-    text = Text(percent(cell.mean), style="bold" if cell.best else "")
+    spread = "" if cell.deviation is None else f"±{format_percent(cell.deviation)}"
+    text = Text(format_percent(cell.mean), style="bold" if cell.best else "")
     text.append(spread, style="not bold dim")
     # The mark is a character and not only a colour, which a pipe would lose; a blank keeps figures in line.
     mark = "★" if cell.best and cell.outcome > 0 else cell.mark or ("*" if cell.best else " ")
@@ -79,4 +79,4 @@ def _format_difference(row: TableRow) -> Text:
     difference = math.nan if cell is None or cell.difference is None else cell.difference
     if math.isnan(difference):
         return Text("")
-    return Text(points(difference), style="green" if difference > 0 else "red" if difference < 0 else "")
+    return Text(format_points(difference), style="green" if difference > 0 else "red" if difference < 0 else "")

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from xmrank.config import SupervisedConfig
-from xmrank.pages.charts import SERIES, Chart, canvas, svg_of
+from xmrank.pages.charts import SERIES, Chart, make_canvas, svg_of
 from xmrank.pages.markdown_text import escape_markdown
-from xmrank.pages.templating import fill
+from xmrank.pages.templating import fill_template
 from xmrank.runtime.directory import Manifest, StageDirectory
 from xmrank.runtime.files import write_text
 from xmrank.runtime.paths import resolve
@@ -134,7 +134,7 @@ def charts_of(drawn: dict[str, Any], results: SupervisedResults, place: int) -> 
 
 def scatter(picture: dict[str, Any], name: str) -> Chart:
     """Points in the plane: the colour is the class (eight colours in turn), the marker the kind of item."""
-    figure, axes = canvas(4.6, 4.0)
+    figure, axes = make_canvas(4.6, 4.0)
     axes.set_axis_off()
     axes.set_title(picture["title"], fontsize=11)
     for group in picture["groups"]:
@@ -149,7 +149,7 @@ def scatter(picture: dict[str, Any], name: str) -> Chart:
 
 def render_page(content: SupervisedContent) -> str:
     """The report as one page."""
-    return fill("supervised.html.jinja", room="xmrank.supervised", content=content)
+    return fill_template("supervised.html.jinja", room="xmrank.supervised", content=content)
 
 
 def render_markdown(content: SupervisedContent) -> str:
