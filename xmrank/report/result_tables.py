@@ -65,7 +65,8 @@ class TestedCell:
         p, corrected = format_probability(self.p), format_probability(self.corrected)
         return (
             f"95 % interval {format_points(self.low)} to {format_points(self.high)}, p {p}, corrected {corrected}; "
-            f"better in {self.wins:,}, equal in {self.ties:,}, worse in {self.losses:,} queries; {self.agreeing} of the seeds agree"
+            f"better in {self.wins:,}, equal in {self.ties:,}, worse in {self.losses:,} queries; "
+            f"{self.agreeing} of the seeds agree"
         )
 
 
