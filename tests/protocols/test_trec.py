@@ -214,7 +214,7 @@ def test_a_gallery_beyond_the_split_is_refused_before_any_work(evaluated, tmp_pa
     [
         ({"top_n": ()}, "--top-n: expected one or more numbers"),
         ({"top_n": (10, 0)}, "--top-n 0: expected at least 1"),
-        ({"top_n": (10, 10)}, "--top-n 10 10: the same twice"),
+        ({"top_n": (10, 10)}, "--top-n 10 10: expected each once"),
         ({"galleries": ("ten",)}, "--galleries ten: expected a number of images"),
     ],
 )
