@@ -31,7 +31,7 @@ import torch
 from xmrank.config import EmbedConfig
 from xmrank.datasets.readers import read_dataset
 from xmrank.datasets.settings import ScenesConfig, ScenesSettings
-from xmrank.embed.decoding import decode
+from xmrank.embed.decoding import decode_image
 from xmrank.embed.encoder import load_encoder
 from xmrank.embed.stage import embed_dataset
 from xmrank.runtime.files import write_array
@@ -149,8 +149,8 @@ def loop(config: EmbedConfig, addresses: list[tuple[int, list[str]]], folder: Pa
     for number, paths in addresses:
         parts = []
         for first in range(0, len(paths), BATCH):
-            images = [decode(Path(path).read_bytes()) for path in paths[first : first + BATCH]]
-            pixels = torch.stack([encoder.pixels.prepared(image) for image in images])
+            images = [decode_image(Path(path).read_bytes()) for path in paths[first : first + BATCH]]
+            pixels = torch.stack([encoder.pixels.prepare(image) for image in images])
             parts.append(encoder.encode_images(pixels).numpy())
         write_array(folder / f"image-{number:06d}.npy", np.concatenate(parts).astype(np.float16))
         finished.append([time.time(), len(paths)])

@@ -127,8 +127,16 @@ def test_one_path_for_different_images_is_refused(folder):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("img_emb/img_emb_01.npy", None, "clip: no img_emb/img_emb_1.npy, though its fellows are there"),
-        ("metadata/metadata_00.parquet", None, "clip: no metadata/metadata_0.parquet, though its fellows are there"),
+        (
+            "img_emb/img_emb_01.npy",
+            None,
+            "clip: no img_emb/img_emb_1.npy, though other files",
+        ),
+        (
+            "metadata/metadata_00.parquet",
+            None,
+            "clip: no metadata/metadata_0.parquet, though other files",
+        ),
         ("metadata/metadata_00.parquet", b"PAR1", "metadata_00.parquet: not readable as parquet: "),
         ("text_emb/text_emb_00.npy", b"1 2 3", "text_emb_00.npy: not an array in .npy form"),
         ("text_emb/text_emb_00.npy", np.ones((2, 4)), "text_emb_00.npy: 2 rows, but metadata_00.parquet has 3"),

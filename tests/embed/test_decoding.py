@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms import Compose
 
 from xmrank.embed import decoding as pictures
-from xmrank.embed.decoding import NARROWEST, PixelTransform, decode
+from xmrank.embed.decoding import NARROWEST, PixelTransform, decode_image
 from xmrank.embed.encoder import load_encoder
 from xmrank.runtime.errors import DataError
 
@@ -29,16 +29,16 @@ def picture(colour=RED, size=(4, 2), form="PNG", **options):
 
 
 def test_decoding_gives_rgb():
-    assert decode(picture((1, 2, 3))).getpixel((0, 0)) == (1, 2, 3)
+    assert decode_image(picture((1, 2, 3))).getpixel((0, 0)) == (1, 2, 3)
     grey = io.BytesIO()
     Image.new("L", (2, 2), 7).save(grey, "PNG")
-    assert decode(grey.getvalue()).getpixel((0, 0)) == (7, 7, 7)
+    assert decode_image(grey.getvalue()).getpixel((0, 0)) == (7, 7, 7)
 
 
 def test_decoding_turns_the_picture_upright():
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held on its side
-    image = decode(picture(size=(4, 2), form="JPEG", exif=exif))
+    image = decode_image(picture(size=(4, 2), form="JPEG", exif=exif))
     assert image.size == (2, 4)
 
 
@@ -53,18 +53,18 @@ def test_decoding_turns_the_picture_upright():
 )
 def test_what_cannot_be_decoded_has_a_reason_in_one_line(content, reason):
     with pytest.raises(DataError, match=f"^{reason}") as caught:
-        decode(content)
+        decode_image(content)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("limit", [10, 31, 7, 8])
 def test_an_image_of_too_many_pixels_is_refused(monkeypatch, limit):
     monkeypatch.setattr(pictures, "PIXEL_LIMIT", limit)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # put back what decode sets
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # put back what decode_image sets
     if limit >= 4 * 2:
-        assert decode(picture(size=(4, 2))).size == (4, 2)
+        assert decode_image(picture(size=(4, 2))).size == (4, 2)
     with pytest.raises(DataError, match=f"^more than {limit} pixels$"):
-        decode(picture(size=(8, 4)))  # both a little and more than twice above a limit
+        decode_image(picture(size=(8, 4)))  # both a little and more than twice above a limit
 
 
 def quarters():
@@ -77,20 +77,20 @@ def quarters():
 def test_a_photograph_held_on_its_side_is_turned():
     exif = Image.Exif()
     exif[0x0112] = 8  # shown after a quarter turn to the left: what was right is on top
-    image = decode(saved(quarters(), "PNG", exif=exif))
+    image = decode_image(saved(quarters(), "PNG", exif=exif))
     assert image.size == (16, 32)
     assert image.getpixel((8, 4)) == BLUE and image.getpixel((8, 28)) == RED
 
 
 def test_inks_become_colours():
-    image = decode(saved(quarters().convert("CMYK"), "JPEG"))
+    image = decode_image(saved(quarters().convert("CMYK"), "JPEG"))
     assert image.getpixel((4, 8)) == pytest.approx(RED, abs=8) and image.getpixel((28, 8)) == pytest.approx(BLUE, abs=8)
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 def test_sixteen_bits_of_grey_become_eight(form):
     grey = Image.fromarray(np.array([[0, 255, 256, 32768, 65535]], np.uint16))
-    image = decode(saved(grey, form))
+    image = decode_image(saved(grey, form))
     assert [image.getpixel((x, 0))[0] for x in range(5)] == [0, 0, 1, 128, 255]
     assert image.mode == "RGB"
 
@@ -100,40 +100,40 @@ def test_of_an_animation_the_first_picture_counts(form):
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
     content = saved(frames[0], form, save_all=True, append_images=frames[1:], duration=100, lossless=True)
     assert Image.open(io.BytesIO(content)).n_frames == 2
-    assert decode(content).getpixel((4, 4)) == RED
+    assert decode_image(content).getpixel((4, 4)) == RED
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
 def test_every_mode_becomes_rgb(mode):
-    assert decode(saved(Image.new(mode, (5, 3)), "PNG")).mode == "RGB"
+    assert decode_image(saved(Image.new(mode, (5, 3)), "PNG")).mode == "RGB"
 
 
 def test_an_image_without_pixels_has_a_reason(monkeypatch):
     empty = Image.new("RGB", (0, 4))
     monkeypatch.setattr(pictures.Image, "open", lambda file: empty)
     with pytest.raises(DataError, match=r"^has no pixels$"):
-        decode(b"some format that allows it")
+        decode_image(b"some format that allows it")
 
 
 def test_a_thread_of_an_image_is_refused():
-    assert decode(picture(size=(NARROWEST, 1))).size == (NARROWEST, 1)
+    assert decode_image(picture(size=(NARROWEST, 1))).size == (NARROWEST, 1)
     with pytest.raises(DataError, match=f"^1 × {NARROWEST + 1} pixels: more than {NARROWEST} times as long as wide$"):
-        decode(picture(size=(1, NARROWEST + 1)))
+        decode_image(picture(size=(1, NARROWEST + 1)))
 
 
 def test_two_parts_of_a_transform_give_what_the_whole_gives():
     encoder = load_encoder("xmrank-tiny")
     noise = np.random.default_rng(0).integers(0, 255, (3, 90, 70, 3), np.uint8)
     images = [Image.fromarray(pixels) for pixels in noise]
-    sent = torch.stack([encoder.pixels.prepared(image) for image in images])
+    sent = torch.stack([encoder.pixels.prepare(image) for image in images])
     assert sent.dtype == torch.uint8
     whole = torch.stack([encoder.preprocess(image) for image in images])
-    assert torch.equal(encoder.pixels.finished(sent), whole)
+    assert torch.equal(encoder.pixels.finish(sent), whole)
     assert torch.equal(encoder.encode_images(sent), encoder.encode_images(whole))
 
 
 @pytest.mark.parametrize("transform", [lambda image: torch.ones(3, 2, 2), Compose([lambda image: torch.ones(3, 2, 2)])])
 def test_a_transform_of_another_form_is_one_part(transform):
-    pixels = PixelTransform.of(transform)
-    sent = pixels.prepared(Image.new("RGB", (2, 2)))
-    assert sent.dtype == torch.float32 and pixels.finished(sent) is sent
+    pixels = PixelTransform.split_transform(transform)
+    sent = pixels.prepare(Image.new("RGB", (2, 2)))
+    assert sent.dtype == torch.float32 and pixels.finish(sent) is sent

@@ -133,11 +133,11 @@ def test_what_was_begun_with_one_store_is_not_finished_with_another(grown, monke
 
     config = configured(grown / "data", output=grown / "new", reuse=grown / "old")
     with monkeypatch.context() as patched:
-        patched.setattr(stage, "put_together", killed)
+        patched.setattr(stage, "finish_store", killed)
         with pytest.raises(KeyboardInterrupt):
             embed(config)
     begun = EmbeddingStore.open(grown / "old").fingerprint[:12]
-    message = f"{grown / 'new'}: was begun with --reuse of the store {begun}…; go on so, or --overwrite"
+    message = f"{grown / 'new'}: was begun with --reuse of the store {begun}…; continue that way, or give --overwrite"
     assert refusal(replace(config, reuse=None)) == message
     assert embed(config).counts["reused_images"] == 10
 
@@ -170,23 +170,25 @@ def test_a_batch_is_halved_until_it_fits(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     toy = SimpleNamespace(encode_images=encode_images, encode_tokens=lambda tokens: None)
-    monkeypatch.setattr(ray_stage, "encoder_of", lambda settings: toy)
-    pixels = SimpleNamespace(prepared=lambda image: torch.zeros(3, 4, 4))
+    monkeypatch.setattr(ray_stage, "load_from_settings", lambda settings: toy)
+    pixels = SimpleNamespace(prepare=lambda image: torch.zeros(3, 4, 4))
     preparer = SimpleNamespace(pixels=pixels, tokenizer=lambda texts: torch.zeros(1, 5))
-    assert ray_stage.fitting_batch({}, preparer, 512) == 64
+    assert ray_stage.find_batch_size({}, preparer, 512) == 64
     assert tried == [512, 256, 128, 64]
     monkeypatch.setattr(toy, "encode_tokens", encode_images)
-    assert ray_stage.fitting_batch({}, preparer, 3) == 3
+    assert ray_stage.find_batch_size({}, preparer, 3) == 3
 
 
 def test_nothing_fits_a_gpu_that_is_full(monkeypatch):
     def full(images):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(ray_stage, "encoder_of", lambda settings: SimpleNamespace(encode_images=full))
-    pixels = SimpleNamespace(prepared=lambda image: torch.zeros(3, 4, 4))
-    assert ray_stage.fitting_batch({}, SimpleNamespace(pixels=pixels), 8) == 0
-    assert ray_stage.outcome(lambda: full(None), None)["failure"].startswith("the GPU's memory does not hold a batch")
+    monkeypatch.setattr(ray_stage, "load_from_settings", lambda settings: SimpleNamespace(encode_images=full))
+    pixels = SimpleNamespace(prepare=lambda image: torch.zeros(3, 4, 4))
+    assert ray_stage.find_batch_size({}, SimpleNamespace(pixels=pixels), 8) == 0
+    assert ray_stage.catch_failure(lambda: full(None), None)["failure"].startswith(
+        "a batch does not fit into the GPU's memory"
+    )
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_nothing_fits_a_gpu_that_is_full(monkeypatch):
 )
 def test_pools_follow_the_cluster(monkeypatch, cluster, requested, shards, expected):
     monkeypatch.setattr(ray_stage.ray, "cluster_resources", lambda: cluster)
-    assert ray_stage.planned_pools(requested, shards) == expected
+    assert ray_stage.plan_pools(requested, shards) == expected
 
 
 def test_a_compiled_encoder_is_another_configuration(folder, encoded, monkeypatch):

@@ -93,7 +93,7 @@ def test_the_cluster_changes_nothing(undisturbed, folder, encoded):
 
 
 def test_readers_of_their_own_change_nothing(undisturbed, folder, ray_cluster, monkeypatch):
-    monkeypatch.setattr(ray_stage, "planned_pools", lambda *_: WorkerPools(1, None, cpus=0.5, gpus=0, readers=1))
+    monkeypatch.setattr(ray_stage, "plan_pools", lambda *_: WorkerPools(1, None, cpus=0.5, gpus=0, readers=1))
     manifest = embed(configured(folder))
     assert manifest.fingerprint == read_manifest(undisturbed / "store", "embed").fingerprint
 
@@ -205,7 +205,7 @@ def test_a_higher_limit_continues_where_the_lower_stopped(folder, encoded):
 def test_a_run_that_was_cut_short_is_completed(folder, encoded, undisturbed, monkeypatch, capsys):
     config = configured(folder)
     with monkeypatch.context() as patched:
-        patched.setattr(stage, "put_together", killed)
+        patched.setattr(stage, "finish_store", killed)
         with pytest.raises(KeyboardInterrupt):
             embed(config)
     work = folder / "store" / "work"

@@ -15,8 +15,15 @@ from ray import cloudpickle
 from xmrank.embed import preparing, shards
 from xmrank.embed.decoding import PixelTransform
 from xmrank.embed.encoder import load_encoder
-from xmrank.embed.preparing import Preparer, fetches
-from xmrank.embed.shards import PreparedShard, ShardReport, encode_shard, forget_changed, read_report, write_items
+from xmrank.embed.preparing import Preparer, plan_reads
+from xmrank.embed.shards import (
+    PreparedShard,
+    ShardReport,
+    encode_shard,
+    read_report,
+    remove_changed_report,
+    write_items,
+)
 from xmrank.runtime.errors import DataError
 
 
@@ -93,7 +100,7 @@ def preparer(batch_size=2, **parameters):
 
 
 def encoded(shard, work, toy, batch_size=2, dtype="float32", **parameters):
-    prepared = preparer(batch_size, **parameters).prepare(shard, work)
+    prepared = preparer(batch_size, **parameters).prepare_shard(shard, work)
     return encode_shard(shard, prepared, toy, work, dtype=dtype)
 
 
@@ -118,7 +125,7 @@ def test_a_preparer_is_small_enough_to_be_sent_with_an_actor():
 
 def test_what_is_copied_is_not_encoded(work):
     shard, toy = planned(work, "text", ["a", "bb", "ccc", "dddd"], copied=[None, 7, None, 2]), Toy()
-    prepared = preparer().prepare(shard, work)
+    prepared = preparer().prepare_shard(shard, work)
     known = SimpleNamespace(text=np.arange(24, dtype=np.float16).reshape(8, 3))
     report = encode_shard(shard, prepared, toy, work, dtype="float32", known=known)
     assert np.load(shard.array_path(work)).tolist() == [[1, 0, 2], [21, 22, 23], [3, 0, 2], [6, 7, 8]]
@@ -145,7 +152,7 @@ def test_a_shard_prepared_elsewhere_gives_the_same_bytes(pictures, work):
     shard = planned(work, "image", pictures)
     here = encoded(shard, work, Toy())
     content = shard.array_path(work).read_bytes()
-    sent = copy.deepcopy(preparer()).prepare(shard, work)
+    sent = copy.deepcopy(preparer()).prepare_shard(shard, work)
     sent = copy.deepcopy(
         PreparedShard(report=sent.report, batches=list(sent.batches))
     )  # as on the way between processes
@@ -175,7 +182,7 @@ def test_the_report_is_written_after_the_array(work, monkeypatch):
 def test_an_encoder_that_gives_nan_is_refused(work):
     toy = SimpleNamespace(name="toy", dimensions=3, encode_tokens=lambda t: torch.full((len(t), 3), torch.nan))
     shard = planned(work, "text", ["a"], number=8)
-    with pytest.raises(DataError, match="toy: gave NaN or infinity for text rows 8 and after"):
+    with pytest.raises(DataError, match="toy: returned NaN or infinity for text rows 8 and after"):
         encoded(shard, work, toy)
     assert not shard.array_path(work).exists() and not shard.report_path(work).exists()
 
@@ -183,16 +190,16 @@ def test_an_encoder_that_gives_nan_is_refused(work):
 def test_a_repaired_image_makes_its_shard_undone(pictures, work, tmp_path):
     shard = planned(work, "image", pictures)
     report = encoded(shard, work, Toy(), batch_size=5)
-    assert not forget_changed(shard, report, work)  # nothing has changed: also the missing one is as it was
+    assert not remove_changed_report(shard, report, work)  # nothing has changed: also the missing one is as it was
     assert read_report(shard, work)
     (tmp_path / "1.png").write_bytes(picture((255, 255, 255)))
-    assert forget_changed(shard, report, work)
+    assert remove_changed_report(shard, report, work)
     assert read_report(shard, work) is None
 
 
 def test_captions_are_never_forgotten(work):
     shard = planned(work, "text", ["a"])
-    assert not forget_changed(shard, encoded(shard, work, Toy()), work)
+    assert not remove_changed_report(shard, encoded(shard, work, Toy()), work)
     assert read_report(shard, work)
 
 
@@ -205,7 +212,7 @@ def test_remote_images_come_in_order_and_their_errors_with_them(monkeypatch, cou
 
     monkeypatch.setattr(preparing, "read_bytes", read)
     addresses = [f"s3://bucket/{number}" for number in range(count)]
-    for address, fetch in zip(addresses, fetches(addresses), strict=True):
+    for address, fetch in zip(addresses, plan_reads(addresses), strict=True):
         if address.endswith("7"):
             with pytest.raises(DataError, match=f"{address} is broken"):
                 fetch()

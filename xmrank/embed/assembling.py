@@ -1,4 +1,4 @@
-"""After all shards are encoded: their arrays become the store's, row for row of the tables."""
+"""After all shards are encoded: their rows become the arrays of the store, in the order of its tables."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,12 +20,12 @@ BLOCK = 65536
 
 @dataclass
 class StoreFacts:
-    """What the images' reports say, together.
+    """The images' reports, put together.
 
     Attributes:
-        bytes, sha256: a chunk a shard.
+        bytes, sha256: of every image; one chunk for each shard.
         broken: row → reason.
-        copied: rows taken over from another store.
+        copied: rows whose embeddings were copied from another store.
     """
 
     bytes: list[pa.Array] = field(default_factory=list)
@@ -34,7 +34,7 @@ class StoreFacts:
     copied: list[int] = field(default_factory=list)
 
 
-def gather_facts(shards: list[Shard], work: Path) -> StoreFacts:
+def join_reports(shards: list[Shard], work: Path) -> StoreFacts:
     """The reports of the images' shards, read one at a time."""
     facts = StoreFacts()
     for shard in shards:
@@ -43,17 +43,17 @@ def gather_facts(shards: list[Shard], work: Path) -> StoreFacts:
         facts.bytes.append(pa.array(report.bytes, pa.int64()))
         facts.sha256.append(pa.array(report.sha256, pa.string()))
         facts.broken |= report.broken
-        facts.copied += [shard.start + place for place in report.copied]
+        facts.copied += [shard.start + index for index in report.copied]
     return facts
 
 
 @dataclass(frozen=True)
 class StoreRows:
-    """Which images and captions the store holds: without the broken images, and their captions.
+    """The images and captions of the store: all but the broken images and their captions.
 
     Attributes:
         images, captions: rows of the data set's tables, ascending.
-        image_of: row in the store of each of these captions' image.
+        image_of: for each of these captions, the row of its image in the store.
     """
 
     images: np.ndarray
@@ -61,8 +61,8 @@ class StoreRows:
     image_of: np.ndarray
 
     @classmethod
-    def of(cls, dataset: Dataset, broken: dict[int, str]) -> "StoreRows":
-        """The rows that stay."""
+    def without_broken(cls, dataset: Dataset, broken: dict[int, str]) -> "StoreRows":
+        """The rows of a data set without its broken images."""
         sound = np.setdiff1d(np.arange(len(dataset.images)), list(broken))
         new_row = np.full(len(dataset.images), -1, np.int64)
         new_row[sound] = np.arange(len(sound))
@@ -76,10 +76,11 @@ def write_store(
 ) -> None:
     """Write the two arrays and the two tables of rows."""
     chosen = {"image": rows.images, "text": plan.text_of[rows.captions]}
-    for kind, places in chosen.items():
-        write_side(directory / f"{kind}.npy", [shard.array_path(work) for shard in plan.of_kind(kind)], places)
-    write_table(directory / "image.parquet", image_table(dataset.images, rows.images, facts))
-    write_table(directory / "text.parquet", caption_table(dataset.captions, rows))
+    for kind, of_side in chosen.items():
+        parts = [shard.array_path(work) for shard in plan.select_kind(kind)]
+        write_side(directory / f"{kind}.npy", parts, of_side)
+    write_table(directory / "image.parquet", make_image_table(dataset.images, rows.images, facts))
+    write_table(directory / "text.parquet", make_caption_table(dataset.captions, rows))
 
 
 def write_side(path: Path, parts: list[Path], rows: np.ndarray) -> None:
@@ -87,50 +88,51 @@ def write_side(path: Path, parts: list[Path], rows: np.ndarray) -> None:
 
     Args:
         path: the file.
-        parts: arrays of one length each, the last one shorter; their rows are numbered on from part to part.
-        rows: in the order of the file; a row may stand more than once.
+        parts: arrays of equal length, but for the last one; rows are numbered through all parts.
+        rows: in the order of the file; a row may occur more than once.
     """
     first = np.load(parts[0], allow_pickle=False)
-    write_rows(path, blocks(parts, len(first), rows), (len(rows), first.shape[1]), first.dtype)
+    write_rows(path, read_blocks(parts, len(first), rows), (len(rows), first.shape[1]), first.dtype)
 
 
-def blocks(parts: list[Path], size: int, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """The chosen rows, a block at a time; of a part, only what is chosen is read."""
+def read_blocks(parts: list[Path], size: int, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The chosen rows, a block at a time. Of a part, only the chosen rows are read."""
     for start in range(0, len(rows), BLOCK):
         chosen = rows[start : start + BLOCK]
         of_part = chosen // size
+        # Grouped by part, so that every part is opened once for a block.
         order = np.argsort(of_part, kind="stable")
         numbers, starts = np.unique(of_part[order], return_index=True)
         block: np.ndarray | None = None
-        for number, places in zip(numbers, np.split(order, starts[1:]), strict=True):
+        for number, indices in zip(numbers, np.split(order, starts[1:]), strict=True):
             array = np.load(parts[number], mmap_mode="r", allow_pickle=False)
             if block is None:
                 block = np.empty((len(chosen), array.shape[1]), array.dtype)
-            block[places] = array[chosen[places] - number * size]
+            block[indices] = array[chosen[indices] - number * size]
         assert block is not None
         yield block
 
 
-def image_table(images: pa.Table, rows: np.ndarray, facts: StoreFacts) -> pa.Table:
+def make_image_table(images: pa.Table, rows: np.ndarray, facts: StoreFacts) -> pa.Table:
     """The table of image rows, with the size and hash of every file as it was read."""
     images = images.append_column("bytes", pa.chunked_array(facts.bytes, pa.int64()))
     images = images.append_column("sha256", pa.chunked_array(facts.sha256, pa.string()))
-    return with_rows(images.take(rows))
+    return add_row_numbers(images.take(rows))
 
 
-def caption_table(captions: pa.Table, rows: StoreRows) -> pa.Table:
+def make_caption_table(captions: pa.Table, rows: StoreRows) -> pa.Table:
     """The table of caption rows."""
     chosen = captions.take(rows.captions)
-    return with_rows(chosen.append_column("image_row", pa.array(rows.image_of, pa.int32())))
+    return add_row_numbers(chosen.append_column("image_row", pa.array(rows.image_of, pa.int32())))
 
 
-def with_rows(table: pa.Table) -> pa.Table:
+def add_row_numbers(table: pa.Table) -> pa.Table:
     """The table with its row numbers as first column."""
     return table.add_column(0, "row", pa.array(range(len(table)), pa.int32())).combine_chunks()
 
 
-def left_out_images(dataset: Dataset, broken: dict[int, str]) -> list[dict[str, Any]]:
-    """One entry an image that could not be read, with the number of its captions that went with it."""
+def list_broken(dataset: Dataset, broken: dict[int, str]) -> list[dict[str, Any]]:
+    """One entry for each image that could not be read, with the number of captions that are left out with it."""
     if not broken:
         return []
     per_image = pc.value_counts(dataset.captions["image_id"]).to_pylist()

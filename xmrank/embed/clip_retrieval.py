@@ -1,4 +1,4 @@
-"""Import of what clip-retrieval's inference wrote: img_emb/img_emb_0.npy, text_emb/text_emb_0.npy,
+"""Import of the output of clip-retrieval's inference: img_emb/img_emb_0.npy, text_emb/text_emb_0.npy,
 metadata/metadata_0.parquet, and so on; row i of the three with one number is one image and its caption."""
 
 import re
@@ -32,7 +32,7 @@ FORMS = {
     "metadata": "metadata/metadata_*.parquet",
 }
 SAME = 0.99
-"""Cosine from which two embeddings of one image count as the same: batches and number formats move the last digits."""
+"""Cosine from which two embeddings count as those of one image: batches and number formats change the last digits."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ class ExportRows:
     """Which rows of all parts together become the store's.
 
     Attributes:
-        image_rows, caption_rows: int64, ascending; an image stands in the first row that has it.
-        ids: what ``importing``'s tables are made from.
+        image_rows, caption_rows: int64, ascending; an image's row is the first with its path.
+        ids: of these rows.
+        left_out: the rows without a caption.
     """
 
     image_rows: np.ndarray
@@ -75,8 +76,8 @@ def import_clip_retrieval(
 
     Raises:
         ConfigError: no column of the name ``--split-field``.
-        DataError: a file that is missing, broken or of another length than its fellows; NaN; one image with two
-            embeddings; more rows without a caption than ``--max-broken`` allows.
+        DataError: a file that is missing, broken or of another length than the others with its number; NaN; one image
+            with two embeddings; more rows without a caption than ``--max-broken`` allows.
     """
     folder = resolve(settings.import_clip_retrieval)
     parts = find_parts(folder)
@@ -96,29 +97,33 @@ def import_clip_retrieval(
     for kind, arrays in (("images", images), ("texts", texts)):
         for part, array in zip(parts, arrays, strict=True):
             check_embeddings(array, getattr(part, kind).name)
-    refuse_different(images, rows, folder.name)
-    return write_store(stage, images, texts, rows)
+    refuse_ambiguous(images, rows, folder.name)
+    return write_export(stage, images, texts, rows)
 
 
 def find_parts(folder: Path) -> list[ExportPart]:
     """The files of every number, in the numbers' order."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder ({FLAG})")
-    found = {kind: numbered(folder, form) for kind, form in FORMS.items()}
-    numbers = sorted(set().union(*found.values()))
+    files = {kind: number_files(folder, form) for kind, form in FORMS.items()}
+    numbers = sorted(set().union(*files.values()))
     if not numbers:
         raise DataError(f"{folder}: expected {', '.join(FORMS.values())} ({FLAG})")
     for number in numbers:
         for kind, form in FORMS.items():
-            if number not in found[kind]:
-                raise DataError(f"{folder}: no {form.replace('*', str(number))}, though its fellows are there ({FLAG})")
-    return [ExportPart(**{kind: found[kind][number] for kind in FORMS}) for number in numbers]
+            if number not in files[kind]:
+                name = form.replace("*", str(number))
+                raise DataError(f"{folder}: no {name}, though other files with this number are there ({FLAG})")
+    return [ExportPart(files["images"][n], files["texts"][n], files["metadata"][n]) for n in numbers]
 
 
-def numbered(folder: Path, form: str) -> dict[int, Path]:
+def number_files(folder: Path, form: str) -> dict[int, Path]:
     """Number → file; the numbers may have zeros in front."""
-    found = [(re.search(r"_(\d+)\.\w+$", path.name), path) for path in sorted(folder.glob(form))]
-    return {int(match[1]): path for match, path in found if match}
+    paths = {}
+    for path in sorted(folder.glob(form)):
+        if match := re.search(r"_(\d+)\.\w+$", path.name):
+            paths[int(match[1])] = path
+    return paths
 
 
 def load_side(parts: list[ExportPart], kind: str) -> list[np.ndarray]:
@@ -134,10 +139,10 @@ def load_side(parts: list[ExportPart], kind: str) -> list[np.ndarray]:
 def read_metadata(
     parts: list[ExportPart], images: list[np.ndarray], texts: list[np.ndarray], split_field: str
 ) -> pa.Table:
-    """image_path, caption and, where it is there, the split of all rows.
+    """The columns image_path and caption of all rows, and the one of the splits if there is one.
 
     Raises:
-        ConfigError: ``--split-field`` names a column that is not there.
+        ConfigError: ``--split-field`` names a column that does not exist.
         DataError: a file that is not parquet, lacks a column, or is of another length than its embeddings.
     """
     tables = []
@@ -183,13 +188,14 @@ def choose_rows(metadata: pa.Table, settings: ClipRetrievalSettings, max_broken:
     if not len(rows):
         raise DataError(f"{source}: no rows in the metadata; expected at least one")
     kept = metadata.take(rows).combine_chunks()
+    # Rows with the same path are captions of one image; its embedding is that of the first.
     image_of = kept[IMAGE].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     first = np.unique(image_of, return_index=True)[1]
     return ExportRows(rows[first], rows, make_ids(kept, image_of, first, settings), left_out)
 
 
 def make_ids(kept: pa.Table, image_of: np.ndarray, first: np.ndarray, settings: ClipRetrievalSettings) -> RowIds:
-    """The tables' columns, from the rows that are kept."""
+    """The ids of the store's rows, from the rows that are kept."""
     images = kept[IMAGE].take(first).to_pylist()
     order = np.argsort(image_of, kind="stable")
     starts = np.searchsorted(image_of[order], np.arange(len(first)))
@@ -209,19 +215,19 @@ def make_ids(kept: pa.Table, image_of: np.ndarray, first: np.ndarray, settings: 
     )
 
 
-def refuse_different(arrays: list[np.ndarray], rows: ExportRows, source: str) -> None:
-    """Refuse rows that name one image and hold another's embedding: keys that repeat from tar to tar, say."""
+def refuse_ambiguous(arrays: list[np.ndarray], rows: ExportRows, source: str) -> None:
+    """Raise DataError for rows with one image_path and different embeddings: keys that repeat from tar to tar, say."""
     first_row = rows.image_rows[np.asarray(rows.ids.caption_image, np.int64)]
     again = np.flatnonzero(first_row != rows.caption_rows)
     for start in range(0, len(again), 65536):
         part = again[start : start + 65536]
-        here, there = gathered(arrays, rows.caption_rows[part]), gathered(arrays, first_row[part])
+        here, there = gather_rows(arrays, rows.caption_rows[part]), gather_rows(arrays, first_row[part])
         different = part[np.einsum("nd,nd->n", here, there) < SAME]
         pairs = [f'"{rows.ids.image_ids[rows.ids.caption_image[i]]}"' for i in different]
         refuse_first(pairs, source, "image_path {} names different images: the embeddings of its rows differ")
 
 
-def gathered(arrays: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
+def gather_rows(arrays: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
     """Rows of all parts together, at unit length, in float32."""
     starts = np.cumsum([0, *map(len, arrays)])
     result = np.empty((len(rows), arrays[0].shape[1]), np.float32)
@@ -231,12 +237,14 @@ def gathered(arrays: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
     return result
 
 
-def write_store(stage: StageDirectory, images: list[np.ndarray], texts: list[np.ndarray], rows: ExportRows) -> Manifest:
-    """Write the arrays part after part, and the tables."""
+def write_export(
+    stage: StageDirectory, images: list[np.ndarray], texts: list[np.ndarray], rows: ExportRows
+) -> Manifest:
+    """Write the arrays, one part after another, and the tables."""
     dtype = stored_dtype(*images, *texts)
     for kind, arrays, chosen in (("image", images, rows.image_rows), ("text", texts, rows.caption_rows)):
         shape = (len(chosen), arrays[0].shape[1])
-        write_rows(stage.directory / f"{kind}.npy", chosen_parts(arrays, chosen, dtype), shape, dtype)
+        write_rows(stage.directory / f"{kind}.npy", choose_part_rows(arrays, chosen, dtype), shape, dtype)
     write_table(stage.directory / "image.parquet", rows.ids.image_table())
     write_table(stage.directory / "text.parquet", rows.ids.caption_table())
     write_json(stage.directory / "encoder.json", describe_imported(images[0].shape[1]))
@@ -247,8 +255,8 @@ def write_store(stage: StageDirectory, images: list[np.ndarray], texts: list[np.
     )
 
 
-def chosen_parts(arrays: list[np.ndarray], rows: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
-    """The chosen rows of each part at unit length; the rows are numbered on from part to part."""
+def choose_part_rows(arrays: list[np.ndarray], rows: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """The chosen rows of each part at unit length; rows are numbered through all parts."""
     start = 0
     for array in arrays:
         yield to_unit_length(array[rows[(rows >= start) & (rows < start + len(array))] - start], dtype)

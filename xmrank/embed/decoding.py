@@ -1,4 +1,4 @@
-"""Pictures: a file's bytes to an upright RGB image, and that to what a model takes."""
+"""From a file's bytes to an upright RGB image, and from that to the pixels that a model takes."""
 
 import io
 import warnings
@@ -17,11 +17,11 @@ from xmrank.runtime.errors import DataError
 PIXEL_LIMIT = 100_000_000
 """Images of more pixels are refused before they are decoded."""
 NARROWEST = 200
-"""Images longer than so many times their width are refused: resizing the short side would make them immense."""
+"""Images more than this many times as long as wide are refused: resizing the short side would make them immense."""
 
 
-def decode(content: bytes) -> Image.Image:
-    """The upright RGB image in a file's bytes, the first of an animation; 16 bits of grey become 8.
+def decode_image(content: bytes) -> Image.Image:
+    """The upright RGB image in a file's bytes; of an animation the first image, of 16-bit grey the upper 8 bits.
 
     Raises:
         DataError: empty, truncated, not an image, without pixels, far too narrow, or beyond ``PIXEL_LIMIT`` pixels.
@@ -32,10 +32,11 @@ def decode(content: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Opening reads the header only: the size is known before any pixel is decoded.
             image = Image.open(io.BytesIO(content))
-            refuse_shape(image.size)
+            check_shape(image.size)
             image.load()
-        return as_rgb(ImageOps.exif_transpose(image))
+        return convert_to_rgb(ImageOps.exif_transpose(image))
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -46,15 +47,15 @@ def decode(content: bytes) -> Image.Image:
         raise DataError(f"not readable as an image: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
-def refuse_shape(size: tuple[int, int]) -> None:
-    """Refuse an image that has no pixels, or that no model takes without an immense copy in between."""
+def check_shape(size: tuple[int, int]) -> None:
+    """Raise DataError for an image without pixels, or so narrow that resizing would make an immense copy."""
     if min(size) == 0:
         raise DataError("has no pixels")
     if max(size) > NARROWEST * min(size):
         raise DataError(f"{size[0]} × {size[1]} pixels: more than {NARROWEST} times as long as wide")
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
+def convert_to_rgb(image: Image.Image) -> Image.Image:
     """The image in RGB."""
     if image.mode.startswith("I;16"):  # Pillow's own conversion cuts at 255: nearly all of it would be white
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
@@ -63,13 +64,14 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class PixelTransform:
-    """A model's transform in two parts: resizing, for a CPU, and the arithmetic on it, for the encoder's device.
+    """A model's transform in two parts: resizing on a CPU, normalisation on the encoder's device.
 
-    Between the two an image is bytes, a quarter of the numbers that it becomes: what readers send to encoders.
+    Between the two an image is uint8, a quarter of the size of its float32 values: that is what readers send to
+    encoders.
 
     Attributes:
-        transform: an RGB image → what is sent.
-        mean, std: what bytes are scaled with, after division by 255; None: the transform has done it all.
+        transform: the first part, of an RGB image.
+        mean, std: normalise the bytes after division by 255; None: the transform does everything.
     """
 
     transform: Callable[[Image.Image], Any]
@@ -77,23 +79,24 @@ class PixelTransform:
     std: tuple[float, ...] | None = None
 
     @classmethod
-    def of(cls, transform: Callable[[Image.Image], Any]) -> "PixelTransform":
-        """The parts of a transform that ends as open_clip's do; of any other, all is one part."""
+    def split_transform(cls, transform: Callable[[Image.Image], Any]) -> "PixelTransform":
+        """The two parts of a transform that ends as open_clip's do; any other is the first part as a whole."""
         steps = transform.transforms if isinstance(transform, Compose) else []
         if len(steps) > 2 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize):
             return cls(Compose(steps[:-2]), tuple(steps[-1].mean), tuple(steps[-1].std))
         return cls(transform)
 
-    def prepared(self, image: Image.Image) -> Tensor:
-        """What is sent of an image: uint8 [3, H, W], or the transform's own tensor."""
+    def prepare(self, image: Image.Image) -> Tensor:
+        """The first part's result: uint8 [3, H, W], or the transform's own tensor."""
         made = self.transform(image)
         if self.mean is None:
             return torch.as_tensor(made)
         return torch.from_numpy(np.array(made)).permute(2, 0, 1).contiguous()
 
-    def finished(self, images: Tensor) -> Tensor:
-        """What the model takes, float32 [B, 3, H, W], by the very operations of ToTensor and Normalize."""
+    def finish(self, images: Tensor) -> Tensor:
+        """The model's input, float32 [B, 3, H, W], by the same operations as ToTensor and Normalize, bit for bit."""
         if self.mean is None or images.dtype != torch.uint8:
             return images
-        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.mean, self.std))
+        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
+        std = torch.tensor(self.std, device=images.device)[:, None, None]
         return images.to(torch.float32).div_(255).sub_(mean).div_(std)

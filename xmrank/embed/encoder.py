@@ -1,4 +1,4 @@
-"""Encoders of open_clip, and our own `xmrank-tiny`, behind one interface: images or captions in, unit vectors out."""
+"""One interface to open_clip's encoders and our own `xmrank-tiny`: images or captions to unit vectors."""
 
 import contextlib
 import difflib
@@ -30,7 +30,7 @@ CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 @dataclass(frozen=True)
 class Encoder:
-    """A loaded model with all that belongs to it.
+    """A loaded model, its transform and its tokenizer.
 
     Attributes:
         name: open_clip's name of the model.
@@ -39,11 +39,11 @@ class Encoder:
         tokenizer: captions → int64 [captions, context length].
         dimensions: length d of an embedding.
         weights_hash: sha256 over the names, shapes, types and bytes of the weights.
-        preprocessing: what preprocess and tokenizer do, JSON-able.
+        preprocessing: the settings of preprocess and tokenizer, JSON-able.
     """
 
     name: str
-    model: open_clip.CLIP  # or another class of open_clip's with the same two methods
+    model: open_clip.CLIP  # or another of open_clip's classes with encode_image and encode_text
     preprocess: Callable[[Image.Image], Tensor]
     tokenizer: Callable[[list[str]], Tensor]
     dimensions: int
@@ -54,11 +54,11 @@ class Encoder:
 
     @cached_property
     def pixels(self) -> PixelTransform:
-        """The transform in two parts; what they give together is what `preprocess` gives."""
-        return PixelTransform.of(self.preprocess)
+        """The transform in two parts, which together do what `preprocess` does."""
+        return PixelTransform.split_transform(self.preprocess)
 
-    def compiled(self) -> "Encoder":
-        """The same with torch.compile around both sides of its model."""
+    def compile_model(self) -> "Encoder":
+        """The same encoder, with torch.compile around both sides of its model."""
         for name in ("encode_image", "encode_text"):
             setattr(self.model, name, torch.compile(getattr(self.model, name)))
         return self
@@ -67,17 +67,17 @@ class Encoder:
     def encode_images(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W], preprocessed or as ``pixels`` prepares them → float32 [B, d] of unit length, on the
         encoder's device."""
-        pixels = self.pixels.finished(images.to(self.device))
+        pixels = self.pixels.finish(images.to(self.device))
         features = self.model.encode_image(pixels.to(self.input_dtype))
         return F.normalize(features.float(), dim=-1)
 
     def encode_texts(self, texts: list[str]) -> Tensor:
-        """B captions → float32 [B, d] of unit length, on the encoder's device; long ones are cut at the context."""
+        """B captions → float32 [B, d] of unit length, on the encoder's device; long ones are truncated."""
         return self.encode_tokens(self.tokenizer(texts))
 
     @torch.inference_mode()
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """What the tokenizer gave for B captions → as `encode_texts`."""
+        """The tokenizer's output for B captions → as `encode_texts`."""
         return F.normalize(self.model.encode_text(tokens.to(self.device)).float(), dim=-1)
 
 
@@ -98,19 +98,20 @@ def load_encoder(
             default of xmrank-tiny and only there.
         init_seed: seed of an untrained model's weights; needed for "none", refused otherwise.
         precision: fp32, bf16 or fp16.
-        device: where the model goes.
+        device: of the model.
 
     Raises:
-        ConfigError: an unknown model, tag, file or precision, a checkpoint that is not the model's or holds code, a
-            download that failed: one line that names the flag.
+        ConfigError: an unknown model, tag, file or precision, a checkpoint of another model or with code in it, or a
+            download that failed; names the flag.
     """
     register_bundled()
     _check_model(model, precision)
     weights = _find_weights(model, pretrained, init_seed)
+    # A seed of its own for the weights, without a change to the caller's random numbers.
     with _quiet_open_clip(), torch.random.fork_rng(enabled=init_seed is not None):
         if init_seed is not None:
             torch.manual_seed(init_seed)
-        loaded, preprocess = _create(model, weights, precision, device)
+        loaded, preprocess = _create_model(model, weights, precision, device)
         tokenizer = tokenizer_of(model)
     return Encoder(
         name=model,
@@ -119,7 +120,7 @@ def load_encoder(
         tokenizer=tokenizer,
         dimensions=open_clip.get_model_config(model)["embed_dim"],
         weights_hash=hash_weights(loaded),
-        preprocessing=_describe(loaded, tokenizer),
+        preprocessing=_describe_preprocessing(loaded, tokenizer),
         device=torch.device(device),
         input_dtype=open_clip.get_input_dtype(precision) or torch.float32,
     )
@@ -127,7 +128,7 @@ def load_encoder(
 
 @cache
 def register_bundled() -> None:
-    """Make open_clip know our model configurations; from then on they are models like any other."""
+    """Register our model configurations with open_clip; from then on they are models like any other."""
     open_clip.add_model_config(BUNDLED)
 
 
@@ -149,6 +150,7 @@ def hash_weights(model: nn.Module) -> str:
 def _check_model(model: str, precision: str) -> None:
     if precision not in PRECISIONS:
         raise ConfigError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
+    # Checked before loading: open_clip would log a whole list and return None.
     known = open_clip.list_models()
     if model not in known:
         close = difflib.get_close_matches(model, known, n=5, cutoff=0.5) or [TINY, "ViT-B-32", "RN50"]
@@ -156,7 +158,7 @@ def _check_model(model: str, precision: str) -> None:
 
 
 def _find_weights(model: str, pretrained: str | None, init_seed: int | None) -> str | None:
-    """What open_clip is to load: a tag, the path of a checkpoint known to hold no code, or None for untrained."""
+    """What open_clip has to load: a tag, the path of a checkpoint without code, or None for an untrained model."""
     if pretrained is None and model == TINY:
         pretrained = "bundled"
     if pretrained == "none":
@@ -172,12 +174,12 @@ def _find_weights(model: str, pretrained: str | None, init_seed: int | None) -> 
     path = resolve(pretrained) if pretrained else None
     if path is None or not path.is_file():
         given = f"--pretrained {pretrained}: no such tag or file; expected" if pretrained else "--pretrained: expected"
-        raise ConfigError(f"{given} {_expected(model)}")
+        raise ConfigError(f"{given} {_list_weights(model)}")
     _refuse_code(path)
     return str(path)
 
 
-def _expected(model: str) -> str:
+def _list_weights(model: str) -> str:
     """What `--pretrained` may be for a model."""
     tags = open_clip.list_pretrained_tags_by_model(model) + (["bundled"] if model == TINY else [])
     known = f"a tag of {model} ({', '.join(tags)}), " if tags else ""
@@ -187,7 +189,8 @@ def _expected(model: str) -> str:
 def _refuse_code(path: Path) -> None:
     """Raise unless a checkpoint's file can be read as weights only.
 
-    open_clip reads with weights_only=True, but on a TypeError once more without it: what passes here never gets there.
+    open_clip reads with weights_only=True, but after a TypeError again without it. A file that passes this check does
+    not raise that error.
     """
     if path.suffix not in CHECKPOINT_SUFFIXES:
         raise ConfigError(f"--pretrained {path}: expected a file that ends in {', '.join(CHECKPOINT_SUFFIXES)}")
@@ -201,7 +204,7 @@ def _refuse_code(path: Path) -> None:
         raise ConfigError(f"--pretrained {path}: expected weights only, anything else may run code: {reason}") from None
 
 
-def _create(
+def _create_model(
     model: str, weights: str | None, precision: str, device: str | torch.device
 ) -> tuple[nn.Module, Callable[[Image.Image], Tensor]]:
     try:
@@ -214,14 +217,14 @@ def _create(
             require_pretrained=weights is not None,
         )
     except Exception as error:
-        raise ConfigError(_explain(model, weights, error)) from error
+        raise ConfigError(_explain_failure(model, weights, error)) from error
     return created.eval(), preprocess
 
 
-def _explain(model: str, weights: str | None, error: Exception) -> str:
-    """Why a model could not be made, in one line."""
+def _explain_failure(model: str, weights: str | None, error: Exception) -> str:
+    """Why a model could not be created, in one line."""
     if weights is None:
-        return f"--model {model}: could not be made: {_first_line(error)}"
+        return f"--model {model}: could not be created: {_first_line(error)}"
     tag = open_clip.get_pretrained_cfg(model, weights)
     if not tag:
         return f"--pretrained {weights}: does not fit {model}: {_first_line(error)}"
@@ -237,7 +240,8 @@ def _first_line(error: Exception) -> str:
     return " ".join(lines[:2])[:240] or type(error).__name__
 
 
-def _describe(model: nn.Module, tokenizer: object) -> dict[str, Any]:
+def _describe_preprocessing(model: nn.Module, tokenizer: object) -> dict[str, Any]:
+    # Through JSON, so that it equals what is read back from a store.
     described = {
         "image": open_clip.get_model_preprocess_cfg(model),
         "tokenizer": type(tokenizer).__name__,
@@ -248,7 +252,7 @@ def _describe(model: nn.Module, tokenizer: object) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _quiet_open_clip() -> Iterator[None]:
-    """Keep open_clip from logging, on the root logger, what our own message says."""
+    """Silence open_clip, which logs to the root logger what our own messages say."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

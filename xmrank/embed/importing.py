@@ -1,4 +1,4 @@
-"""Import of embeddings that exist: two arrays and their ids become a store, without a model."""
+"""Import of existing embeddings: two arrays and their ids become a store, without a model."""
 
 import json
 import tokenize
@@ -42,6 +42,7 @@ def import_embeddings(settings: ArraySettings, output: Path, *, overwrite: bool 
     ):
         check_row_count(array, path.name, count, f"{ids_path.name} has {count} {column}")
     check_dimensions(image, images_path.name, text, texts_path.name)
+    # The shapes are checked first, the contents only when there is something to write: that reads all of both arrays.
     stage = StageDirectory.open(
         resolve(output),
         STAGE,
@@ -75,7 +76,7 @@ def load_array(path: Path, flag: str) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file ({flag})") from None
-    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # numpy parses the header as Python
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # numpy parses the header as Python code
         raise DataError(f"{path}: not an array in .npy form: {one_line(error)} ({flag})") from None
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: an archive of arrays, expected one array in .npy form ({flag})")

@@ -1,4 +1,4 @@
-"""The embedding stage's Ray part: shards through a pool of encoder actors, fed by readers where there are GPUs."""
+"""The embedding stage's Ray part: a pool of encoder actors, fed by a pool of readers where there are GPUs."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -19,17 +19,17 @@ from xmrank.runtime.errors import DataError, XmrankError
 CPU_BATCH = 64
 """Items at once on a CPU, where more are no faster."""
 MAX_BLOCKS = 10_000
-"""Blocks of a pipeline: where there are more shards, each holds several."""
+"""Most blocks of a pipeline: with more shards, a block has several."""
 
 
 @dataclass(frozen=True)
 class WorkerPools:
-    """How the work is laid on the cluster.
+    """How many actors there are, and what each has.
 
     Attributes:
-        encoders: actors at the start.
-        most: actors when nodes have joined; None: as many as fit.
-        cpus, gpus: of each.
+        encoders: encoder actors at the start.
+        most: encoder actors when nodes have joined; None: as many as fit.
+        cpus, gpus: of each encoder.
         readers: actors that read, decode and resize for the encoders; 0: each encoder does so itself.
     """
 
@@ -40,20 +40,20 @@ class WorkerPools:
     readers: int = 0
 
 
-def planned_pools(requested: int, shards: int) -> WorkerPools:
+def plan_pools(requested: int, shards: int) -> WorkerPools:
     """The pools for the cluster as it is now.
 
-    Readers of their own pay where a GPU would wait for them. Where the encoders run on the same cores, they would only
-    send each other pixels: one process that does both is faster, however many cores there are.
+    Separate readers pay where a GPU would otherwise wait for images. Without GPUs, readers and encoders would share
+    the cores and send each other pixels: one process that does both is faster, however many cores there are.
     """
     workers, cpus, gpus = pool_size(requested)
     workers = min(workers, shards)
     most = requested or None
     if not gpus:
         return WorkerPools(workers, most, cpus, gpus)
-    share = min(cpus, 0.5)  # an encoder that is fed only starts kernels
-    spare = int(ray.cluster_resources().get("CPU", 1.0) - workers * share)
-    return WorkerPools(workers, most, share if spare else cpus, gpus, min(spare, shards))
+    per_encoder = min(cpus, 0.5)  # an encoder with readers only starts kernels
+    spare = int(ray.cluster_resources().get("CPU", 1.0) - workers * per_encoder)
+    return WorkerPools(workers, most, per_encoder if spare else cpus, gpus, min(spare, shards))
 
 
 class ShardReader:
@@ -64,14 +64,14 @@ class ShardReader:
         self.preparer, self.work = preparer, work
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row with the prepared shard in it, or with what failed."""
-        return row | outcome(lambda: {"prepared": self.prepare(Shard(**row))}, self.work)
+        """The row with the prepared shard added, or with the failure."""
+        return row | catch_failure(lambda: {"prepared": self.prepare_shard(Shard(**row))}, self.work)
 
-    def prepare(self, shard: Shard) -> PreparedShard:
-        """The prepared shard; nothing of it when it is done."""
+    def prepare_shard(self, shard: Shard) -> PreparedShard:
+        """The prepared shard; without batches when it is done."""
         if report := read_report(shard, self.work):
             return PreparedShard(report, [])
-        prepared = self.preparer.prepare(shard, self.work)
+        prepared = self.preparer.prepare_shard(shard, self.work)
         return replace(prepared, batches=list(prepared.batches))
 
 
@@ -85,45 +85,47 @@ class ShardEncoder:
     @cached_property
     def encoder(self) -> Encoder:
         """The model, on this worker's device."""
-        return encoder_of(self.settings)
+        return load_from_settings(self.settings)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Encode the shard in a row; returns how many items it held, how many were broken, and what failed."""
+        """Encode the shard in a row; returns the number of its items, of the broken ones, and the failure (or "")."""
         if row.get("failure"):
             return {"items": 0, "broken": 0, "failure": row["failure"]}
         shard = Shard(**{name: row[name] for name in Shard.__dataclass_fields__})
-        return {"items": 0, "broken": 0} | outcome(lambda: self.encode(shard, row.get("prepared")), self.work)
+        return {"items": 0, "broken": 0} | catch_failure(
+            lambda: self.encode_shard(shard, row.get("prepared")), self.work
+        )
 
-    def encode(self, shard: Shard, prepared: PreparedShard | None) -> dict[str, Any]:
+    def encode_shard(self, shard: Shard, prepared: PreparedShard | None) -> dict[str, Any]:
         """Encode a shard, prepared by a reader or here.
 
-        A shard that is done stays as it is: after a lost worker, Ray repeats the block it was working on.
+        A shard that is done is not encoded again: when a worker is lost, Ray repeats the block it was working on.
         """
         report = read_report(shard, self.work)
         if report is None:
-            prepared = prepared or self.preparer.prepare(shard, self.work)
+            prepared = prepared or self.preparer.prepare_shard(shard, self.work)
             known = self.preparer.known.store if self.preparer.known else None
             dtype = self.settings["dtype"]
             report = encode_shard(shard, prepared, self.encoder, self.work, dtype=dtype, known=known)
         return {"items": report.items, "broken": len(report.broken)}
 
 
-def outcome(step: Callable[[], dict[str, Any]], work: Path) -> dict[str, Any]:
-    """What a step returns, and what failed.
+def catch_failure(step: Callable[[], dict[str, Any]], work: Path) -> dict[str, Any]:
+    """The result of a step, with a failure that the user can mend as the value ``failure``.
 
-    What the user can mend comes back as a value: Ray Data wraps exceptions, and loses on the way what it wrapped.
+    Not as an exception: Ray Data wraps exceptions, and the original is lost on the way.
     """
     try:
         return step() | {"failure": ""}
     except XmrankError as error:
         return {"failure": str(error)}
     except torch.OutOfMemoryError:
-        return {"failure": "the GPU's memory does not hold a batch: give a smaller --batch-size and --overwrite"}
+        return {"failure": "a batch does not fit into the GPU's memory: give a smaller --batch-size, and --overwrite"}
     except OSError as error:
         return {"failure": f"{error.filename or work}: {error.strerror or error}"}
 
 
-def encoder_of(settings: dict[str, Any]) -> Encoder:
+def load_from_settings(settings: dict[str, Any]) -> Encoder:
     """The model of the settings, on this process's device."""
     encoder = load_encoder(
         settings["model"],
@@ -132,39 +134,41 @@ def encoder_of(settings: dict[str, Any]) -> Encoder:
         precision=settings["precision"],
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
-    return encoder.compiled() if settings["compile"] else encoder
+    return encoder.compile_model() if settings["compile"] else encoder
 
 
 def choose_batch_size(settings: dict[str, Any], preparer: Preparer, largest: int) -> int:
-    """Items to encode at once: on GPUs as many as fit in memory, a whole shard at most; on CPUs ``CPU_BATCH``.
+    """Number of items to encode at once: as many as fit into a GPU's memory, at most a shard; on CPUs ``CPU_BATCH``.
 
     Raises:
-        DataError: not even one fits.
+        DataError: not even one item fits.
     """
     connect()
     _, cpus, gpus = pool_size(1)
     if not gpus:
         return min(CPU_BATCH, largest)
-    size = int(ray.get(ray.remote(num_cpus=cpus, num_gpus=1)(fitting_batch).remote(settings, preparer, largest)))
+    # Tried on a worker: this process may have no GPU.
+    remote = ray.remote(num_cpus=cpus, num_gpus=1)(find_batch_size)
+    size = int(ray.get(remote.remote(settings, preparer, largest)))
     if not size:
-        raise DataError(f"{settings['model']}: the GPU's memory does not hold it")
+        raise DataError(f"{settings['model']}: does not fit into the GPU's memory")
     return size
 
 
-def fitting_batch(settings: dict[str, Any], preparer: Preparer, largest: int) -> int:
-    """The largest of ``largest``, its half, its quarter, … that the encoder takes here; 0 when it takes none."""
-    encoder = encoder_of(settings | {"compile": False})
+def find_batch_size(settings: dict[str, Any], preparer: Preparer, largest: int) -> int:
+    """The largest of ``largest``, its half, its quarter, … that fits into this device's memory; 0 when none does."""
+    encoder = load_from_settings(settings | {"compile": False})
     size = largest
-    while size and not fits(encoder, preparer, size):
+    while size and not fits_memory(encoder, preparer, size):
         size //= 2
     return size
 
 
-def fits(encoder: Encoder, preparer: Preparer, size: int) -> bool:
-    """Whether the device holds so many images, and so many captions, at once."""
+def fits_memory(encoder: Encoder, preparer: Preparer, size: int) -> bool:
+    """Whether this many images, and this many captions, fit into the device's memory."""
     from PIL import Image
 
-    picture = preparer.pixels.prepared(Image.new("RGB", (64, 64)))
+    picture = preparer.pixels.prepare(Image.new("RGB", (64, 64)))
     try:
         encoder.encode_images(picture[None].expand(size, *picture.shape))
         encoder.encode_tokens(preparer.tokenizer(["a"]).expand(size, -1))
@@ -174,8 +178,8 @@ def fits(encoder: Encoder, preparer: Preparer, size: int) -> bool:
     return True
 
 
-def quiet_console() -> None:
-    """Keep Ray Data's messages to its log file: progress is ours, and failures come back as exceptions."""
+def silence_ray_data() -> None:
+    """Send Ray Data's messages to its log file only: we show progress and failures ourselves."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -187,26 +191,31 @@ def quiet_console() -> None:
 def encode_shards(
     shards: list[Shard], settings: dict[str, Any], preparer: Preparer, work: Path, workers: int
 ) -> Iterator[dict[str, Any]]:
-    """Encode shards on the cluster; yields the items and broken items of each as it is finished, in any order.
+    """Encode shards on the cluster; yields the items and broken items of each when it is finished, in any order.
 
-    The pools shrink and grow with the cluster: a node that leaves costs the shards its workers had not finished.
+    The pools shrink and grow with the cluster: when a node leaves, only the shards that its workers had not finished
+    are encoded again.
 
     Raises:
-        DataError: what failed on a worker and can be mended: a full disk, say.
+        DataError: a failure on a worker that the user can mend, such as a full disk.
     """
     connect()
-    quiet_console()
-    pools = planned_pools(workers, len(shards))
+    silence_ray_data()
+    pools = plan_pools(workers, len(shards))
+    # A block for each shard, so that a lost worker costs no more than one.
     blocks = min(len(shards), MAX_BLOCKS)
     rows = ray.data.from_items([asdict(shard) for shard in shards], override_num_blocks=blocks)
     if pools.readers:
         rows = rows.map(
-            ShardReader, fn_constructor_args=(preparer, work), compute=elastic(pools.readers, None), num_cpus=1
+            ShardReader,
+            fn_constructor_args=(preparer, work),
+            compute=make_pool_strategy(pools.readers, None),
+            num_cpus=1,
         )
     done = rows.map(
         ShardEncoder,
         fn_constructor_args=(settings, preparer, work),
-        compute=elastic(pools.encoders, pools.most),
+        compute=make_pool_strategy(pools.encoders, pools.most),
         num_cpus=pools.cpus,
         num_gpus=pools.gpus,
     )
@@ -216,6 +225,6 @@ def encode_shards(
         yield result
 
 
-def elastic(size: int, most: int | None) -> Any:
+def make_pool_strategy(size: int, most: int | None) -> Any:
     """A pool that begins with ``size`` actors, may lose all but one, and grows to ``most`` when nodes join."""
     return ray.data.ActorPoolStrategy(min_size=1, initial_size=size, max_size=None if most is None else max(most, size))

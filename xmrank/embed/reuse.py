@@ -1,4 +1,4 @@
-"""Embeddings taken over from another store (``--reuse``): of the same images and captions, by the same encoder."""
+"""Embeddings copied from another store (``--reuse``): of the same images and captions, by the same encoder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ SAME_ENCODER = ("name", "weights_hash", "preprocessing", "precision")
 
 @dataclass(frozen=True)
 class KnownImages:
-    """Finds an image's row by the hash of its bytes; 16 bytes an image in memory, however many there are.
+    """Finds an image's row by the hash of its bytes, with 16 bytes of memory for each image.
 
     Attributes:
-        store: where the rows are.
-        keys: the first half of every hash's first 32 digits, uint64, ascending.
-        rows: their rows.
+        store: with the rows.
+        keys: the first 64 bits of every hash, uint64, ascending.
+        rows: the row of every key.
     """
 
     store: EmbeddingStore
@@ -29,51 +29,52 @@ class KnownImages:
     rows: np.ndarray
 
     @classmethod
-    def of(cls, directory: Path) -> "KnownImages":
+    def from_directory(cls, directory: Path) -> "KnownImages":
         """The images of the store in a directory."""
         store = EmbeddingStore.open(directory)
-        keys = np.array([key(digest) for digest in store.images["sha256"].to_pylist()], np.uint64)
+        keys = np.array([shorten_hash(digest) for digest in store.images["sha256"].to_pylist()], np.uint64)
         rows = np.argsort(keys, kind="stable")
         return cls(store, keys[rows], rows)
 
-    def row(self, sha256: str) -> int | None:
+    def find_row(self, sha256: str) -> int | None:
         """The first row of an image with this hash, or None."""
-        wanted = np.uint64(key(sha256))
-        place = int(np.searchsorted(self.keys, wanted))
-        while place < len(self.keys) and self.keys[place] == wanted:
-            row = int(self.rows[place])
+        wanted = np.uint64(shorten_hash(sha256))
+        index = int(np.searchsorted(self.keys, wanted))
+        # Several hashes may begin alike: the whole one decides.
+        while index < len(self.keys) and self.keys[index] == wanted:
+            row = int(self.rows[index])
             if self.store.images["sha256"][row].as_py() == sha256:
                 return row
-            place += 1
+            index += 1
         return None
 
 
-def key(sha256: str) -> int:
+def shorten_hash(sha256: str) -> int:
     """The first 64 bits of a hash."""
     return int(sha256[:16], 16)
 
 
-def known_texts(store: EmbeddingStore, texts: pa.Array) -> pa.Array:
+def find_texts(store: EmbeddingStore, texts: pa.Array) -> pa.Array:
     """The store's row of each text, int64; null where it has none."""
     return pc.index_in(texts, store.captions["text"].combine_chunks()).cast(pa.int64())
 
 
-def refuse_output(directory: Path, output: Path) -> None:
+def refuse_own_output(directory: Path, output: Path) -> None:
     """Raise DataError when ``--reuse`` names the output itself, before anything there is overwritten."""
     if directory.resolve() == output.resolve():
         raise DataError(f"--reuse {directory}: is the --output itself; give the new store another --output")
 
 
-def reusable(directory: Path, encoder: dict[str, Any], dtype: str) -> EmbeddingStore:
-    """The store of ``--reuse``, after the check that its embeddings are what this encoder would give.
+def open_reusable(directory: Path, encoder: dict[str, Any], dtype: str) -> EmbeddingStore:
+    """The store of ``--reuse``, after checking that its embeddings are those that this encoder would make.
 
     Args:
-        directory: where it is.
-        encoder: what the new store will record of its encoder.
+        directory: of the store.
+        encoder: what the new store will record about its encoder.
         dtype: number format of the new store.
 
     Raises:
-        DataError: it is no finished store, imported, of another encoder or number format.
+        DataError: not a finished store, an imported one, or one of another encoder or number format.
     """
     store = EmbeddingStore.open(directory)
     for name in SAME_ENCODER:

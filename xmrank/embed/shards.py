@@ -1,4 +1,4 @@
-"""One shard of work: up to ``shard_size`` images or captions in, one array and one report on disk out."""
+"""A shard is one task: it encodes up to ``shard_size`` images or captions into one array and one report on disk."""
 
 import json
 from collections.abc import Iterable
@@ -18,15 +18,15 @@ from xmrank.runtime.files import TEMPORARY, atomic, write_array, write_json
 
 Kind = Literal["image", "text"]
 ItemBatch = tuple[list[int], Tensor]
-"""Places in the shard, and what the encoder takes for them: pixels or tokens."""
+"""Indices in the shard, and the encoder's input for them: pixels or tokens."""
 
 
 @dataclass(frozen=True)
 class Shard:
     """Rows ``start`` … ``stop`` of the images, or of the distinct captions.
 
-    The items themselves stand in a table beside the shards' output, one record batch a shard: what the cluster passes
-    around stays small, however many there are.
+    The items themselves are in a table beside the shards' output, one record batch for each shard: so a shard is a few
+    numbers, cheap to send to any process.
     """
 
     kind: Kind
@@ -37,28 +37,28 @@ class Shard:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def items(self, work: Path) -> pa.RecordBatch:
-        """Its rows of the table: ``item``, an address (``datasets.locations``) or a text, and ``copied``."""
+    def read_items(self, work: Path) -> pa.RecordBatch:
+        """The shard's rows of the table: ``item``, an address (``datasets.locations``) or a text, and ``copied``."""
         return pa.ipc.open_file(pa.memory_map(str(items_path(work, self.kind)))).get_batch(self.number)
 
     def array_path(self, work: Path) -> Path:
-        """Where its embeddings go."""
+        """The file of the shard's embeddings."""
         return work / f"{self.kind}-{self.number:06d}.npy"
 
     def report_path(self, work: Path) -> Path:
-        """Where its report goes, written last: a shard with a report is done."""
+        """The file of the shard's report, written last: a shard with a report is done."""
         return work / f"{self.kind}-{self.number:06d}.json"
 
 
 @dataclass
 class ShardReport:
-    """What became of a shard's items.
+    """What happened to a shard's items.
 
     Attributes:
         broken: row → reason, of images that could not be read; their embeddings are rows of zeros.
         bytes, sha256: of every image file as it was read; empty for captions.
-        copied: place in the shard → row of the store whose embedding was taken over (``--reuse``).
-        settings: what the first run found and later ones keep: the batch size, the store of ``--reuse``.
+        copied: index in the shard → row in the store of ``--reuse`` that the embedding was copied from.
+        settings: chosen by the first run and kept by later ones: the batch size, the store of ``--reuse``.
     """
 
     items: int
@@ -71,11 +71,11 @@ class ShardReport:
 
 @dataclass
 class PreparedShard:
-    """A shard as the encoder takes it.
+    """A shard's input for the encoder.
 
     Attributes:
-        report: complete once the batches have been taken.
-        batches: none crosses shards, so the result does not depend on which of them an interrupted run had finished.
+        report: complete when all batches have been iterated over.
+        batches: none crosses shards, so the result does not depend on which shards an interrupted run had finished.
     """
 
     report: ShardReport
@@ -83,12 +83,12 @@ class PreparedShard:
 
 
 def items_path(work: Path, kind: Kind) -> Path:
-    """The table of all items of a kind; each run writes it anew, and what a killed one leaves is swept away."""
+    """The table of all items of a kind: each run writes its own, and that of a killed run is removed as temporary."""
     return work / f"{TEMPORARY}{kind}s.arrow"
 
 
 def write_items(work: Path, kind: Kind, items: pa.Array, copied: pa.Array, size: int) -> list[Shard]:
-    """Write the table of items, a record batch a shard, and return the shards."""
+    """Write the table of items, one record batch for each shard, and return the shards."""
     table = pa.table({"item": items, "copied": copied}).combine_chunks()
     path = items_path(work, kind)
     with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
@@ -109,25 +109,27 @@ def encode_shard(
     """Encode one shard and write its array, then its report.
 
     Args:
-        shard: which.
-        prepared: its batches; ``known`` is the store that its report's ``copied`` rows are of.
-        encoder: on the device that is to do it.
+        shard: the shard.
+        prepared: its batches and report.
+        encoder: on the device that encodes.
         work: folder of the arrays and reports.
         dtype: number format of the array.
+        known: store of the rows that the report names as copied.
 
     Raises:
-        DataError: the encoder gave NaN or infinity.
+        DataError: the encoder returned NaN or infinity.
     """
     array = np.zeros((len(shard), encoder.dimensions), np.float32)
-    for places, inputs in prepared.batches:
-        encode = encoder.encode_images if shard.kind == "image" else encoder.encode_tokens
-        array[places] = encode(inputs).cpu().numpy()
+    encode = encoder.encode_images if shard.kind == "image" else encoder.encode_tokens
+    for indices, inputs in prepared.batches:
+        array[indices] = encode(inputs).cpu().numpy()
+    # Only now is the report complete: making the batches fills it.
     report = prepared.report
     if known and report.copied:
         side = known.image if shard.kind == "image" else known.text
         array[list(report.copied)] = side[list(report.copied.values())]
     if not np.isfinite(array).all():
-        raise DataError(f"{encoder.name}: gave NaN or infinity for {shard.kind} rows {shard.start} and after")
+        raise DataError(f"{encoder.name}: returned NaN or infinity for {shard.kind} rows {shard.start} and after")
     write_array(shard.array_path(work), array.astype(dtype))
     write_json(shard.report_path(work), asdict(report))
     return report
@@ -139,14 +141,15 @@ def read_report(shard: Shard, work: Path) -> ShardReport | None:
     if not path.exists():
         return None
     values: dict[str, Any] = json.loads(path.read_text())
+    # JSON's keys are text.
     for name in ("broken", "copied"):
         values[name] = {int(row): value for row, value in values[name].items()}
     return ShardReport(**values)
 
 
-def forget_changed(shard: Shard, report: ShardReport, work: Path) -> bool:
-    """Remove a shard's report when an image file has another size by now, a repaired one say: it is encoded again."""
-    if shard.kind == "image" and find_changed(shard.items(work)["item"].to_pylist(), report.bytes):
+def remove_changed_report(shard: Shard, report: ShardReport, work: Path) -> bool:
+    """Remove a shard's report if an image file has changed its size since, so that the shard is encoded again."""
+    if shard.kind == "image" and find_changed(shard.read_items(work)["item"].to_pylist(), report.bytes):
         shard.report_path(work).unlink()
         return True
     return False

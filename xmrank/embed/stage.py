@@ -1,4 +1,4 @@
-"""The embedding stage: plan the shards, encode those that are missing, put the store together."""
+"""The embedding stage: plan the shards, encode those that are missing, assemble the store."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,16 +9,16 @@ from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.locations import find_absent, find_changed
 from xmrank.datasets.readers import read_dataset
 from xmrank.datasets.settings import ArraySettings, ClipRetrievalSettings
-from xmrank.embed.assembling import StoreRows, gather_facts, left_out_images, write_store
+from xmrank.embed.assembling import StoreRows, join_reports, list_broken, write_store
 from xmrank.embed.clip_retrieval import import_clip_retrieval
 from xmrank.embed.decoding import PixelTransform
 from xmrank.embed.encoder import BUNDLED, CHECKPOINT_SUFFIXES, TINY, Encoder, load_encoder
 from xmrank.embed.fetching import local_imports
 from xmrank.embed.importing import import_embeddings
-from xmrank.embed.planning import EarlierStore, ShardPlan, look_back, make_plan, refuse_other_reuse
+from xmrank.embed.planning import EarlierStore, ShardPlan, find_earlier, make_plan, refuse_other_reuse
 from xmrank.embed.preparing import Preparer
 from xmrank.embed.ray import choose_batch_size, encode_shards
-from xmrank.embed.reuse import refuse_output, reusable
+from xmrank.embed.reuse import open_reusable, refuse_own_output
 from xmrank.embed.shards import Shard, read_report
 from xmrank.embed.store import STAGE, EmbeddingStore
 from xmrank.runtime.directory import Manifest, StageDirectory
@@ -32,13 +32,13 @@ DATASET_FIELDS = ("dataset", "max_broken")
 
 
 def embed(config: EmbedConfig) -> Manifest:
-    """Embed a data set, or import embeddings; a finished store is left as it is, a half-made one is completed.
+    """Embed a data set, or import embeddings; a finished store is left as it is, an unfinished one is completed.
 
     Returns:
         The store's manifest.
 
     Raises:
-        ConfigError: an unknown data set, model or tag.
+        ConfigError: an unknown model or tag.
         DataError: bad data, or a finished store whose images have changed since.
     """
     output = resolve(config.output)
@@ -58,9 +58,10 @@ def embed(config: EmbedConfig) -> Manifest:
 def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manifest:
     """Embed a data set that has been read."""
     reuse = resolve(config.reuse) if config.reuse else None
+    # Whatever can be refused is refused before the directory is touched.
     refuse_missing(dataset, config.max_broken)
     if reuse:
-        refuse_output(reuse, output)
+        refuse_own_output(reuse, output)
     stage = StageDirectory.open(
         output,
         STAGE,
@@ -71,24 +72,25 @@ def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manife
     if stage.done:
         refuse_changed(EmbeddingStore.open(output), dataset)
         return stage.done
-    about, pixels = look_at_encoder(config)
-    known = reusable(reuse, about, config.dtype) if reuse else None
+    about, pixels = describe_encoder(config)
+    known = open_reusable(reuse, about, config.dtype) if reuse else None
     plan = make_plan(dataset, config.shard_size, stage.work, known)
-    earlier = look_back(plan, stage.work)
+    earlier = find_earlier(plan, stage.work)
     refuse_other_reuse(earlier.settings, known, output)
     settings = worker_settings(config)
-    preparer = prepared_for(config, pixels, earlier.settings, known)
+    preparer = make_preparer(config, pixels, earlier.settings, known)
     if earlier.missing:
-        preparer = with_batch_size(preparer, settings, config.shard_size)
+        # Only now: finding the batch size loads the model on a worker.
+        preparer = set_batch_size(preparer, settings, config.shard_size)
         run_shards(plan, earlier, settings, preparer, stage.work, config, dataset)
     write_json(stage.directory / "encoder.json", about)
-    return put_together(stage, dataset, plan, preparer, config)
+    return finish_store(stage, dataset, plan, preparer, config)
 
 
-def look_at_encoder(config: EmbedConfig) -> tuple[dict[str, Any], PixelTransform]:
-    """What the store records of the encoder, and its pixels; the model itself does not stay in this process."""
+def describe_encoder(config: EmbedConfig) -> tuple[dict[str, Any], PixelTransform]:
+    """What the store records about the encoder, and its transform. The model does not stay in this process."""
     encoder = load_encoder(config.model, config.pretrained, init_seed=config.init_seed, precision=config.precision)
-    return describe(encoder, config), encoder.pixels
+    return make_encoder_entry(encoder, config), encoder.pixels
 
 
 def worker_settings(config: EmbedConfig) -> dict[str, Any]:
@@ -100,17 +102,17 @@ def worker_settings(config: EmbedConfig) -> dict[str, Any]:
     return settings
 
 
-def prepared_for(
+def make_preparer(
     config: EmbedConfig, pixels: PixelTransform, earlier: dict[str, Any], known: EmbeddingStore | None
 ) -> Preparer:
-    """What prepares the shards; its batch size is that of earlier runs, or 0 when none has found one."""
+    """Prepares the shards. Its batch size is the given one, or that of an interrupted run, or 0: not chosen yet."""
     size = config.batch_size or earlier.get("batch_size", 0)
     settings = {"batch_size": size, "reuse": known.fingerprint if known else None}
     return Preparer(pixels, config.model, size, known.directory if known else None, settings)
 
 
-def with_batch_size(preparer: Preparer, settings: dict[str, Any], largest: int) -> Preparer:
-    """The preparer with a batch size: what is found now, when none has been given or found before."""
+def set_batch_size(preparer: Preparer, settings: dict[str, Any], largest: int) -> Preparer:
+    """The preparer with a batch size, chosen now unless it has one."""
     if preparer.batch_size:
         return preparer
     size = choose_batch_size(settings, preparer, largest)
@@ -118,8 +120,8 @@ def with_batch_size(preparer: Preparer, settings: dict[str, Any], largest: int) 
 
 
 def encoder_settings(config: EmbedConfig) -> dict[str, Any]:
-    """The semantic configuration; a checkpoint counts by its content, not its place, also the one of xmrank-tiny."""
-    values = {k: v for k, v in semantic(config).items() if k not in DATASET_FIELDS}
+    """The semantic configuration. A checkpoint is identified by its content, not its path; xmrank-tiny's too."""
+    values = {name: value for name, value in semantic(config).items() if name not in DATASET_FIELDS}
     checkpoint = None
     if names_checkpoint(config):
         checkpoint = resolve(config.pretrained or "")
@@ -141,16 +143,17 @@ def uses_bundled(config: EmbedConfig) -> bool:
 
 
 def refuse_missing(dataset: Dataset, max_broken: float) -> None:
-    """Refuse a data set of which too many image files are missing, before anything is encoded."""
+    """Raise DataError when more image files are missing than ``max_broken``, before anything is encoded."""
     locations = dataset.images["location"].to_pylist()
-    missing = [locations[i] for i in find_absent([below(dataset.root, location) for location in locations])]
+    addresses = [below(dataset.root, location) for location in locations]
+    missing = [locations[index] for index in find_absent(addresses)]
     if len(missing) > max_broken * len(dataset.images):
         more = f" ({len(missing) - 1} more like it; --max-broken {max_broken})" if len(missing) > 1 else ""
         raise DataError(f'{dataset.name}: image "{missing[0]}" is not in {dataset.root}{more}')
 
 
 def refuse_changed(store: EmbeddingStore, dataset: Dataset) -> None:
-    """Refuse to pass a finished store off as that of images whose files have another size by now."""
+    """Raise DataError when images of a finished store have another size now: the store is not theirs any more."""
     addresses = [below(dataset.root, location) for location in store.images["location"].to_pylist()]
     if others := find_changed(addresses, store.images["bytes"].to_pylist()):
         raise DataError(
@@ -167,22 +170,21 @@ def run_shards(
     config: EmbedConfig,
     data: Dataset,
 ) -> None:
-    """Encode the shards that are missing; stops as soon as too many images are broken."""
+    """Encode the shards that are missing. Stops as soon as too many images are broken."""
     broken, limit = earlier.broken, config.max_broken * len(data.images)
-    done = plan.items - sum(map(len, earlier.missing))
-    with Progress("embed", plan.items, done) as progress:
+    done = plan.count - sum(map(len, earlier.missing))
+    with Progress("embed", plan.count, done) as progress:
         for result in encode_shards(earlier.missing, settings, preparer, work, config.workers):
             broken += int(result["broken"])
             progress.advance(int(result["items"]), note=f"{broken} broken" if broken else "")
             if broken > limit:
                 break
     if broken > limit:
-        raise DataError(
-            f"{data.name}: {first_broken(plan.shards, work, data)} ({broken} in all; --max-broken {config.max_broken})"
-        )
+        first = find_first_broken(plan.shards, work, data)
+        raise DataError(f"{data.name}: {first} ({broken} in all; --max-broken {config.max_broken})")
 
 
-def first_broken(shards: list[Shard], work: Path, data: Dataset) -> str:
+def find_first_broken(shards: list[Shard], work: Path, data: Dataset) -> str:
     """The first broken image that any report names, with its reason."""
     for shard in shards:
         report = read_report(shard, work)
@@ -192,27 +194,31 @@ def first_broken(shards: list[Shard], work: Path, data: Dataset) -> str:
     raise AssertionError("no report names a broken image")
 
 
-def put_together(
+def finish_store(
     stage: StageDirectory, dataset: Dataset, plan: ShardPlan, preparer: Preparer, config: EmbedConfig
 ) -> Manifest:
-    """Join the shards without the broken images and their captions, and finish the stage."""
-    facts = gather_facts(plan.of_kind("image"), stage.work)
-    rows = StoreRows.of(dataset, facts.broken)
+    """Write the store from the shards, without the broken images and their captions, and finish the stage."""
+    facts = join_reports(plan.select_kind("image"), stage.work)
+    rows = StoreRows.without_broken(dataset, facts.broken)
     write_store(stage.directory, stage.work, dataset, plan, facts, rows)
     counts = {"images": len(rows.images), "captions": len(rows.captions), "broken_images": len(facts.broken)}
     if config.reuse:
         counts["reused_images"] = len(facts.copied)
         counts["reused_captions"] = int(plan.copied_texts[plan.text_of[rows.captions]].sum())
-    found = {"threads": config.threads, **preparer.settings}
     return stage.finish(
         counts=counts,
-        left_out=dataset.left_out + left_out_images(dataset, facts.broken),
-        settings={"images_root": str(dataset.root), "dataset": dataset.name, **found},
+        left_out=dataset.left_out + list_broken(dataset, facts.broken),
+        settings={
+            "images_root": str(dataset.root),
+            "dataset": dataset.name,
+            "threads": config.threads,
+            **preparer.settings,
+        },
     )
 
 
-def describe(encoder: Encoder, config: EmbedConfig) -> dict[str, Any]:
-    """What the store records of its encoder."""
+def make_encoder_entry(encoder: Encoder, config: EmbedConfig) -> dict[str, Any]:
+    """The content of ``encoder.json``."""
     return {
         "name": encoder.name,
         "pretrained": "bundled" if uses_bundled(config) else encoder_settings(config)["pretrained"],

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 import torch
 
-from xmrank.embed.ray import quiet_console
+from xmrank.embed.ray import silence_ray_data
 from xmrank.rank.batches import QueryBatch, QueryRanker, RankingJob
 from xmrank.runtime.cluster import connect, pool_size
 from xmrank.runtime.errors import DataError, XmrankError
@@ -55,7 +55,7 @@ def rank_batches(batches: list[QueryBatch], job: RankingJob, workers: int) -> It
         DataError: a failure on a worker that the user can mend.
     """
     connect()
-    quiet_console()
+    silence_ray_data()
     workers, cpus, gpus = pool_size(workers)
     rows = ray.data.from_items([asdict(batch) for batch in batches], override_num_blocks=len(batches))
     done = rows.map(
