@@ -42,10 +42,13 @@ def search(embeddings: Path, lists: Path, folder: Path) -> float:
 def loop(embeddings: Path, lists: Path, folder: Path) -> float:
     """Train the same points in a loop of processes; returns the seconds."""
     from xmrank.config import TrainConfig, TuneConfig
-    from xmrank.tune.space import candidates
+    from xmrank.tune.ranker_target import RankerTarget
+    from xmrank.tune.stage import list_all_points
 
     train = TrainConfig(losses=(LOSS,), directions=(DIRECTION,), epochs=EPOCHS)  # type: ignore[arg-type]
-    points = [candidate.point for candidate in candidates(TuneConfig(space=SPACE, train=train))]
+    config = TuneConfig(space=SPACE, train=train)
+    target = RankerTarget(config, train, {}, {})
+    points = [point.settings for point in list_all_points(target, target.list_groups(), config)]
     common = [sys.executable, __file__, "--embeddings", embeddings, "--lists", lists]
 
     def run_point(number: int) -> None:

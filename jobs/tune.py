@@ -1,4 +1,4 @@
-"""Search the settings of every loss and direction, and train the best ones with several seeds.
+"""Search settings: of rankers, and train the best ones with several seeds; or of baselines; or of LCM.
 
 python jobs/tune.py --preset grid12 --embeddings runs/demo/embeddings --lists runs/demo/lists --output runs/demo/tuned
 """

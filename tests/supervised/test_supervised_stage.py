@@ -1,4 +1,4 @@
-"""The supervised stage through its real parts: files, resume, refusals, MLflow, grid, report."""
+"""The supervised stage through its real parts: files, resume, refusals, MLflow, report."""
 
 import json
 import re
@@ -8,18 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from labelled_features import write_features
 from mlflow.tracking import MlflowClient
 from pipeline import make_home
-from scipy.io import savemat
 
 from xmrank.config import SupervisedConfig
-from xmrank.config.supervised import Clip4cmrConfig, DscmrConfig, LcmConfig, read_grid
+from xmrank.config.supervised import Clip4cmrConfig, DscmrConfig, LcmConfig
 from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
-from xmrank.supervised import grid, stage
 from xmrank.supervised import method_runs as runs
+from xmrank.supervised import stage
 from xmrank.supervised.lcm_tables import SupervisedResults, change, claim_table, feature_tables, spread
-from xmrank.supervised.page import supervised_and_report
+from xmrank.supervised.stage import supervised
 
 TINY = SupervisedConfig(
     data=("wikipedia=features",),
@@ -31,21 +31,6 @@ TINY = SupervisedConfig(
     clip4cmr=Clip4cmrConfig(width=8, dimensions=4, epochs=2, batch_size=16),
     tsne=12,
 )
-CLASSES = 3
-
-
-def write_features(folder, *, seed=0, width=6):
-    """Sixty training and twenty test pairs in the layout of the Wikipedia files' arrays, with 0/1 labels."""
-    generator = np.random.default_rng(seed)
-    arrays = {}
-    for part, count in (("tr", 60), ("te", 20)):
-        labels = np.eye(CLASSES)[np.arange(count) % CLASSES]
-        arrays |= {f"L_{part}": labels}
-        arrays |= {f"{side}_{part}": labels @ np.eye(CLASSES, width) for side in "IT"}
-        for side in "IT":
-            arrays[f"{side}_{part}"] = arrays[f"{side}_{part}"] + 0.3 * generator.normal(size=(count, width))
-    folder.mkdir(parents=True, exist_ok=True)
-    savemat(folder / "features.mat", arrays)
 
 
 @pytest.fixture
@@ -69,11 +54,10 @@ def in_process(monkeypatch):
         for task in tasks:
             if made.limit is not None and len(made.names) >= made.limit:
                 raise KeyboardInterrupt
-            made.names.append(getattr(task, "name", None) or task.path.stem)
+            made.names.append(task.name)
             yield function(task)
 
-    for module in (stage, grid):
-        monkeypatch.setattr(module, "run_tasks", run_tasks)
+    monkeypatch.setattr(stage, "run_tasks", run_tasks)
     return made
 
 
@@ -85,7 +69,7 @@ def done(tmp_path_factory, empty_tracking):
     with pytest.MonkeyPatch.context() as patched:
         make_home(patched, home, empty_tracking)
         names = in_process(patched).names
-        manifest = supervised_and_report(replace(TINY, output=home / "out"))
+        manifest = supervised(replace(TINY, output=home / "out"))
     results = json.loads((home / "out" / "results" / "results.json").read_text())
     return SimpleNamespace(output=home / "out", manifest=manifest, results=results, names=names)
 
@@ -109,11 +93,11 @@ def test_a_killed_experiment_goes_on_and_ends_the_same(done, place, here, capsys
     config = replace(TINY, output=place / "killed")
     here.limit = 4
     with pytest.raises(KeyboardInterrupt):
-        supervised_and_report(config)
+        supervised(config)
     here.limit = None
-    assert supervised_and_report(config).fingerprint == done.manifest.fingerprint
+    assert supervised(config).fingerprint == done.manifest.fingerprint
     assert here.names == done.names  # nothing twice
-    supervised_and_report(config)
+    supervised(config)
     assert here.names == done.names  # all is there
     printed = capsys.readouterr().out
     assert (
@@ -165,7 +149,7 @@ def test_the_report_of_an_experiment(done):
 @pytest.mark.ray
 def test_tasks_on_a_cluster_find_the_same(done, place, ray_cluster):
     config = replace(TINY, output=place / "cluster", methods=("embeddings", "lcm"), runs=(0,), tsne=0, workers=2)
-    manifest = supervised_and_report(config)
+    manifest = supervised(config)
     assert manifest.counts == {"runs": 2, "sets": 1}
     results = json.loads((place / "cluster" / "results" / "results.json").read_text())
     assert digests_of(results).items() <= digests_of(done.results).items()
@@ -175,9 +159,9 @@ def test_every_run_is_a_child_in_mlflow_once(place, here):
     config = replace(TINY, output=place / "out", methods=("lcm",))
     here.limit = 1
     with pytest.raises(KeyboardInterrupt):
-        supervised_and_report(config)
+        supervised(config)
     here.limit = None
-    supervised_and_report(config)
+    supervised(config)
     parent, children = children_of(place)
     assert parent.info.status == "FINISHED"
     assert set(children) == {"wikipedia-lcm-run0", "wikipedia-lcm-run1"}
@@ -191,7 +175,7 @@ def test_every_run_is_a_child_in_mlflow_once(place, here):
 
 
 def test_settings_of_lcm_without_labels_are_told_as_they_are(place, here):
-    supervised_and_report(replace(TINY, output=place / "out", methods=("lcm", "lcm_c0"), runs=(0,), tsne=0))
+    supervised(replace(TINY, output=place / "out", methods=("lcm", "lcm_c0"), runs=(0,), tsne=0))
     _, children = children_of(place)
     told = {
         method: (
@@ -215,7 +199,7 @@ def test_query_labels_replaced_by_noise_change_no_ranking_of_an_experiment(done,
     for module in (stage, runs):
         monkeypatch.setattr(module, "read_source", noisy)
     runs.cached_set.cache_clear()
-    supervised_and_report(replace(TINY, output=place / "noise", tsne=0))
+    supervised(replace(TINY, output=place / "noise", tsne=0))
     runs.cached_set.cache_clear()
     results = json.loads((place / "noise" / "results" / "results.json").read_text())
     assert digests_of(results) == digests_of(done.results)
@@ -225,45 +209,18 @@ def test_query_labels_replaced_by_noise_change_no_ranking_of_an_experiment(done,
 
 def test_other_features_and_settings_are_refused_by_name(place, here):
     config = replace(TINY, output=place / "out", methods=("embeddings",))
-    supervised_and_report(config)
+    supervised(config)
     with pytest.raises(DataError, match="neighbours is 5 there, 7 here"):
-        supervised_and_report(replace(config, neighbours=7))
+        supervised(replace(config, neighbours=7))
     write_features(place / "features", seed=1)
     with pytest.raises(DataError, match="was made from other data wikipedia"):
-        supervised_and_report(config)
-
-
-def test_the_grid_is_searched_on_validation_and_its_best_is_used(place, here):
-    points = ("a=[1,0.1]", "b=[1,0.1]", "c=[0.1]", "sigma=[0.01,1]", "neighbours=[3,9]")
-    config = replace(TINY, output=place / "out", methods=("lcm",), runs=(0,), grid=points)
-    supervised_and_report(config)
-    # a : b : c of 1 : 1 : 0.1, 1 : 0.1 : 0.1, 0.1 : 1 : 0.1, 0.1 : 0.1 : 0.1, and two sigmas
-    assert len(here.names) == 4 * 2 + 1
-    found = json.loads((place / "out" / "results" / "grid.json").read_text())
-    entries = found["points"]["wikipedia"]
-    best = max(value for entry in entries for value in entry["validation_map"].values())
-    chosen = found["best"]["wikipedia"]
-    (entry,) = [e for e in entries if e["settings"] == {k: v for k, v in chosen.items() if k != "neighbours"}]
-    assert entry["validation_map"][str(chosen["neighbours"])] == best
-    _, children = children_of(place)
-    assert children["wikipedia-lcm-run0"].data.params["neighbours"] == str(chosen["neighbours"])
-
-
-def test_points_whose_weights_are_in_proportion_are_one():
-    settings = {"a": 0.01, "b": 0.01, "c": 0.1, "sigma": 1.0}
-    same = {"a": 0.1, "b": 0.1, "c": 1.0, "sigma": 1.0}
-    assert grid.proportion(settings) == grid.proportion(same)
-    assert grid.proportion(settings) != grid.proportion({**same, "c": 0.1})
-    assert grid.proportion(settings) != grid.proportion({**settings, "sigma": 0.1})
-    weights = [1.0, 0.1, 0.01, 0.001]
-    triples = {grid.proportion({"a": a, "b": b, "c": c, "sigma": 1}) for a in weights for b in weights for c in weights}
-    assert len(triples) == 4**3 - 3**3  # each has one triple whose largest is 1
+        supervised(config)
 
 
 def test_kinds_of_features_of_a_set_make_a_table(place, here):
     write_features(place / "other", seed=3, width=9)
     data = ("x/one+one=features", "x/two+two=other", "x/one+two=features,other")
-    supervised_and_report(replace(TINY, output=place / "out", data=data, methods=("lcm",), tsne=0))
+    supervised(replace(TINY, output=place / "out", data=data, methods=("lcm",), tsne=0))
     markdown = (place / "out" / "report" / "report.md").read_text()
     assert "## Input features: x" in markdown
     rows = [
@@ -282,9 +239,6 @@ def test_kinds_of_features_of_a_set_make_a_table(place, here):
         ({"runs": ()}, "--runs : expected one or more"),
         ({"labels": ("coco=a.json",)}, r"--labels coco: no such set in --data \(wikipedia\)"),
         ({"labels": ("wikipedia",)}, "--labels wikipedia: expected NAME=PATH"),
-        ({"grid": ("d=[1]",)}, "--grid d=.1.: expected NAME=.VALUES., each name once"),
-        ({"grid": ("a=[x]",)}, "--grid a=.x.: expected numbers"),
-        ({"grid": ("neighbours=[0]",)}, "--grid neighbours=.0.: 0 is too small"),
         ({"neighbours": 0}, "--neighbours 0: expected at least 1"),
     ],
 )
@@ -295,11 +249,7 @@ def test_wrong_settings_name_their_flag(changes, message):
 
 def test_without_a_set_nothing_is_done():
     with pytest.raises(ConfigError, match="--data: expected one or more labelled sets"):
-        stage.supervised(SupervisedConfig())
-
-
-def test_a_grid_is_read():
-    assert read_grid(("a=[1, 0.1]", "neighbours=[10,25]")) == {"a": [1.0, 0.1], "neighbours": [10.0, 25.0]}
+        supervised(SupervisedConfig())
 
 
 def test_claims_are_relative_changes_of_the_average():

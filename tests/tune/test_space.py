@@ -4,7 +4,10 @@ import pytest
 
 from xmrank.config import TrainConfig, TuneConfig
 from xmrank.runtime.errors import ConfigError
-from xmrank.tune.space import NumberRange, SearchPoint, candidates, draws, grid, read_space
+from xmrank.tune.ranker_target import RankerTarget, read_loss_space
+from xmrank.tune.search_target import SearchGroup
+from xmrank.tune.space import NumberRange, draw_points, list_grid
+from xmrank.tune.stage import list_all_points
 
 
 def searching(*space, **changes):
@@ -12,18 +15,24 @@ def searching(*space, **changes):
     return TuneConfig(space=space, train=train, **changes)
 
 
+def target_of(config):
+    return RankerTarget(config, config.train, {}, {})
+
+
 def test_values_have_their_types_and_a_loss_its_own_parameters():
     config = searching("learning_rate=[1e-3,0.5]", "ranker.width=[32, 64]", "neural_ndcg.temperature=[0.5,1]")
-    assert read_space(config, "listnet") == {"learning_rate": [0.001, 0.5], "ranker.width": [32, 64]}
-    assert read_space(config, "neural_ndcg")["loss.temperature"] == [0.5, 1]
+    assert read_loss_space(config, "listnet") == {"learning_rate": [0.001, 0.5], "ranker.width": [32, 64]}
+    assert read_loss_space(config, "neural_ndcg")["loss.temperature"] == [0.5, 1]
 
 
 def test_a_grid_has_every_combination_once():
-    points = grid({"a": [1, 2], "b": ["x", "y", "z"]})
+    points = list_grid({"a": [1, 2], "b": ["x", "y", "z"]})
     assert points[:4] == [{"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 1, "b": "z"}, {"a": 2, "b": "x"}]
     assert len(points) == 6
     config = searching("ranker.width=[32,64,32]", "neural_ndcg.temperature=[0.5,1]")
-    assert [(c.loss, c.point) for c in candidates(config)] == [
+    target = target_of(config)
+    every = list_all_points(target, target.list_groups(), config)
+    assert [(point.group.labels["loss"], point.settings) for point in every] == [
         ("listnet", {"ranker.width": 32}),
         ("listnet", {"ranker.width": 64}),
         *(("neural_ndcg", {"ranker.width": w, "loss.temperature": t}) for w in (32, 64) for t in (0.5, 1)),
@@ -32,25 +41,26 @@ def test_a_grid_has_every_combination_once():
 
 def test_draws_follow_from_the_seed_and_more_of_them_begin_alike():
     config = searching("learning_rate=log(1e-4,1e-2)", "ranker.width=[32,64]", search="random", samples=50, seed=3)
-    space = read_space(config, "listnet")
-    points = draws(space, config)
-    assert points == draws(space, config)
-    assert draws(space, searching(*config.space, search="random", samples=60, seed=3))[:50] == points
-    assert draws(space, searching(*config.space, search="random", samples=50, seed=4)) != points
+    space = read_loss_space(config, "listnet")
+    points = draw_points(space, config)
+    assert points == draw_points(space, config)
+    assert draw_points(space, searching(*config.space, search="random", samples=60, seed=3))[:50] == points
+    assert draw_points(space, searching(*config.space, search="random", samples=50, seed=4)) != points
     assert all(1e-4 <= point["learning_rate"] <= 1e-2 for point in points)
     assert sum(point["learning_rate"] < 1e-3 for point in points) in range(15, 36)  # half of a logarithmic range
     assert {point["ranker.width"] for point in points} == {32, 64}
 
 
 def test_ranges_by_hand():
-    assert NumberRange(1, 3, log=False).at(0.25) == 1.5
-    assert NumberRange(1, 100, log=True).at(0.5) == pytest.approx(10)
+    assert NumberRange(1, 3, log=False).number_at(0.25) == 1.5
+    assert NumberRange(1, 100, log=True).number_at(0.5) == pytest.approx(10)
 
 
 def test_a_point_is_named_by_its_settings_alone():
-    one = SearchPoint("listnet", "i2t", {"a": 1, "b": 2}).name
-    assert one == SearchPoint("listnet", "i2t", {"b": 2, "a": 1}).name
-    assert one != SearchPoint("listnet", "i2t", {"a": 1, "b": 3}).name
+    target, group = target_of(searching()), SearchGroup("listnet i2t", {"loss": "listnet", "direction": "i2t"}, {})
+    one = target.make_point(group, {"a": 1, "b": 2}).name
+    assert one == target.make_point(group, {"b": 2, "a": 1}).name
+    assert one != target.make_point(group, {"a": 1, "b": 3}).name
     assert one.startswith("listnet-i2t-")
 
 
@@ -73,17 +83,17 @@ def test_a_point_is_named_by_its_settings_alone():
 )
 def test_what_cannot_be_searched_is_refused(entry, message):
     with pytest.raises(ConfigError, match=message):
-        read_space(searching(entry), "listnet")
+        read_loss_space(searching(entry), "listnet")
 
 
 def test_nothing_to_search_is_refused():
     with pytest.raises(ConfigError, match="--space: nothing to search"):
-        read_space(searching(), "listnet")
+        read_loss_space(searching(), "listnet")
 
 
 def test_a_name_given_twice_is_refused():
     with pytest.raises(ConfigError, match="each name once"):
-        read_space(searching("epochs=[1]", "epochs=[2]"), "listnet")
+        read_loss_space(searching("epochs=[1]", "epochs=[2]"), "listnet")
 
 
 @pytest.mark.parametrize(

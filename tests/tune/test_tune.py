@@ -3,6 +3,7 @@
 import contextlib
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -11,9 +12,10 @@ from pipeline import TRAINING, mine_small
 from xmrank.config import TuneConfig
 from xmrank.runtime.errors import DataError
 from xmrank.tune import ray as ray_stage
-from xmrank.tune.points import PointResult, SearchFolder, best_of
-from xmrank.tune.space import SearchPoint, candidates
-from xmrank.tune.stage import tune
+from xmrank.tune.points import SearchFolder, find_best
+from xmrank.tune.ranker_target import RankerTarget
+from xmrank.tune.search_target import PointResult, SearchGroup
+from xmrank.tune.stage import list_all_points, tune
 
 TRAIN = replace(TRAINING, losses=("listnet",), directions=("t2i",), seeds=(0, 1), epochs=2)
 SPACE = ("learning_rate=[0.02,1e-5]", "ranker.width=[4,8]")
@@ -29,21 +31,14 @@ def config(tiny_store, tmp_path, track_at):
     return TuneConfig(**places, space=SPACE, train=TRAIN, repeats=(0, 7), workers=2)
 
 
-@pytest.fixture
-def here(in_process, monkeypatch):
-    """Points are trained in this process, one after another."""
-
-    def run(work, candidate_of, space, samples, algorithm, progress, scratch):
-        for name in space["name"]["grid_search"]:
-            ray_stage.train_point({"name": name}, work, candidate_of)
-            progress.advance(1)
-
-    monkeypatch.setattr(ray_stage, "run", run)
-    monkeypatch.setattr(ray_stage.tune, "report", lambda metrics: None)
-
-
 def results(output):
-    return [PointResult(**row) for row in json.loads((output / "search" / "results.json").read_text())]
+    return [PointResult.from_row(row) for row in json.loads((output / "search" / "results.json").read_text())]
+
+
+def points_of(config):
+    """All points of a grid, and their target."""
+    target = RankerTarget.open_inputs(config)
+    return target, list_all_points(target, target.list_groups(), config)
 
 
 @pytest.mark.ray
@@ -51,7 +46,7 @@ def results(output):
 def test_a_grid_is_searched_and_its_best_trained_with_all_seeds(config, tmp_path, capsys):
     manifest = tune(config)
     found = results(config.output)
-    assert [r.settings for r in found] == [c.point for c in candidates(config)]
+    assert [r.settings for r in found] == [point.settings for point in points_of(config)[1]]
     best = json.loads((config.output / "search" / "best.json").read_text())
     highest = max(r.value for r in found)
     assert best == {"t2i": {"listnet": next(r.settings for r in found if r.value == highest)}}
@@ -75,18 +70,20 @@ def test_a_grid_is_searched_and_its_best_trained_with_all_seeds(config, tmp_path
 def test_points_that_are_done_are_not_trained_again(config, tmp_path, monkeypatch):
     undisturbed = tune(replace(config, output=tmp_path / "undisturbed"))
     tune(config)
-    points = SearchFolder(config.output / "search" / "points", 0)
-    every = candidates(config)
-    (points.place(every[1]) / "result.json").unlink()
-    for path in points.trial(every[1]).directory(points.place(every[1])).iterdir():
+    points = SearchFolder(config.output / "search" / "points")
+    target, every = points_of(config)
+    results_of = {point.name: points.folder_of(point) / "result.json" for point in every}
+    missing = every[1]
+    results_of[missing.name].unlink()
+    for path in target.trial_of(missing).directory(points.folder_of(missing)).iterdir():
         path.unlink()
     for folder in ("search", "rankers"):
         (config.output / folder / "manifest.json").unlink()
-    before = {c.name: (points.place(c) / "result.json").stat().st_mtime_ns for c in every if c != every[1]}
+    before = {name: path.stat().st_mtime_ns for name, path in results_of.items() if name != missing.name}
     assert tune(config).fingerprint == undisturbed.fingerprint
-    after = {c.name: (points.place(c) / "result.json").stat().st_mtime_ns for c in every if c != every[1]}
+    after = {name: path.stat().st_mtime_ns for name, path in results_of.items() if name != missing.name}
     assert after == before
-    assert points.result(every[1]) is not None
+    assert points.read_result(missing) is not None
 
 
 @pytest.mark.usefixtures("here")
@@ -139,7 +136,7 @@ def test_a_search_that_is_interrupted_goes_on_within_its_point(config, tmp_path,
 @pytest.mark.usefixtures("here")
 def test_a_point_that_was_not_trained_to_its_end_has_no_result(config, tmp_path, monkeypatch):
     undisturbed = tune(replace(config, output=tmp_path / "undisturbed"))
-    whole, reported = ray_stage.run, []
+    whole, reported = ray_stage.run_tuner, []
 
     def stop(metrics):
         reported.append(metrics)
@@ -152,37 +149,51 @@ def test_a_point_that_was_not_trained_to_its_end_has_no_result(config, tmp_path,
 
     with monkeypatch.context() as interrupted:
         interrupted.setattr(ray_stage.tune, "report", stop)
-        interrupted.setattr(ray_stage, "run", ends_early)
+        interrupted.setattr(ray_stage, "run_tuner", ends_early)
         with pytest.raises(DataError, match="no finished training of listnet-t2i-"):
             tune(config)
     assert len(list((config.output / "search" / "points").glob("*/result.json"))) == 1
     assert tune(config).fingerprint == undisturbed.fingerprint
 
 
-def result(value, place, **changes):
-    return PointResult("listnet", "i2t", {"place": place}, value, **changes)
+GROUP = SearchGroup("listnet i2t", {"loss": "listnet", "direction": "i2t"}, {})
+
+
+def result(value, number, **changes):
+    return PointResult(GROUP.labels, {"number": number}, value, **changes)
 
 
 def test_the_best_is_the_earliest_of_the_highest():
-    found = [result(0.1, 0), result(None, 1, failure="no"), result(0.3, 2), result(0.3, 3)]
-    assert best_of(found) == {"i2t": {"listnet": {"place": 2}}}
-    assert best_of([result(None, 0, failure="no"), result(0.0, 1)]) == {"i2t": {"listnet": {"place": 1}}}
+    every = [result(0.1, 0), result(None, 1, failure="no"), result(0.3, 2), result(0.3, 3)]
+    assert find_best(GROUP, every).settings == {"number": 2}
+    assert find_best(GROUP, [result(None, 0, failure="no"), result(0.0, 1)]).settings == {"number": 1}
 
 
 def test_a_loss_all_of_whose_points_failed_is_told():
     with pytest.raises(DataError, match="listnet i2t: every point failed, the first with: diverged"):
-        best_of([result(None, 0, failure="diverged")])
+        find_best(GROUP, [result(None, 0, failure="diverged")])
+
+
+def test_a_result_comes_back_from_its_row():
+    kept = result(0.3, 2, best_epoch=1, epochs=2, figures={"validation_mean": 0.3})
+    row = json.loads(json.dumps(kept.as_row()))
+    assert (row["loss"], row["direction"], row["value"]) == ("listnet", "i2t", 0.3)
+    assert PointResult.from_row(row) == kept
 
 
 def test_points_share_the_accelerators(monkeypatch):
     monkeypatch.setattr(ray_stage.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
-    assert ray_stage.shares(0) == (2, {"cpu": 1.0, "gpu": 1.0})
-    assert ray_stage.shares(6) == (6, {"cpu": 1.0, "gpu": 0.3333})
+    assert ray_stage.divide_resources(0) == (2, {"cpu": 1.0, "gpu": 1.0})
+    assert ray_stage.divide_resources(6) == (6, {"cpu": 1.0, "gpu": 0.3333})
     monkeypatch.setattr(ray_stage.ray, "cluster_resources", lambda: {"CPU": 2.0})
-    assert ray_stage.shares(0) == (2, {"cpu": 1.0})
-    assert ray_stage.shares(4) == (4, {"cpu": 0.5})
+    assert ray_stage.divide_resources(0) == (2, {"cpu": 1.0})
+    assert ray_stage.divide_resources(4) == (4, {"cpu": 0.5})
 
 
-def test_a_training_that_left_nothing_is_no_result(tmp_path):
+def test_a_training_that_left_nothing_is_no_result(config, tmp_path):
+    target, every = points_of(config)
+    job = SimpleNamespace(target=target, points=SearchFolder(tmp_path))
     with pytest.raises(DataError, match="no finished training"):
-        SearchFolder(tmp_path, 0).write(SearchPoint("listnet", "i2t", {}))
+        ray_stage.close_stopped(job, every[0])
+    with pytest.raises(DataError, match="no finished training"):
+        job.points.require_result(every[0])

@@ -15,7 +15,7 @@ from xmrank.baselines.feature_pairs import FeaturePairs
 from xmrank.baselines.settings import DccaSettings, HeadSettings, InfonceSettings, VseppSettings
 from xmrank.baselines.towers import Layers, ProjectionTowers, standardised
 from xmrank.runtime.errors import DataError
-from xmrank.train.fit_loop import EpochFigures, fit_epochs
+from xmrank.train.fit_loop import EpochFigures, ReportEpoch, fit_epochs, ignore_epoch
 
 WARM_SHARE = 0.1
 """Of the steps: the step size rises, then falls as a cosine."""
@@ -36,7 +36,7 @@ class HeadTraining:
     device: torch.device
     validate: Callable[[ProjectionTowers], EpochFigures]
     listwise: float = 0.0
-    report_epoch: Callable[[EpochFigures], object] = lambda epoch: None  # noqa: ARG005
+    report_epoch: ReportEpoch = ignore_epoch
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from xmrank.config.common import at_least
 from xmrank.runtime.errors import ConfigError
 
 METHODS = ("embeddings", "lcm", "lcm_c0", "lcm_kmeans", "dscmr", "clip4cmr")
-GRID = ("a", "b", "c", "sigma", "neighbours")
 DATA_FORM = re.compile(r"[\w.-]+(/[\w.+-]+)?=.+")
 
 
@@ -100,7 +99,9 @@ class Clip4cmrConfig:
 class SupervisedConfig:
     """Supervised cross-modal retrieval on labelled sets, with and without a second stage."""
 
-    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"data", "labels", "output", "workers", "overwrite", "title"})
+    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
+        {"data", "labels", "output", "best", "workers", "overwrite", "title"}
+    )
     data: tuple[str, ...] = ()
     """Labelled sets, each as NAME=PATH or NAME/FEATURES=PATH: an embedding store, a feature file (.mat, .npz, .h5, .pkl
     of arrays) or a folder of them (also .npy). Known names: wikipedia, pascal-sentence, nus-wide-10k, xmedianet,
@@ -123,9 +124,8 @@ class SupervisedConfig:
     """Stores: the text of an image, its first caption or the mean of all."""
     split_seed: int = 0
     """Draws the validation items of sets without any; the same for all runs."""
-    grid: tuple[str, ...] = ()
-    """Settings of lcm that are searched on validation before the runs, each as NAME=[VALUES]: a, b, c, sigma,
-    neighbours. Points whose a : b : c are in proportion are one."""
+    best: Path | None = None
+    """Best settings of lcm on each set, the best.json of jobs/tune.py --target supervised; flags go before them."""
     lcm: LcmConfig = field(default_factory=LcmConfig)
     """LCM."""
     dscmr: DscmrConfig = field(default_factory=DscmrConfig)
@@ -161,7 +161,6 @@ class SupervisedConfig:
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
         for seed in self.runs:
             at_least("--runs", seed, 0)
-        read_grid(self.grid)
 
     def _check_labels(self, names: set[str]) -> None:
         for text in self.labels:
@@ -170,24 +169,3 @@ class SupervisedConfig:
                 raise ConfigError(f"--labels {text}: expected NAME=PATH")
             if name not in names:
                 raise ConfigError(f"--labels {name}: no such set in --data ({', '.join(sorted(names))})")
-
-
-def read_grid(texts: tuple[str, ...]) -> dict[str, list[float]]:
-    """The values of each searched setting.
-
-    Raises:
-        ConfigError: another setting, or values that are not a list of numbers above 0 (from 0 up but for neighbours).
-    """
-    grid: dict[str, list[float]] = {}
-    for text in texts:
-        name, _, values = text.partition("=")
-        if name not in GRID or name in grid:
-            raise ConfigError(f"--grid {text}: expected NAME=[VALUES], each name once, of {', '.join(GRID)}")
-        try:
-            numbers = [float(word) for word in values.strip("[] ").split(",")]
-        except ValueError:
-            raise ConfigError(f"--grid {text}: expected numbers, such as {name}=[1,0.1]") from None
-        if min(numbers) < (1 if name == "neighbours" else 0):
-            raise ConfigError(f"--grid {text}: {min(numbers):g} is too small")
-        grid[name] = numbers
-    return grid

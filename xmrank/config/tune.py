@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from xmrank.config.baselines import BaselinesConfig
 from xmrank.config.common import RUN, at_least
+from xmrank.config.supervised import SupervisedConfig
 from xmrank.config.train import TrainConfig
 from xmrank.runtime.errors import ConfigError
 
@@ -14,7 +15,8 @@ from xmrank.runtime.errors import ConfigError
 class TuneConfig:
     """Search the best settings and train with them for several seeds.
 
-    The target rankers searches the settings of each loss and direction, the target baselines those of each baseline."""
+    The target rankers searches the settings of each loss and direction, the target baselines those of each baseline,
+    the target supervised those of LCM on each labelled set. Only rankers are trained again."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"embeddings", "lists", "output", "workers", "overwrite"})
     embeddings: Path = RUN / "embeddings"
@@ -23,20 +25,21 @@ class TuneConfig:
     """Candidate lists; those of the role validation decide, and nothing else."""
     output: Path = RUN / "tuned"
     """Directory of the search (search) and of the rankers of the best settings (rankers)."""
-    target: Literal["rankers", "baselines"] = "rankers"
-    """baselines: search settings of --baselines.baselines, as in vsepp.margin=[0.1,0.2]; one fit a point, and best.json
-    is for baselines.py --best."""
+    target: Literal["rankers", "baselines", "supervised"] = "rankers"
+    """What the settings belong to. baselines: settings of --baselines.baselines, as in vsepp.margin=[0.1,0.2], for
+    baselines.py --best. supervised: a, b, c, sigma and neighbours of LCM on --supervised.data, for supervised.py
+    --best."""
     space: tuple[str, ...] = ()
     """What is searched, each as NAME=VALUES: learning_rate=[0.001,0.0003] ranker.width=[64,128]
     neural_ndcg.temperature=[0.5,1] (a loss's parameter); for random and optuna also uniform(a,b) and log(a,b)."""
     search: Literal["grid", "random", "optuna"] = "grid"
     """grid: all combinations; random: --samples points drawn by --seed; optuna: --samples points proposed by TPE."""
     samples: int = 20
-    """random, optuna: points for each loss and direction."""
+    """random, optuna: points for each loss and direction, each baseline, or each labelled set."""
     scheduler: Literal["none", "asha"] = "none"
     """asha: stop points early that are behind; which ones depends on when they run, so on the machine."""
     grace: int = 2
-    """asha: validations that every point gets."""
+    """asha: validations that every point gets. A baseline that is solved in one go is never stopped."""
     seed: int = 0
     """Seed of the draws, and of every training of the search."""
     repeats: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -45,6 +48,8 @@ class TuneConfig:
     """Everything that is not searched; its losses and directions are."""
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     """Target baselines: everything that is not searched."""
+    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
+    """Target supervised: the sets, and everything that is not searched."""
     workers: int = 0
     """Points that are trained at a time; 0: one a GPU, or one a core. More than GPUs: they share them."""
     overwrite: bool = False
@@ -63,3 +68,6 @@ class TuneConfig:
         for name in ("embeddings", "lists", "output", "best", "seeds", "workers", "overwrite"):
             if getattr(self.baselines, name) != getattr(BaselinesConfig(), name):
                 raise ConfigError(f"--baselines.{name}: a search sets it; leave it out")
+        for name in ("output", "methods", "runs", "best", "tsne", "title", "workers", "overwrite"):
+            if getattr(self.supervised, name) != getattr(SupervisedConfig(), name):
+                raise ConfigError(f"--supervised.{name}: a search sets it or does not need it; leave it out")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from xmrank.config.supervised import Clip4cmrConfig, SupervisedConfig
 from xmrank.supervised.labelled_set import LabelledSet
 from xmrank.supervised.method_training import FittedMethod, TwoSides, UnitLength, fit_pairs
+from xmrank.train.fit_loop import ReportEpoch
 
 
 def pan_loss(features: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:
@@ -57,7 +58,9 @@ class Clip4cmr(TwoSides):
         return pan_loss(self.image(image), prototypes, labels) + pan_loss(self.text(text), prototypes, labels)
 
 
-def fit_clip4cmr(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> FittedMethod:
+def fit_clip4cmr(
+    data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device, report: ReportEpoch
+) -> FittedMethod:
     """CLIP4CMR; stops on the mAP of validation by distance."""
     own = config.clip4cmr
     module = Clip4cmr(*data.widths, own).to(device)
@@ -70,5 +73,6 @@ def fit_clip4cmr(data: LabelledSet, config: SupervisedConfig, seed: int, device:
         batch_size=own.batch_size,
         epochs=own.epochs,
         patience=config.patience,
+        report=report,
         seed=seed,
     )

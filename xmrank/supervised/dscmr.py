@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from xmrank.config.supervised import DscmrConfig, SupervisedConfig
 from xmrank.supervised.labelled_set import LabelledSet
 from xmrank.supervised.method_training import FittedMethod, TwoSides, UnitLength, fit_pairs
+from xmrank.train.fit_loop import ReportEpoch
 
 LEAST_LENGTHS = 1e-6
 """Of the product of two lengths that a cosine is divided by, as in the authors' code."""
@@ -76,7 +77,9 @@ class Dscmr(TwoSides):
         return dscmr_loss(one, other, self.classifier(one), self.classifier(other), labels, alpha=alpha, beta=beta)
 
 
-def fit_dscmr(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> FittedMethod:
+def fit_dscmr(
+    data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device, report: ReportEpoch
+) -> FittedMethod:
     """DSCMR; stops on the mAP of validation by distance."""
     own = config.dscmr
     module = Dscmr(*data.widths, own).to(device)
@@ -89,5 +92,6 @@ def fit_dscmr(data: LabelledSet, config: SupervisedConfig, seed: int, device: to
         batch_size=own.batch_size,
         epochs=own.epochs,
         patience=config.patience,
+        report=report,
         seed=seed,
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xmrank.config.supervised import LcmConfig, SupervisedConfig
 from xmrank.supervised.labelled_set import LabelledItems, LabelledSet, with_labels
 from xmrank.supervised.method_training import FittedMethod, TwoSides, batches, train_module, two_stage_map
-from xmrank.train.fit_loop import EpochFigures
+from xmrank.train.fit_loop import EpochFigures, ReportEpoch
 
 
 class Lcm(TwoSides):
@@ -109,7 +109,9 @@ class LcmTrainer:
         return {name: float(loss) for name, loss in losses.items()} | {"total": float(sum(losses.values()))}
 
 
-def fit_lcm(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> FittedMethod:
+def fit_lcm(
+    data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device, report: ReportEpoch
+) -> FittedMethod:
     """LCM as the paper has it; stops on the two-stage mAP of validation.
 
     Source: Gohil, Bithel and Bedathur, "LCM: a surprisingly effective framework for supervised cross-modal retrieval",
@@ -123,11 +125,14 @@ def fit_lcm(data: LabelledSet, config: SupervisedConfig, seed: int, device: torc
         lambda: two_stage_map(module, data, config.neighbours),
         epochs=config.lcm.rounds,
         patience=config.patience,
+        report=report,
     )
     return FittedMethod(module.embed, data.train.labels, history=best.epochs, best_round=best.number, module=module)
 
 
-def fit_lcm_kmeans(data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device) -> FittedMethod:
+def fit_lcm_kmeans(
+    data: LabelledSet, config: SupervisedConfig, seed: int, device: torch.device, report: ReportEpoch
+) -> FittedMethod:
     """LCM where clusters stand for labels, in the label network, in stage 1 and in validation: it sees no label at all.
 
     As many k-means clusters as there are classes, of the training pairs' image and text features side by side.
@@ -138,7 +143,7 @@ def fit_lcm_kmeans(data: LabelledSet, config: SupervisedConfig, seed: int, devic
         with_labels(items, clusters.predict(_side_by_side(items))[:, None] == np.arange(count))
         for items in (data.train, data.validation)
     )
-    fitted = fit_lcm(replace(data, train=train, validation=validation), config, seed, device)
+    fitted = fit_lcm(replace(data, train=train, validation=validation), config, seed, device, report)
     return replace(fitted, own_labels=False)
 
 

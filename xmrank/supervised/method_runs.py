@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from xmrank.metrics import mean_over_queries
 from xmrank.runtime.files import atomic, write_json, write_table
 from xmrank.supervised.labelled_set import LabelledSet
 from xmrank.supervised.map_evaluation import SearchResult, measure
-from xmrank.supervised.method_training import FittedMethod, two_stage_map
+from xmrank.supervised.method_training import FittedMethod
 from xmrank.supervised.methods import fit_method
 from xmrank.supervised.set_readers import SetSource, read_source
 
@@ -79,7 +79,7 @@ class MethodRun:
 
 def make_run(run: MethodRun) -> str:
     """Train and measure a run and write its parts; returns its name."""
-    one_thread()
+    use_one_thread()
     data = cached_set(run.source)
     started = time.perf_counter()
     fitted = fit_method(run.method, data, run.config, run.seed)
@@ -104,7 +104,7 @@ def cached_set(source: SetSource) -> LabelledSet:
     return read_source(source)
 
 
-def one_thread() -> None:
+def use_one_thread() -> None:
     """Results must not depend on the machine's number of cores, and runs go side by side."""
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
@@ -200,32 +200,3 @@ def pictures(data: LabelledSet, fitted: FittedMethod, count: int, seed: int) -> 
             groups.append({"name": name, "points": np.round(points, 2).tolist(), "labels": first.tolist()})
         made.append({"title": title, "groups": groups})
     return made
-
-
-@dataclass(frozen=True)
-class GridPoint:
-    """A point of the grid on a set: LCM with some settings, validated for several numbers of neighbours."""
-
-    source: SetSource
-    config: SupervisedConfig
-    neighbours: tuple[int, ...]
-    path: Path
-
-
-def make_point(point: GridPoint) -> None:
-    """Train a point and write its validation mAP for every number of neighbours."""
-    one_thread()
-    data = cached_set(point.source)
-    fitted = fit_method("lcm", data, point.config, point.config.runs[0])
-    assert fitted.module is not None
-    values = {str(k): two_stage_map(fitted.module, data, k) for k in point.neighbours}
-    lcm = point.config.lcm
-    settings = {"a": lcm.a, "b": lcm.b, "c": lcm.c, "sigma": lcm.sigma}
-    write_json(point.path, {"settings": settings, "validation_map": values, "best_round": fitted.best_round})
-
-
-def best_point(results: list[dict[str, Any]], config: SupervisedConfig) -> SupervisedConfig:
-    """The configuration of the best point and number of neighbours on validation; the earliest on ties."""
-    values = [(value, entry, int(k)) for entry in results for k, value in entry["validation_map"].items()]
-    _, entry, neighbours = max(values, key=lambda found: found[0])
-    return replace(config, neighbours=neighbours, lcm=replace(config.lcm, **entry["settings"]))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xmrank.metrics import average_precision
 from xmrank.supervised.labelled_set import LabelledItems, LabelledSet
 from xmrank.supervised.two_stage_knn import TwoStageRanking, by_distance, two_stage
-from xmrank.train.fit_loop import BestEpoch, EpochFigures, fit_epochs
+from xmrank.train.fit_loop import BestEpoch, EpochFigures, ReportEpoch, fit_epochs, ignore_epoch
 
 Side = Literal["image", "text"]
 EMBED_ROWS = 8192
@@ -82,6 +82,7 @@ def train_module(
     *,
     epochs: int,
     patience: int,
+    report: ReportEpoch = ignore_epoch,
 ) -> BestEpoch[dict[str, Tensor]]:
     """Train until the validation mAP has not risen for ``patience`` epochs; the module is left in its best state.
 
@@ -91,6 +92,7 @@ def train_module(
         validate: the mAP of the module on validation.
         epochs: most epochs.
         patience: epochs without a better mAP.
+        report: called with the figures of every epoch.
     """
 
     def train_in_training_mode(_number: int) -> EpochFigures:
@@ -104,6 +106,7 @@ def train_module(
         metric="validation_map",
         epochs=epochs,
         patience=patience,
+        report_epoch=report,
     )
     module.load_state_dict(best.state)
     return best
@@ -119,6 +122,7 @@ def fit_pairs(
     epochs: int,
     patience: int,
     seed: int,
+    report: ReportEpoch = ignore_epoch,
 ) -> FittedMethod:
     """Train a module on pairs and their labels by one loss; stops on the mAP of validation by distance.
 
@@ -128,7 +132,7 @@ def fit_pairs(
         loss_of: of a batch's image features, text features and labels (0 or 1).
         data: the set.
         batch_size: pairs a step.
-        epochs, patience: as for ``train_module``.
+        epochs, patience, report: as for ``train_module``.
         seed: of the order of pairs.
     """
     device = next(module.parameters()).device
@@ -147,7 +151,7 @@ def fit_pairs(
         return {"total": sum(losses) / len(losses)}
 
     best = train_module(
-        module, train_epoch, lambda: naive_map(module, data.validation), epochs=epochs, patience=patience
+        module, train_epoch, lambda: naive_map(module, data.validation), epochs=epochs, patience=patience, report=report
     )
     return FittedMethod(module.embed, data.train.labels, history=best.epochs, best_round=best.number, module=module)
 

@@ -12,13 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xmrank.config import SupervisedConfig
 from xmrank.pages.charts import SERIES, Chart, make_canvas, svg_of
 from xmrank.pages.markdown_text import escape_markdown
 from xmrank.pages.templating import fill_template
 from xmrank.runtime.directory import Manifest, StageDirectory
 from xmrank.runtime.files import write_text
-from xmrank.runtime.paths import resolve
 from xmrank.supervised.labelled_set import TABLE_1
 from xmrank.supervised.lcm_tables import (
     TABLES,
@@ -32,7 +30,7 @@ from xmrank.supervised.lcm_tables import (
     stage_1_table,
     to_csv,
 )
-from xmrank.supervised.stage import RESULTS, TIMING, TSNE, supervised
+from xmrank.supervised.result_files import RESULTS, TIMING, TSNE
 
 PAGE, MARKDOWN, CSV = "report.html", "report.md", "table.csv"
 STAGE = "supervised-report"
@@ -62,28 +60,31 @@ class SupervisedContent:
     fingerprints: list[tuple[str, str]]
 
 
-def supervised_and_report(config: SupervisedConfig) -> Manifest:
-    """Run a supervised experiment and write its report; what is there is kept.
+def report_results(manifest: Manifest, folder: Path, *, title: str, overwrite: bool) -> None:
+    """Write the report of finished results, unless it is there, and print its tables.
 
-    Raises:
-        ConfigError, DataError: as ``supervised`` does.
+    Args:
+        manifest: of the results.
+        folder: holds the results (``results``) and takes the report (``report``).
+        title: heading of the report.
+        overwrite: empty the report's directory first.
     """
-    manifest = supervised(config)
-    folder = resolve(config.output)
     every = read_results(folder / "results")
     stage = StageDirectory.open(
         folder / "report",
         STAGE,
-        config={"title": config.title},
+        config={"title": title},
         inputs={"supervised": manifest.fingerprint},
-        overwrite=config.overwrite,
+        overwrite=overwrite,
     )
     if not stage.done:
-        write_report(stage, build(config.title, manifest, folder / "results", every), every)
-    print_tables([size_table(every, TABLE_1), *(make(r) for r in every for make in TERMINAL), *feature_tables(every)])
+        write_report(stage, build(title, manifest, folder / "results", every), every)
+    tables = [size_table(every, TABLE_1)]
+    for results in every:
+        tables += [make(results) for make in TERMINAL]
+    print_tables([*tables, *feature_tables(every)])
     for name, file in (("page", PAGE), ("Markdown", MARKDOWN), ("CSV", CSV)):
         print(f"{name}: {stage.directory / file}")
-    return manifest
 
 
 def read_results(folder: Path) -> list[SupervisedResults]:

@@ -1,4 +1,8 @@
-"""The supervised stage: read the sets, search settings, run every method with every seed, join what they wrote."""
+"""The supervised stage: read the sets, run every method with every seed, join what they wrote, write the report."""
+
+import json
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,43 +14,78 @@ from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.files import write_json, write_table
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
-from xmrank.supervised.grid import search_grid
 from xmrank.supervised.labelled_set import LabelledSet
 from xmrank.supervised.logged import log_run, make_run_tree
 from xmrank.supervised.method_runs import MethodRun, make_run
-from xmrank.supervised.methods import settings_of
+from xmrank.supervised.methods import settings_of, with_lcm_settings
+from xmrank.supervised.page import report_results
+from xmrank.supervised.result_files import METRICS, RESULTS, TIMING, TSNE
 from xmrank.supervised.set_readers import SetSource, read_source, sources_of
 
 STAGE = "supervised"
-RESULTS, TIMING, METRICS, TSNE = "results.json", "timing.json", "metrics.parquet", "tsne.json"
 
 
 def supervised(config: SupervisedConfig) -> Manifest:
-    """Train and measure methods on labelled sets; runs and grid points that an interrupted call finished are kept.
+    """Train and measure methods on labelled sets, and write a report; what an interrupted call finished is kept.
 
     Returns:
         The manifest of ``results`` in the output: results.json, metrics.parquet (every query's values), models, and
-        where they were asked for tsne.json and grid.json.
+        tsne.json unless ``--tsne`` is 0.
 
     Raises:
-        ConfigError: no set.
+        ConfigError: no set, or a ``--best`` that is of none of them.
         DataError: a set that cannot be read.
     """
     if not config.data:
         raise ConfigError("--data: expected one or more labelled sets, each as NAME=PATH")
     sources = sources_of(config.data, config.labels, captions=config.captions, seed=config.split_seed)
+    best = read_best_settings(config, [source.key for source in sources])
     sets = {}
     for source in sources:
         data = read_source(source)
         print(f"supervised: {source.key}: {data.beside_table_1()}")
         sets[source.key] = about(data)
-    values = {**semantic(config), "sets": sorted(sets)}
+    values = {**semantic(config), "sets": sorted(sets)} | ({"best": best} if best else {})
     inputs = {f"data {key}": str(entry["fingerprint"]) for key, entry in sets.items()}
-    output = resolve(config.output) / "results"
-    stage = StageDirectory.open(output, STAGE, config=values, inputs=inputs, overwrite=config.overwrite)
-    manifest = stage.done or run_all(stage, config, sources, sets)
-    print(f"supervised: {manifest.counts['runs']} runs on {manifest.counts['sets']} sets in {output}")
+    output = resolve(config.output)
+    stage = StageDirectory.open(output / "results", STAGE, config=values, inputs=inputs, overwrite=config.overwrite)
+    manifest = stage.done or run_all(stage, config, sources, sets, best)
+    print(f"supervised: {manifest.counts['runs']} runs on {manifest.counts['sets']} sets in {stage.directory}")
+    report_results(manifest, output, title=config.title, overwrite=config.overwrite)
     return manifest
+
+
+def read_best_settings(config: SupervisedConfig, sets: list[str]) -> dict[str, dict[str, Any]]:
+    """Set → settings of lcm in ``--best``; empty without.
+
+    Raises:
+        ConfigError: no such file, not one that ``jobs/tune.py --target supervised`` writes, or of none of the sets.
+    """
+    if config.best is None:
+        return {}
+    path: Path = resolve(config.best)
+    try:
+        content = json.loads(path.read_text())
+        best = {name: dict(entry["settings"]) for name, entry in content.items()}
+        for settings in best.values():
+            with_lcm_settings(config, settings)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        raise ConfigError(f"--best {config.best}: expected the best.json of jobs/tune.py --target supervised") from None
+    own = {name: settings for name, settings in best.items() if name in sets}
+    if not own:
+        raise ConfigError(f"--best {config.best}: is of {', '.join(best) or 'no set'}; expected one of --data")
+    return own
+
+
+def apply_best(config: SupervisedConfig, settings: dict[str, Any]) -> SupervisedConfig:
+    """The configuration with settings that a search found best; a flag that differs from its default goes before."""
+    default = type(config)()
+    changes = {}
+    for name, value in settings.items():
+        own, usual = (config, default) if name == "neighbours" else (config.lcm, default.lcm)
+        if getattr(own, name) == getattr(usual, name):
+            changes[name] = value
+    return with_lcm_settings(config, changes)
 
 
 def about(data: LabelledSet) -> dict[str, object]:
@@ -59,14 +98,18 @@ def about(data: LabelledSet) -> dict[str, object]:
 
 
 def run_all(
-    stage: StageDirectory, config: SupervisedConfig, sources: list[SetSource], sets: dict[str, dict[str, object]]
+    stage: StageDirectory,
+    config: SupervisedConfig,
+    sources: list[SetSource],
+    sets: dict[str, dict[str, object]],
+    best: dict[str, dict[str, Any]],
 ) -> Manifest:
     """Make what is not made, log it, join it and finish the stage."""
     tracked = make_run_tree(stage, config)
     tracked.begin_parent()
     failed = True
     try:
-        settings = search_grid(stage, config, sources)
+        settings = {source.key: apply_best(config, best.get(source.key, {})) for source in sources}
         runs = plan(stage, config, sources, settings)
         left = [run for run in runs if not run.done]
         by_name = {run.name: run for run in runs}

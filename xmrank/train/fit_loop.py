@@ -6,7 +6,12 @@ from typing import Generic, TypeVar
 
 EpochFigures = dict[str, float]
 """Figures of one epoch: losses of training and metrics of validation."""
+ReportEpoch = Callable[[EpochFigures], object]
 State = TypeVar("State")
+
+
+def ignore_epoch(_figures: EpochFigures) -> None:
+    """Report an epoch to nobody."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ def fit_epochs(
     metric: str,
     epochs: int,
     patience: int | None = None,
-    report_epoch: Callable[[EpochFigures], object] = lambda epoch: None,  # noqa: ARG005
+    report_epoch: ReportEpoch = ignore_epoch,
 ) -> BestEpoch[State]:
     """Train epoch by epoch and keep the state of the best one.
 

@@ -1,9 +1,9 @@
-"""The search's Ray part: points as trials of Ray Tune."""
+"""The search's Ray part: points as trials of Ray Tune, whatever it is whose settings are searched."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,18 @@ from ray.tune import Callback, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from xmrank import tracking
-from xmrank.config import Direction, TrainConfig
 from xmrank.config import TuneConfig as SearchConfig
-from xmrank.embed.store import EmbeddingStore
-from xmrank.metrics import mlflow_name
-from xmrank.mine.list_paths import lists_path
-from xmrank.mine.mapped_lists import open_lists
 from xmrank.runtime.cluster import connect
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import write_json
 from xmrank.runtime.progress import Progress
-from xmrank.train.list_data import ListData
-from xmrank.train.schedule import Epoch
-from xmrank.train.settings import list_params, with_point
-from xmrank.train.trainer import TrainingJob, train_trials
-from xmrank.train.trial_data import TrialDataSource
-from xmrank.train.trials import Trial
-from xmrank.train.worker_group import WorkerGroup
-from xmrank.tune.points import PointResult, SearchFolder
-from xmrank.tune.space import NumberRange, SearchPoint, Space
+from xmrank.tracking.run_tree import RunTree
+from xmrank.tune.points import SearchFolder
+from xmrank.tune.search_target import EPOCHS, PointResult, SearchGroup, SearchPoint, SearchTarget
+from xmrank.tune.space import NumberRange, Space
 
-METRIC = "validation_mean"
+METRIC = "value"
+"""What a trial of Ray Tune reports."""
 
 
 @dataclass(frozen=True)
@@ -41,92 +33,111 @@ class SearchJob:
     """All that a worker needs to know.
 
     Attributes:
-        embeddings, lists: absolute paths.
-        cache: folder for lists that are too large for memory.
-        home, uri, parent, tags: of MLflow.
+        config: of the search.
+        target: what is searched.
+        points: the folder of the points.
+        cache: folder that all points share.
+        runs: the search's MLflow runs; a point's are kept in its own folder.
     """
 
     config: SearchConfig
-    embeddings: Path
-    lists: Path
-    cache: Path
+    target: SearchTarget
     points: SearchFolder
-    home: Path
-    uri: str
-    parent: str
-    tags: dict[str, str]
-    inputs: dict[str, str]
-
-    def settings(self, candidate: SearchPoint) -> TrainConfig:
-        """A point's configuration."""
-        return with_point(self.config.train, candidate.loss, candidate.point)
+    cache: Path
+    runs: RunTree
 
 
-def search_points(work: SearchJob, left: list[SearchPoint], total: int, scratch: Path) -> None:
-    """Train points that are known from the start.
+PointOf = Callable[[dict[str, Any]], SearchPoint]
+"""Makes the point of what Ray Tune gives to a trial."""
 
-    With a scheduler, every loss and direction is a run of its own: only its points compete.
+
+def search_points(job: SearchJob, pending: list[SearchPoint], total: int, scratch: Path) -> None:
+    """Try points that are known from the start.
+
+    With a scheduler, every group is a run of Ray Tune of its own: only its points compete.
+
+    Args:
+        job: the search.
+        pending: points that are not done.
+        total: how many there are with those that are done.
+        scratch: folder for Ray's own files.
     """
-    groups: dict[object, list[SearchPoint]] = {}
-    for candidate in left:
-        key = (candidate.loss, candidate.direction) if work.config.scheduler != "none" else None
-        groups.setdefault(key, []).append(candidate)
-    with Progress("search (points)", total, total - len(left)) as progress:
-        for group in groups.values():
-            known = {candidate.name: candidate for candidate in group}
-            space = {"name": tune.grid_search(list(known))}
-            run(work, partial(known_point, known), space, 1, None, progress, scratch)
+    batches: dict[object, list[SearchPoint]] = {}
+    for point in pending:
+        key = point.group.title if job.config.scheduler != "none" else None
+        batches.setdefault(key, []).append(point)
+    with Progress("search (points)", total, total - len(pending)) as progress:
+        for batch in batches.values():
+            by_name = {point.name: point for point in batch}
+            space = {"name": tune.grid_search(list(by_name))}
+            run_tuner(job, batch[0].group, partial(find_point, by_name), space, 1, None, progress, scratch)
 
 
-def search_optuna(
-    work: SearchJob, loss: str, direction: Direction, space: Space, done: list[PointResult], scratch: Path
-) -> None:
-    """Train points that Optuna proposes; what earlier runs found is told to it first."""
-    left = work.config.samples - len(done)
+def search_optuna(job: SearchJob, group: SearchGroup, done: list[PointResult], scratch: Path) -> None:
+    """Try points that Optuna proposes; the results of earlier calls are told to it first.
+
+    Args:
+        job: the search.
+        group: whose points.
+        done: results of earlier calls.
+        scratch: folder for Ray's own files.
+    """
+    missing = job.config.samples - len(done)
     told = [result for result in done if result.value is not None]
-    algorithm = OptunaSearch(
-        metric=METRIC,
-        mode="max",
-        seed=work.config.seed + len(done),  # else a continued search would propose the same points again
-        space=None if not told else optuna_space(space),
-        points_to_evaluate=[result.settings for result in told] or None,
-        evaluated_rewards=[result.value for result in told] or None,
-    )
-    given = None if told else {name: tune_values(values) for name, values in space.items()}
-    with Progress(f"search {loss} {direction}", work.config.samples, len(done)) as progress:
-        run(work, partial(proposed_point, loss, direction), given, left, algorithm, progress, scratch)
+    # A continued search needs another seed, else it would propose the same points again.
+    seed = job.config.seed + len(done)
+    if told:
+        algorithm = OptunaSearch(
+            metric=METRIC,
+            mode="max",
+            seed=seed,
+            space=make_distributions(group.space),
+            points_to_evaluate=[{name: result.settings[name] for name in group.space} for result in told],
+            evaluated_rewards=[result.value for result in told],
+        )
+        space = None
+    else:
+        algorithm = OptunaSearch(metric=METRIC, mode="max", seed=seed)
+        space = {name: make_domain(values) for name, values in group.space.items()}
+    with Progress(f"search {group.title}", job.config.samples, len(done)) as progress:
+        point_of = partial(make_proposed_point, job.target, group)
+        run_tuner(job, group, point_of, space, missing, algorithm, progress, scratch)
 
 
-def known_point(known: dict[str, SearchPoint], given: dict[str, Any]) -> SearchPoint:
+def find_point(by_name: dict[str, SearchPoint], given: dict[str, Any]) -> SearchPoint:
     """The point of a name."""
-    return known[given["name"]]
+    return by_name[given["name"]]
 
 
-def proposed_point(loss: str, direction: Direction, given: dict[str, Any]) -> SearchPoint:
+def make_proposed_point(target: SearchTarget, group: SearchGroup, given: dict[str, Any]) -> SearchPoint:
     """The point that an algorithm proposes."""
-    return SearchPoint(loss, direction, dict(given))
+    return target.make_point(group, dict(given))
 
 
-def tune_values(values: list[Any] | NumberRange) -> Any:
-    """Values or a range as Tune's."""
+def make_domain(values: list[Any] | NumberRange) -> Any:
+    """Values or a range as Ray Tune's."""
     if isinstance(values, list):
         return tune.choice(values)
     return (tune.loguniform if values.log else tune.uniform)(values.low, values.high)
 
 
-def optuna_space(space: Space) -> dict[str, Any]:
+def make_distributions(space: Space) -> dict[str, Any]:
     """The space as Optuna's, which takes earlier results only with it."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    return {
-        name: CategoricalDistribution(v) if isinstance(v, list) else FloatDistribution(v.low, v.high, log=v.log)
-        for name, v in space.items()
-    }
+    distributions: dict[str, Any] = {}
+    for name, values in space.items():
+        if isinstance(values, list):
+            distributions[name] = CategoricalDistribution(values)
+        else:
+            distributions[name] = FloatDistribution(values.low, values.high, log=values.log)
+    return distributions
 
 
-def run(
-    work: SearchJob,
-    candidate_of: Callable[[dict[str, Any]], SearchPoint],
+def run_tuner(
+    job: SearchJob,
+    group: SearchGroup,
+    point_of: PointOf,
     space: dict[str, Any] | None,
     samples: int,
     algorithm: OptunaSearch | None,
@@ -138,15 +149,16 @@ def run(
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # else an interrupted search ends like a done one
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # its own CSV and JSON files: results are ours
     connect()
-    workers, share = shares(work.config.workers)
+    workers, resources = divide_resources(job.config.workers)
     scheduler = None
-    if work.config.scheduler == "asha":
-        longest = work.config.train.epochs + 1  # a training ends by itself before the scheduler would end it
-        scheduler = ASHAScheduler(max_t=longest, grace_period=min(work.config.grace, longest))
-    trainable = tune.with_parameters(train_point, work=work, candidate_of=candidate_of)
-    metric = {} if algorithm else {"metric": METRIC, "mode": "max"}  # the algorithm has them already
+    if job.config.scheduler == "asha":
+        longest = job.target.count_epochs(group) + 1  # a point ends by itself before the scheduler would end it
+        scheduler = ASHAScheduler(max_t=longest, grace_period=min(job.config.grace, longest))
+    # The algorithm has the metric already; Ray Tune refuses it a second time unless a scheduler needs it too.
+    metric = {} if algorithm and not scheduler else {"metric": METRIC, "mode": "max"}
+    trainable = tune.with_parameters(try_point, job=job, point_of=point_of)
     Tuner(
-        tune.with_resources(trainable, share),
+        tune.with_resources(trainable, resources),
         param_space=space,
         tune_config=TuneConfig(
             num_samples=samples,
@@ -154,16 +166,18 @@ def run(
             scheduler=scheduler,
             max_concurrent_trials=workers,
             reuse_actors=True,
-            **(metric if not (algorithm and scheduler) else {"metric": METRIC, "mode": "max"}),
+            **metric,
         ),
-        run_config=RunConfig(
-            storage_path=str(scratch), verbose=0, callbacks=[SearchWatcher(work, candidate_of, progress)]
-        ),
+        run_config=RunConfig(storage_path=str(scratch), verbose=0, callbacks=[SearchWatcher(job, point_of, progress)]),
     ).fit()
 
 
-def shares(requested: int) -> tuple[int, dict[str, float]]:
-    """How many points train at a time, and what each holds of the cluster."""
+def divide_resources(requested: int) -> tuple[int, dict[str, float]]:
+    """How many points run at a time, and what each holds of the cluster.
+
+    Args:
+        requested: the user's number, or 0: one a GPU, or one a core without GPUs.
+    """
     resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
     workers = requested or int(gpus) or max(1, int(cpus))
@@ -173,75 +187,68 @@ def shares(requested: int) -> tuple[int, dict[str, float]]:
     return workers, share
 
 
-def train_point(given: dict[str, Any], work: SearchJob, candidate_of: Callable[[dict[str, Any]], SearchPoint]) -> None:
-    """A trial of Tune: train one point, from where an earlier run left it."""
+def try_point(given: dict[str, Any], job: SearchJob, point_of: PointOf) -> None:
+    """A trial of Ray Tune: try one point, from where an earlier call left it."""
     torch.set_num_threads(1)
-    candidate = candidate_of(given)
-    settings, place, trial = work.settings(candidate), work.points.place(candidate), work.points.trial(candidate)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train, validation = data_of(work.embeddings, work.lists, work.cache, trial.direction, device)
-    store = EmbeddingStore.open(work.embeddings)
-    courses = TrialDataSource.open(train, validation, store, work.lists, trial.direction, settings)
-    run_id = begin_run(work, candidate, settings)
-
-    def log(_trial: Trial, epoch: Epoch, seconds: float) -> None:
-        metrics = {mlflow_name(n).replace("_", "/", 1): v for n, v in epoch.items() if n not in ("epoch", "step")}
-        metrics |= {"cost/epoch_seconds": seconds, "cost/lists_per_second": len(courses) / seconds}
-        tracking.log_metrics(work.uri, run_id, metrics, step=int(epoch["step"]))
-        tune.report({METRIC: epoch[METRIC]})
-
-    material = TrainingJob(settings, courses, place, WorkerGroup(), {}, log)
-    failures = train_trials([trial], material, stacked=False)
-    work.points.write(candidate, failure=failures.get(trial, ""))
-    tracking.end(work.uri, run_id, failed=bool(failures))
-    if failures:
-        tune.report({METRIC: 0.0})  # a schedule or a search algorithm needs a figure
-
-
-@lru_cache(maxsize=4)
-def data_of(
-    embeddings: Path, lists: Path, cache: Path, direction: Direction, device: torch.device
-) -> tuple[ListData, ListData]:
-    """A process's lists to learn from and to select on, read once for all points that it trains."""
-    store = EmbeddingStore.open(embeddings)
-    train, validation = (
-        ListData.of(open_lists(lists_path(lists, direction, role), cache), store, direction, device)
-        for role in ("train", "validation")
+    point = point_of(given)
+    done = job.points.read_result(point)
+    if done is not None:  # an algorithm may propose a point again
+        tune.report({METRIC: done.value or 0.0})
+        return
+    folder = job.points.folder_of(point)
+    run = job.runs.branch_off(folder)
+    run.begin_child(
+        point.name, tags=point.group.labels, params={**job.target.describe_run(point), **point.group.labels}
     )
-    return train, validation
+    values: list[float] = []
 
+    def report_epoch(step: int, metrics: Mapping[str, float], value: float) -> None:
+        run.log_metrics(point.name, metrics, step=step)
+        values.append(value)
+        write_json(folder / EPOCHS, values)  # before the report, within which a scheduler may end this process
+        tune.report({METRIC: value})
 
-def begin_run(work: SearchJob, candidate: SearchPoint, settings: TrainConfig) -> str:
-    """The point's MLflow run, begun or continued."""
-    params = list_params(settings, candidate.loss, candidate.direction, work.points.seed)
-    run_id = tracking.begin(
-        work.uri,
-        work.home,
-        candidate.name,
-        parent=work.parent,
-        resume=work.points.run(candidate),
-        tags={**work.tags, "loss": candidate.loss, "direction": candidate.direction},
-        params=params,
-        inputs=work.inputs,
-    )
-    work.points.keep_run(candidate, run_id)
-    return run_id
+    try:
+        outcome = job.target.run_point(point, folder, job.cache, report_epoch)
+    except DataError as error:
+        job.points.write_failure(point, str(error))
+        job.target.remove_state(point, folder)
+        run.end_child(point.name, failed=True)
+        tune.report({METRIC: 0.0})  # a scheduler or a search algorithm needs a figure
+        return
+    if outcome.figures:
+        run.log_metrics(point.name, outcome.figures)
+    job.points.write_outcome(point, outcome)
+    job.target.remove_state(point, folder)
+    run.end_child(point.name)
+    if not values:
+        tune.report({METRIC: outcome.value})  # solved in one go, without epochs
 
 
 class SearchWatcher(Callback):  # type: ignore[misc]
     """Counts finished points, and writes the result of those that the scheduler stopped."""
 
-    def __init__(
-        self, work: SearchJob, candidate_of: Callable[[dict[str, Any]], SearchPoint], progress: Progress
-    ) -> None:
-        self.work, self.candidate_of, self.progress = work, candidate_of, progress
+    def __init__(self, job: SearchJob, point_of: PointOf, progress: Progress) -> None:
+        self.job, self.point_of, self.progress = job, point_of, progress
 
     def on_trial_complete(self, iteration: int, trials: Iterable[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called on the driver."""
-        candidate = self.candidate_of({k: v for k, v in trial.config.items() if not callable(v)})
-        if self.work.points.result(candidate) is None:
-            self.work.points.write(candidate, stopped=True)
-            run_id = self.work.points.run(candidate)
-            if run_id:
-                tracking.end(self.work.uri, run_id)
-        self.progress.advance(1, note=candidate.name)
+        point = self.point_of({name: value for name, value in trial.config.items() if not callable(value)})
+        if self.job.points.read_result(point) is None:
+            close_stopped(self.job, point)
+        self.progress.advance(1, note=point.name)
+
+
+def close_stopped(job: SearchJob, point: SearchPoint) -> None:
+    """Write the result of a point that the scheduler stopped, and end its MLflow run.
+
+    Raises:
+        DataError: the point left nothing: it was not stopped after an epoch, but interrupted.
+    """
+    folder = job.points.folder_of(point)
+    outcome = job.target.read_stopped(point, folder)
+    if outcome is None:
+        raise DataError(f"{folder}: no finished training of {point.name}")
+    job.points.write_outcome(point, outcome, stopped=True)
+    job.target.remove_state(point, folder)
+    job.runs.branch_off(folder).end(failed=False)

@@ -1,8 +1,6 @@
-"""Search spaces: what is tried for each loss, and the points of a grid or a draw."""
+"""Search spaces: what is tried for each setting, and the points of a grid or of random draws."""
 
-import hashlib
 import itertools
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +8,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from xmrank.config import Direction, TuneConfig
-from xmrank.losses import LOSSES
+from xmrank.config import TuneConfig
 from xmrank.runtime.errors import ConfigError
-from xmrank.train.settings import LOSS_PREFIX, Point, check_loss, number, with_point
 
+Point = dict[str, Any]
+"""Setting → value."""
 POINT_STREAM = 0x9017
+"""Separates the draw of points from other draws under the same seed."""
 RANGE = re.compile(r"(uniform|log)\(\s*([^,()]+)\s*,\s*([^,()]+)\s*\)")
 
 
@@ -27,7 +26,7 @@ class NumberRange:
     high: float
     log: bool
 
-    def at(self, share: float) -> float:
+    def number_at(self, share: float) -> float:
         """The number at a share of the way from the lower bound to the upper."""
         if not self.log:
             return float(self.low + share * (self.high - self.low))
@@ -36,54 +35,50 @@ class NumberRange:
 
 Values = list[Any] | NumberRange
 Space = dict[str, Values]
+"""Setting → the values that are tried."""
 
 
 @dataclass(frozen=True)
-class SearchPoint:
-    """A point of one loss and direction."""
+class SpaceEntry:
+    """One entry of ``--space``.
 
-    loss: str
-    direction: Direction
-    point: Point
+    Attributes:
+        text: as it was given, for messages.
+        name: what stands before ``=``; perhaps with an owner, as in ``vsepp.margin``.
+        values: what is tried.
+    """
 
-    @property
-    def name(self) -> str:
-        """The name of its folder and of its run: the same for the same settings, whatever else is searched."""
-        text = json.dumps(self.point, sort_keys=True)
-        return f"{self.loss}-{self.direction}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    text: str
+    name: str
+    values: Values
+
+    def list_bounds(self) -> list[Any]:
+        """The values, or the two bounds of a range: what is checked before the search."""
+        return self.values if isinstance(self.values, list) else [self.values.low, self.values.high]
 
 
-def read_space(config: TuneConfig, loss: str) -> Space:
-    """What is searched for a loss.
+def read_entries(config: TuneConfig) -> list[SpaceEntry]:
+    """Read ``--space``.
 
     Raises:
-        ConfigError: an entry that is no name and values, a name that is no setting, a range in a grid.
+        ConfigError: no entry, one that is not a name and values, or a range in a grid.
     """
-    space: Space = {}
     if not config.space:
         raise ConfigError("--space: nothing to search; expected NAME=VALUES, as in learning_rate=[0.001,0.0003]")
-    for entry in config.space:
-        name, found, text = entry.partition("=")
-        owner, dot, parameter = name.partition(".")
-        if dot and owner in LOSSES:
-            if owner not in config.train.losses:
-                raise ConfigError(f"--space {entry}: {owner} is not among --train.losses")
-            if owner != loss:
-                continue
-            name = LOSS_PREFIX + parameter
-        values = read_values(entry, text) if found else None
-        if values is None or name in space:
-            raise ConfigError(f"--space {entry}: expected NAME=[VALUE,...], uniform(a,b) or log(a,b), each name once")
+    entries = []
+    for text in config.space:
+        name, equals, written = text.partition("=")
+        values = read_values(text, written) if equals else None
+        if values is None:
+            raise ConfigError(f"--space {text}: expected NAME=[VALUE,...], uniform(a,b) or log(a,b)")
         if isinstance(values, NumberRange) and config.search == "grid":
-            raise ConfigError(f"--space {entry}: a grid needs values, a range is for --search random or optuna")
-        for value in values if isinstance(values, list) else [values.low, values.high]:
-            check_loss(with_point(config.train, loss, {name: value}), loss)
-        space[name] = values
-    return space
+            raise ConfigError(f"--space {text}: a grid needs values, a range is for --search random or optuna")
+        entries.append(SpaceEntry(text, name, values))
+    return entries
 
 
 def read_values(entry: str, text: str) -> Values | None:
-    """The values or the range in an entry; None where there are none."""
+    """Read the values or the range of an entry; None where there are none."""
     match = RANGE.fullmatch(text.strip())
     try:
         if match:
@@ -94,33 +89,49 @@ def read_values(entry: str, text: str) -> Values | None:
         values = yaml.safe_load(text)
     except (ValueError, yaml.YAMLError):
         return None
-    return [number(value) for value in values] if isinstance(values, list) and values else None
+    return [read_number(value) for value in values] if isinstance(values, list) and values else None
 
 
-def candidates(config: TuneConfig) -> list[SearchPoint]:
-    """All points of a grid or a random search, by loss, direction and point; each once."""
-    result = []
-    for loss in config.train.losses:
-        space = read_space(config, loss)
-        for direction in config.train.directions:
-            points = grid(space) if config.search == "grid" else draws(space, config)
-            result += [SearchPoint(loss, direction, point) for point in points]
-    return list({candidate.name: candidate for candidate in result}.values())
+def read_number(value: Any) -> Any:
+    """A number where YAML takes one for a text, as it does with 1e-3; else the value itself."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
-def grid(space: Space) -> list[Point]:
+def add_entry(space: Space, name: str, entry: SpaceEntry) -> None:
+    """Add a setting to a space.
+
+    Raises:
+        ConfigError: the space has it already.
+    """
+    if name in space:
+        raise ConfigError(f"--space {entry.text}: expected each name once")
+    space[name] = entry.values
+
+
+def list_points(space: Space, config: TuneConfig) -> list[Point]:
+    """The points of a grid or a random search; one without settings where the space is empty."""
+    return list_grid(space) if config.search == "grid" or not space else draw_points(space, config)
+
+
+def list_grid(space: Space) -> list[Point]:
     """All combinations, the last name varying fastest."""
     lists = [values for values in space.values() if isinstance(values, list)]
     return [dict(zip(space, combination, strict=True)) for combination in itertools.product(*lists)]
 
 
-def draws(space: Space, config: TuneConfig) -> list[Point]:
+def draw_points(space: Space, config: TuneConfig) -> list[Point]:
     """Points drawn by the seed; the first ones are the same whatever the number of samples."""
     generator = np.random.default_rng([config.seed, POINT_STREAM])
-    return [
-        {
-            name: values.at(share) if isinstance(values, NumberRange) else values[int(share * len(values))]
-            for (name, values), share in zip(space.items(), generator.random(len(space)), strict=True)
-        }
-        for _ in range(config.samples)
-    ]
+    points = []
+    for _ in range(config.samples):
+        point: Point = {}
+        for (name, values), share in zip(space.items(), generator.random(len(space)), strict=True):
+            if isinstance(values, NumberRange):
+                point[name] = values.number_at(share)
+            else:
+                point[name] = values[int(share * len(values))]
+        points.append(point)
+    return points

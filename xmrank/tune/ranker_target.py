@@ -1,0 +1,195 @@
+"""Rankers as the target of a search: every loss and direction has a space and a best point of its own."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xmrank.config import Direction, TrainConfig, TuneConfig, semantic
+from xmrank.embed.store import EmbeddingStore
+from xmrank.losses import LOSSES
+from xmrank.metrics import mlflow_name
+from xmrank.mine.list_paths import STAGE as MINE
+from xmrank.mine.list_paths import lists_path
+from xmrank.mine.mapped_lists import open_lists
+from xmrank.runtime.directory import read_manifest
+from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.paths import resolve
+from xmrank.train.checkpoint import read_meta
+from xmrank.train.list_data import ListData
+from xmrank.train.schedule import Epoch, TrialProgress
+from xmrank.train.settings import LOSS_PREFIX, check_loss, with_point
+from xmrank.train.stage import check
+from xmrank.train.trainer import TrainingJob, train_trials
+from xmrank.train.trial_data import TrialDataSource
+from xmrank.train.trials import HISTORY, STATE, Trial
+from xmrank.train.worker_group import WorkerGroup
+from xmrank.tune.search_target import (
+    PointOutcome,
+    PointResult,
+    ReportEpoch,
+    SearchGroup,
+    SearchPoint,
+    SearchTarget,
+)
+from xmrank.tune.space import Space, add_entry, read_entries
+
+
+@dataclass(frozen=True)
+class RankerTarget(SearchTarget):
+    """Rankers on mined lists; the mean of hit@1, hit@5 and hit@10 on the validation lists decides.
+
+    Attributes:
+        config: of the search.
+        base: what is not searched, with the paths of embeddings and lists.
+    """
+
+    config: TuneConfig
+    base: TrainConfig
+    inputs: dict[str, str]
+    tags: dict[str, str]
+    name: str = "rankers"
+
+    @classmethod
+    def open_inputs(cls, config: TuneConfig) -> "RankerTarget":
+        """Check the configuration and its inputs.
+
+        Raises:
+            ConfigError: a setting that is not possible.
+            DataError: inputs that are not finished.
+        """
+        store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_manifest(resolve(config.lists), MINE)
+        base = dataclasses.replace(config.train, embeddings=store.directory, lists=resolve(config.lists))
+        check(base, {}, store, lists)
+        for loss in base.losses:
+            check_loss(base, loss)
+        inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint}
+        return cls(config, base, inputs, {"encoder": str(store.encoder["name"])})
+
+    def describe_config(self) -> dict[str, Any]:
+        """The semantic configuration of the trainings; a search has one seed of its own."""
+        values = semantic(self.base)
+        del values["seeds"]
+        return values
+
+    def list_groups(self) -> list[SearchGroup]:
+        """A group for each loss and direction."""
+        groups = []
+        for loss in self.base.losses:
+            space = read_loss_space(self.config, loss)
+            groups += [
+                SearchGroup(f"{loss} {direction}", {"loss": loss, "direction": direction}, space)
+                for direction in self.base.directions
+            ]
+        return groups
+
+    def count_epochs(self, group: SearchGroup) -> int:  # noqa: ARG002
+        """Epochs of a training."""
+        return self.base.epochs
+
+    def config_of(self, point: SearchPoint) -> TrainConfig:
+        """The configuration of a point's training."""
+        return with_point(self.base, point.group.labels["loss"], point.settings)
+
+    def trial_of(self, point: SearchPoint) -> Trial:
+        """A point's training."""
+        labels = point.group.labels
+        return Trial(labels["loss"], direction_of(labels["direction"]), self.config.seed)
+
+    def describe_run(self, point: SearchPoint) -> dict[str, Any]:
+        """The settings of a training."""
+        params = {**semantic(self.config_of(point)), "seed": self.config.seed}
+        for name in ("losses", "directions", "seeds"):
+            del params[name]
+        return params
+
+    def run_point(self, point: SearchPoint, folder: Path, cache: Path, report: ReportEpoch) -> PointOutcome:
+        """Train a ranker; an interrupted training goes on after its last validation."""
+        settings, trial = self.config_of(point), self.trial_of(point)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        train, validation = read_list_data(self.base.embeddings, self.base.lists, cache, trial.direction, device)
+        store = EmbeddingStore.open(self.base.embeddings)
+        source = TrialDataSource.open(train, validation, store, self.base.lists, trial.direction, settings)
+
+        def log_epoch(_trial: Trial, epoch: Epoch, seconds: float) -> None:
+            metrics = {mlflow_name(n).replace("_", "/", 1): v for n, v in epoch.items() if n not in ("epoch", "step")}
+            metrics |= {"cost/epoch_seconds": seconds, "cost/lists_per_second": len(source) / seconds}
+            report(int(epoch["step"]), metrics, epoch["validation_mean"])
+
+        job = TrainingJob(settings, source, folder, WorkerGroup(), {}, log_epoch)
+        failures = train_trials([trial], job, stacked=False)
+        if failures:
+            raise DataError(failures[trial])
+        history = json.loads((trial.directory(folder) / HISTORY).read_text())
+        progress = TrialProgress()
+        for epoch in history["epochs"]:
+            progress.add(epoch)
+        return outcome_of(progress)
+
+    def read_stopped(self, point: SearchPoint, folder: Path) -> PointOutcome | None:
+        """What the state of a stopped training says."""
+        state = self.trial_of(point).directory(folder) / STATE
+        progress = TrialProgress(**read_meta(state)) if state.exists() else TrialProgress()
+        return outcome_of(progress) if progress.epochs else None
+
+    def remove_state(self, point: SearchPoint, folder: Path) -> None:
+        """Remove the state from which a training goes on."""
+        super().remove_state(point, folder)
+        (self.trial_of(point).directory(folder) / STATE).unlink(missing_ok=True)
+
+    def write_best(self, best: Mapping[str, PointResult], counts: Mapping[str, int]) -> dict[str, Any]:  # noqa: ARG002
+        """Direction → loss → settings, as ``train.py --best`` reads them."""
+        content: dict[str, dict[str, Any]] = {}
+        for result in best.values():
+            content.setdefault(result.labels["direction"], {})[result.labels["loss"]] = result.settings
+        return content
+
+
+def outcome_of(progress: TrialProgress) -> PointOutcome:
+    """The outcome of a training."""
+    return PointOutcome(progress.best_value, progress.best_epoch, progress.epochs[-1]["epoch"])
+
+
+def direction_of(text: str) -> Direction:
+    """A direction of its name."""
+    return "i2t" if text == "i2t" else "t2i"
+
+
+def read_loss_space(config: TuneConfig, loss: str) -> Space:
+    """What is searched for a loss: entries of every training, and those of its own parameters.
+
+    Raises:
+        ConfigError: a name that is no setting, or a value that is not possible.
+    """
+    space: Space = {}
+    for entry in read_entries(config):
+        name = entry.name
+        owner, dot, parameter = name.partition(".")
+        if dot and owner in LOSSES:
+            if owner not in config.train.losses:
+                raise ConfigError(f"--space {entry.text}: {owner} is not among --train.losses")
+            if owner != loss:
+                continue
+            name = LOSS_PREFIX + parameter
+        for value in entry.list_bounds():
+            check_loss(with_point(config.train, loss, {name: value}), loss)
+        add_entry(space, name, entry)
+    return space
+
+
+@lru_cache(maxsize=4)
+def read_list_data(
+    embeddings: Path, lists: Path, cache: Path, direction: Direction, device: torch.device
+) -> tuple[ListData, ListData]:
+    """A process's training and validation lists, read once for all points that it trains."""
+    store = EmbeddingStore.open(embeddings)
+    train, validation = (
+        ListData.of(open_lists(lists_path(lists, direction, role), cache), store, direction, device)
+        for role in ("train", "validation")
+    )
+    return train, validation
