@@ -40,7 +40,7 @@ JOBS = {
     "train": Job("TrainConfig", "xmrank.train.stage:train"),
     "tune": Job("TuneConfig", "xmrank.tune.stage:tune"),
     "baselines": Job("BaselinesConfig", "xmrank.baselines.stage:baselines"),
-    "supervised": Job("SupervisedConfig", "xmrank.supervised.page:supervised_and_report"),
+    "supervised": Job("SupervisedConfig", "xmrank.supervised.stage:supervised"),
     "evaluate": Job("EvaluateConfig", "xmrank.evaluate.stage:evaluate"),
     "register": Job("RegisterConfig", "xmrank.register.stage:register"),
     "rank": Job("RankConfig", "xmrank.rank.stage:rank"),
