@@ -1,4 +1,4 @@
-"""The evaluation's means and times in MLflow, each under its method's run."""
+"""The evaluation's means and times in MLflow, in the runs of the methods."""
 
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ def log_results(directory: Path, rankers: Path, stage: str, rows: Rows, timing: 
     """Log every method's means to its MLflow run; the first stage gets a run beside the rankers'.
 
     Args:
-        directory: of the evaluation; remembers the first stage's run.
-        rankers: of the training; knows the rankers' runs. Where it does not, nothing is logged.
+        directory: of the evaluation; keeps the id of the first stage's run.
+        rankers: of the training; has the ids of the rankers' runs. Without them, nothing is logged.
         stage: a tag.
         rows: of the summary.
         timing: of the same keys.
@@ -26,22 +26,24 @@ def log_results(directory: Path, rankers: Path, stage: str, rows: Rows, timing: 
         return
     runs = RunTree(directory, stage, tags={"loss": FIRST_STAGE}, parent=lambda: trials[PARENT])
     first = runs.begin_child(FIRST_STAGE)
+    # Metrics are sent run by run: one request for each.
     metrics: dict[str, dict[str, float]] = {}
-    for row in [*rows, *(time_row(row) for row in timing)]:
-        run = first if row["method"] in (FIRST_STAGE, ORACLE) else trials.get(trial_of(row))
+    for row in [*rows, *(make_time_row(row) for row in timing)]:
+        run = first if row["method"] in (FIRST_STAGE, ORACLE) else trials.get(trial_name(row))
         if run and row["mean"] is not None:
             metrics.setdefault(run, {})[tracked_name(row)] = row["mean"]
     for run, values in metrics.items():
-        if tracking.status(runs.uri, run):  # rankers that were trained elsewhere have their runs there
+        # Rankers that were trained with another tracking server have their runs there.
+        if tracking.status(runs.uri, run):
             tracking.log_metrics(runs.uri, run, values)
     runs.end(failed=False)
 
 
-def trial_of(row: dict[str, Any]) -> str:
-    """The trial that a ranker's row is of."""
+def trial_name(row: dict[str, Any]) -> str:
+    """The name of the trial that trained a row's ranker."""
     return f"{row['loss']}-{row['direction']}-seed{row['seed']}"
 
 
-def time_row(row: dict[str, Any]) -> dict[str, Any]:
+def make_time_row(row: dict[str, Any]) -> dict[str, Any]:
     """A time as a row of the summary."""
     return {**row, "metric": "ms_per_query", "mean": row["alone_ms"]}

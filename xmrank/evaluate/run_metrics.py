@@ -66,11 +66,13 @@ def evaluate_run(
     """
     run = rankings if isinstance(rankings, Mapping) else read_run(Path(rankings))
     judged = qrels if isinstance(qrels, Mapping) else read_qrels(Path(qrels))
+    # Queries of either side: one that was not ranked scores 0, one without judgements is counted as excluded.
     queries = list(dict.fromkeys([*judged, *run]))
     retrieved = [read_scores(query, run.get(query, {})) for query in queries]
     grades = [judged.get(query, {}) for query in queries]
     per_query = measure_queries(retrieved, grades, tuple(ks))
     means = {name: mean_over_queries(values).mean for name, values in per_query.items()}
+    # The counts are the same for every metric.
     counts = mean_over_queries(per_query["mrr"])
     return RunMetrics(queries, per_query, means, counts.counted, counts.excluded)
 
@@ -85,6 +87,7 @@ def read_scores(query: str, ranking: Sequence[str] | Mapping[str, float]) -> dic
         if any(math.isnan(score) for score in ranking.values()):
             raise ValueError(f"query {query}: a score is NaN")
         return dict(ranking)
+    # An order as scores: the lower the rank, the higher the score.
     scores = {item: -float(rank) for rank, item in enumerate(ranking, start=1)}
     if len(scores) < len(ranking):
         raise ValueError(f"query {query}: an item is ranked more than once")
@@ -111,6 +114,7 @@ def measure_queries(
         labels[row, : len(own_keys)] = own_labels
         real[row, : len(own_keys)] = True
         is_retrieved[row, : len(retrieved[row])] = True
+    # Retrieved and missed ones.
     totals = (labels > 0).sum(1)
     metrics = list_metrics(keys, labels, mask=is_retrieved, ks=ks, total_positives=totals)
     # total_positives knows no grades; with the missed items in the list, the ideal order of NDCG has them.

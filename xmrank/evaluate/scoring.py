@@ -44,6 +44,7 @@ class RankerScorer(Scorer):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         ranker, about = load_ranker(self.directory, device)
         tops = [top for search in protocols.searches for top in search.tops]
+        # A ranker never ranks a whole gallery, only its tops.
         for protocol in (protocols.lists, *tops):
             lists = protocol.lists
             started = time.perf_counter()
@@ -86,6 +87,7 @@ def time_single_queries(
 ) -> float:
     """The median time of one query by itself, in seconds, over up to ``SAMPLE`` of them; NaN where there are none."""
     data = ListData.of(lists, store, direction, device)
+    # Queries from the whole range, because their lists may differ in length.
     chosen = np.unique(np.linspace(0, max(len(lists) - 1, 0), min(SAMPLE, len(lists))).astype(np.int64))
     seconds = []
     # The first query runs twice, and its first run is not counted: it warms up.

@@ -47,6 +47,7 @@ def evaluate(config: EvaluateConfig) -> Manifest:
     stage = StageDirectory.open(output, STAGE, config=semantic(config), inputs=inputs, overwrite=config.overwrite)
     manifest = stage.done or evaluate_all(stage, config, store, lists)
     print(f"evaluate: {manifest.counts['methods']} methods, {manifest.counts['queries']} queries in {output}")
+    # Also when nothing was evaluated now.
     if (output / TIMING).exists():
         print_latency(json.loads((output / TIMING).read_text())["rows"])
     return manifest
@@ -65,6 +66,7 @@ def check_inputs(store: EmbeddingStore, lists: Manifest, rankers: Manifest, fold
     if lists.inputs["embeddings"] != store.fingerprint:
         raise DataError(f"--lists: mined from other embeddings than {store.directory}")
     if rankers.inputs["embeddings"] != store.fingerprint:
+        # All rankers of a training have one encoder; the first one names it.
         theirs = read_about(next(iter(sorted((folder / "trials").iterdir())))).get("encoder") or {}
         raise DataError(
             f"--rankers: trained on other embeddings than {store.directory}: theirs are of {encoder_name(theirs)}, "
@@ -125,6 +127,7 @@ def plan_tasks(stage: StageDirectory, config: EvaluateConfig, store: EmbeddingSt
     common: dict[str, Any] = {"embeddings": store.directory, "lists": lists, "work": stage.work}
     common |= {"top_n": config.top_n, "galleries": config.galleries, "trec": config.trec}
     common |= {"trec_folder": stage.directory / TREC}
+    # The first stage's tasks also write the qrels, which are the same for every method.
     first = [
         EvaluationTask(f"{FIRST_STAGE}-{direction}", direction, FirstStageScorer(), with_qrels=True, **common)
         for direction in DIRECTIONS

@@ -55,11 +55,13 @@ def make_canvas(width: float, height: float) -> tuple[Any, Any]:
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
+    # The page's own background shows through, light or dark.
     figure.patch.set_alpha(0)
     axes.patch.set_alpha(0)
     axes.grid(axis="y")
     axes.tick_params(length=0)
     axes.spines["left"].set_visible(False)
+    # Few round ticks, and whole numbers for epochs.
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
     # Plain numbers: matplotlib would print differences to an offset in the corner, which is easily misread.
     axes.ticklabel_format(axis="y", useOffset=False)
@@ -74,6 +76,7 @@ def label_ends(axes: Any, ends: list[tuple[float, str, str]]) -> None:
         axes: of the chart.
         ends: height, name and colour of each line.
     """
+    # The distance is in the units of the axis: a line of text is about 7.5 % of its height.
     low, high = axes.get_ylim()
     ends = sorted((end for end in ends if not math.isnan(end[0])), key=lambda end: end[:2])
     heights = spread_heights([value for value, *_ in ends], (high - low) * 0.075)
@@ -120,6 +123,7 @@ def svg_of(figure: Any, name: str, description: str) -> str:
     """The figure as an SVG element: without a prologue, with ids of its own, in the page's colours and font."""
     sink = io.StringIO()
     with rc_context(STYLE):
+        # Without date and creator, the same figures give the same file.
         figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = sink.getvalue()
     # An SVG inside HTML has no XML prologue.

@@ -27,6 +27,7 @@ def fill_template(template: str, *, room: str, **values: Any) -> str:
         room: the package that has it, such as ``xmrank.report``.
         values: the template's variables.
     """
+    # A variable that a template misses is an error and not an empty text.
     environment = Environment(
         loader=PackageLoader(room),
         autoescape=True,

@@ -47,6 +47,7 @@ class ThumbnailAlbum:
         Returns:
             None when the file is not there or not a picture; ``missing`` then says why.
         """
+        # No entry in missing: then no image has a picture, which the page says once.
         if self.root is None:
             return None
         location = self.locations.get(image_id)
@@ -81,6 +82,7 @@ def make_thumbnail(content: bytes, side: int) -> Thumbnail:
         image.draft("RGB", (side, side))
         upright = ImageOps.exif_transpose(image).convert("RGB")
     upright.thumbnail((side, side), Image.Resampling.LANCZOS)
+    # A data URI keeps the page in one file.
     sink = io.BytesIO()
     upright.save(sink, "JPEG", quality=QUALITY, optimize=True)
     uri = f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}"

@@ -101,6 +101,7 @@ GLOSSARY = (
 
 def method_name(method: str) -> str:
     """The usual name of a method."""
+    # A baseline that is trained with S-NDCG has its weight in its name: vsepp-sndcg0.5.
     name, mixed, weight = method.partition(LISTWISE)
     return METHOD_NAMES.get(name, name) + (f" + {weight} S-NDCG" if mixed else "")
 
@@ -149,6 +150,7 @@ def describe_value(value: Any) -> str:
         return ", ".join(f"{key} {describe_value(entry)}" for key, entry in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(describe_value, value))
+    # Before numbers: True is an int too.
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     return f"{value:,}" if isinstance(value, int) else str(value)

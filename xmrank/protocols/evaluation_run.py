@@ -44,6 +44,7 @@ def read_rows(tasks: Sequence[EvaluationTask], kind: str) -> list[dict[str, Any]
 
 def tracked_name(row: Mapping[str, Any]) -> str:
     """The MLflow name of a summary row: t2i/recall_at_5, t2i/top-100/hit_at_1, t2i/top-100/oracle/hit_at_1."""
+    # The mined lists are the default protocol and need no prefix.
     protocol = "" if row["protocol"] == "lists" else f"{row['protocol']}/"
     method = f"{ORACLE}/" if row["method"] == ORACLE else ""
     return f"{row['direction']}/{protocol}{method}{mlflow_name(row['metric'])}"

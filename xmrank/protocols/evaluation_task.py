@@ -90,6 +90,7 @@ def open_protocols(
 def write_parts(task: EvaluationTask, store: EmbeddingStore, results: Iterable[MethodResult]) -> None:
     """Write a method's per-query metrics, rankings and TREC runs, and last its summary."""
     ids = side_ids(store, task.direction)
+    # A scorer yields one protocol at a time, so that only its tables are kept and not its lists.
     metrics, rankings, summary, timing, curves = [], [], [], [], []
     for result in results:
         key, lists = result.key, result.protocol.lists
@@ -98,6 +99,7 @@ def write_parts(task: EvaluationTask, store: EmbeddingStore, results: Iterable[M
         summary += summarise_metrics(key, result.metrics)
         if result.timing:
             timing.append({**key, "items": lists.longest, "queries": len(lists), **result.timing})
+        # The oracle has metrics but no ranking.
         if result.scores is not None:
             curves.append({**key, **recall_curve(result.protocol, result.scores)})
             rankings.append(make_rankings_table(key, result.protocol, result.scores, ids))
@@ -108,6 +110,7 @@ def write_parts(task: EvaluationTask, store: EmbeddingStore, results: Iterable[M
     write_joined(task.part_path("rankings"), rankings)
     write_json(task.part_path("timing"), timing)
     write_json(task.part_path("curves"), curves)
+    # Last: a task whose summary is there is done.
     write_json(task.part_path("summary"), summary)
 
 

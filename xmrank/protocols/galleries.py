@@ -42,6 +42,7 @@ class ListProtocol:
     def pad_scores(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scores, labels and mask, [lists, longest list], of flat scores."""
         _, labels, _, mask = self.lists.pad_lists(np.arange(len(self.lists)))
+        # Flat scores are in the order of the mask's true cells: list by list.
         matrix = np.zeros(mask.shape, np.float32)
         matrix[mask] = scores
         return matrix, labels, mask
@@ -79,12 +80,14 @@ class GalleryProtocol:
 
     def top_name(self, n: int) -> str:
         """The name of the protocol that re-ranks its first n items."""
+        # "gallery-5x1000" gives "-5x1000", the full gallery an empty text.
         size = self.name.removeprefix("gallery")
         return f"top-{n}-of{size}" if size else f"top-{n}"
 
     def relevant_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """All pairs of a query's number and the row of an item relevant to it, int64 [pairs] each."""
         counts = self.positives
+        # Relevant items are by index in their own pool's gallery; as rows they can be joined.
         rows = [pool.gallery[relevant_indices(pool)[1]] for pool in self.pools]
         return np.repeat(np.arange(len(counts)), counts), np.concatenate(rows)
 
@@ -121,6 +124,7 @@ def measure_gallery(store: EmbeddingStore, gallery: GalleryProtocol) -> dict[str
 def make_tops(store: EmbeddingStore, gallery: GalleryProtocol, depths: Sequence[int]) -> list[ListProtocol]:
     """The protocols of the first stage's top N of a gallery, by ascending N; N is at most the gallery's size."""
     smallest = min(len(pool.gallery) for pool in gallery.pools)
+    # Depths beyond the gallery are one and the same: all of it.
     kept = sorted({min(n, smallest) for n in depths})
     # One search to the deepest N serves all of them.
     searched = [top_n(*pool_embeddings(store, pool), kept[-1]) for pool in gallery.pools]
@@ -144,6 +148,7 @@ def lists_of_top(pool: QueryPool, indices: np.ndarray, similarity: np.ndarray) -
     # Ascending by row, so that the position in the list does not reveal the rank in the first stage.
     order = np.argsort(indices, axis=1)
     indices, similarity = np.take_along_axis(indices, order, 1), np.take_along_axis(similarity, order, 1)
+    # A query's own items are neighbours in the gallery.
     labels = (indices >= pool.first[:, None]) & (indices < pool.last[:, None])
     lengths = np.full(len(indices), indices.shape[1])
     return CandidateLists.from_matrices(pool.queries, pool.gallery[indices], labels, similarity, lengths)
@@ -161,6 +166,7 @@ def make_galleries(
     galleries = [GalleryProtocol("gallery", (make_gallery_pool(store, images, direction),))]
     for text in more:
         folds, size = folds_of(text)
+        # Fold after fold from the beginning, as COCO's 5-fold protocol does.
         parts = images[: folds * size].reshape(folds, size)
         pools = tuple(make_gallery_pool(store, part, direction) for part in parts)
         galleries.append(GalleryProtocol(f"gallery-{text}", pools))

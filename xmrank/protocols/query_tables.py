@@ -33,6 +33,7 @@ def make_metrics_table(
         A table of ``METRICS_SCHEMA``.
     """
     count = len(query_ids)
+    # Dictionaries are built on the few different values and then repeated, which is much faster than on all rows.
     columns = {
         "query_id": pa.array(query_ids).dictionary_encode().take(np.tile(np.arange(count), len(metrics))),
         "metric": pa.array(list(metrics)).dictionary_encode().take(np.repeat(np.arange(len(metrics)), count)),
@@ -73,6 +74,7 @@ def make_rankings_table(
 def prepend_key(key: TableKey, columns: dict[str, Any], rows: int, schema: pa.Schema) -> pa.Table:
     """The columns behind the key's values, which are the same in all rows."""
     constant = {name: pa.array([key[name]]).dictionary_encode().take(np.zeros(rows, np.int64)) for name in KEYS}
+    # The seed is a number, all other keys are text.
     constant["seed"] = pa.array(np.full(rows, key["seed"]), pa.int32())
     return pa.table({**constant, **columns}).select(schema.names).cast(schema)
 
@@ -82,6 +84,7 @@ def summarise_metrics(key: TableKey, metrics: dict[str, np.ndarray]) -> list[dic
     rows = []
     for name, values in metrics.items():
         mean, counted, excluded = mean_over_queries(values)
+        # JSON has no NaN.
         value = None if np.isnan(mean) else mean
         rows.append({**key, "metric": name, "mean": value, "queries": counted, "excluded": excluded})
     return rows

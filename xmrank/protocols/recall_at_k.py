@@ -21,6 +21,7 @@ def recall_curve(protocol: ListProtocol, scores: np.ndarray) -> dict[str, Any]:
     """
     longest = protocol.lists.longest
     ks = [k for k in CUT_OFFS if k < longest] + [longest]
+    # All cut-offs in one pass over the lists.
     values = protocol.measure(scores, ks)
     curve: dict[str, Any] = {"k": ks}
     for kind in ("hit", "recall"):

@@ -22,5 +22,6 @@ def side_ids(store: EmbeddingStore, direction: str) -> tuple[pa.Array, pa.Array]
 def join_tables(path: Path, parts: list[Path], schema: pa.Schema) -> None:
     """Write parquet files one after another as one, with one of them in memory at a time."""
     with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        # The parts may have different dictionaries; a parquet file needs one for each column.
         for part in parts:
             writer.write_table(pq.read_table(part).unify_dictionaries().cast(schema))

@@ -54,6 +54,7 @@ def _read_fields(path: Path, form: str, columns: tuple[int, int, int], flag: str
         raise DataError(f"{path}: no such file{suffix}") from None
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: not a TREC file: {error}{suffix}") from None
+    # A line with more or fewer fields is refused like one without a number.
     fields = len(form.split())
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()

@@ -41,6 +41,7 @@ def query_names(ids: pa.Array, queries: np.ndarray) -> pa.Array:
     times: dict[int, int] = {}
     names = []
     for row in queries.tolist():
+        # From the second list of a query on, its number follows the id.
         times[row] = times.get(row, 0) + 1
         names.append(encode_id(ids[row].as_py()) + (f"|{times[row]}" if times[row] > 1 else ""))
     return pa.array(names, pa.string())
@@ -58,6 +59,7 @@ def write_run(path: Path, names: pa.Array, lengths: np.ndarray, rankings: pa.Tab
     owner = np.repeat(np.arange(len(names)), lengths)
     tag = path.name.split(".trec")[0]
     with trec_file(path) as sink:
+        # In parts: the text of millions of lines would not fit into memory.
         for start in range(0, len(owner), LINES):
             part = rankings.slice(start, LINES).combine_chunks()
             count = len(part)
@@ -93,6 +95,7 @@ def write_qrels(path: Path, names: pa.Array, pairs: tuple[np.ndarray, np.ndarray
 
 def encode_column(column: pa.ChunkedArray) -> pa.Array:
     """The encoded ids of a dictionary column; each different id is encoded once."""
+    # The chunks of a column may have different dictionaries.
     whole = column.unify_dictionaries().combine_chunks()
     whole = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
     words = pa.array([encode_id(word) for word in whole.dictionary.to_pylist()], pa.string())

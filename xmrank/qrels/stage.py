@@ -57,11 +57,13 @@ def evaluate_qrels(config: QrelsConfig) -> Manifest:
     made = read_manifest(results, stage_of(results))
     if made.inputs["embeddings"] != store.fingerprint:
         raise DataError(f"{results}: ranks other embeddings than {store.directory}")
+    # Before the output is opened, so that a bad file leaves nothing behind.
     qrels = read_qrels(resolve(config.qrels), flag="--qrels") if config.qrels else {}
     inputs = {"results": made.fingerprint} | ({"qrels": sha256_file(resolve(config.qrels))} if config.qrels else {})
     output = resolve(config.output)
     stage = StageDirectory.open(output, STAGE, config=semantic(config), inputs=inputs, overwrite=config.overwrite)
     manifest = stage.done or evaluate_rankings(stage, config, store, results, qrels)
+    # Printed also when the output was there already.
     for row in json.loads((output / "summary.json").read_text())["rows"]:
         seed = "" if row["seed"] < 0 else f" seed {row['seed']}"
         if row["mean"] is not None:
@@ -104,6 +106,7 @@ def evaluate_rankings(
             metrics["pmrp"] = pmrp_of_labels(ranked, store)
         tables.append(make_metrics_table(ranked.key, ranked.queries, metrics, positives))
         rows += summarise_metrics(ranked.key, metrics)
+    # Ids of another data set match nothing: every mean would be over no query.
     if config.qrels and not any(row["queries"] for row in rows if row["metric"] == "map@r"):
         raise DataError(f"{resolve(config.qrels)}: has no judgement of the ranked queries (--qrels)")
     write_table(stage.directory / "metrics.parquet", pa.concat_tables(tables).unify_dictionaries().cast(METRICS_SCHEMA))
@@ -117,6 +120,7 @@ def rankings_of(path: Path) -> Iterator[GalleryRankings]:
     Candidate lists are left out: their items were chosen by this program, so judgements of others do not fit them.
     """
     table = pq.read_table(path, filters=[("protocol", "!=", "lists")]).to_pandas()
+    # Categories would make groups of combinations that do not occur.
     table = table.astype({name: str for name in (*KEYS, "query_id", "candidate_id") if name != "seed"})
     for values, part in table.groupby(list(KEYS), sort=True):
         by_query = part.sort_values(["query_id", "rank"]).groupby("query_id", sort=True)
@@ -164,6 +168,7 @@ def pmrp_of_labels(ranked: GalleryRankings, store: EmbeddingStore) -> np.ndarray
     sides = (labels, of_caption) if ranked.key["direction"] == "i2t" else (of_caption, labels)
     gallery = rows_of_split(store, ranked.key)
     column_of = {name: column for column, name in enumerate(item_ids.take(gallery).to_pylist())}
+    # Items that were not retrieved are at the end, tied.
     scores = np.full((len(ranked.queries), len(gallery)), -np.inf)
     for row, (items, values) in enumerate(zip(ranked.items, ranked.scores, strict=True)):
         scores[row, [column_of[item] for item in items]] = values

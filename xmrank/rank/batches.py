@@ -94,6 +94,7 @@ class QueryTiming:
     @contextmanager
     def measure_step(self, step: str) -> Iterator[None]:
         """Add the time of the block to a step."""
+        # A step may run several times; its times add up.
         started = time.perf_counter()
         yield
         self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
@@ -107,6 +108,7 @@ class QueryRanker:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.store = EmbeddingStore.open(job.embeddings)
         self.side = self.store.text if job.direction == "i2t" else self.store.image
+        # The gallery is a selection of rows: embeddings are never copied.
         self.rows = gallery_rows(self.store, job.direction, job.split)
         self.ranker, _ = load_ranker(job.ranker, self.device)
 
@@ -118,6 +120,7 @@ class QueryRanker:
             DataError: the weights that are loaded under its name are others.
         """
         encoder = load_encoder(**self.job.encoder, device=self.device)
+        # A name may stand for other weights on another machine.
         if encoder.weights_hash != self.job.weights_hash:
             raise DataError(
                 f"{self.job.embeddings}: embedded with other weights of {encoder.name} than those that are loaded "
@@ -133,6 +136,7 @@ class QueryRanker:
         )
         ids = side_ids(self.store, self.job.direction)[1]
         known = column in table.column_names
+        # Imported embeddings may have neither captions nor paths.
         return ids, table[column].combine_chunks() if known else pa.nulls(len(ids), pa.string())
 
     @cached_property
@@ -168,6 +172,7 @@ class QueryRanker:
         """
         size, count = self.job.batch_size, len(batch.ids)
         if self.job.kind == "embedding":
+            # One array for all batches, of which each reads its own rows.
             given = np.load(self.job.folder / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
             parts = [given[batch.start : batch.start + count]]
         elif self.job.kind == "text":
@@ -214,6 +219,7 @@ class QueryRanker:
         order = np.argsort(-scores, axis=1, kind="stable")
         candidates = self.rows[np.take_along_axis(nearest, order, 1)].ravel()
         owner = np.repeat(readable, scores.shape[1])
+        # "candidates" are rows of the store, "owner" are indices in the batch.
         ids, shown = self.names
         columns = [
             pa.array(batch.ids, pa.string()).take(owner),

@@ -19,6 +19,7 @@ from xmrank.train.trials import RANKER_JSON
 
 def gallery_rows(store: EmbeddingStore, direction: Direction, split: str | None) -> np.ndarray:
     """The rows that can be retrieved, int64 ascending: of captions for i2t, of images for t2i."""
+    # A caption belongs to the split of its image.
     images = np.arange(len(store.image)) if split is None else store.image_rows(split)
     return np.flatnonzero(np.isin(store.image_of_caption, images)) if direction == "i2t" else images
 
@@ -27,6 +28,7 @@ def direction_of_ranker(config: RankConfig) -> Direction | None:
     """The direction of ``--ranker`` when it is a ranker's folder; None for anything else."""
     if config.ranker is None or config.ranker.startswith(MODEL_URI):
         return None
+    # The output of a training has rankers of both directions.
     directory = resolve(config.ranker)
     return read_about(directory)["direction"] if (directory / RANKER_JSON).is_file() else None
 
@@ -67,6 +69,7 @@ def check_request(
         ConfigError: a flag that does not fit.
         DataError: a ranker or queries of another encoder.
     """
+    # A ranker is trained for one direction: its queries are embeddings of one side.
     if about["direction"] != direction:
         raise ConfigError(f"--ranker {source}: its direction is {about['direction']}, the queries' is {direction}")
     check_encoder(store, about, source)

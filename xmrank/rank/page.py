@@ -65,6 +65,7 @@ def read_query_results(config: RankConfig, manifest: Manifest, results: Path) ->
     is_image = manifest.settings["direction"] == "i2t"
     album = open_album(resolve(config.embeddings), [] if is_image else [row["candidate_id"] for row in rows])
     pictures = query_images(config) if is_image else {}
+    # Rows are query by query, best first.
     by_query: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_query.setdefault(row["query_id"], []).append(row)
@@ -99,6 +100,7 @@ def read_first_rows(results: Path, count: int) -> list[dict[str, Any]]:
 def open_album(embeddings: Path, image_ids: list[str]) -> ThumbnailAlbum:
     """An album with the paths of these images; an empty one where the store has no images."""
     store = EmbeddingStore.open(embeddings)
+    # Without images, results are shown by their ids.
     if store.images_root is None or not image_ids:
         return ThumbnailAlbum(None, {}, {})
     wanted = store.images.filter(pa.compute.field("image_id").isin(list(set(image_ids))))
@@ -117,6 +119,7 @@ def read_thumbnail(path: str | None, side: int) -> Thumbnail | None:
     """A small picture of an image; None without a path, or where the image cannot be read."""
     if path is None:
         return None
+    # A picture that cannot be read is left out: the page is worth having without it.
     try:
         return make_thumbnail(read_bytes(path), side)
     except (XmrankError, OSError, ValueError, SyntaxError):

@@ -70,6 +70,7 @@ def read_queries(path: Path, column: str | None, direction: Direction | None) ->
         raise DataError(f"{path}: an image; expected a folder of images ({FLAG})")
     else:
         queries = read_text_queries(path)
+    # After reading, so that a wrong path is named before a wrong column.
     if column and path.suffix.lower() != ".parquet":
         raise ConfigError(f"--column {column}: only a parquet file has columns, {FLAG} is {path.name}")
     if len(set(queries.ids)) < len(queries.ids):
@@ -81,6 +82,7 @@ def read_queries(path: Path, column: str | None, direction: Direction | None) ->
 def read_text_queries(path: Path) -> QuerySet:
     """One caption for each line; its id is the line's number, from 1. Empty lines are skipped."""
     try:
+        # Editors on Windows begin a file with a byte order mark.
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DataError(
@@ -109,6 +111,7 @@ def read_table_queries(path: Path, column: str | None, direction: Direction | No
         schema = pq.read_schema(path)
         name, kind = find_column(schema, path, column, direction)
         id_column = find_usual(ID, schema)
+        # The same column may have ids and queries.
         table = pq.read_table(path, columns=list(dict.fromkeys([c for c in (id_column, name) if c])))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not readable as parquet: {' '.join(str(error).split())} ({FLAG})") from None
@@ -126,6 +129,7 @@ def read_table_queries(path: Path, column: str | None, direction: Direction | No
         return QuerySet(kind, ids, texts, texts, None, sha256_json([ids, texts]))
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         return QuerySet(kind, ids, *resolve_image_paths(path, name, values.to_pylist()), None, sha256_file(path))
+    # Images inside the table are read later, each by its row.
     locations = [in_parquet(str(path), name, row) for row in range(len(ids))]
     return QuerySet(kind, ids, ids, locations, None, sha256_file(path))
 
@@ -163,16 +167,18 @@ def column_kind(field: pa.Field, direction: Direction | None) -> Kind:
 
 def find_usual(names: tuple[str, ...], schema: pa.Schema) -> str | None:
     """The first of the usual names that a table has."""
+    # Names in any case; of two that differ in case alone, the first.
     known = {name.lower(): name for name in reversed(schema.names)}
     return next((known[name] for name in names if name in known), None)
 
 
 def resolve_image_paths(path: Path, column: str, names: list[str]) -> tuple[list[str], list[str]]:
-    """The paths as they are given, and the addresses, from the table's folder.
+    """The paths as they are given, and joined to the table's folder.
 
     Raises:
         DataError: a path that leads out of the folder.
     """
+    # A table from elsewhere must not read other files of this machine.
     outside = [name for name in names if leads_outside(name)]
     if outside:
         raise DataError(f"{path}: {column} {outside[0]}: lies outside of the folder of the file ({FLAG})")

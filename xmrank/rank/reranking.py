@@ -67,6 +67,7 @@ def rerank(
     if query.ndim == 1:
         order, scores = order[0], scores[0]
     order, scores = order[..., :top], scores[..., :top]
+    # The result is of the kind of the query.
     if isinstance(query, Tensor):
         return RerankedCandidates(order.to(query.device), scores.to(query.device))
     return RerankedCandidates(order.numpy(), scores.numpy())
@@ -121,10 +122,12 @@ def first_stage_similarity(queries: Tensor, items: Tensor) -> Tensor:
 def score_in_blocks(ranker: Ranker, query: Tensor, candidates: Tensor, similarity: Tensor, mask: Tensor) -> Tensor:
     """The ranker's scores in evaluation mode, float32 [queries, items], on the CPU; −inf where masked."""
     device = next(ranker.parameters()).device
+    # Dropout must not change the scores, and the caller's ranker stays as it is.
     training = ranker.training
     ranker.eval()
     try:
         parts = []
+        # In blocks: all lists at once may not fit into the device's memory.
         for start in range(0, len(query), SCORED):
             block = slice(start, start + SCORED)
             tensors = [tensor[block].to(device) for tensor in (query, candidates, similarity)]

@@ -51,6 +51,7 @@ def rank(config: RankConfig) -> Manifest:
     store = EmbeddingStore.open(resolve(config.embeddings))
     output = resolve(config.output)
     with tempfile.TemporaryDirectory() as downloads:
+        # The direction decides which column of a table is meant, so it is needed before the queries.
         wanted = config.direction or direction_of_ranker(config)
         queries = read_queries(resolve(config.queries), config.column, wanted)
         direction = direction_of_queries(queries, wanted)
@@ -97,6 +98,7 @@ def rank_all(
         write_array(job.folder / EMBEDDINGS, queries.embeddings)
     batches = plan_batches(queries)
     left = [batch for batch in batches if not batch.record_path(job.folder).exists()]
+    # An interrupted run continues the bar where it was.
     done = len(queries) - sum(len(batch.ids) for batch in left)
     started = time.perf_counter()
     with Progress("rank", len(queries), done) as progress:
@@ -108,6 +110,7 @@ def rank_all(
 
 def encoding_batch_size(store: EmbeddingStore) -> int:
     """Queries to encode at once: as many as the gallery's items, where that is recorded, and at most a batch."""
+    # Encoders are not exactly independent of the batch size: the gallery's own gives the gallery's own rounding.
     recorded = store.manifest.settings.get("batch_size") or store.manifest.config.get("batch_size")
     return min(int(recorded or ENCODED), BATCH)
 

@@ -59,6 +59,7 @@ def load_ranker(
     ('linear', 4, False)
     >>> folder.cleanup()
     """
+    # Weights are read into memory, so a downloaded copy need not stay.
     with tempfile.TemporaryDirectory() as downloads:
         directory = locate_ranker(str(source), direction, Path(downloads))
         return checkpoint.load_ranker(directory, device)[0]
@@ -76,6 +77,7 @@ def locate_ranker(source: str, direction: Direction | None, downloads: Path) -> 
         ConfigError: the output of a training without a direction.
         DataError: no ranker there.
     """
+    # MLflow's own URIs are not paths.
     if source.startswith(MODEL_URI):
         return download_ranker(source, downloads)
     directory = resolve(source)
@@ -119,6 +121,7 @@ def best_rankers(rankers: Path) -> dict[Direction, TrainedRanker]:
     """
     read_manifest(rankers, "train")
     best: dict[Direction, TrainedRanker] = {}
+    # By name, so that ties do not depend on the file system.
     for directory in sorted((rankers / "trials").iterdir()):
         trained = read_trained_ranker(directory)
         holder = best.get(trained.direction)

@@ -34,10 +34,12 @@ def load_scoring_function(directory: Path) -> Callable[[Mapping[str, np.ndarray]
         DataError: no ranker there, or weights that do not fit its parameters.
     """
     ranker, about = load_ranker(directory)
+    # In the order of the ranker's arguments.
     names = list(input_shapes(about["dimensions"]))
 
     @torch.inference_mode()
     def scores(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        # MLflow may pass arrays that torch cannot write to: copies are safe.
         query, candidates, similarity = (torch.from_numpy(np.array(arrays[name], np.float32)) for name in names)
         result: np.ndarray = ranker.score(query, candidates, similarity).float().numpy()
         return result

@@ -70,6 +70,7 @@ def register_ranker(uri: str, name: str, trained: TrainedRanker, run: str | None
             inputs=serving.example_inputs(dimensions),
             shapes=serving.input_shapes(dimensions),
             output=(-1, -1),
+            # The versions of this environment, with which the ranker is known to load.
             requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
         )
         tags = version_tags(about, trained)
@@ -88,6 +89,7 @@ def register_ranker(uri: str, name: str, trained: TrainedRanker, run: str | None
 
 def version_tags(about: Mapping[str, Any], trained: TrainedRanker) -> dict[str, str]:
     """Tags by which the versions of a model differ in the UI."""
+    # Tags are texts.
     kept = {name: str(about[name]) for name in ("loss", "seed", "direction", "lists", "embeddings")}
     encoder = about.get("encoder") or {}
     return {

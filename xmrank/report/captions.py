@@ -22,6 +22,7 @@ class CaptionTexts:
 
     image_of: dict[str, str]
     text_of: dict[str, str]
+    # Captions are in the order of the data set, so the first of each image stays.
     first_of: dict[str, str]
 
 
@@ -35,6 +36,7 @@ def read_captions(embeddings: Path, split: str) -> CaptionTexts:
     captions, images, texts = (table[name].to_pylist() for name in table.column_names)
     image_of = dict(zip(captions, images, strict=True))
     text_of = {caption: text for caption, text in zip(captions, texts, strict=True) if text}
+    # Captions are in the order of the data set, so the first of each image stays.
     first_of: dict[str, str] = {}
     for caption, text in text_of.items():
         first_of.setdefault(image_of[caption], text)
@@ -47,6 +49,7 @@ def open_album(inputs: ReportInputs, image_ids: Iterable[str]) -> ThumbnailAlbum
     root = inputs.images_root
     if root is None or not wanted:
         return ThumbnailAlbum(None, {}, {})
+    # Only the images that are shown: a store may have millions.
     table = pq.read_table(
         inputs.embeddings_directory / "image.parquet",
         columns=["image_id", "location"],

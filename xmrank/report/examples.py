@@ -111,12 +111,14 @@ def choose_examples(inputs: ReportInputs, tables: Sequence[ResultTable], count: 
         count: how many examples; half helped and half hurt, directions in turn.
     """
     directions = dict.fromkeys(table.direction for table in tables)
+    # A direction without a ranker has no examples.
     choices = [choice for direction in directions if (choice := _choose_ranker(inputs, tables, direction))]
     if not choices or not count:
         return ExampleGallery((), (), {}, has_images=inputs.images_root is not None)
     # How many of each kind every direction gets: helped and hurt in turn, directions in turn.
     slots = Counter((choices[i // 2 % len(choices)], KINDS[i % 2]) for i in range(count))
     captions = read_captions(inputs.embeddings_directory, inputs.split)
+    # First the queries, then only their rankings, then only the pictures of those: the tables are large.
     picked = {choice: _pick_queries(inputs, choice, captions, slots) for choice in choices}
     rankings = {
         choice: _ExampleRankings.read(inputs, choice, [query for query, _ in picks]) for choice, picks in picked.items()
@@ -135,26 +137,28 @@ def choose_examples(inputs: ReportInputs, tables: Sequence[ResultTable], count: 
 def _choose_ranker(inputs: ReportInputs, tables: Sequence[ResultTable], direction: str) -> ExampleChoice | None:
     """The best loss by validation and its best seed, on the full gallery where rankers were run on it."""
     tables = [t for t in tables if t.direction == direction and any(row.trained_ranker for row in t.rows)]
-    full = [
-        t for t in tables if first_stage_protocol(t.protocol) == "gallery"
-    ]  # by ascending N: the last is the deepest
-    table = full[-1] if full else tables[0] if tables else None
-    if table is None:
+    if not tables:
         return None
+    # Tables are by ascending N: the last of the full gallery is the deepest.
+    full = [t for t in tables if first_stage_protocol(t.protocol) == "gallery"]
+    table = full[-1] if full else tables[0]
     rows = [row for row in table.rows if row.trained_ranker]
     trials = [t for t in inputs.trials if t.direction == direction and any(row.method == t.loss for row in rows)]
     scores = {row.method: [_validation_mean(t) for t in trials if t.loss == row.method] for row in rows}
+    # A loss is chosen by validation only where all its seeds have a validation figure.
     known = [row for row in rows if scores[row.method] and not any(map(math.isnan, scores[row.method]))]
     if known:
         row = max(known, key=lambda row: statistics.fmean(scores[row.method]))
         seed = max((t for t in trials if t.loss == row.method), key=_validation_mean).seed
         return ExampleChoice(direction, table.protocol, row.method, row.ranker, seed, "validation")
+    # Without validation figures, the reported figure itself decides.
     row = max(rows, key=lambda row: row.cells["hit@1"].mean if "hit@1" in row.cells else 0.0)
     return ExampleChoice(direction, table.protocol, row.method, row.ranker, _first_seed(inputs, row.method), "hit@1")
 
 
 def _validation_mean(trial: TrialRecord) -> float:
     mean = trial.value_at_best("validation_mean")
+    # A history without the mean has at least hit@1.
     return trial.value_at_best("validation_hit@1") if math.isnan(mean) else mean
 
 
@@ -167,7 +171,9 @@ def _row_filters(inputs: ReportInputs, choice: ExampleChoice, *, first_stage: bo
     protocol = first_stage_protocol(choice.protocol) if first_stage else choice.protocol
     method, ranker, seed = (FIRST_STAGE, "", -1) if first_stage else (choice.method, choice.ranker, choice.seed)
     keys = {"method": method, "ranker": ranker, "seed": seed, "direction": choice.direction, "protocol": protocol}
-    return [(key, "==", value) for key, value in (keys | ({"split": inputs.split} if inputs.split else {})).items()]
+    if inputs.split:
+        keys["split"] = inputs.split
+    return [(key, "==", value) for key, value in keys.items()]
 
 
 def _pick_queries(
@@ -177,8 +183,10 @@ def _pick_queries(
     gains = _rank_gains(inputs, choice)
     picked: list[tuple[str, str]] = []
     for kind, sign in (("helped", 1), ("hurt", -1)):
+        # A difference of rounding is no gain; equal gains are in the order of the ids.
         moved = (sign * gains)[sign * gains > 1e-9].rename("gain").rename_axis("query").reset_index()
         ordered = moved.sort_values(["gain", "query"], ascending=[False, True])["query"]
+        # The captions of an image are alike: one of them is enough, also over both kinds.
         seen = {captions.image_of.get(query, query) for query, _ in picked}
         for query in ordered:
             if sum(k == kind for _, k in picked) == slots[choice, kind]:
@@ -192,18 +200,14 @@ def _pick_queries(
 
 def _rank_gains(inputs: ReportInputs, choice: ExampleChoice) -> "pd.Series[float]":
     """Reciprocal rank of the first right answer after re-ranking minus before, by query."""
-    before, after = (
-        pq.read_table(
-            inputs.metrics,
-            columns=["query_id", "value"],
-            filters=[*_row_filters(inputs, choice, first_stage=first_stage), ("metric", "==", "mrr")],
-        )
-        .to_pandas()
-        .astype({"query_id": str})
-        .groupby("query_id")["value"]
-        .mean()
-        for first_stage in (True, False)
-    )
+    means = []
+    for first_stage in (True, False):
+        filters = [*_row_filters(inputs, choice, first_stage=first_stage), ("metric", "==", "mrr")]
+        frame = pq.read_table(inputs.metrics, columns=["query_id", "value"], filters=filters).to_pandas()
+        # A query with several lists has several values.
+        means.append(frame.astype({"query_id": str}).groupby("query_id")["value"].mean())
+    before, after = means
+    # Queries without a relevant item have no value.
     gains: pd.Series[float] = (after - before).dropna()
     return gains
 
@@ -226,6 +230,7 @@ class _ExampleRankings:
                 filters=[*_row_filters(inputs, choice, first_stage=first_stage), ("query_id", "in", queries or [""])],
             ).to_pandas()
             frame = frame.astype({"query_id": str, "candidate_id": str}).sort_values(["query_id", "rank"])
+            # Of a query with several lists, the first is shown.
             frame = frame.drop_duplicates(["query_id", "rank"])
             orders.append({str(query): list(part["candidate_id"]) for query, part in frame.groupby("query_id")})
         return cls(*orders)
@@ -252,6 +257,7 @@ def _make_example(
     captions: CaptionTexts,
     album: ThumbnailAlbum,
 ) -> ExampleQuery:
+    # The whole rankings: the first right answer may be below the candidates that are shown.
     before, after = rankings.before.get(query, []), rankings.after.get(query, [])
     own = query if choice.direction == "i2t" else captions.image_of.get(query, "")
     if choice.direction == "i2t":

@@ -55,6 +55,7 @@ def importance_of_searches(path: Path | None) -> list[HyperparameterImportance]:
 
 
 def _search_importance(number: int, loss: str, direction: str, rows: list[dict[str, Any]]) -> HyperparameterImportance:
+    # Points that failed have no value.
     done = sorted((row for row in rows if row["value"] is not None), key=lambda row: -row["value"])
     best = tuple((describe_value(row["settings"]), row["value"]) for row in done[:BEST_SHOWN])
     importance = HyperparameterImportance(loss, direction, len(done), variance_shares(done), best, None)
@@ -71,20 +72,25 @@ def variance_shares(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
     Source: Hutter, Hoos and Leyton-Brown, "An efficient approach for assessing hyperparameter importance", ICML 2014.
     """
+    # Points may have different settings: those of the chosen ranker, for example.
     names = sorted({name for row in rows for name in row["settings"]})
     values = {name: {json.dumps(row["settings"].get(name)) for row in rows} for name in names}
+    # A setting with one value explains nothing.
     varied = [name for name in names if len(values[name]) > 1]
     if len(rows) < LEAST_POINTS or not varied or len({row["value"] for row in rows}) < 2:
         return {}
     shares = _fanova_shares(rows, varied)
+    # The forest gives NaN where it never split.
     return {name: share for name, share in sorted(shares.items(), key=lambda item: -item[1]) if not math.isnan(share)}
 
 
 def _fanova_shares(rows: Sequence[dict[str, Any]], names: list[str]) -> dict[str, float]:
+    # Optuna takes a while to import, and only a report of a search needs it.
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {name: _make_distribution([row["settings"].get(name) for row in rows]) for name in names}
+    # The points become trials of a study that is already finished.
     study = optuna.create_study(direction="maximize")
     for row in rows:
         settings = {name: _category(row["settings"].get(name)) for name in names}
@@ -104,6 +110,7 @@ def _make_distribution(values: list[Any]) -> Any:
     if not drawn:
         return CategoricalDistribution(sorted({_category(value) for value in values}, key=str))
     low, high = min(values), max(values)
+    # A range over more than a factor of ten was searched in its logarithm.
     return FloatDistribution(low, high, log=low > 0 and high / low > 10)
 
 
@@ -118,6 +125,7 @@ def _draw_shares(number: int, importance: HyperparameterImportance) -> Chart:
     colour, _ = line_style(0)
     axes.barh(range(len(names)), [100 * importance.shares[name] for name in names], color=colour, height=0.6)
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    # The largest share is on top.
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x")

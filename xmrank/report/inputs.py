@@ -51,6 +51,7 @@ class TrialRecord:
 
 def epoch_number(value: float) -> int | float:
     """The number of an epoch as it is shown."""
+    # Validations within an epoch have fractions: 0.25, 0.5, …
     return int(value) if value == int(value) else round(value, 2)
 
 
@@ -126,6 +127,7 @@ def open_inputs(config: ReportConfig) -> ReportInputs:
     embeddings, rankers, evaluation = map(resolve, (config.embeddings, config.rankers, config.evaluation))
     manifests = {"embeddings": read_manifest(embeddings, "embed"), "rankers": read_manifest(rankers, "train")}
     evaluated = read_manifest(evaluation, "evaluate")
+    # The evaluation says what it was made from: the other directories must be that.
     for name, manifest in manifests.items():
         if evaluated.inputs.get(name, manifest.fingerprint) != manifest.fingerprint:
             raise DataError(
@@ -134,6 +136,7 @@ def open_inputs(config: ReportConfig) -> ReportInputs:
             )
     baselines = resolve(config.baselines) if config.baselines else None
     fitted = read_manifest(baselines, "baselines") if baselines else None
+    # Baselines are another stage of the same embeddings and lists.
     for name in ("embeddings", "lists"):
         if fitted and fitted.inputs[name] != evaluated.inputs.get(name, fitted.inputs[name]):
             raise DataError(f"{baselines}: these baselines rank other {name} than the evaluation (--baselines)")
@@ -161,6 +164,7 @@ def _read_search(config: ReportConfig, rankers: Manifest) -> dict[str, Any]:
         return {"search": None, "search_results": None}
     folder = resolve(config.search)
     manifest = read_manifest(folder, "tune")
+    # A search on other lists could have chosen other settings.
     for name, fingerprint in manifest.inputs.items():
         if rankers.inputs.get(name) != fingerprint:
             raise DataError(f"--search {config.search}: searched with other {name} than --rankers {config.rankers}")
@@ -185,6 +189,7 @@ def _read_trials(folder: Path, losses: list[str]) -> list[TrialRecord]:
             raise DataError(
                 f"{path}: expected loss, direction, seed, best_epoch and epochs; {error} is missing"
             ) from None
+    # Losses in the order of the configuration, which gives them their colours.
     return sorted(trials, key=lambda t: (loss_sort_key(t.loss, losses), t.direction, t.seed))
 
 

@@ -48,9 +48,11 @@ def escape_latex(text: str) -> str:
 
 
 def _table_environment(table: ResultTable, legend: str) -> str:
+    # The smallest and the largest number of queries, or the only one.
     counts = " to ".join(f"{count:,}" for count in table.query_counts[:: max(len(table.query_counts) - 1, 1)])
     caption = f"{escape_latex(table.title)} ({counts} queries).{legend}"
     body = [_row_line(row) for row in table.rows]
+    # A rule between the first stage and the methods.
     if len(body) > 1 and table.first_stage:
         body.insert(1, r"\midrule")
     ceiling = [r"\midrule", _row_line(table.ceiling)] if table.ceiling else []
@@ -76,6 +78,7 @@ def _heading_lines() -> list[str]:
     """Two lines: the groups with rules under them, and the cut-offs."""
     groups, rules, column = [""], [], 2
     for name, metrics in METRIC_GROUPS:
+        # Columns are counted from 1, and the first has the methods.
         last = column + len(metrics) - 1
         groups.append(rf"\multicolumn{{{len(metrics)}}}{{c}}{{{escape_latex(name)}}}")
         rules += [rf"\cmidrule(lr){{{column}-{last}}}"] if name else []
@@ -94,5 +97,6 @@ def _format_cell(cell: TableCell | None) -> str:
         return "--"
     mean = f"{100 * cell.mean:.1f}"
     spread = "" if cell.deviation is None else rf"_{{\pm {100 * cell.deviation:.1f}}}"
+    # Deviation and mark follow the mean as subscript and superscript.
     behind = spread + MARKS[cell.outcome]
     return (rf"\textbf{{{mean}}}" if cell.best else mean) + (f"${behind}$" if behind else "")

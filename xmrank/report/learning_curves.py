@@ -68,6 +68,7 @@ def _draw_direction(
     }
     level = _first_stage_level(tables, direction)
     best = [_best_epochs(loss, seeds) for loss, seeds in by_loss.items()]
+    # A training without validation has losses only.
     drawn = any(not math.isnan(value) for trial in trials for value in trial.values_over_epochs(HIT))
     return LearningCurves(
         direction,
@@ -79,6 +80,7 @@ def _draw_direction(
 
 def _first_stage_level(tables: Sequence[ResultTable], direction: str) -> float | None:
     for table in tables:
+        # Validation is on lists, so the level on lists is the one to compare with.
         if table.protocol == "lists" and table.direction == direction and table.first_stage:
             cell = table.first_stage.cells.get("hit@1")
             return cell.mean if cell else None
@@ -102,6 +104,7 @@ def _draw_hits(
     for loss, seeds in by_loss.items():
         colour, dash = line_style(colour_indices[loss])
         middle = _draw_band(axes, seeds, HIT, colour, dash, scale=100)
+        # A dot where the kept weights are from.
         for trial in seeds:
             axes.plot([trial.best_epoch], [100 * trial.value_at_best(HIT)], "o", color=colour, markersize=5)
         ends.append((middle[-1], method_name(loss), colour))
@@ -131,6 +134,7 @@ def _draw_loss(direction: str, loss: str, seeds: list[TrialRecord], colour_index
     colour, _ = line_style(colour_index)
     _draw_band(axes, seeds, VALIDATION_LOSS, colour, "-")
     _draw_band(axes, seeds, TRAIN_LOSS, colour, (0, (3, 2)), thin=True)
+    # A dotted line at each epoch that was kept.
     for epoch in sorted({trial.best_epoch for trial in seeds}):
         axes.axvline(epoch, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.set_title(method_name(loss), loc="left", fontsize=11)
@@ -145,6 +149,7 @@ def _draw_band(
     axes: Any, seeds: list[TrialRecord], key: str, colour: str, dash: Any, *, scale: float = 1, thin: bool = False
 ) -> list[float]:
     """Draw the mean over seeds as a line and the seeds' range as a band; returns the line's heights."""
+    # Seeds may have stopped at different epochs: every epoch has the seeds that reached it.
     epochs = sorted({number for trial in seeds for number in trial.epoch_numbers})
     curves = [dict(zip(trial.epoch_numbers, trial.values_over_epochs(key), strict=True)) for trial in seeds]
     columns = [[scale * curve[e] for curve in curves if not math.isnan(curve.get(e, math.nan))] for e in epochs]
@@ -153,6 +158,7 @@ def _draw_band(
     high = [max(column, default=math.nan) for column in columns]
     if len(seeds) > 1:
         axes.fill_between(epochs, low, high, color=colour, alpha=0.14, linewidth=0)
+    # A line through a single epoch would be invisible.
     marker = "." if len(epochs) == 1 else None
     axes.plot(epochs, middle, color=colour, linestyle=dash, marker=marker, linewidth=1.1 if thin else 1.8)
     return middle

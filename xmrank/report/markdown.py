@@ -56,6 +56,7 @@ def _summary_lines(content: ReportContent) -> list[str]:
 
 
 def _result_lines(table: ResultTable, note: str | None) -> list[str]:
+    # The ceiling is the last row.
     shown = (*table.rows, *([table.ceiling] if table.ceiling else []))
     rows = [(row.label, *(_format_cell(row.cells.get(metric)) for metric in METRICS)) for row in shown]
     grid = format_table(("method", *map(metric_name, METRICS)), rows)

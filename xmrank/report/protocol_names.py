@@ -53,4 +53,5 @@ def shown_protocols(by_rankers: Iterable[str], by_any: Iterable[str]) -> list[st
 
 def _protocol_sort_key(protocol: str) -> tuple[bool, bool, str, int]:
     gallery = first_stage_protocol(protocol)
+    # Lists first, then the full gallery, then the other galleries by name; each by ascending N.
     return protocol != "lists", gallery != "gallery", gallery, reranking_depth(protocol)

@@ -69,6 +69,7 @@ def compare_published(tables: Sequence[ResultTable]) -> list[PublishedComparison
 
     Figures of this run are those on the lists and on the full gallery, at the deepest re-ranking.
     """
+    # Smaller galleries have no figures in the paper.
     tables = [table for table in deepest_tables(tables) if first_stage_protocol(table.protocol) in ("lists", "gallery")]
     return [
         _compare_direction(direction, metric, [table for table in tables if table.direction == direction])

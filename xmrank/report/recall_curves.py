@@ -44,6 +44,7 @@ def draw_recall_curves(path: Path, tables: Sequence[ResultTable]) -> list[Recall
 
 def _seed_curves(row: TableRow, table: ResultTable, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """A method's curves, one for each seed."""
+    # The first stage's curve is of the whole gallery, a ranker's of the top N.
     protocol = first_stage_protocol(table.protocol) if row.first_stage else table.protocol
     key = {"method": row.method, "ranker": row.ranker, "direction": table.direction, "protocol": protocol}
     return [entry for entry in rows if all(entry[name] == value for name, value in key.items())]
@@ -55,6 +56,7 @@ def _draw_table(number: int, table: ResultTable, rows: list[dict[str, Any]]) -> 
     methods = [row.label for row in table.rows if not row.first_stage]
     for row in table.rows:
         seeds = _seed_curves(row, table, rows)
+        # Rows without a curve, such as the oracle.
         if not seeds:
             continue
         colour, dash = (MUTED, (0, (4, 3))) if row.first_stage else line_style(methods.index(row.label))
@@ -62,6 +64,7 @@ def _draw_table(number: int, table: ResultTable, rows: list[dict[str, Any]]) -> 
         ends.append((middle[-1], row.label, colour))
         figures = [f"@{k} {format_percent(middle[ks.index(k)] / 100)} %" for k in DESCRIBED if k in ks]
         described.append(f"{row.label} {', '.join(figures)}")
+    # The first few ranks matter most, so k is on a logarithmic scale.
     axes.set_xscale("log")
     ticks = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500) if k <= axes.get_xlim()[1]]
     axes.set_xticks(ticks, [str(k) for k in ticks])
@@ -80,6 +83,7 @@ def _draw_method(axes: Any, seeds: list[dict[str, Any]], colour: str, dash: Any)
         [100 * value for value in column if value is not None] for column in zip(*_seed_recalls(seeds), strict=True)
     ]
     middle = [statistics.fmean(column) if column else math.nan for column in columns]
+    # The range of the seeds as a band.
     if len(seeds) > 1:
         low, high = ([pick(column, default=math.nan) for column in columns] for pick in (min, max))
         axes.fill_between(ks, low, high, color=colour, alpha=0.14, linewidth=0)

@@ -81,6 +81,7 @@ def _draw_depths(depth: RerankingDepth, metric: str, lines: Sequence[DepthLine])
     figure, axes = make_canvas(5.0, 3.3)
     ends = []
     for number, line in enumerate(lines):
+        # A method may be missing at one depth.
         points = [(n, 100 * cell.mean) for n, cell in zip(depth.numbers, line.cells, strict=True) if cell]
         # The first stage dashed and the best possible dotted, both without a colour of their own.
         level = number == 0 or line.ceiling
@@ -88,6 +89,7 @@ def _draw_depths(depth: RerankingDepth, metric: str, lines: Sequence[DepthLine])
         colour, dash = (MUTED, level_dash) if level else line_style(number - 1)
         axes.plot(*zip(*points, strict=True), color=colour, linestyle=dash, marker=None if level else ".")
         ends.append((points[-1][1], line.label, colour))
+    # Depths are usually multiples of each other.
     axes.set_xscale("log")
     axes.set_xticks(depth.numbers, [str(n) for n in depth.numbers])
     axes.minorticks_off()

@@ -168,6 +168,7 @@ class ResultTable:
     @property
     def query_counts(self) -> list[int]:
         """The different numbers of queries behind the rows' means; a single one where the rows can be compared."""
+        # Rankers and the first stage rank different lists, which may exclude different queries.
         return sorted({cell.queries for row in self.rows for cell in row.cells.values()})
 
     @property
@@ -191,12 +192,14 @@ def read_seed_means(path: Path, split: str, baselines: Path | None = None) -> pd
     for frame in _read_batches(path, baselines):
         if split:
             frame = frame[frame["split"] == split]
+        # Sums and counts can be added over batches, means cannot. "count" leaves out NaN, "size" does not.
         groups = frame.groupby(KEYS, observed=True)["value"]
         part = groups.agg(["sum", "count", "size"]).reset_index()
         parts.append(part.astype({key: str for key in KEYS if key != "seed"}))
     if not parts:
         return pd.DataFrame(columns=[*KEYS, "mean", "queries", "excluded"])
     sums = pd.concat(parts).groupby(KEYS)[["sum", "count", "size"]].sum().reset_index()
+    # NaN and not 0 where every query is excluded.
     sums["mean"] = sums["sum"] / sums["count"].where(sums["count"] > 0)
     sums["excluded"] = sums["size"] - sums["count"]
     return sums.rename(columns={"count": "queries"})[[*KEYS, "mean", "queries", "excluded"]]
@@ -217,6 +220,7 @@ def make_tables(means: pd.DataFrame, losses: Sequence[str] = ()) -> list[ResultT
         means: what ``read_seed_means`` gives.
         losses: the order of the rows after the first stage's.
     """
+    # The oracle is no method: its figures become the ceiling under a table.
     best = means[means["method"] == ORACLE]
     means = means[means["method"] != ORACLE]
     by_rankers = means.loc[~_ranks_whole_gallery(means), "protocol"]
@@ -264,15 +268,18 @@ def _make_table(means: pd.DataFrame, protocol: str, direction: str, losses: list
     rows = []
     for (method, ranker), group in here.groupby(["method", "ranker"]):
         label = method_name(str(method))
+        # The ranker is named only where it tells two rows of one loss apart.
         if several and ranker not in ("", BASELINE):
             label += f" ({ranker})"
         rows.append(TableRow(str(method), str(ranker), label, _make_cells(group)))
+    # First the first stage, then baselines, then rankers; each by the order of the losses.
     rows.sort(key=lambda row: (not row.first_stage, row.trained_ranker, loss_sort_key(row.method, losses), row.ranker))
     return ResultTable(protocol, direction, tuple(_mark_best(_add_differences(rows))))
 
 
 def _make_cells(group: pd.DataFrame) -> dict[str, TableCell]:
     cells = {}
+    # A seed whose queries are all excluded has no mean.
     for metric, part in group.dropna(subset=["mean"]).sort_values("seed").groupby("metric"):
         cells[str(metric)] = TableCell(tuple(part["mean"]), int(part["queries"].max()), int(part["excluded"].max()))
     return cells
@@ -312,6 +319,7 @@ def render_csv(tables: Sequence[ResultTable], split: str) -> str:
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for table in tables:
+        # The ceiling is a row like any other here.
         for row in (*table.rows, *([table.ceiling] if table.ceiling else [])):
             names = [row.figures_protocol(table.protocol), table.direction, split, row.method, row.ranker]
             writer.writerows(
@@ -325,6 +333,7 @@ def _csv_columns(metric: str, cell: TableCell) -> list[str | int]:
     figures = [_format_percent(value) for value in (cell.mean, cell.deviation, cell.difference)]
     counts = [len(cell.by_seed), cell.queries, cell.excluded, int(cell.best)]
     test = cell.test
+    # Nine empty columns where nothing was tested.
     if test is None:
         return [metric_name(metric), *figures, *counts, *[""] * 9]
     tested = [_format_percent(test.low), _format_percent(test.high), f"{test.p:.6g}", f"{test.corrected:.6g}"]
@@ -332,5 +341,5 @@ def _csv_columns(metric: str, cell: TableCell) -> list[str | int]:
     return [metric_name(metric), *figures, *counts, *tested, *tallies]
 
 
-def _format_percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.4f}"
+def _format_percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.4f}"

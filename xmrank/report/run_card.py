@@ -40,11 +40,13 @@ def make_run_card(inputs: ReportInputs, tables: Sequence[ResultTable]) -> list[t
         ("Ties", describe_value(settings.get("tie_rule", ""))),
         ("Test", _describe_test(tables)),
     ]
+    # A run without a part, such as a refinement, has no entry for it.
     return [(name, value) for name, value in entries if value]
 
 
 def stage_fingerprints(inputs: ReportInputs) -> list[tuple[str, str]]:
     """Stage and fingerprint of everything that the figures depend on."""
+    # The lists have no directory of their own here; the evaluation names their fingerprint.
     known = {**inputs.evaluation.inputs, **inputs.fingerprints}
     return [
         (name, known[name]) for name in ("embeddings", "lists", "rankers", "baselines", "evaluation") if name in known
@@ -86,11 +88,13 @@ def _flatten_counts(counts: dict[str, Any], prefix: str = "") -> list[tuple[str,
     rows = []
     for key, value in counts.items():
         name = f"{prefix}{str(key).replace('_', ' ')}"
+        # Nested counts get the path of their names: "i2t test, queries".
         rows += _flatten_counts(value, f"{name}, ") if isinstance(value, dict) else [(name, describe_value(value))]
     return rows
 
 
 def _describe_data_set(inputs: ReportInputs) -> str:
+    # Imported embeddings do not say which data set they are of.
     if inputs.images_root is None:
         return "imported embeddings"
     return str(inputs.embeddings.settings.get("dataset") or inputs.embeddings.config.get("dataset") or "not named")
@@ -105,6 +109,7 @@ def _describe_split(name: str, settings: dict[str, Any]) -> str:
 
 def _describe_test(tables: Sequence[ResultTable]) -> str:
     """How a difference to the first stage is tested, and for how many comparisons p is corrected."""
+    # As many comparisons as cells were tested, protocol by protocol.
     cells = [(t.protocol, cell) for t in tables for row in t.rows for cell in row.cells.values() if cell.test]
     if not cells:
         return ""
@@ -120,6 +125,7 @@ def _count_queries(tables: Sequence[ResultTable]) -> str:
     """How many queries each protocol has, with those that are excluded."""
     counts_by_protocol: dict[str, list[str]] = {}
     for table in tables:
+        # The first stage ranks every query.
         cells = (table.first_stage or table.rows[0]).cells.values()
         count = max((cell.queries + cell.excluded for cell in cells), default=0)
         name = protocol_name(first_stage_protocol(table.protocol)).lower()
@@ -191,6 +197,7 @@ def _describe_ranker(config: dict[str, Any] | None) -> str:
 def _describe_training(config: dict[str, Any]) -> str:
     words = {"epochs": "{} epochs", "batch_size": "{} lists per step", "learning_rate": "learning rate {}"}
     words |= {"patience": "stopped after {} validations without improvement"}
+    # Lists that are sampled anew are worth an entry, the mined ones are not.
     if config.get("sampling") not in (None, "fixed"):
         positives = (
             ", positives retrieved"
@@ -204,6 +211,7 @@ def _describe_training(config: dict[str, Any]) -> str:
 
 
 def _describe_seeds(inputs: ReportInputs, tables: Sequence[ResultTable]) -> str:
+    # From the configuration, else from the histories, else their number in the tables.
     seeds = inputs.rankers.config.get("seeds") or sorted({trial.seed for trial in inputs.trials})
     return describe_value(list(seeds)) if seeds else str(_seed_count(tables))
 

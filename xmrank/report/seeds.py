@@ -41,11 +41,13 @@ def _draw_seeds(number: int, table: ResultTable) -> Chart:
     described = [
         f"{row.label} {', '.join(format_percent(value) for value in row.cells[LEAD_METRIC].by_seed)} %" for row in rows
     ]
+    # The first stage has no seeds: it is a line over all rows.
     if table.first_stage and LEAD_METRIC in table.first_stage.cells:
         level = table.first_stage.cells[LEAD_METRIC].mean
         axes.axvline(100 * level, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
         described.append(f"dashed: the first stage, {format_percent(level)} %")
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    # The rows from top to bottom, as in the table.
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x")

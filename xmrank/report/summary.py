@@ -39,6 +39,7 @@ def summarise_results(tables: Sequence[ResultTable]) -> Summary:
         return Summary("No ranker was compared with the first stage in this run.")
     ahead, behind, unclear = (outcomes.count(outcome) for outcome in (1, -1, 0))
     lead = f"Re-ranking beats the first stage’s {LEAD_METRIC} in {ahead or 'none'} of {len(outcomes)} comparisons"
+    # Two endings, so that no sentence speaks of zero unclear comparisons.
     rest = f", falls behind in {behind} and makes no clear difference in {unclear}."
     findings = tuple((_name_setting(table), _describe_table(table)) for table in tables if _compared_rows(table))
     return Summary(
@@ -49,8 +50,10 @@ def summarise_results(tables: Sequence[ResultTable]) -> Summary:
 def row_outcome(row: TableRow, table: ResultTable) -> int:
     """1: above the first stage, −1: below, 0: no clear difference."""
     cell, first = row.cells[LEAD_METRIC], table.first_stage
+    # A test decides where there is one.
     if cell.test:
         return cell.outcome
+    # Without one, all seeds must be on the same side; NaN is on neither.
     level = first.cells[LEAD_METRIC].mean if first else math.nan
     if all(value > level for value in cell.by_seed):
         return 1

@@ -29,13 +29,16 @@ def print_tables(tables: Sequence[ResultTable], console: Console | None = None) 
     """
     console = console or Console(file=sys.stdout, width=None if sys.stdout.isatty() else LEGIBLE, highlight=False)
     for table in tables:
+        # The smallest and the largest number of queries, or the only one.
         queries = " to ".join(f"{count:,}" for count in table.query_counts[:: max(len(table.query_counts) - 1, 1)])
         _print_line(console, f"\n{table.title} ({queries} queries)", "bold")
+        # Two tables of half the metrics where one would not fit.
         whole = _draw_table(table, METRICS)
         halves = (_draw_table(table, METRICS[:HALF]), _draw_table(table, METRICS[HALF:]))
         for part in (whole,) if _needed_width(console, whole) <= console.width else halves:
             # Never cut, however long the name of a loss is: a terminal wraps a line that is too wide.
             console.print(part, width=max(console.width, _needed_width(console, part)), crop=False)
+    # The legend explains the marks only where there are any.
     tested = any(cell.test for table in tables for row in table.rows for cell in row.cells.values())
     _print_line(console, f"\n{LEGEND}" + (f"\n{TESTED}" if tested else ""), "dim")
 
@@ -66,6 +69,7 @@ def _draw_table(table: ResultTable, metrics: Sequence[str]) -> Table:
 def _format_cell(cell: TableCell | None) -> Text:
     if cell is None:
         return Text("– ")
+    # One seed has no deviation.
     spread = "" if cell.deviation is None else f"±{format_percent(cell.deviation)}"
     text = Text(format_percent(cell.mean), style="bold" if cell.best else "")
     text.append(spread, style="not bold dim")
