@@ -22,7 +22,7 @@ from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.protocols import evaluation_run
 from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import DataError
-from xmrank.train.checkpoint import load_ranker
+from xmrank.train.checkpoint import read_ranker
 
 pytestmark = pytest.mark.ray
 KEYS = ["method", "loss", "ranker", "seed", "direction", "split", "protocol", "metric"]
@@ -149,7 +149,7 @@ def test_cosine_on_the_lists_by_numpy(trained, evaluated, direction):
 
 
 def test_a_ranker_on_the_lists_is_its_own_forward_pass(trained, evaluated):
-    ranker, _ = load_ranker(trained.config.output / "trials" / RANKER)
+    ranker, _ = read_ranker(trained.config.output / "trials" / RANKER)
     lists = CandidateLists.read(trained.config.lists / "t2i-test.parquet")
     ranks = []
     for number, query in enumerate(lists.queries):

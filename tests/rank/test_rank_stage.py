@@ -21,7 +21,7 @@ from xmrank.register.model_registry import best_rankers
 from xmrank.register.stage import register
 from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
-from xmrank.train.checkpoint import load_ranker
+from xmrank.train.checkpoint import read_ranker
 
 pytestmark = pytest.mark.ray
 TOP = 15
@@ -72,7 +72,7 @@ def here(monkeypatch):
 
 def test_the_results_by_numpy_and_the_rankers_own_forward_pass(trained, queries, ranked):
     gallery = trained.store.image_rows("test")
-    ranker, _ = load_ranker(best_rankers(trained.config.output)["t2i"].directory)
+    ranker, _ = read_ranker(best_rankers(trained.config.output)["t2i"].directory)
     images = np.array(trained.store.images["image_id"].to_pylist())[gallery]
     for name, results in list(ranked.table.groupby("query_id", sort=False))[:25]:
         query = np.array(trained.store.text[queries.rows[queries.ids.index(name)]], np.float32)

@@ -16,7 +16,7 @@ from xmrank.register import stage as registry
 from xmrank.register.model_registry import best_rankers, locate_ranker, ranker_fingerprint
 from xmrank.register.stage import deserves_alias, register
 from xmrank.runtime.errors import ConfigError, DataError
-from xmrank.train.checkpoint import load_ranker
+from xmrank.train.checkpoint import read_ranker
 
 pytestmark = pytest.mark.ray
 
@@ -70,7 +70,7 @@ def test_the_registered_model_scores_as_the_ranker_does(rankers, trained, monkey
     similarity = np.einsum("qd,qnd->qn", query, candidates).astype(np.float32)
     given = {"query": query, "candidates": candidates, "similarity": similarity}
     given = {name: np.array(array, np.float32) for name, array in given.items()}
-    ranker, _ = load_ranker(best_rankers(rankers)["t2i"].directory)
+    ranker, _ = read_ranker(best_rankers(rankers)["t2i"].directory)
     with torch.no_grad():
         expected = ranker(*(torch.from_numpy(array) for array in given.values())).numpy()
     assert model.predict(given) == pytest.approx(expected, abs=1e-6)

@@ -8,7 +8,7 @@ import torch
 from xmrank.config import TrainConfig
 from xmrank.rankers import ContextAwareParameters, LinearParameters, build_ranker
 from xmrank.runtime.errors import DataError
-from xmrank.train.checkpoint import load_ranker, load_state, read_meta, save_ranker, save_state
+from xmrank.train.checkpoint import load_state, read_meta, read_ranker, save_ranker, save_state
 from xmrank.train.step import TrainingStep
 from xmrank.train.worker_group import WorkerGroup
 
@@ -54,7 +54,7 @@ def state(tmp_path):
 
 
 def test_a_ranker_comes_back_with_its_weights_and_what_it_is(saved):
-    ranker, about = load_ranker(saved)
+    ranker, about = read_ranker(saved)
     assert all(torch.equal(value, make().state_dict()[name]) for name, value in ranker.state_dict().items())
     assert about["loss"] == "listnet"
     assert about["seed"] == 3
@@ -65,7 +65,7 @@ def test_a_ranker_comes_back_with_its_weights_and_what_it_is(saved):
 def test_the_weights_given_are_kept_not_those_of_the_moment(tmp_path):
     best = make(5).state_dict()
     save_ranker(tmp_path, make(), best, {})
-    assert all(torch.equal(value, best[name]) for name, value in load_ranker(tmp_path)[0].state_dict().items())
+    assert all(torch.equal(value, best[name]) for name, value in read_ranker(tmp_path)[0].state_dict().items())
 
 
 def test_a_ranker_is_safetensors_and_json_and_nothing_else(saved):
@@ -85,7 +85,7 @@ def test_equal_rankers_are_equal_bytes(saved, tmp_path):
 def test_a_damaged_ranker_is_refused_in_one_line(saved, name, content):
     (saved / name).write_bytes(content)
     with pytest.raises(DataError, match=str(saved)) as failure:
-        load_ranker(saved)
+        read_ranker(saved)
     assert "\n" not in str(failure.value)
 
 
@@ -93,7 +93,7 @@ def test_a_cut_off_ranker_is_refused(saved):
     path = saved / "ranker.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(DataError, match="not a ranker of this version"):
-        load_ranker(saved)
+        read_ranker(saved)
 
 
 def test_weights_of_another_shape_are_refused(saved):
@@ -101,18 +101,18 @@ def test_weights_of_another_shape_are_refused(saved):
     about["parameters"]["width"] = 16
     (saved / "ranker.json").write_text(json.dumps(about))
     with pytest.raises(DataError, match="size mismatch"):
-        load_ranker(saved)
+        read_ranker(saved)
 
 
 def test_json_that_lacks_the_parameters_is_refused(saved):
     (saved / "ranker.json").write_text('{"ranker": "context_aware"}')
     with pytest.raises(DataError, match="parameters"):
-        load_ranker(saved)
+        read_ranker(saved)
 
 
 def test_an_empty_folder_holds_no_ranker(tmp_path):
     with pytest.raises(DataError, match=r"no trained ranker here \(no ranker.json\)"):
-        load_ranker(tmp_path)
+        read_ranker(tmp_path)
 
 
 def test_a_state_continues_exactly_where_it_was(state):

@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from xmrank.train import step as learner
-from xmrank.train.checkpoint import load_ranker
+from xmrank.train.checkpoint import read_ranker
 from xmrank.train.trials import Trial
 from xmrank.train.worker_group import WorkerGroup
 
@@ -77,7 +77,7 @@ def test_two_processes_end_in_the_weights_of_one(folder, name):
 def test_two_processes_end_in_a_ranker_that_scores_alike(folder, name):
     batch = toy_data(LISTS, shortest=5, longest=5).batch(np.arange(LISTS))
     one, two = (
-        load_ranker(folder / size / f"{name}-adam")[0](batch.query, batch.candidates, batch.similarity)
+        read_ranker(folder / size / f"{name}-adam")[0](batch.query, batch.candidates, batch.similarity)
         for size in ("one", "two")
     )
     one, two = one - one.mean(1, keepdim=True), two - two.mean(1, keepdim=True)

@@ -14,7 +14,7 @@ from xmrank.rankers import ContextAwareParameters, LinearParameters
 from xmrank.runtime.errors import DataError
 from xmrank.train import step as learner
 from xmrank.train import trainer as loop
-from xmrank.train.checkpoint import load_ranker
+from xmrank.train.checkpoint import read_ranker
 from xmrank.train.list_data import ListData
 from xmrank.train.schedule import TrainingSchedule
 from xmrank.train.step import TrainingStep, make_optimizer
@@ -62,14 +62,14 @@ def test_the_best_epoch_is_kept_and_the_earliest_on_ties(tmp_path, monkeypatch, 
     weights, history = train_toy(tmp_path, settings())
     assert history["best_epoch"] == best
     assert_equal_weights(weights, seen[best - 1])
-    assert load_ranker(tmp_path)[1]["best_epoch"] == best
+    assert read_ranker(tmp_path)[1]["best_epoch"] == best
 
 
 @pytest.mark.parametrize("name", ["listnet", "lambdarank", "ranknet"])
 def test_the_validation_figures_are_those_of_the_kept_ranker(tmp_path, name):
     validation = toy_data(20, seed=1)
     _, history = train_toy(tmp_path, settings(), Trial(name, "i2t", 0), validation=validation)
-    ranker, _ = load_ranker(tmp_path)
+    ranker, _ = read_ranker(tmp_path)
     batch = validation.batch(np.arange(20))
     with torch.no_grad():
         scores = ranker(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
@@ -91,7 +91,7 @@ def test_the_loss_of_an_epoch_does_not_depend_on_its_batches(tmp_path, name, bat
     config = settings(epochs=1, learning_rate=STANDSTILL, batch_size=batch_size)
     _, history = train_toy(tmp_path, config, Trial(name, "i2t", 0), data=data)
     batch = data.batch(np.arange(30))
-    ranker, _ = load_ranker(tmp_path)
+    ranker, _ = read_ranker(tmp_path)
     with torch.no_grad():
         scores = ranker(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
     sums = LOSSES[name].sums(scores, batch.labels, mask=batch.mask)

@@ -16,7 +16,7 @@ from xmrank.mine.list_paths import lists_path
 from xmrank.rankers import ContextAwareParameters, RefinementSizes
 from xmrank.runtime.errors import ConfigError
 from xmrank.train.adapters import TrainingPairs, apart
-from xmrank.train.checkpoint import load_ranker
+from xmrank.train.checkpoint import read_ranker
 from xmrank.train.list_data import ListData
 from xmrank.train.stage import train
 from xmrank.train.trainer import make_ranker
@@ -212,7 +212,7 @@ def test_the_stage_trains_refined_rankers_that_work_on_raw_embeddings(mined, tmp
     scored = {}
     for loss in CONFIG.losses:
         directory = tmp_path / "rankers/trials" / f"{loss}-i2t-seed0"
-        ranker, about = load_ranker(directory)
+        ranker, about = read_ranker(directory)
         assert about["refinement"]["parameters"]["members"] == 2
         assert about["refinement"]["sizes"]["bank"] == 20
         history = json.loads((directory / "history.json").read_text())

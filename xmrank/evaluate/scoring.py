@@ -14,7 +14,7 @@ from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.protocols.scorer import DirectionProtocols, MethodResult, Scorer
 from xmrank.rankers import Ranker
-from xmrank.train.checkpoint import load_ranker
+from xmrank.train.checkpoint import read_ranker
 from xmrank.train.list_data import ListData
 from xmrank.train.trial_data import refined
 
@@ -42,7 +42,7 @@ class RankerScorer(Scorer):
         """
         torch.set_num_threads(1)  # as in training, so that scores do not depend on the machine's cores
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        ranker, about = load_ranker(self.directory, device)
+        ranker, about = read_ranker(self.directory, device)
         tops = [top for search in protocols.searches for top in search.tops]
         # A ranker never ranks a whole gallery, only its tops.
         for protocol in (protocols.lists, *tops):

@@ -26,7 +26,7 @@ from xmrank.rank.queries import Kind
 from xmrank.rank.results import RESULTS_SCHEMA
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json, write_table
-from xmrank.train.checkpoint import load_ranker
+from xmrank.train.checkpoint import read_ranker
 
 SCORED = 64
 """Queries scored at once: with long lists, more only costs memory."""
@@ -110,7 +110,7 @@ class QueryRanker:
         self.side = self.store.text if job.direction == "i2t" else self.store.image
         # The gallery is a selection of rows: embeddings are never copied.
         self.rows = gallery_rows(self.store, job.direction, job.split)
-        self.ranker, _ = load_ranker(job.ranker, self.device)
+        self.ranker, _ = read_ranker(job.ranker, self.device)
 
     @cached_property
     def encoder(self) -> Encoder:

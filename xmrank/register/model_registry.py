@@ -62,7 +62,7 @@ def load_ranker(
     # Weights are read into memory, so a downloaded copy need not stay.
     with tempfile.TemporaryDirectory() as downloads:
         directory = locate_ranker(str(source), direction, Path(downloads))
-        return checkpoint.load_ranker(directory, device)[0]
+        return checkpoint.read_ranker(directory, device)[0]
 
 
 def locate_ranker(source: str, direction: Direction | None, downloads: Path) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xmrank.train.checkpoint import load_ranker
+from xmrank.train.checkpoint import read_ranker
 
 LOADER = f"{__name__}:load_scoring_function"
 """Kept with a registered model, which MLflow loads by it: as module:function."""
@@ -33,7 +33,7 @@ def load_scoring_function(directory: Path) -> Callable[[Mapping[str, np.ndarray]
     Raises:
         DataError: no ranker there, or weights that do not fit its parameters.
     """
-    ranker, about = load_ranker(directory)
+    ranker, about = read_ranker(directory)
     # In the order of the ranker's arguments.
     names = list(input_shapes(about["dimensions"]))
 

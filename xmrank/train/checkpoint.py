@@ -33,7 +33,7 @@ def save_ranker(directory: Path, ranker: Ranker, weights: dict[str, Tensor], abo
     write_json(directory / RANKER_JSON, {**about, **ranker.describe()})
 
 
-def load_ranker(directory: Path, device: torch.device | str = "cpu") -> tuple[Ranker, dict[str, Any]]:
+def read_ranker(directory: Path, device: torch.device | str = "cpu") -> tuple[Ranker, dict[str, Any]]:
     """A trained ranker in evaluation mode, and what its JSON says.
 
     Raises:
