@@ -24,7 +24,9 @@ def read_coco(settings: CocoSettings, max_broken: float) -> Dataset:
     folder, names = expand_pattern(settings.annotations, "--annotations")
     root = find_image_folder(settings.images, settings.annotations.name)
     pairs = PairTable(settings.annotations.name)
+    # train2017 and val2017 have a file each: their images and captions go into the same tables.
     for name in names:
+        # The images of a file may be in a folder of its own.
         content = read_json(below(folder, name), "--annotations")
         part = PurePosixPath(name).stem.rpartition("_")[2]  # captions_val2017 → val2017
         prefix = f"{part}/" if is_folder(below(root, part)) else ""
@@ -70,8 +72,10 @@ def add_captions(pairs: PairTable, annotations: list[dict[str, Any]], source: st
         caption_id = str(require_field(entry, "id", where))
         image_id = str(require_field(entry, "image_id", where))
         text = require_field(entry, "caption", where)
+        # COCO's captions are complete: a broken one means that the file is not what it seems to be.
         if fault := text_fault(text):
             raise DataError(f"{where}: the caption {fault}")
+        # Captions follow their images: those of all earlier files are known by now.
         if image_id not in pairs.images:
             raise DataError(f'{where} belongs to image "{image_id}", which is not among the images')
         pairs.images[image_id].captions.append((caption_id, text.strip()))

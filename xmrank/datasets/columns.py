@@ -46,6 +46,7 @@ def find_columns(header: Sequence[str], named: ColumnsConfig, split_field: str, 
         ConfigError: a flag names a column that the table does not have.
         DataError: two columns have the same name.
     """
+    # A row becomes a mapping from column to cell: of two columns with one name, one would be lost.
     if twice := [name for name in header if header.count(name) > 1]:
         raise DataError(f'{source}: two columns are named "{twice[0]}"')
     flags = [("columns.image", named.image), ("columns.id", named.id)]
@@ -72,6 +73,7 @@ def find_usual(names: Sequence[str], known: dict[str, str]) -> str | None:
 
 def find_usual_captions(known: dict[str, str], header: Sequence[str]) -> tuple[str, ...]:
     """The numbered caption columns in the table's order, else the first that is named as usual."""
+    # caption_0, caption_1, …: an image's captions side by side.
     numbered = tuple(name for name in header if NUMBERED.fullmatch(name.strip().lower()))
     single = find_usual(CAPTION, known)
     return numbered or ((single,) if single else ())

@@ -49,6 +49,7 @@ def read_table(address: str, source: str) -> tuple[list[str], str, str]:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DataError(f"{source}, line {line}: not UTF-8") from None
+    # The header decides: captions are full of commas, names of columns are not.
     first = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=first.count)
     header = [name.strip() for _, row in parse_rows(first, delimiter, source) for name in row]
@@ -65,6 +66,7 @@ def parse_rows(text: str, delimiter: str, source: str) -> Iterator[tuple[int, li
         quotechar=quotes,
         quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
         strict=True,
+        # Flickr30k's own table has spaces around |.
         skipinitialspace=delimiter == "|",
     )
     try:
@@ -76,8 +78,10 @@ def parse_rows(text: str, delimiter: str, source: str) -> Iterator[tuple[int, li
 def table_rows(text: str, delimiter: str, header: list[str], source: str) -> Iterator[Row]:
     """The rows below the header."""
     rows = parse_rows(text, delimiter, source)
+    # The header is a row like the others to the parser.
     next(rows, None)
     for line, row in rows:
+        # An unquoted comma in a caption, most often.
         if len(row) != len(header):
             raise DataError(f"{source}, line {line}: {len(row)} values, expected {len(header)}: {', '.join(header)}")
         yield line, dict(zip(header, (cell.strip() for cell in row), strict=True))
@@ -87,15 +91,18 @@ def add_row(
     pairs: PairTable, row: dict[str, str], columns: TableColumns, where: str, root: PathOrUri, file_split: str | None
 ) -> None:
     """Add one row: its image, unless an earlier row had it, and its captions."""
+    # Tables may have been made where the images had absolute paths.
     location = strip_root(row[str(columns.image)], root)
     image_id = row[columns.id] if columns.id else location
     split = row[columns.split] if columns.split else file_split
     for value, what in ((location, columns.image), (image_id, columns.id), (split, columns.split)):
         if value == "":
             raise DataError(f"{where}: nothing under {what}")
+    # One row for each caption: the image is in every one of them.
     image = pairs.images.get(image_id)
     if image is None:
         pairs.add_image(image_id, location, split, labels_of(row[columns.labels]) if columns.labels else ())
+    # The rows of an image must agree, or one of them is about another image.
     elif (image.location, image.split) != (location, split):
         other = f"{image.location} of the split {image.split}"
         raise DataError(f'{where}: image "{image_id}" is {location} of the split {split}, and {other} above')

@@ -25,11 +25,13 @@ def read_folder(settings: FolderSettings, max_broken: float) -> Dataset:
     """
     root = resolve_uri(settings.images)
     files = list_files(root)
+    # Known from the listing, so that no image costs a request for a text that is not there.
     texts = {without_suffix(name) for name in files if suffix_of(name) == ".txt"}
     images = [name for name in files if suffix_of(name) in IMAGE_SUFFIXES]
     if not images:
         raise DataError(f"{root}: no images in it; expected files like dog.jpg and dog.txt (--images)")
     pairs = PairTable(root.name if not isinstance(root, str) else root)
+    # In chunks: the contents of all texts need not be in memory at once.
     for start in range(0, len(images), CHUNK):
         add_images(pairs, root, images[start : start + CHUNK], texts)
     return pairs.make_dataset(settings.name, root, settings.held_out, max_broken)

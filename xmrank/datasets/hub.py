@@ -30,6 +30,7 @@ def download_dataset(images: str) -> Path:
     """
     from huggingface_hub import HfApi, snapshot_download
 
+    # The name was checked by is_hub_name.
     match = NAME.fullmatch(images)
     assert match is not None
     folder = resolve(FOLDER) / images.replace("/", "--")
@@ -37,6 +38,7 @@ def download_dataset(images: str) -> Path:
     if (folder / MARK).is_file():
         return folder
     try:
+        # One commit for all files, even if somebody pushes in between.
         commit = HfApi().dataset_info(match["name"], revision=match["revision"], timeout=TIMEOUT_S).sha
         snapshot_download(
             match["name"], repo_type="dataset", revision=commit, allow_patterns=PATTERNS, local_dir=folder

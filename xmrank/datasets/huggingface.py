@@ -39,6 +39,7 @@ def read_huggingface(settings: HuggingFaceSettings, max_broken: float) -> Datase
     """
     root = find_root(settings.images)
     files = list_files(root)
+    # metadata.parquet is a table of paths like any other parquet file; metadata.csv and .jsonl are read below.
     tables = [name for name in files if suffix_of(name) == ".parquet" and PurePosixPath(name).name not in METADATA]
     if tables:
         return read_parquets(root, tables, settings, max_broken)
@@ -60,6 +61,7 @@ def read_parquets(root: PathOrUri, tables: Sequence[str], settings: HuggingFaceS
     pairs = PairTable(root.name if isinstance(root, Path) else root)
     addresses = [below(root, name) for name in tables]
     for name, address, size in zip(tables, addresses, file_sizes(addresses), strict=True):
+        # pyarrow would say something about a footer.
         if (size or 0) == 0:
             raise DataError(f"{name}: an empty file, expected parquet")
         with open_parquet(address, name) as file:
@@ -67,6 +69,7 @@ def read_parquets(root: PathOrUri, tables: Sequence[str], settings: HuggingFaceS
             columns = find_columns(schema.names, settings.columns, settings.split_field, name)
             columns = find_image_column(schema, columns)
             require_columns(columns, schema.names, name)
+            # The fingerprint of the data set then includes the file's size: an image has none of its own.
             if is_stored(schema, columns, name):
                 pairs.containers[name] = size or 0
             for row, values in read_rows(file, columns, name):
@@ -120,14 +123,17 @@ def read_rows(file: pq.ParquetFile, columns: TableColumns, source: str) -> Itera
 
 def add_row(pairs: PairTable, source: str, row: int, values: dict[str, Any], columns: TableColumns) -> None:
     """Add one row: an image, or more captions of one with the same id."""
+    # The image column is read only where it holds paths: bytes stay in the file until they are embedded.
     path = values.get(str(columns.image))
     location = in_parquet(source, str(columns.image), row) if path is None else str(path)
     if PurePosixPath(source).name == FOLDER_TABLE:
         location = str(PurePosixPath(source).parent / location)
     image_id = values.get(columns.id) if columns.id else None
+    # Without an id, the file and row number are one.
     image_id = f"{PurePosixPath(source).with_suffix('')}/{row}" if image_id is None else str(image_id)
     if str(columns.image) in values and not path:
         raise DataError(f"{source}: row {row}: nothing under {columns.image}")
+    # Further rows of the same id add captions only.
     if image_id not in pairs.images:
         split = values[columns.split] if columns.split else split_of_file(source)
         labels = labels_of(values[columns.labels]) if columns.labels else ()

@@ -30,6 +30,7 @@ def read_image_folder(
     """
     pairs = PairTable(str(PurePosixPath(str(root)).name))
     for name in files:
+        # Each split's folder may have its own metadata file.
         if PurePosixPath(name).name in METADATA:
             read_rows = read_csv_rows if name.endswith(".csv") else read_json_rows
             header, rows = read_rows(below(root, name), name)
@@ -50,6 +51,7 @@ def read_json_rows(address: str, source: str) -> tuple[list[str], Iterator[tuple
     content = read_file(address, "--images")
     rows = []
     for line, text in enumerate(content.splitlines(), 1):
+        # JSON lines may end with an empty line.
         if text.strip():
             try:
                 row = json.loads(text.decode("utf-8-sig"))
@@ -75,6 +77,7 @@ def add_row(pairs: PairTable, source: str, line: int, row: dict[str, Any], colum
     file = row.get(str(columns.image))
     if not file or not isinstance(file, str):
         raise DataError(f"{source}, line {line}: nothing under {columns.image}")
+    # Paths start at the folder of the metadata file, not at the root.
     location = str(PurePosixPath(source).parent / file)
     image_id = str(row[columns.id]) if columns.id and row.get(columns.id) is not None else location
     if image_id not in pairs.images:

@@ -29,6 +29,7 @@ def read_karpathy(settings: KarpathySettings, max_broken: float) -> Dataset:  # 
     for number, entry in enumerate(read_entries(resolve_uri(settings.annotations))):
         images.append(image_row(entry, number, name, settings.split_field))
         captions += caption_rows(entry, number, name, images[-1])
+    # Paths in somebody else's file must not lead to other files of this machine.
     outside = [image["location"] for image in images if leads_outside(image["location"])]
     refuse_first(outside, name, 'image "{}" lies outside of the image folder')
     return Dataset(
@@ -64,6 +65,7 @@ def caption_rows(entry: dict[str, Any], number: int, source: str, image: dict[st
     """The rows of the captions table of one entry, whose row of the images table is given."""
     rows = []
     for number_in_entry, sentence in enumerate(entry["sentences"]):
+        # Some versions of the file have plain texts in place of objects.
         if isinstance(sentence, str):
             sentence = {"raw": sentence}
         if not isinstance(sentence, dict) or not isinstance(sentence.get("raw"), str):

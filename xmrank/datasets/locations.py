@@ -59,6 +59,7 @@ def read_bytes(address: str) -> bytes:
     except OSError as error:
         if error.filename is not None:
             raise
+        # pyarrow names no file in its errors.
         raise OSError(error.errno, one_line(error), address) from None
 
 
@@ -74,6 +75,7 @@ def read_location(address: str) -> bytes:
         with open_file(address) as file:
             return bytes(file.read())
     if match["kind"].lower() == "parquet":
+        # A column's name may contain a slash; a row number does not.
         column, _, row = match["member"].rpartition("/")
         return parquet_rows(match["file"], column, file_version(match["file"])).read_row(int(row))
     offset, size = parse_span(match["member"])
@@ -119,6 +121,7 @@ def size_now(address: str, file_size: int | None, before: int) -> int:
     if match["kind"].lower() == "parquet":
         return before  # only reading it would tell
     offset, size = parse_span(match["member"])
+    # A tar that was cut short has less of the member, or nothing.
     return max(0, min(size, file_size - offset))
 
 
@@ -161,6 +164,7 @@ class ParquetRows:
         except (pa.ArrowException, ValueError) as error:
             raise self.make_error(error) from None
         groups = self.file.metadata.num_row_groups
+        # Row i is in the first row group that ends behind it.
         self.ends = np.cumsum([self.file.metadata.row_group(g).num_rows for g in range(groups)], dtype=np.int64)
         self.group: int | None = None
         self.values: Any = None
@@ -171,6 +175,7 @@ class ParquetRows:
         if group == len(self.ends):
             return b""
         if group != self.group:
+            # Images are read in order, so the group is used until its last row.
             self.values, self.group = self.load_group(group), group
         start = int(self.ends[group - 1]) if group else 0
         return self.values[row - start].as_py() or b""

@@ -61,6 +61,7 @@ class PairTable:
         """Add captions of an image; broken ones are remembered as faults."""
         image = self.images[image_id]
         for text in texts:
+            # Broken captions count, so that the ids of the others do not change when one is repaired.
             number = len(image.captions) + len(image.faults)
             if fault := text_fault(text):
                 image.faults.append(f"caption {number} {fault}")
@@ -99,6 +100,7 @@ class PairTable:
 
     def leave_out_faults(self) -> None:
         """Record broken captions under their images, and remove the images that have no other."""
+        # A copy of the items: images are deleted on the way.
         for image_id, image in list(self.images.items()):
             if not image.captions:
                 del self.images[image_id]
@@ -108,6 +110,7 @@ class PairTable:
 
     def refuse_too_many(self, max_broken: float) -> None:
         """Raise DataError when more is left out than ``max_broken``."""
+        # Entries of images that are still in the table are about captions only.
         lost = sum(entry["image_id"] not in self.images for entry in self.left_out)
         broken = sum(entry["captions"] for entry in self.left_out)
         captions = broken + sum(len(image.captions) for image in self.images.values())
@@ -124,6 +127,7 @@ class PairTable:
         known = [split for split in splits if split is not None]
         if not known:
             return draw_splits(list(self.images), held_out)
+        # Some splits known and others drawn would be a mixture that nobody wants.
         if len(known) < len(splits):
             image_id = next(i for i, image in self.images.items() if image.split is None)
             raise DataError(f'{self.source}: image "{image_id}" has no split, others have one, like "{known[0]}"')
@@ -136,6 +140,7 @@ class PairTable:
             names = sorted({str(label) for row in labels for label in row})
             numbers = {name: number for number, name in enumerate(names)}
             return [[numbers[str(label)] for label in row] for row in labels]
+        # The tables hold 32-bit integers.
         for image_id, row in zip(self.images, labels, strict=True):
             if any(not -LABEL_LIMIT <= int(label) < LABEL_LIMIT for label in row):
                 raise DataError(f'{self.source}: image "{image_id}": label {row[0]}, expected a 32-bit number')
@@ -177,6 +182,7 @@ def labels_of(value: object) -> list[int | str]:
     if value is None or value == "" or isinstance(value, bool | float | dict):
         return []
     text = str(value).strip()
+    # Numbers in text form, as csv has them, are numbers.
     return [int(text)] if text.removeprefix("-").isdecimal() else [text]
 
 
@@ -185,5 +191,6 @@ def texts_of(value: object) -> list[object]:
     if isinstance(value, list | tuple):
         return [text for each in value for text in texts_of(each)]
     if isinstance(value, dict):
+        # Objects are as Karpathy's JSON or COCO have them.
         return texts_of(next((value[name] for name in ("raw", "text", "caption") if name in value), None))
     return [] if value is None else [value]

@@ -46,5 +46,6 @@ def read_dataset(settings: ReaderSettings, max_broken: float = 0.01) -> Dataset:
 
 def name_source(settings: ReaderSettings) -> str:
     """What messages call the data: the file of the annotations, else the folder of the images, else the reader."""
+    # Not every reader has both.
     path = getattr(settings, "annotations", None) or getattr(settings, "images", None)
     return path.name if path else settings.name

@@ -29,6 +29,7 @@ def split_of_file(location: str) -> str | None:
     for folder in path.parts[:-1]:
         if split := split_of_folder(f"{folder}/x"):
             return split
+    # Any name may be a split in this form: unsupervised-00000-of-00001.
     if sharded := SHARDED.fullmatch(path.stem):
         return USUAL.get(sharded[1].lower(), sharded[1])
     words = re.split(r"[\W\d_]+", path.stem.lower())

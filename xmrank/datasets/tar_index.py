@@ -49,6 +49,7 @@ def read_members(address: str, source: str, wanted: Callable[[str, int], bool]) 
         raise DataError(
             f"{source}: not readable as an uncompressed tar: {one_line(error)} (members are read by their offset in it)"
         ) from None
+    # tarfile does not notice that the last member's bytes are missing: it reads headers only.
     length = file_sizes([address])[0] or 0
     for member in members:
         if member.offset + member.size > length:
@@ -67,6 +68,7 @@ def walk_members(file: BinaryIO, source: str, wanted: Callable[[str, int], bool]
                 continue  # folders, links, devices: no bytes of their own
             content = None
             if wanted(entry.name, entry.size):
+                # tarfile seeks to the next header by itself, so the position need not be restored.
                 file.seek(entry.offset_data)
                 content = file.read(entry.size)
             yield TarMember(entry.name, entry.offset_data, entry.size, content)

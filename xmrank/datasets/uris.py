@@ -41,6 +41,7 @@ def locate_file(address: PathOrUri) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), text
     scheme, rest = str(resolve_uri(text)).split("://", 1)
     try:
+        # fsspec is the fallback: pyarrow's own file systems are faster and release the GIL.
         if scheme not in NATIVE:
             return fsspec_file_system(scheme), strip_scheme(text)
         authority, _, path = rest.partition("/")
@@ -147,6 +148,7 @@ def file_sizes(addresses: Sequence[str]) -> list[int | None]:
         return [local_size(address) for address in addresses]
     if len(addresses) < LIST_FROM or is_web(addresses[0]):
         return map_threads(remote_size, addresses)
+    # A listing returns a thousand sizes with one request.
     folders: dict[str, list[str]] = defaultdict(list)
     for address in addresses:
         folders[address.rpartition("/")[0]].append(address)
@@ -203,6 +205,7 @@ def list_local(root: Path) -> Iterable[str]:
     seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         seen.add(os.path.realpath(folder))
+        # Links may form a cycle: a folder that was listed is not entered again.
         folders[:] = [name for name in folders if os.path.realpath(Path(folder, name)) not in seen]
         yield from (Path(folder, name).relative_to(root).as_posix() for name in files)
 
@@ -225,6 +228,7 @@ def expand_pattern(pattern: Path | str, flag: str) -> tuple[PathOrUri, list[str]
     Raises:
         DataError: no file matches.
     """
+    # Only the last part is a pattern: folders are taken literally.
     folder, _, name = str(resolve_uri(pattern)).rpartition("/")
     root = resolve_uri(folder or "/")
     names = list(expand_braces(name))
@@ -238,6 +242,7 @@ def expand_pattern(pattern: Path | str, flag: str) -> tuple[PathOrUri, list[str]
 
 def expand_braces(pattern: str) -> Iterable[str]:
     """All names that a pattern with ``{000..099}`` and ``{a,b}`` expands to."""
+    # The text between the braces alternates with what each pair of braces can become.
     parts, choices, end = [], [], 0
     for match in BRACES.finditer(pattern):
         first, last, listed = match.groups()

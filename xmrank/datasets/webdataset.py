@@ -70,6 +70,7 @@ def find_tars(images: Any) -> tuple[PathOrUri, list[str]]:
         if not tars:
             raise DataError(f"{root}: no .tar files in it (--images)")
         return root, tars
+    # Neither a folder nor necessarily a file that exists: read_tars names the one that does not.
     root, tars = expand_pattern(images, "--images")
     if foreign := [tar for tar in tars if suffix_of(tar) != ".tar"]:
         raise DataError(
@@ -106,6 +107,7 @@ def read_tars(
 
 def choose_ids(samples: Sequence[TarSample]) -> Callable[[TarSample], str]:
     """How an image's id is made: of its key, or of its tar and key where several tars use the same keys."""
+    # A key that occurs twice would be two images with one id.
     if max(Counter(sample.key for sample in samples).values()) > 1:
         return lambda sample: f"{PurePosixPath(sample.tar).with_suffix('')}/{sample.key}"
     return lambda sample: sample.key
@@ -144,12 +146,14 @@ def make_sample(tar: str, key: str, parts: SampleParts, split_field: str) -> Tar
         about = read_description(parts.texts)
         sample.captions = find_captions(parts.texts, about)
     except DataError as error:
+        # One caption counts as lost, though there may have been more.
         sample.fault, sample.captions = str(error), [None]
         return sample
     if image is None or not image.size:
         sample.fault = "its image is empty" if image else "has no image"
         return sample
     sample.location = in_tar(tar, image.name, image.offset, image.size)
+    # What the sample says about itself goes before the name of its tar.
     split = about.get(split_field) or split_of_file(tar)
     sample.split = str(split) if split else None
     sample.labels = labels_of(about.get("labels", about.get("label")))
@@ -184,6 +188,7 @@ def find_captions(texts: dict[str, bytes | None], about: dict[str, Any]) -> Sequ
     if name is None:
         names = [key for key in about if NUMBERED.fullmatch(key)] or [key for key in CAPTION if key in about][:1]
         return [text for key in names for text in texts_of(about[key])]
+    # None marks a text that was too long to be read with the headers.
     content = texts[name]
     if content is None:
         raise DataError(f"its {name} is too long")

@@ -39,10 +39,12 @@ def join_reports(shards: list[Shard], work: Path) -> StoreFacts:
     facts = StoreFacts()
     for shard in shards:
         report = read_report(shard, work)
+        # All shards are done by now.
         assert report is not None
         facts.bytes.append(pa.array(report.bytes, pa.int64()))
         facts.sha256.append(pa.array(report.sha256, pa.string()))
         facts.broken |= report.broken
+        # The report counts from the start of its shard.
         facts.copied += [shard.start + index for index in report.copied]
     return facts
 
@@ -63,6 +65,7 @@ class StoreRows:
     @classmethod
     def without_broken(cls, dataset: Dataset, broken: dict[int, str]) -> "StoreRows":
         """The rows of a data set without its broken images."""
+        # The rows of the images close up: the store has none without an embedding.
         sound = np.setdiff1d(np.arange(len(dataset.images)), list(broken))
         new_row = np.full(len(dataset.images), -1, np.int64)
         new_row[sound] = np.arange(len(sound))
@@ -75,6 +78,7 @@ def write_store(
     directory: Path, work: Path, dataset: Dataset, plan: ShardPlan, facts: StoreFacts, rows: StoreRows
 ) -> None:
     """Write the two arrays and the two tables of rows."""
+    # A caption's embedding is that of its text, which other captions may share.
     chosen = {"image": rows.images, "text": plan.text_of[rows.captions]}
     for kind, of_side in chosen.items():
         parts = [shard.array_path(work) for shard in plan.select_kind(kind)]
@@ -91,6 +95,7 @@ def write_side(path: Path, parts: list[Path], rows: np.ndarray) -> None:
         parts: arrays of equal length, but for the last one; rows are numbered through all parts.
         rows: in the order of the file; a row may occur more than once.
     """
+    # All parts but the last are as long as the first.
     first = np.load(parts[0], allow_pickle=False)
     write_rows(path, read_blocks(parts, len(first), rows), (len(rows), first.shape[1]), first.dtype)
 
@@ -115,6 +120,7 @@ def read_blocks(parts: list[Path], size: int, rows: np.ndarray) -> Iterator[np.n
 
 def make_image_table(images: pa.Table, rows: np.ndarray, facts: StoreFacts) -> pa.Table:
     """The table of image rows, with the size and hash of every file as it was read."""
+    # Before the rows are chosen: the reports have an entry for broken images too.
     images = images.append_column("bytes", pa.chunked_array(facts.bytes, pa.int64()))
     images = images.append_column("sha256", pa.chunked_array(facts.sha256, pa.string()))
     return add_row_numbers(images.take(rows))

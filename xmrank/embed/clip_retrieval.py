@@ -106,6 +106,7 @@ def find_parts(folder: Path) -> list[ExportPart]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder ({FLAG})")
     files = {kind: number_files(folder, form) for kind, form in FORMS.items()}
+    # The three kinds may write a number with different zeros in front: 0 and 00 are one.
     numbers = sorted(set().union(*files.values()))
     if not numbers:
         raise DataError(f"{folder}: expected {', '.join(FORMS.values())} ({FLAG})")
@@ -149,6 +150,7 @@ def read_metadata(
     for part, image, text in zip(parts, images, texts, strict=True):
         name = part.metadata.name
         try:
+            # Only the columns that are needed are read: the metadata often have many more.
             columns = pq.read_schema(part.metadata).names
             wanted = [column for column in (IMAGE, CAPTION, split_field) if column in columns]
             table = pq.read_table(part.metadata, columns=wanted).cast(pa.schema([(c, pa.string()) for c in wanted]))
@@ -163,6 +165,7 @@ def read_metadata(
             if rows != len(table):
                 raise DataError(f"{file.name}: {rows} rows, but {name} has {len(table)}")
         tables.append(table)
+    # Splits of some rows only could not be completed.
     if len({tuple(table.column_names) for table in tables}) > 1:
         raise DataError(f"{parts[0].metadata.parent.name}: only some of the files have the column {split_field}")
     return pa.concat_tables(tables)
@@ -174,6 +177,7 @@ def choose_rows(metadata: pa.Table, settings: ClipRetrievalSettings, max_broken:
         if column in metadata.column_names:
             missing = np.flatnonzero(pc.is_null(metadata[column]).to_numpy()).tolist()
             refuse_first(missing, source, f"row {{}} of the metadata: nothing under {column}")
+    # A caption of spaces only counts as empty.
     lengths = pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(metadata[CAPTION], "")))
     sound = pc.greater(lengths, 0).to_numpy()
     empty = np.flatnonzero(~sound)
@@ -197,6 +201,7 @@ def choose_rows(metadata: pa.Table, settings: ClipRetrievalSettings, max_broken:
 def make_ids(kept: pa.Table, image_of: np.ndarray, first: np.ndarray, settings: ClipRetrievalSettings) -> RowIds:
     """The ids of the store's rows, from the rows that are kept."""
     images = kept[IMAGE].take(first).to_pylist()
+    # Captions are numbered within their image in the order of the rows.
     order = np.argsort(image_of, kind="stable")
     starts = np.searchsorted(image_of[order], np.arange(len(first)))
     # Number of every caption among those of its image.
@@ -218,6 +223,7 @@ def make_ids(kept: pa.Table, image_of: np.ndarray, first: np.ndarray, settings: 
 def refuse_ambiguous(arrays: list[np.ndarray], rows: ExportRows, source: str) -> None:
     """Raise DataError for rows with one image_path and different embeddings: keys that repeat from tar to tar, say."""
     first_row = rows.image_rows[np.asarray(rows.ids.caption_image, np.int64)]
+    # Rows that are not the first of their image.
     again = np.flatnonzero(first_row != rows.caption_rows)
     for start in range(0, len(again), 65536):
         part = again[start : start + 65536]
@@ -229,6 +235,7 @@ def refuse_ambiguous(arrays: list[np.ndarray], rows: ExportRows, source: str) ->
 
 def gather_rows(arrays: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
     """Rows of all parts together, at unit length, in float32."""
+    # Parts are numbered through: each begins where the one before ends.
     starts = np.cumsum([0, *map(len, arrays)])
     result = np.empty((len(rows), arrays[0].shape[1]), np.float32)
     for start, array in zip(starts, arrays, strict=False):
@@ -242,6 +249,7 @@ def write_export(
 ) -> Manifest:
     """Write the arrays, one part after another, and the tables."""
     dtype = stored_dtype(*images, *texts)
+    # Streamed: the embeddings of all parts together may not fit into memory.
     for kind, arrays, chosen in (("image", images, rows.image_rows), ("text", texts, rows.caption_rows)):
         shape = (len(chosen), arrays[0].shape[1])
         write_rows(stage.directory / f"{kind}.npy", choose_part_rows(arrays, chosen, dtype), shape, dtype)

@@ -28,6 +28,7 @@ def decode_image(content: bytes) -> Image.Image:
     """
     if not content:
         raise DataError("no such file, or an empty one")
+    # Pillow's own limit only warns up to twice its value, so the warning is made an error.
     Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
     try:
         with warnings.catch_warnings():
@@ -81,6 +82,7 @@ class PixelTransform:
     @classmethod
     def split_transform(cls, transform: Callable[[Image.Image], Any]) -> "PixelTransform":
         """The two parts of a transform that ends as open_clip's do; any other is the first part as a whole."""
+        # open_clip's transforms end with ToTensor and Normalize; what comes before works on a PIL image.
         steps = transform.transforms if isinstance(transform, Compose) else []
         if len(steps) > 2 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize):
             return cls(Compose(steps[:-2]), tuple(steps[-1].mean), tuple(steps[-1].std))

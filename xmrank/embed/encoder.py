@@ -67,6 +67,7 @@ class Encoder:
     def encode_images(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W], preprocessed or as ``pixels`` prepares them → float32 [B, d] of unit length, on the
         encoder's device."""
+        # What readers prepared is uint8; a user's own tensor has been normalised already.
         pixels = self.pixels.finish(images.to(self.device))
         features = self.model.encode_image(pixels.to(self.input_dtype))
         return F.normalize(features.float(), dim=-1)
@@ -142,6 +143,7 @@ def hash_weights(model: nn.Module) -> str:
     """sha256 over the names, shapes, types and bytes of a model's state, in hexadecimal."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
+        # With names and shapes: equal bytes in another order are other weights.
         digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
@@ -161,6 +163,7 @@ def _find_weights(model: str, pretrained: str | None, init_seed: int | None) -> 
     """What open_clip has to load: a tag, the path of a checkpoint without code, or None for an untrained model."""
     if pretrained is None and model == TINY:
         pretrained = "bundled"
+    # Random weights must be chosen on purpose, and be repeatable.
     if pretrained == "none":
         if init_seed is None:
             raise ConfigError("--pretrained none: an untrained model needs --init-seed")
@@ -169,6 +172,7 @@ def _find_weights(model: str, pretrained: str | None, init_seed: int | None) -> 
         raise ConfigError(f"--init-seed {init_seed}: only an untrained model takes it, with --pretrained none")
     if pretrained == "bundled" and model == TINY:
         return str(BUNDLED / f"{TINY}.safetensors")
+    # Tags go before files: a file named like a tag would be ambiguous.
     if pretrained is not None and open_clip.get_pretrained_cfg(model, pretrained):
         return pretrained
     path = resolve(pretrained) if pretrained else None
@@ -194,11 +198,13 @@ def _refuse_code(path: Path) -> None:
     """
     if path.suffix not in CHECKPOINT_SUFFIXES:
         raise ConfigError(f"--pretrained {path}: expected a file that ends in {', '.join(CHECKPOINT_SUFFIXES)}")
+    # This format cannot hold code.
     if path.suffix == ".safetensors":
         return
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        # torch names the class that the file would have created.
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it holds {foreign[1]}" if foreign else _first_line(error)
         raise ConfigError(f"--pretrained {path}: expected weights only, anything else may run code: {reason}") from None
@@ -208,6 +214,7 @@ def _create_model(
     model: str, weights: str | None, precision: str, device: str | torch.device
 ) -> tuple[nn.Module, Callable[[Image.Image], Tensor]]:
     try:
+        # The transform for training is not used.
         created, _, preprocess = open_clip.create_model_and_transforms(
             model,
             pretrained=weights,
@@ -225,6 +232,7 @@ def _explain_failure(model: str, weights: str | None, error: Exception) -> str:
     """Why a model could not be created, in one line."""
     if weights is None:
         return f"--model {model}: could not be created: {_first_line(error)}"
+    # A tag is downloaded, a checkpoint is read: they fail for different reasons.
     tag = open_clip.get_pretrained_cfg(model, weights)
     if not tag:
         return f"--pretrained {weights}: does not fit {model}: {_first_line(error)}"

@@ -26,6 +26,7 @@ def local_imports(settings: Settings) -> Iterator[Settings]:
     """
     paths = {name: value for name, value in vars(settings).items() if name.startswith("import_")}
     remote = {name: str(resolve_uri(path)) for name, path in paths.items() if URI.match(str(path))}
+    # Local files are mapped where they are.
     if not remote:
         yield settings
         return
@@ -43,6 +44,7 @@ def copy_remote(uri: str, target: Path, flag: str) -> None:
     system, path = locate_file(uri)
     target.parent.mkdir(parents=True)
     try:
+        # copy_files would copy nothing, and say nothing.
         if system.get_file_info(path).type == pafs.FileType.NotFound:
             raise DataError(f"{uri}: no such file or folder ({flag})")
         pafs.copy_files(path, str(target), source_filesystem=system)

@@ -78,6 +78,7 @@ def load_array(path: Path, flag: str) -> np.ndarray:
         raise DataError(f"{path}: no such file ({flag})") from None
     except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # numpy parses the header as Python code
         raise DataError(f"{path}: not an array in .npy form: {one_line(error)} ({flag})") from None
+    # np.load also opens .npz archives.
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: an archive of arrays, expected one array in .npy form ({flag})")
     return array
@@ -112,6 +113,7 @@ def read_ids(path: Path, split_field: str) -> RowIds:
     image_ids = read_id_list(content, "image_ids", path)
     caption_ids = read_id_list(content, "caption_ids", path)
     if split_field not in content:
+        # Shown to the user: the fields that could be meant.
         lists = ", ".join(name for name in content if not name.endswith("_ids"))
         raise ConfigError(f"--split-field {split_field}: not in {path.name}; its other fields: {lists or 'none'}")
     splits = content[split_field]

@@ -47,7 +47,9 @@ def make_plan(dataset: Dataset, size: int, work: Path, known: EmbeddingStore | N
     batches are the same in every run.
     """
     locations = dataset.images["location"].to_pylist()
+    # Full addresses, so that a shard can be encoded by a process that knows nothing else.
     addresses = pa.array([below(dataset.root, location) for location in locations], pa.string())
+    # Whether an image can be copied is only known from its bytes, when it is read.
     images = write_items(work, "image", addresses, pa.nulls(len(addresses), pa.int64()), size)
     texts = dataset.captions["text"]
     distinct = pc.unique(texts)
@@ -81,6 +83,7 @@ def find_earlier(plan: ShardPlan, work: Path) -> EarlierStore:
             earlier.missing.append(shard)
         else:
             earlier.broken += len(report.broken)
+            # All reports of a run have the same.
             earlier.settings = report.settings
     return earlier
 
@@ -91,6 +94,7 @@ def refuse_other_reuse(settings: dict[str, Any], known: EmbeddingStore | None, o
     Raises:
         DataError: says how the store was begun.
     """
+    # Shards that were encoded and shards that were copied would differ in their last digits.
     wanted = known.fingerprint if known else None
     if settings and settings["reuse"] != wanted:
         begun = f"with --reuse of the store {settings['reuse'][:12]}…" if settings["reuse"] else "without --reuse"

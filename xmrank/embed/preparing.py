@@ -67,6 +67,7 @@ class Preparer:
         report = ShardReport(len(shard), settings=self.settings)
         items = shard.read_items(work)
         if shard.kind == "text":
+            # Captions are known by their text, so the plan has found them already.
             copied = enumerate(items["copied"].to_pylist())
             report.copied = {index: row for index, row in copied if row is not None}
             return PreparedShard(report, self.make_token_batches(items["item"].to_pylist(), report))
@@ -75,6 +76,7 @@ class Preparer:
 
     def make_token_batches(self, texts: list[str], report: ShardReport) -> Iterator[ItemBatch]:
         """Batches of the captions that are not copied."""
+        # Only what is not copied goes to the encoder.
         left = [index for index in range(len(texts)) if index not in report.copied]
         for first in range(0, len(left), self.batch_size):
             chosen = left[first : first + self.batch_size]
@@ -89,6 +91,7 @@ class Preparer:
             report: gets size and hash of every image, and the broken and copied ones.
         """
         for index, fetch in enumerate(plan_reads(addresses)):
+            # For an image that cannot be read, size 0 and the hash of nothing are recorded.
             content, pixels = b"", None
             try:
                 content = fetch()
@@ -102,6 +105,7 @@ class Preparer:
             except DataError as error:
                 digest = hashlib.sha256(content).hexdigest()
                 report.broken[row + index] = str(error)
+            # Recorded for every image, also a broken one, so that a later run sees whether it has changed.
             report.bytes.append(len(content))
             report.sha256.append(digest)
             if pixels is not None:
@@ -142,6 +146,7 @@ def plan_reads(addresses: Sequence[str]) -> Iterator[Callable[[], bytes]]:
     Remote images are requested some at a time, ahead of those that are being decoded; local files and the rows of one
     open parquet file are faster without.
     """
+    # All addresses of a data set have the same root, so the first one tells.
     if not addresses or not URI.match(addresses[0]) or suffix_of(container_of(addresses[0])) == ".parquet":
         yield from (partial(read_bytes, address) for address in addresses)
         return

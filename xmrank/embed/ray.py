@@ -60,6 +60,7 @@ class ShardReader:
     """An actor of the readers' pool: prepares one shard a call, all its batches at once."""
 
     def __init__(self, preparer: Preparer, work: Path) -> None:
+        # Decoding is one thread's work; there are as many readers as cores.
         torch.set_num_threads(1)
         self.preparer, self.work = preparer, work
 
@@ -69,6 +70,7 @@ class ShardReader:
 
     def prepare_shard(self, shard: Shard) -> PreparedShard:
         """The prepared shard; without batches when it is done."""
+        # Ray may repeat a block after a loss: what is done needs no preparation.
         if report := read_report(shard, self.work):
             return PreparedShard(report, [])
         prepared = self.preparer.prepare_shard(shard, self.work)
@@ -91,6 +93,7 @@ class ShardEncoder:
         """Encode the shard in a row; returns the number of its items, of the broken ones, and the failure (or "")."""
         if row.get("failure"):
             return {"items": 0, "broken": 0, "failure": row["failure"]}
+        # A reader has added columns to the row.
         shard = Shard(**{name: row[name] for name in Shard.__dataclass_fields__})
         return {"items": 0, "broken": 0} | catch_failure(
             lambda: self.encode_shard(shard, row.get("prepared")), self.work
@@ -103,6 +106,7 @@ class ShardEncoder:
         """
         report = read_report(shard, self.work)
         if report is None:
+            # Without readers, the encoder prepares its own shards.
             prepared = prepared or self.preparer.prepare_shard(shard, self.work)
             known = self.preparer.known.store if self.preparer.known else None
             dtype = self.settings["dtype"]
@@ -157,6 +161,7 @@ def choose_batch_size(settings: dict[str, Any], preparer: Preparer, largest: int
 
 def find_batch_size(settings: dict[str, Any], preparer: Preparer, largest: int) -> int:
     """The largest of ``largest``, its half, its quarter, … that fits into this device's memory; 0 when none does."""
+    # Compiling for every size that is tried would take minutes.
     encoder = load_from_settings(settings | {"compile": False})
     size = largest
     while size and not fits_memory(encoder, preparer, size):
@@ -173,6 +178,7 @@ def fits_memory(encoder: Encoder, preparer: Preparer, size: int) -> bool:
         encoder.encode_images(picture[None].expand(size, *picture.shape))
         encoder.encode_tokens(preparer.tokenizer(["a"]).expand(size, -1))
     except torch.OutOfMemoryError:
+        # The next, smaller size would find the memory in fragments.
         torch.cuda.empty_cache()
         return False
     return True
@@ -183,6 +189,7 @@ def silence_ray_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # Its file handler stays.
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)
@@ -220,6 +227,7 @@ def encode_shards(
         num_gpus=pools.gpus,
     )
     for result in done.iter_rows():
+        # Raised here, in the driver, where it is still the original message.
         if result["failure"]:
             raise DataError(result["failure"])
         yield result

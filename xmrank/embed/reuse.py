@@ -32,6 +32,7 @@ class KnownImages:
     def from_directory(cls, directory: Path) -> "KnownImages":
         """The images of the store in a directory."""
         store = EmbeddingStore.open(directory)
+        # 64 bits in place of 64 characters: the hashes of a million images take 16 MB.
         keys = np.array([shorten_hash(digest) for digest in store.images["sha256"].to_pylist()], np.uint64)
         rows = np.argsort(keys, kind="stable")
         return cls(store, keys[rows], rows)
@@ -77,6 +78,7 @@ def open_reusable(directory: Path, encoder: dict[str, Any], dtype: str) -> Embed
         DataError: not a finished store, an imported one, or one of another encoder or number format.
     """
     store = EmbeddingStore.open(directory)
+    # The embeddings must be those that encoding would give, not just similar ones.
     for name in SAME_ENCODER:
         if store.encoder.get(name) != encoder[name]:
             raise DataError(f"--reuse {directory}: another encoder: its {name} is {store.encoder.get(name)!r}")

@@ -78,6 +78,7 @@ def make_row_ids(
         ids[name] = [str(value) for value in (range(count) if given is None else given)]
         check_length(ids[name], name, count)
         refuse_duplicates(ids[name], name, "id")
+    # The common layout, and the only one that needs no column.
     if caption_image is None:
         if not images or captions % images:
             raise DataError(f"caption_image: expected the image row of every caption ({captions} for {images} images)")
@@ -87,6 +88,7 @@ def make_row_ids(
         rows = np.asarray(caption_image).tolist()
         check_length(rows, "caption_image", captions)
     check_caption_image(rows, images, "caption_image")
+    # One split is enough to mine and to train on.
     names = ["train"] * images if splits is None else [str(split) for split in splits]
     check_length(names, "splits", images)
     return RowIds(ids["image_ids"], names, ids["caption_ids"], rows)

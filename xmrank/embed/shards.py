@@ -89,6 +89,7 @@ def items_path(work: Path, kind: Kind) -> Path:
 
 def write_items(work: Path, kind: Kind, items: pa.Array, copied: pa.Array, size: int) -> list[Shard]:
     """Write the table of items, one record batch for each shard, and return the shards."""
+    # Arrow IPC, one batch for each shard: a worker maps the file and reads its own batch only.
     table = pa.table({"item": items, "copied": copied}).combine_chunks()
     path = items_path(work, kind)
     with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
@@ -125,11 +126,13 @@ def encode_shard(
         array[indices] = encode(inputs).cpu().numpy()
     # Only now is the report complete: making the batches fills it.
     report = prepared.report
+    # Copied rows go through the same array, so that the file's rows are the shard's items in order.
     if known and report.copied:
         side = known.image if shard.kind == "image" else known.text
         array[list(report.copied)] = side[list(report.copied.values())]
     if not np.isfinite(array).all():
         raise DataError(f"{encoder.name}: returned NaN or infinity for {shard.kind} rows {shard.start} and after")
+    # The array first: a shard counts as done when it has a report.
     write_array(shard.array_path(work), array.astype(dtype))
     write_json(shard.report_path(work), asdict(report))
     return report

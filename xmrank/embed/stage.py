@@ -42,6 +42,7 @@ def embed(config: EmbedConfig) -> Manifest:
         DataError: bad data, or a finished store whose images have changed since.
     """
     output = resolve(config.output)
+    # Imports need no encoder: they are checked and copied into the store's form.
     if isinstance(config.dataset, ArraySettings):
         with local_imports(config.dataset) as arrays:
             manifest = import_embeddings(arrays, output, overwrite=config.overwrite)
@@ -70,9 +71,11 @@ def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manife
         overwrite=config.overwrite,
     )
     if stage.done:
+        # The data set's fingerprint does not include the images' bytes: hashing them would mean reading them all.
         refuse_changed(EmbeddingStore.open(output), dataset)
         return stage.done
     about, pixels = describe_encoder(config)
+    # The other store must be of the same encoder, which is known only now.
     known = open_reusable(reuse, about, config.dtype) if reuse else None
     plan = make_plan(dataset, config.shard_size, stage.work, known)
     earlier = find_earlier(plan, stage.work)
@@ -127,6 +130,7 @@ def encoder_settings(config: EmbedConfig) -> dict[str, Any]:
         checkpoint = resolve(config.pretrained or "")
     elif uses_bundled(config):
         checkpoint = BUNDLED / f"{TINY}.safetensors"
+    # Moving or renaming a checkpoint changes nothing; training it further does.
     if checkpoint and checkpoint.is_file():
         values["pretrained"] = f"sha256:{sha256_file(checkpoint)}"
     return values
@@ -172,6 +176,7 @@ def run_shards(
 ) -> None:
     """Encode the shards that are missing. Stops as soon as too many images are broken."""
     broken, limit = earlier.broken, config.max_broken * len(data.images)
+    # Shards of an interrupted run count as done in the progress.
     done = plan.count - sum(map(len, earlier.missing))
     with Progress("embed", plan.count, done) as progress:
         for result in encode_shards(earlier.missing, settings, preparer, work, config.workers):
@@ -204,6 +209,7 @@ def finish_store(
     counts = {"images": len(rows.images), "captions": len(rows.captions), "broken_images": len(facts.broken)}
     if config.reuse:
         counts["reused_images"] = len(facts.copied)
+        # Counted as captions, of which several may share a text.
         counts["reused_captions"] = int(plan.copied_texts[plan.text_of[rows.captions]].sum())
     return stage.finish(
         counts=counts,

@@ -197,6 +197,7 @@ def verify_outputs(directory: Path, manifest: Manifest) -> None:
         path = directory / name
         if not path.is_file():
             raise DataError(f"{path}: is not there, though the manifest names it")
+        # The size is compared first, because it costs nothing.
         if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
             raise DataError(f"{path}: is not what was written: its checksum differs from the manifest's")
 
@@ -208,6 +209,7 @@ def describe_imported(dimensions: int) -> dict[str, Any]:
 
 def describe_arrays(image: np.ndarray, text: np.ndarray, images: pa.Table, captions: pa.Table) -> Manifest:
     """The manifest of a store in memory. Its fingerprint is computed from the contents, as that of a stage is."""
+    # The same parts as a stage's fingerprint: configuration, inputs and content hashes.
     hashes = {"image": sha256_array(image), "text": sha256_array(text)}
     hashes |= {"images": sha256_table(images), "captions": sha256_table(captions)}
     return Manifest(
@@ -248,6 +250,7 @@ def check_embeddings(array: np.ndarray, name: str, *, block: int = 65536) -> Non
         raise DataError(f"{name}: shape {list(array.shape)}, expected [items, dimensions]")
     if array.dtype.kind != "f":
         raise DataError(f"{name}: type {array.dtype}, expected floating-point numbers")
+    # A block at a time: the array may be larger than memory.
     for start in range(0, len(array), block):
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused as such
             part = np.asarray(array[start : start + block], np.float32)
@@ -281,5 +284,6 @@ def to_unit_length(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The rows at unit length, computed in float32; rows that have it within ``UNIT_TOLERANCE`` stay as they are."""
     wide = np.asarray(array, np.float32)
     lengths = row_lengths(wide)[:, None]
+    # Dividing a unit vector by its rounded length would change its last digits for nothing.
     lengths[np.abs(lengths - 1) < UNIT_TOLERANCE] = 1
     return (wide / lengths).astype(dtype)

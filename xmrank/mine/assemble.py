@@ -60,6 +60,7 @@ def all_own_items(pool: QueryPool) -> np.ndarray:
 def draw_own_items(pool: QueryPool, generator: np.random.Generator) -> np.ndarray:
     """One of every query's own items, drawn at random, int64 [queries, 1]."""
     own = pool.last - pool.first
+    # A uniform number below the count of own items, by one draw for each query.
     return (pool.first + (generator.random(len(own)) * own).astype(np.int64))[:, None]
 
 
@@ -88,6 +89,7 @@ def above_margin(negatives: RankedItems, positives: RankedItems, margin: float) 
     Source: Moreira et al., "NV-Retriever: improving text embedding models with effective hard-negative mining", 2024,
     TopK-MarginPos.
     """
+    # A query without positives has no margin: nothing is left out.
     best = np.where(positives.items >= 0, positives.similarity, -np.inf).max(1, initial=-np.inf)
     return negatives.similarity > (best - margin)[:, None]
 
@@ -123,6 +125,7 @@ def with_cosine(pool: QueryPool, items: np.ndarray, queries: np.ndarray, side: n
         queries: embeddings, float32 [queries, d].
         side: embeddings of the gallery's side, [rows, d].
     """
+    # Items of -1 get a similarity too; they are removed when the lists are assembled.
     similarity = np.zeros(items.shape, np.float32)
     for start in range(0, len(items), BLOCK):
         part = slice(start, start + BLOCK)

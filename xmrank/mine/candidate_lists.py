@@ -63,6 +63,7 @@ class CandidateLists:
             items, labels, similarity: [lists, width].
             lengths: items of every list, int64 [lists].
         """
+        # Row by row, the real items in order: the flat layout.
         real = np.arange(items.shape[1]) < lengths[:, None]
         return cls(
             queries.astype(np.int32),
@@ -128,6 +129,7 @@ class CandidateLists:
         """
         if not Path(path).is_file():
             raise DataError(f"{path}: no such candidate lists")
+        # Offsets are those of one array: parquet's row groups come as several.
         table = pq.read_table(path).combine_chunks()
         columns = {name: combine_column(table[name]) for name in COLUMNS}
         items = {name: column.flatten().to_numpy(zero_copy_only=False) for name, column in columns.items()}

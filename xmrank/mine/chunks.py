@@ -77,6 +77,7 @@ def mine_queries(
         index: makes the flat index of the whole gallery; called only by strategies that need it.
         searches: folder of the results of the searches in the whole gallery, for strategies that need them.
     """
+    # The same queries in a chunk however many workers there are.
     start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, len(pool.queries))
     part = pool[start:stop]
     query_side, gallery_side = store_sides(store, pool.direction)
@@ -90,6 +91,7 @@ def mine_queries(
         index=index,
         nearest=lambda: read_nearest(searches, pool, start, stop, config),
     )
+    # Candidates, then the order: both draw from the chunk's generator, in this order.
     lists = assemble_lists(part, STRATEGIES[config.strategy](queries), generator)
     return replace(lists, labels=grade_labels(lists, store, pool.direction, role, config))
 

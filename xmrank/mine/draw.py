@@ -19,8 +19,10 @@ def draw_distinct(generator: np.random.Generator, available: np.ndarray, count: 
     """
     if not len(available):
         return np.empty((0, count), np.int64)
+    # The smallest pool decides for all rows, so that they draw from the generator in one way.
     if available.min() < DENSE_FACTOR * count:
         return draw_dense(generator, available, count)
+    # A few more than needed: about count² / (2 · available) of them are repeats.
     width = count + 8 + count * count // int(available.min())
     drawn = draw_numbers(generator, available, width)
     is_new = first_occurrences(drawn)

@@ -76,6 +76,7 @@ def mine_lists(
         relevance_texts=relevance_texts,
         seed=seed,
     )
+    # All images of a split, or those that the stage would choose: it may hold some out for validation.
     part = choose_images(store, split, config) if role is None else choose_role_images(store, config)[role]
     pool = plan_pool(store, part, direction, config)
     refuse_short_gallery(pool, part, direction, config)
@@ -97,7 +98,9 @@ def choose_images(store: EmbeddingStore, split: str, config: MineConfig) -> Role
 def mine_in_process(store: EmbeddingStore, pool: QueryPool, config: MineConfig, role: Role) -> CandidateLists:
     """The lists of all queries of a pool."""
     query_side, gallery_side = store_sides(store, pool.direction)
+    # Made when the first chunk needs it, and not at all by strategies that search.
     flat_index = cache(lambda: make_flat_index(gallery_side, pool.gallery))
+    # Searches pass their results through files, as in a job.
     with tempfile.TemporaryDirectory() as folder:
         searches = Path(folder)
         width = count_searched(config, pool)
@@ -116,6 +119,7 @@ def refuse_short_gallery(pool: QueryPool, part: RoleImages, direction: Direction
     if not len(pool.queries):
         raise ConfigError(f"--{part.role}-split {part.split}: no {direction} query has a positive")
     flag, needed = count_needed_negatives(config)
+    # The query with the most own items has the fewest others.
     available = len(pool.gallery) - int((pool.last - pool.first).max())
     if available < needed:
         raise ConfigError(

@@ -19,5 +19,6 @@ def lists_path(directory: Path, direction: Direction, role: Role) -> Path:
 
 def read_role_images(directory: Path, role: Role) -> np.ndarray:
     """The image rows of a role, int64, ascending."""
+    # Image rows are global: they index the store, not the split.
     content = json.loads((directory / SPLITS).read_text())
     return np.array(content[role]["images"], np.int64)

@@ -42,6 +42,7 @@ def unpacked_bytes(path: Path) -> int:
 def unpack_lists(path: Path, folder: Path) -> None:
     """Write the arrays that are not there yet; a few lists at a time are in memory, and one number a list."""
     with pq.ParquetFile(path) as file:
+        # The first length is 0: its cumulative sum is where list 0 begins.
         queries, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
         for batch in file.iter_batches(BATCH, columns=["query", "candidates"]):
             queries.append(batch["query"].to_numpy())

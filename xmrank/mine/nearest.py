@@ -83,6 +83,7 @@ def search_shard(
     use_one_thread()
     first = search.shard * SHARD
     rows = pool.gallery[first : first + SHARD]
+    # Ids count from the start of the shard, so ``first`` is added to them below.
     index = make_index(side, rows, config)
     items = np.full((search.stop - search.start, search.width), -1)
     similarity = np.full(items.shape, -np.inf, np.float32)
@@ -108,6 +109,7 @@ def read_nearest(folder: Path, pool: QueryPool, start: int, stop: int, config: M
         start, stop: which queries; they are of one search.
         config: which index.
     """
+    # A chunk lies inside one search, because its length divides that of a search.
     part = start - start % queries_per_search(config, len(pool.queries))
     shards = count_shards(pool)
 
@@ -116,5 +118,6 @@ def read_nearest(folder: Path, pool: QueryPool, start: int, stop: int, config: M
         return np.concatenate([np.load(path, mmap_mode="r")[start - part : stop - part] for path in paths], axis=1)
 
     items, similarity = read_array("items"), read_array("similarity")
+    # Every shard gave its own nearest items; of all of them together, as many are kept.
     width = items.shape[1] // shards
     return RankedItems(items, similarity).reorder(np.lexsort((items, -similarity), axis=1)[:, :width])

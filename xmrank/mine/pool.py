@@ -54,6 +54,7 @@ def captions_of(store: EmbeddingStore, images: np.ndarray) -> tuple[np.ndarray, 
     Returns:
         caption rows, int64 [captions], and the index in ``images`` of each one's image, int64 [captions].
     """
+    # −1 marks images that are not among the chosen ones.
     index_of_row = np.full(len(store.image), -1, np.int64)
     index_of_row[images] = np.arange(len(images))
     image_index = index_of_row[store.image_of_caption]

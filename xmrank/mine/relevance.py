@@ -28,6 +28,7 @@ def shared_labels(lists: CandidateLists, store: EmbeddingStore, direction: Direc
     Raises:
         DataError: the images have no labels.
     """
+    # Labels belong to images: a caption has those of its image.
     has_class = class_matrix(store)
     query_image = np.repeat(lists.queries, lists.lengths)
     item_image: np.ndarray = lists.candidates
@@ -37,6 +38,7 @@ def shared_labels(lists: CandidateLists, store: EmbeddingStore, direction: Direc
         query_image = store.image_of_caption[query_image]
     both = (has_class[query_image] & has_class[item_image]).sum(1)
     either = (has_class[query_image] | has_class[item_image]).sum(1)
+    # Where neither image has labels, 0 / 1: nothing shared.
     return np.where(lists.labels > 0, lists.labels, both / np.maximum(either, 1)).astype(np.float32)
 
 
@@ -118,5 +120,6 @@ def grade_labels(
     lists: CandidateLists, store: EmbeddingStore, direction: Direction, role: str, config: MineConfig
 ) -> np.ndarray:
     """The labels that ``--relevance`` names, float32 [items]."""
+    # Validation and test measure retrieval, where a candidate is right or wrong.
     name = "binary" if config.relevance in TRAINING_ONLY and role != "train" else config.relevance
     return RELEVANCE[name](lists, store, direction, read_relevance_texts(config, store))

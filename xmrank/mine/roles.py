@@ -51,6 +51,7 @@ def choose_role_images(store: EmbeddingStore, config: MineConfig) -> dict[Role, 
         raise ConfigError(f"--test-split {test}: rankers are trained or chosen on it; expected another split")
     train_images = store.image_rows(config.train_split)
     validation_images = store.image_rows(validation)
+    # No split of its own for validation: part of the training images is held out.
     if validation == config.train_split:
         train_images, validation_images = hold_out_images(train_images, config.seed)
         validation = f"{validation} (held out)"
@@ -78,6 +79,7 @@ def role_of_split(store: EmbeddingStore, split: str, config: MineConfig) -> Role
 def hold_out_images(images: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """A seeded tenth of the images, at least one, taken out: (the rest, the tenth), both ascending."""
     generator = np.random.default_rng([seed, HELD_OUT_STREAM])
+    # At least one image, or nothing could be chosen.
     count = max(1, round(HELD_OUT_FRACTION * len(images)))
     chosen = np.sort(generator.choice(images, count, replace=False))
     return np.setdiff1d(images, chosen), chosen

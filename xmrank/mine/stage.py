@@ -82,6 +82,7 @@ def mine_all(
         counts[f"{direction}_{role}"] = describe_lists(lists, len(pool.gallery))
         counts["lists"] += len(lists)
         if direction == "i2t":
+            # Images without captions: every caption has an image.
             counts["queries_without_positives"][role] = len(parts[role].images) - len(pool.queries)
     splits = {role: {"split": part.split, "images": part.images.tolist()} for role, part in parts.items()}
     write_json(stage.directory / SPLITS, splits)

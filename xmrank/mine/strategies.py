@@ -51,6 +51,7 @@ class QueryChunk:
         if self.config.positive_margin is not None:
             negatives = negatives.remove_items(above_margin(negatives, positives, self.config.positive_margin))
         if self.config.duplicate_cosine is not None:
+            # The same caption may belong to several images: as a negative it would be wrong.
             alike = near_duplicates(self.pool, negatives, self.side, self.config.duplicate_cosine)
             negatives = negatives.remove_items(alike)
         return negatives.take_first(self.config.hard_negatives)
@@ -119,6 +120,7 @@ def count_searched(config: MineConfig, pool: QueryPool) -> int:
         return 0
     if config.positives == "retrieved":
         return config.hard_negatives
+    # Searched beyond the list's length, because some will be left out.
     spare = config.hard_negatives if config.leaves_out else 0
     own = int((pool.last - pool.first).max(initial=0))
     return min(config.hard_negatives + own + spare, len(pool.gallery))

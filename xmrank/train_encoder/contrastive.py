@@ -149,13 +149,16 @@ class ContrastiveTraining:
         self.pixels, self.tokens = train.pixels, self.vocabulary.compact_tokens(train.tokens.to(encoder.device))
         self.mean, self.std = (values.to(encoder.device) for values in image_statistics(encoder))
         self.model = encoder.model.train()
+        # Convolutions are faster in this layout.
         self.model.visual.to(memory_format=torch.channels_last)
         towers = EncoderTowers(self.model, config.autocast)
         self.towers: nn.Module = DistributedDataParallel(towers) if world_size > 1 else towers
         self.optimizer = make_optimizer(self.model, config)
         self.loss = ClipLoss(rank=rank, world_size=world_size, local_loss=True, gather_with_grad=True)
+        # The batch is divided among the ranks; the loss gathers their features.
         self.batch = config.batch_size // world_size
         self.steps = config.images // world_size // self.batch
+        # One entry for each finished epoch; its length says where a resumed run continues.
         self.history: list[dict[str, float]] = []
 
     def train(self, checkpoint: Path, held_out: HeldOutScenes | None) -> None:
@@ -177,6 +180,7 @@ class ContrastiveTraining:
         self.model.train()
         for step in range(self.steps):
             rows = order[step * self.batch : (step + 1) * self.batch]
+            # A function of the step alone, so that a resumed run continues the schedule.
             self.set_learning_rate(epoch * self.steps + step)
             image, texts, scale = self.towers(self.augment_images(rows, rng), self.tokens[rows])
             # An image's features serve all its captions: far more is learnt than from one, at little more cost.
@@ -245,6 +249,7 @@ class ContrastiveTraining:
 def make_optimizer(model: nn.Module, config: TrainEncoderConfig) -> torch.optim.AdamW:
     """AdamW with weight decay for matrices and kernels, but not for embeddings and vectors."""
     parameters = list(model.named_parameters())
+    # Decay would pull embeddings of rare tokens to zero.
     decayed = [p for name, p in parameters if p.ndim >= 2 and "embedding" not in name]
     others = [p for name, p in parameters if not (p.ndim >= 2 and "embedding" not in name)]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -49,6 +49,7 @@ def run_training(stage: StageDirectory, config: TrainEncoderConfig) -> Manifest:
     """Train on the cluster, then write the output."""
     workers = train_on_cluster(config, stage.work)
     with atomic(stage.directory / f"{config.model}.safetensors") as temporary:
+        # With the metadata that open_clip expects of a torch file.
         save_file(load_file(stage.work / WEIGHTS), temporary, metadata={"format": "pt"})
     history = read_history(stage.work / CHECKPOINT)
     write_json(stage.directory / HISTORY, history)

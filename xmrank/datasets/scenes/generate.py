@@ -70,10 +70,12 @@ def generate_scenes(
     missing = list(_find_missing(root, sizes))
     there = sum(sizes.values()) - sum(len(numbers) for _, numbers in missing)
     drawn = _map_chunks(partial(_draw_chunk, root, seed), missing, min(workers, len(missing)))
+    # The first call reports the images of earlier runs, so that progress starts there.
     for count in chain([there], drawn):
         if progress is not None:
             progress(count)
     images, captions = scene_tables(sizes, seed)
+    # Written again each time: another call may have had other sizes.
     _write_table(images, root / "images.parquet")
     _write_table(captions, root / "captions.parquet")
     return images, captions
@@ -142,6 +144,7 @@ def _is_complete(path: Path) -> bool:
 def _claim_folder(root: Path, seed: int) -> None:
     marker = root / "scenes.json"
     content = json.dumps({"dataset": "scenes", "version": VERSION, "seed": seed}) + "\n"
+    # Images are recognised by their name only: those of another seed would be taken for these.
     if marker.is_file() and marker.read_text() != content:
         raise ConfigError(f"{marker}: holds {marker.read_text().strip()}, expected {content.strip()}")
     root.mkdir(parents=True, exist_ok=True)

@@ -106,6 +106,7 @@ def word_claim(claim: Claim, rng: random.Random) -> str:
         sentence = rng.choice(_BACKGROUND).format(
             sentence=sentence, background=background, article=_choose_article(background)
         )
+    # Two captions in three end with a full stop.
     return sentence[0].upper() + sentence[1:] + rng.choice((".", ".", ""))
 
 
