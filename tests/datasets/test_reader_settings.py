@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from xmrank.cli import parse
 from xmrank.config import EmbedConfig
+from xmrank.config.parsing import parse_config
 from xmrank.datasets.readers import READERS
 from xmrank.datasets.settings import (
     ArraySettings,
@@ -23,7 +23,7 @@ from xmrank.runtime.errors import ConfigError
 
 
 def parse_dataset(*words):
-    return parse(EmbedConfig, list(words), name="embed", presets=Path("nowhere")).dataset
+    return parse_config(EmbedConfig, list(words), name="embed", presets=Path("nowhere")).dataset
 
 
 def refusal(*words):
@@ -60,14 +60,12 @@ def test_a_setting_that_the_reader_does_not_have_is_refused():
 
 @pytest.mark.parametrize("name", ["karpathy", "coco", "csv"])
 def test_annotations_and_images_are_required(name):
-    message = refusal("--dataset", name)
-    assert "Missing" in message and "--annotations PATH" in message and "--images PATH" in message
+    assert refusal("--dataset", name) == "--annotations, --images: required"
 
 
 @pytest.mark.parametrize("name", ["folder", "huggingface", "webdataset"])
 def test_images_are_required(name):
-    message = refusal("--dataset", name)
-    assert "Missing" in message and "--images PATH" in message
+    assert refusal("--dataset", name) == "--images: required"
 
 
 def test_an_import_needs_no_name():
