@@ -207,14 +207,17 @@ def test_the_configuration_has_the_settings_of_every_baseline_at_the_same_defaul
 def test_flags_go_before_the_results_of_a_search_and_these_before_defaults(tmp_path):
     entry = {"baseline": "vsepp", "settings": {"margin": 0.4, "epochs": 9}, "value": 0.5, "points": 2}
     (tmp_path / "best.json").write_text(json.dumps({"vsepp-sndcg0.5": entry}))
-    config = BaselinesConfig(best=tmp_path / "best.json", vsepp=VseppSettings(epochs=3))
+    explicit = frozenset({"best", "vsepp.epochs"})
+    config = BaselinesConfig(best=tmp_path / "best.json", vsepp=VseppSettings(epochs=3), explicit=explicit)
     settings = settings_of(config, "vsepp", "vsepp-sndcg0.5")
     assert (settings.margin, settings.epochs) == (0.4, 3)
     assert settings_of(config, "vsepp", "vsepp") == VseppSettings(epochs=3)
+    assert describe_settings(config)["best"] == {"vsepp-sndcg0.5": {"margin": 0.4}}
+    assert settings_of(replace(config, explicit=frozenset()), "vsepp", "vsepp-sndcg0.5").epochs == 9
 
 
 def test_a_search_of_settings_that_are_not_there_is_refused(tmp_path):
-    (tmp_path / "best.json").write_text('{"vsepp": {"settings": {"depth": 3}}}')
+    (tmp_path / "best.json").write_text('{"vsepp": {"baseline": "vsepp", "settings": {"depth": 3}}}')
     with pytest.raises(ConfigError, match=r"--best .*best.json: vsepp: depth: no such setting"):
         settings_of(BaselinesConfig(best=tmp_path / "best.json"), "vsepp", "vsepp")
 

@@ -102,10 +102,14 @@ def test_the_supervised_stage_takes_the_best_and_flags_go_before_it(config, here
     best = config.output / "search" / "best.json"
     settings = read_json(config, "best.json")["wikipedia"]["settings"]
     monkeypatch.setattr("xmrank.supervised.stage.run_tasks", lambda function, tasks, workers: map(function, tasks))
-    own = replace(BASE, neighbours=50, methods=("lcm",), runs=(0,), tsne=0, best=best)
+    own = replace(BASE, methods=("lcm",), runs=(0,), tsne=0, best=best)
     for name, flags, expected in (
         ("best", {}, settings),
-        ("flag", {"lcm": replace(BASE.lcm, sigma=0.5)}, {**settings, "sigma": 0.5}),
+        (
+            "flag",
+            {"lcm": replace(BASE.lcm, sigma=0.5), "explicit": frozenset({"lcm.sigma"})},
+            {**settings, "sigma": 0.5},
+        ),
     ):
         supervised(replace(own, output=tmp_path / name, **flags))
         ids = json.loads((tmp_path / name / "results" / "tracking.json").read_text())

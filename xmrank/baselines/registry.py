@@ -130,24 +130,22 @@ def refuse_unused_settings(config: BaselinesConfig) -> None:
 
 
 def settings_of(config: BaselinesConfig, name: str, method: str = "") -> Any:
-    """A baseline's settings: those of the configuration, and of ``--best`` where the configuration has the default.
+    """A baseline's settings: those of the configuration, with those of ``--best`` for the method.
 
     Args:
         config: the configuration.
         name: of the baseline.
-        method: its name with the share of S-NDCG; ``--best`` knows methods by it. Without it, ``--best`` is left out.
+        method: its name with the share of S-NDCG, as ``--best`` has it. Without it, ``--best`` is left out.
 
     Raises:
         ConfigError: ``--best`` has a setting or value that the baseline cannot have.
     """
     if name not in SETTINGS:
         return BASELINES[name].settings
-    settings, default = getattr(config, name), BASELINES[name].settings
-    best = read_best_settings(config, method) if method else {}
-    # A flag goes before the results of a search.
-    changes = {key: value for key, value in best.items() if getattr(settings, key, None) == getattr(default, key, None)}
+    settings = getattr(config, name)
+    best = read_best_settings(config).get(method, {}) if method else {}
     try:
-        return with_settings(settings, changes)
+        return with_settings(settings, best)
     except ValueError as error:
         raise ConfigError(f"--best {config.best}: {name}: {error}") from None
 
@@ -168,19 +166,24 @@ def with_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     return replace(settings, **typed)
 
 
-def read_best_settings(config: BaselinesConfig, method: str) -> dict[str, Any]:
-    """The settings of a method in ``--best``; empty where it has none.
+def read_best_settings(config: BaselinesConfig) -> dict[str, dict[str, Any]]:
+    """Method → settings of ``--best``, without those that were given as flags; empty without ``--best``.
 
     Raises:
         ConfigError: no such file, or not one that ``jobs/tune.py --target baselines`` writes.
     """
     if config.best is None:
         return {}
+    best = {}
     try:
-        entry = json.loads(resolve(config.best).read_text()).get(method)
-        return dict(entry["settings"]) if entry else {}
+        for method, entry in json.loads(resolve(config.best).read_text()).items():
+            prefix = f"{entry['baseline']}."
+            settings = dict(entry["settings"])
+            # A flag goes before the results of a search.
+            best[method] = {key: value for key, value in settings.items() if prefix + key not in config.explicit}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         raise ConfigError(f"--best {config.best}: expected the best.json of jobs/tune.py --target baselines") from None
+    return best
 
 
 def describe_settings(config: BaselinesConfig) -> dict[str, Any]:
@@ -190,5 +193,5 @@ def describe_settings(config: BaselinesConfig) -> dict[str, Any]:
         if name not in config.baselines:
             del values[name]
     if config.best:
-        values["best"] = json.loads(resolve(config.best).read_text())
+        values["best"] = read_best_settings(config)
     return values

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from xmrank.config.common import at_least
+from xmrank.config.common import ExplicitNames, at_least
 from xmrank.runtime.errors import ConfigError
 
 METHODS = ("embeddings", "lcm", "lcm_c0", "lcm_kmeans", "dscmr", "clip4cmr")
@@ -100,7 +100,7 @@ class SupervisedConfig:
     """Supervised cross-modal retrieval on labelled sets, with and without a second stage."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
-        {"data", "labels", "output", "best", "workers", "overwrite", "title"}
+        {"data", "labels", "output", "best", "explicit", "workers", "overwrite", "title"}
     )
     data: tuple[str, ...] = ()
     """Labelled sets, each as NAME=PATH or NAME/FEATURES=PATH: an embedding store, a feature file (.mat, .npz, .h5, .pkl
@@ -138,6 +138,8 @@ class SupervisedConfig:
     """Heading of the report."""
     workers: int = 0
     """Methods that are trained at a time; 0: one a GPU, or one a core."""
+    explicit: ExplicitNames = field(default=frozenset(), compare=False)
+    """Names of settings that --best does not replace."""
     overwrite: bool = False
     """Empty the output directories first."""
 

@@ -56,7 +56,7 @@ def supervised(config: SupervisedConfig) -> Manifest:
 
 
 def read_best_settings(config: SupervisedConfig, sets: list[str]) -> dict[str, dict[str, Any]]:
-    """Set → settings of lcm in ``--best``; empty without.
+    """Set → settings of lcm in ``--best``, without those that were given as flags; empty without ``--best``.
 
     Raises:
         ConfigError: no such file, not one that ``jobs/tune.py --target supervised`` writes, or of none of the sets.
@@ -71,21 +71,14 @@ def read_best_settings(config: SupervisedConfig, sets: list[str]) -> dict[str, d
             with_lcm_settings(config, settings)
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         raise ConfigError(f"--best {config.best}: expected the best.json of jobs/tune.py --target supervised") from None
-    own = {name: settings for name, settings in best.items() if name in sets}
-    if not own:
+    if not set(best) & set(sets):
         raise ConfigError(f"--best {config.best}: is of {', '.join(best) or 'no set'}; expected one of --data")
+    # A flag goes before the results of a search.
+    given = {name.removeprefix("lcm.") for name in config.explicit}
+    own = {}
+    for name in sets:
+        own[name] = {key: value for key, value in best.get(name, {}).items() if key not in given}
     return own
-
-
-def apply_best(config: SupervisedConfig, settings: dict[str, Any]) -> SupervisedConfig:
-    """The configuration with settings that a search found best; a flag that differs from its default goes before."""
-    default = type(config)()
-    changes = {}
-    for name, value in settings.items():
-        own, usual = (config, default) if name == "neighbours" else (config.lcm, default.lcm)
-        if getattr(own, name) == getattr(usual, name):
-            changes[name] = value
-    return with_lcm_settings(config, changes)
 
 
 def about(data: LabelledSet) -> dict[str, object]:
@@ -109,7 +102,7 @@ def run_all(
     tracked.begin_parent()
     failed = True
     try:
-        settings = {source.key: apply_best(config, best.get(source.key, {})) for source in sources}
+        settings = {source.key: with_lcm_settings(config, best.get(source.key, {})) for source in sources}
         runs = plan(stage, config, sources, settings)
         left = [run for run in runs if not run.done]
         by_name = {run.name: run for run in runs}
