@@ -42,18 +42,17 @@ class LossSum:
         """
         reduction = self.reduction if reduction is None else reduction
         if reduction == "mean":
-            return _divide_sums(self.numerator, self.denominator, weights)
+            return self._divide_sums(weights)
         # Denominators are whole numbers: one below 1 is that of a list that does not count.
         mean = self.reduction == "mean"
         values = self.numerator / self.denominator.clamp(min=1) if mean else self.numerator
         values = values if weights is None else values * weights
         return values if reduction == "none" else values.sum()
 
-
-def _divide_sums(numerator: Tensor, denominator: Tensor, weights: Tensor | None) -> Tensor:
-    """Σ w · numerator / Σ w · denominator, or 0 where the denominator is."""
-    # Both are multiplied, so that a list of weight 2 is the same as that list twice.
-    if weights is not None:
-        numerator, denominator = numerator * weights, denominator * weights
-    total = denominator.sum()
-    return numerator.sum() / torch.where(total > 0, total, 1)
+    def _divide_sums(self, weights: Tensor | None) -> Tensor:
+        """Σ w · numerator / Σ w · denominator, or 0 where the denominator is."""
+        if weights is None:
+            return self.numerator.sum() / self.denominator.sum().clamp(min=1)
+        # Both are multiplied, so that a list of weight 2 is the same as that list twice.
+        total = (self.denominator * weights).sum()
+        return (self.numerator * weights).sum() / torch.where(total > 0, total, 1)
