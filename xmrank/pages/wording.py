@@ -130,7 +130,10 @@ def format_points(fraction: float) -> str:
 
 def format_probability(p: float) -> str:
     """A p-value with its relation: 0.0321 → "= 0.032", 0.00003 → "< 0.001"."""
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.0995 else f"= {p:.2f}"
+    if p < 0.001:
+        return "< 0.001"
+    # Two digits that count: 0.032, 0.32.
+    return f"= {p:.3f}" if p < 0.0995 else f"= {p:.2f}"
 
 
 def join_words(words: Sequence[str]) -> str:

@@ -192,10 +192,12 @@ def label_table(store: EmbeddingStore) -> np.ndarray:
         DataError: no image has a label.
     """
     names = store.images["labels"].to_pylist() if "labels" in store.images.column_names else []
-    classes = sorted({label for labels in names for label in labels or ()})
+    # An image without labels may have None in place of a list.
+    names = [labels or () for labels in names]
+    classes = sorted({label for labels in names for label in labels})
     if not classes:
         raise DataError(f"{store.directory}: its images have no labels (--plausible)")
-    return np.array([[label in (labels or ()) for label in classes] for labels in names])
+    return np.array([[label in labels for label in classes] for labels in names])
 
 
 def refuse_short(ranked: GalleryRankings, positives: np.ndarray) -> None:

@@ -136,14 +136,16 @@ def choose_examples(inputs: ReportInputs, tables: Sequence[ResultTable], count: 
 
 def _choose_ranker(inputs: ReportInputs, tables: Sequence[ResultTable], direction: str) -> ExampleChoice | None:
     """The best loss by validation and its best seed, on the full gallery where rankers were run on it."""
-    tables = [t for t in tables if t.direction == direction and any(row.trained_ranker for row in t.rows)]
+    tables = [table for table in tables if table.direction == direction]
+    tables = [table for table in tables if any(row.trained_ranker for row in table.rows)]
     if not tables:
         return None
     # Tables are by ascending N: the last of the full gallery is the deepest.
     full = [t for t in tables if first_stage_protocol(t.protocol) == "gallery"]
     table = full[-1] if full else tables[0]
     rows = [row for row in table.rows if row.trained_ranker]
-    trials = [t for t in inputs.trials if t.direction == direction and any(row.method == t.loss for row in rows)]
+    methods = {row.method for row in rows}
+    trials = [trial for trial in inputs.trials if trial.direction == direction and trial.loss in methods]
     scores = {row.method: [_validation_mean(t) for t in trials if t.loss == row.method] for row in rows}
     # A loss is chosen by validation only where all its seeds have a validation figure.
     known = [row for row in rows if scores[row.method] and not any(map(math.isnan, scores[row.method]))]

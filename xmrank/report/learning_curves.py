@@ -53,19 +53,22 @@ def draw_learning_curves(
     # A loss has the same colour in both directions.
     losses = dict.fromkeys(trial.loss for trial in trials)
     colour_indices = {loss: index for index, loss in enumerate(losses)}
-    return [
-        _draw_direction(direction, [t for t in trials if t.direction == direction], colour_indices, tables, split)
-        for direction in DIRECTIONS
-        if any(trial.direction == direction for trial in trials)
-    ]
+    curves = []
+    for direction in DIRECTIONS:
+        own = [trial for trial in trials if trial.direction == direction]
+        if own:
+            curves.append(_draw_direction(direction, own, colour_indices, tables, split))
+    return curves
 
 
 def _draw_direction(
     direction: str, trials: list[TrialRecord], colour_indices: dict[str, int], tables: Sequence[ResultTable], split: str
 ) -> LearningCurves:
-    by_loss = {
-        loss: [t for t in trials if t.loss == loss] for loss in colour_indices if any(t.loss == loss for t in trials)
-    }
+    by_loss: dict[str, list[TrialRecord]] = {}
+    for loss in colour_indices:
+        seeds = [trial for trial in trials if trial.loss == loss]
+        if seeds:
+            by_loss[loss] = seeds
     level = _first_stage_level(tables, direction)
     best = [_best_epochs(loss, seeds) for loss, seeds in by_loss.items()]
     # A training without validation has losses only.

@@ -1,6 +1,7 @@
 """The report as Markdown."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from xmrank.pages.markdown_text import escape_markdown, format_table
 from xmrank.pages.wording import DIRECTION_NAMES, GLOSSARY, METRICS, format_percent, format_points, metric_name
@@ -58,7 +59,10 @@ def _summary_lines(content: ReportContent) -> list[str]:
 def _result_lines(table: ResultTable, note: str | None) -> list[str]:
     # The ceiling is the last row.
     shown = (*table.rows, *([table.ceiling] if table.ceiling else []))
-    rows = [(row.label, *(_format_cell(row.cells.get(metric)) for metric in METRICS)) for row in shown]
+    rows = []
+    for row in shown:
+        cells = [row.cells.get(metric) for metric in METRICS]
+        rows.append((row.label, *map(_format_cell, cells)))
     grid = format_table(("method", *map(metric_name, METRICS)), rows)
     return [f"### {escape_markdown(table.title)}", "", *grid, "", *([escape_markdown(note), ""] if note else [])]
 
@@ -131,10 +135,10 @@ def _example_lines(example: ExampleQuery) -> list[str]:
 
 
 def _format_ranking(items: Sequence[ExampleItem]) -> str:
-    texts = [
-        f"{rank}. {_format_item(item)}{' **✓ relevant**' if item.relevant else ''}"
-        for rank, item in enumerate(items, start=1)
-    ]
+    texts = []
+    for rank, item in enumerate(items, start=1):
+        badge = " **✓ relevant**" if item.relevant else ""
+        texts.append(f"{rank}. {_format_item(item)}{badge}")
     return "; ".join(texts)
 
 
@@ -147,8 +151,10 @@ def _format_rank(rank: int | None) -> str:
 
 
 def _published_lines(comparison: PublishedComparison) -> list[str]:
-    heading = ["method", *(f"{escape_markdown(group)}, @{k}" for group in comparison.groups for k in CUT_OFFS)]
-    rows = [(row.label, *(figure for figures in row.figures for figure in figures)) for row in comparison.rows]
+    heading = ["method"]
+    for group in comparison.groups:
+        heading += [f"{escape_markdown(group)}, @{k}" for k in CUT_OFFS]
+    rows = [(row.label, *chain.from_iterable(row.figures)) for row in comparison.rows]
     return [f"### {escape_markdown(comparison.title)}", "", *format_table(heading, rows), ""]
 
 

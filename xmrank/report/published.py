@@ -71,11 +71,12 @@ def compare_published(tables: Sequence[ResultTable]) -> list[PublishedComparison
     """
     # Smaller galleries have no figures in the paper.
     tables = [table for table in deepest_tables(tables) if first_stage_protocol(table.protocol) in ("lists", "gallery")]
-    return [
-        _compare_direction(direction, metric, [table for table in tables if table.direction == direction])
-        for direction, metric in (("t2i", "hit"), ("i2t", "recall"))
-        if any(table.direction == direction for table in tables)
-    ]
+    comparisons = []
+    for direction, metric in (("t2i", "hit"), ("i2t", "recall")):
+        own = [table for table in tables if table.direction == direction]
+        if own:
+            comparisons.append(_compare_direction(direction, metric, own))
+    return comparisons
 
 
 def _compare_direction(direction: str, metric: str, tables: list[ResultTable]) -> PublishedComparison:

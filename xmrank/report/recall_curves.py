@@ -35,11 +35,11 @@ def draw_recall_curves(path: Path, tables: Sequence[ResultTable]) -> list[Recall
     if not path.exists():
         return []
     rows = json.loads(path.read_text())["rows"]
-    return [
-        RecallCurves(table.title, _draw_table(number, table, rows))
-        for number, table in enumerate(deepest_tables(tables))
-        if any(_seed_curves(row, table, rows) for row in table.rows)
-    ]
+    curves = []
+    for number, table in enumerate(deepest_tables(tables)):
+        if any(_seed_curves(row, table, rows) for row in table.rows):
+            curves.append(RecallCurves(table.title, _draw_table(number, table, rows)))
+    return curves
 
 
 def _seed_curves(row: TableRow, table: ResultTable, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -85,7 +85,8 @@ def _draw_method(axes: Any, seeds: list[dict[str, Any]], colour: str, dash: Any)
     middle = [statistics.fmean(column) if column else math.nan for column in columns]
     # The range of the seeds as a band.
     if len(seeds) > 1:
-        low, high = ([pick(column, default=math.nan) for column in columns] for pick in (min, max))
+        low = [min(column, default=math.nan) for column in columns]
+        high = [max(column, default=math.nan) for column in columns]
         axes.fill_between(ks, low, high, color=colour, alpha=0.14, linewidth=0)
     axes.plot(ks, middle, color=colour, linestyle=dash)
     return ks, middle

@@ -169,12 +169,16 @@ class ResultTable:
     def query_counts(self) -> list[int]:
         """The different numbers of queries behind the rows' means; a single one where the rows can be compared."""
         # Rankers and the first stage rank different lists, which may exclude different queries.
-        return sorted({cell.queries for row in self.rows for cell in row.cells.values()})
+        return sorted({cell.queries for cell in self.all_cells()})
 
     @property
     def excluded(self) -> int:
         """The largest number of queries that a row excludes."""
-        return max((cell.excluded for row in self.rows for cell in row.cells.values()), default=0)
+        return max((cell.excluded for cell in self.all_cells()), default=0)
+
+    def all_cells(self) -> list[TableCell]:
+        """The cells of all rows."""
+        return [cell for row in self.rows for cell in row.cells.values()]
 
 
 def read_seed_means(path: Path, split: str, baselines: Path | None = None) -> pd.DataFrame:
@@ -225,18 +229,15 @@ def make_tables(means: pd.DataFrame, losses: Sequence[str] = ()) -> list[ResultT
     means = means[means["method"] != ORACLE]
     by_rankers = means.loc[~_ranks_whole_gallery(means), "protocol"]
     directions = [d for d in DIRECTIONS if d in set(means["direction"])]
-    tables = [
-        _make_table(means[means["direction"] == direction], protocol, direction, list(losses))
-        for protocol in shown_protocols(by_rankers, means["protocol"])
-        for direction in directions
-    ]
-    # The gallery of one direction may be too small for an N of the other: then no ranker re-ranks it.
-    shown = [
-        table
-        for table in tables
-        if table.rows and (not reranking_depth(table.protocol) or any(row.trained_ranker for row in table.rows))
-    ]
-    return [replace(table, ceiling=_oracle_row(best, table)) for table in shown]
+    tables = []
+    for protocol in shown_protocols(by_rankers, means["protocol"]):
+        for direction in directions:
+            table = _make_table(means[means["direction"] == direction], protocol, direction, list(losses))
+            # The gallery of one direction may be too small for an N of the other: then no ranker re-ranks it.
+            re_ranked = any(row.trained_ranker for row in table.rows)
+            if table.rows and (re_ranked or not reranking_depth(protocol)):
+                tables.append(replace(table, ceiling=_oracle_row(best, table)))
+    return tables
 
 
 def deepest_tables(tables: Sequence[ResultTable]) -> list[ResultTable]:
@@ -307,10 +308,11 @@ def _mark_best(rows: list[TableRow]) -> list[TableRow]:
     for row in rows:
         for metric, cell in row.cells.items():
             best[metric] = max(best.get(metric, 0.0), round(cell.mean, 3))
-    return [
-        replace(row, cells={m: replace(cell, best=round(cell.mean, 3) == best[m]) for m, cell in row.cells.items()})
-        for row in rows
-    ]
+    marked = []
+    for row in rows:
+        cells = {metric: replace(cell, best=round(cell.mean, 3) == best[metric]) for metric, cell in row.cells.items()}
+        marked.append(replace(row, cells=cells))
+    return marked
 
 
 def render_csv(tables: Sequence[ResultTable], split: str) -> str:

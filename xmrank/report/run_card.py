@@ -77,11 +77,12 @@ def stage_counts(inputs: ReportInputs) -> list[tuple[str, str, str]]:
 def left_out_entries(inputs: ReportInputs) -> list[tuple[str, int, list[str]]]:
     """For each stage that left something out: the stage, how many entries, and the first of them in words."""
     manifests = (("embed", inputs.embeddings), ("train", inputs.rankers), ("evaluate", inputs.evaluation))
-    return [
-        (stage, len(manifest.left_out), [describe_value(entry) for entry in manifest.left_out[:LEFT_OUT_SHOWN]])
-        for stage, manifest in manifests
-        if manifest.left_out
-    ]
+    entries = []
+    for stage, manifest in manifests:
+        if manifest.left_out:
+            first = [describe_value(entry) for entry in manifest.left_out[:LEFT_OUT_SHOWN]]
+            entries.append((stage, len(manifest.left_out), first))
+    return entries
 
 
 def _flatten_counts(counts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -110,10 +111,12 @@ def _describe_split(name: str, settings: dict[str, Any]) -> str:
 def _describe_test(tables: Sequence[ResultTable]) -> str:
     """How a difference to the first stage is tested, and for how many comparisons p is corrected."""
     # As many comparisons as cells were tested, protocol by protocol.
-    cells = [(t.protocol, cell) for t in tables for row in t.rows for cell in row.cells.values() if cell.test]
-    if not cells:
+    sizes: Counter[str] = Counter()
+    for table in tables:
+        sizes[table.protocol] += sum(cell.test is not None for cell in table.all_cells())
+    sizes += Counter()  # without the protocols where nothing was tested
+    if not sizes:
         return ""
-    sizes = Counter(protocol for protocol, _ in cells)
     counts = join_words(list(dict.fromkeys(f"{count:,}" for count in sizes.values())))
     return (
         "two-sided sign flips of per-query differences, averaged over seeds, clustered by image; Holm over "

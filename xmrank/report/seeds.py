@@ -19,11 +19,12 @@ class SeedScatter:
 
 def draw_seeds(tables: Sequence[ResultTable]) -> list[SeedScatter]:
     """A chart for each table with a method of two seeds or more; of several depths of a gallery, only the deepest."""
-    return [
-        SeedScatter(table.title, _draw_seeds(number, table))
-        for number, table in enumerate(deepest_tables(tables))
-        if any(len(row.cells[LEAD_METRIC].by_seed) > 1 for row in _drawn_rows(table))
-    ]
+    scatters = []
+    for number, table in enumerate(deepest_tables(tables)):
+        # A single dot for each row would say no more than the table.
+        if any(len(row.cells[LEAD_METRIC].by_seed) > 1 for row in _drawn_rows(table)):
+            scatters.append(SeedScatter(table.title, _draw_seeds(number, table)))
+    return scatters
 
 
 def _drawn_rows(table: ResultTable) -> list[TableRow]:
@@ -38,9 +39,10 @@ def _draw_seeds(number: int, table: ResultTable) -> Chart:
         cell = row.cells[LEAD_METRIC]
         axes.plot([100 * value for value in cell.by_seed], [index] * len(cell.by_seed), "o", color=colour, alpha=0.75)
         axes.plot([100 * cell.mean], [index], "|", color=colour, markersize=18)
-    described = [
-        f"{row.label} {', '.join(format_percent(value) for value in row.cells[LEAD_METRIC].by_seed)} %" for row in rows
-    ]
+    described = []
+    for row in rows:
+        values = [format_percent(value) for value in row.cells[LEAD_METRIC].by_seed]
+        described.append(f"{row.label} {', '.join(values)} %")
     # The first stage has no seeds: it is a line over all rows.
     if table.first_stage and LEAD_METRIC in table.first_stage.cells:
         level = table.first_stage.cells[LEAD_METRIC].mean

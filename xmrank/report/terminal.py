@@ -39,7 +39,7 @@ def print_tables(tables: Sequence[ResultTable], console: Console | None = None) 
             # Never cut, however long the name of a loss is: a terminal wraps a line that is too wide.
             console.print(part, width=max(console.width, _needed_width(console, part)), crop=False)
     # The legend explains the marks only where there are any.
-    tested = any(cell.test for table in tables for row in table.rows for cell in row.cells.values())
+    tested = any(cell.test for table in tables for cell in table.all_cells())
     _print_line(console, f"\n{LEGEND}" + (f"\n{TESTED}" if tested else ""), "dim")
 
 
