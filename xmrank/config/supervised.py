@@ -100,7 +100,7 @@ class SupervisedConfig:
     """Supervised cross-modal retrieval on labelled sets, with and without a second stage."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
-        {"data", "labels", "output", "best", "explicit", "workers", "overwrite", "title"}
+        {"data", "labels", "output", "best", "workers", "overwrite", "title"}
     )
     data: tuple[str, ...] = ()
     """Labelled sets, each as NAME=PATH or NAME/FEATURES=PATH: an embedding store, a feature file (.mat, .npz, .h5, .pkl
