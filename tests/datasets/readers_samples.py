@@ -68,9 +68,9 @@ def coco(folder):
         items = [(number, item) for number, item in enumerate(ITEMS) if item[0] == part]
         images = [{"id": number, "file_name": f"{item[1]}.png", "height": 2} for number, item in items]
         captions = [
-            {"id": 10 * number + place, "image_id": number, "caption": text}
+            {"id": 10 * number + index, "image_id": number, "caption": text}
             for number, item in items
-            for place, text in enumerate(item[3])
+            for index, text in enumerate(item[3])
         ]
         (folder / f"captions_{part}.json").write_text(json.dumps({"images": images, "annotations": captions}))
     return CocoSettings(annotations=folder / "captions_*.json", images=folder / "pictures")

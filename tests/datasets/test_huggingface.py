@@ -105,7 +105,7 @@ def test_broken_captions_are_listed_and_images_that_are_null_are_none(tmp_path):
     write(tmp_path / "a.parquet", image=stored(1, None, 3), text=["A.", "B.", None])
     dataset = read_dataset(configured(tmp_path), max_broken=0.5)
     assert dataset.left_out == [{"image_id": "a/2", "reason": "has no caption", "captions": 0}]
-    assert contents(dataset) == [picture(1), b""]  # the second is found broken when it is read
+    assert contents(dataset) == [picture(1), b""]  # the second turns out broken when it is read
     assert read_bytes(below(tmp_path, "a.parquet::image/3")) == b""
 
 
@@ -153,8 +153,8 @@ def image_folder(folder, **files):
     for name in ("train/a.png", "train/b.png", "test/c.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(picture(1))
-    for place, content in files.items():
-        (folder / place.replace("_", "/", 1).replace("_", ".")).write_text(content)
+    for name, content in files.items():
+        (folder / name.replace("_", "/", 1).replace("_", ".")).write_text(content)
 
 
 def test_image_folders_have_metadata_in_csv_or_jsonl(tmp_path):
@@ -217,18 +217,18 @@ def on_the_hub(monkeypatch, download):
 
 
 def test_a_name_of_the_hub_is_downloaded_below_the_home(home, monkeypatch):
-    asked = {}
+    request = {}
 
     def download(name, **parameters):
-        asked.update(parameters, name=name)
+        request.update(parameters, name=name)
         write(parameters["local_dir"] / "data" / "test-00000-of-00001.parquet", image=stored(1), text=["A."])
 
     on_the_hub(monkeypatch, download)
     dataset = read_dataset(configured(Path("owner/name@v1")))
-    assert (asked["name"], asked["revision"], asked["repo_type"]) == ("owner/name", "c0ffee", "dataset")
+    assert (request["name"], request["revision"], request["repo_type"]) == ("owner/name", "c0ffee", "dataset")
     assert dataset.root == home / "data" / "hub" / "owner--name@v1"
     assert contents(dataset) == [picture(1)]
-    assert not any(pattern.endswith((".py", "*")) for pattern in asked["allow_patterns"])
+    assert not any(pattern.endswith((".py", "*")) for pattern in request["allow_patterns"])
     monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
     assert read_dataset(configured(Path("owner/name@v1"))).fingerprint == dataset.fingerprint  # without asking again
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from xmrank.datasets import uris as places
+from xmrank.datasets import uris
 from xmrank.datasets.locations import read_bytes
 from xmrank.datasets.uris import expand_braces, expand_pattern, file_sizes, is_folder, list_files, open_file, read_file
 from xmrank.runtime.errors import DataError
@@ -40,7 +40,7 @@ def test_files_are_listed_without_hidden_ones(root):
 def test_sizes_are_known_and_none_is_no_file(root, monkeypatch):
     addresses = [below(root, name) for name in ("a.bin", "b c/%20ü#?.bin", "b c", "none/none", "none")]
     assert file_sizes(addresses) == [3, 0, None, None, None]
-    monkeypatch.setattr(places, "LIST_FROM", 1)  # from listings of the folders
+    monkeypatch.setattr(uris, "LIST_FROM", 1)  # from listings of the folders
     assert file_sizes(addresses) == [3, 0, None, None, None]
     assert file_sizes([]) == []
 
@@ -83,8 +83,8 @@ def test_slashes_that_a_path_folds_come_back(given, meant):
 
 
 def test_a_bucket_of_a_store_is_part_of_the_path(monkeypatch):
-    monkeypatch.setenv("AWS_REGION", "eu-central-1")  # else Amazon is asked
-    system, path = places.locate_file("s3://bucket/folder/a b%20c.jpg")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")  # else pyarrow would connect to Amazon
+    system, path = uris.locate_file("s3://bucket/folder/a b%20c.jpg")
     assert (system.type_name, path) == ("s3", "bucket/folder/a b%20c.jpg")
 
 

@@ -21,7 +21,7 @@ def make_pictures(folder, images=IMAGES):
     for number in range(images):
         noise = generator.integers(0, 255, (24, 20 + number, 3), np.uint8)
         Image.fromarray(noise).save(folder / "pictures" / f"{number}.jpg")
-        captions = [{"raw": f"picture {number} in words {place}"} for place in range(CAPTIONS)]
+        captions = [{"raw": f"picture {number} in words {index}"} for index in range(CAPTIONS)]
         entries.append({"filename": f"{number}.jpg", "split": SPLITS[number % 4], "sentences": captions})
     (folder / "captions.json").write_text(json.dumps({"images": entries}))
 

@@ -1,4 +1,4 @@
-"""Repeated captions, embeddings taken over from another store, batch sizes that are found."""
+"""Repeated captions, embeddings copied from another store, batch sizes that are tried."""
 
 import json
 import shutil
@@ -46,9 +46,9 @@ def test_captions_of_one_text_are_encoded_once(folder, encoded, monkeypatch):
         rows[text].append(row)
     assert rows["a cat"] == [6, 14] and rows["picture 0 in words 0"] == [0, 7]
     encoder = load_encoder("xmrank-tiny", "none", init_seed=0)
-    for text, places in rows.items():
-        assert (store.text[places] == store.text[places[0]]).all()
-        np.testing.assert_allclose(store.text[places[0]], encoder.encode_texts([text])[0], atol=1e-5)
+    for text, copies in rows.items():
+        assert (store.text[copies] == store.text[copies[0]]).all()
+        np.testing.assert_allclose(store.text[copies[0]], encoder.encode_texts([text])[0], atol=1e-5)
 
 
 def test_captions_of_broken_images_leave_the_others_in_place(folder, encoded):
@@ -92,7 +92,7 @@ def test_only_what_is_new_is_encoded(grown, monkeypatch):
     assert new.images.equals(whole.images) and new.captions.equals(whole.captions)
     np.testing.assert_allclose(new.image, whole.image, atol=1e-6)
     np.testing.assert_allclose(new.text, whole.text, atol=1e-6)
-    assert embed(replace(config, reuse=None)) == manifest  # a finished store asks no more what it was made with
+    assert embed(replace(config, reuse=None)) == manifest  # a finished store does not depend on what it was made with
 
 
 def counting(function, counted, kind):
@@ -121,9 +121,9 @@ def refusal(config, error=DataError):
     ],
 )
 def test_a_store_that_cannot_be_reused_is_refused(grown, wrong, message):
-    places = {name: grown / value for name, value in wrong.items() if name in ("output", "reuse")}
+    paths = {name: grown / value for name, value in wrong.items() if name in ("output", "reuse")}
     config = configured(grown / "data", output=grown / "new", reuse=grown / "old")
-    assert message in refusal(replace(config, **{**wrong, **places}))
+    assert message in refusal(replace(config, **{**wrong, **paths}))
     assert EmbeddingStore.open(grown / "old")
 
 

@@ -65,7 +65,7 @@ def test_the_store_holds_what_encoding_by_hand_gives(undisturbed):
         return encoder.encode_images(torch.stack([encoder.preprocess(Image.open(path)) for path in paths]))
 
     files = [undisturbed / "pictures" / f"{number}.jpg" for number in range(IMAGES)]
-    texts = [f"picture {number} in words {place}" for number in range(IMAGES) for place in range(CAPTIONS)]
+    texts = [f"picture {number} in words {index}" for number in range(IMAGES) for index in range(CAPTIONS)]
     np.testing.assert_allclose(store.image, by_hand(files, encode_files), atol=1e-5)
     np.testing.assert_allclose(store.text, by_hand(texts, encoder.encode_texts), atol=1e-5)
     assert store.image.dtype == np.float32
@@ -291,20 +291,20 @@ def test_what_fails_on_the_cluster_is_found(ray_cluster):
 @pytest.fixture
 def mounted(tmp_path):
     """Mounts a file system in memory."""
-    places = []
+    disks = []
 
     def mount(options):
-        place = tmp_path / f"disk{len(places)}"
-        place.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, text=True)
+        disk = tmp_path / f"disk{len(disks)}"
+        disk.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
-        places.append(place)
-        return place
+        disks.append(disk)
+        return disk
 
     yield mount
-    for place in places:
-        subprocess.run(["umount", place], check=True)
+    for disk in disks:
+        subprocess.run(["umount", disk], check=True)
 
 
 def command(config):

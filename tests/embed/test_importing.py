@@ -15,7 +15,7 @@ from xmrank.runtime.errors import ConfigError, DataError
 
 IDS = {
     "image_ids": ["a.jpg", "b.jpg"],
-    "caption_ids": [10 * image + place for image in (1, 2) for place in range(5)],
+    "caption_ids": [10 * image + index for image in (1, 2) for index in range(5)],
     "split": ["train", "val"],
     "fold": ["align", "test"],
 }
@@ -143,14 +143,14 @@ def test_another_split_field_is_refused(folder):
     assert 'split_field is "split" there, "fold" here' in refusal(folder, split_field="fold")
 
 
-def test_a_mended_file_is_taken_in_the_same_place(folder):
+def test_a_repaired_file_is_imported_under_the_same_path(folder):
     broken = arrays()[0]
     broken[1, 2] = np.nan
     refusal(folder, broken)
     assert imported(folder).counts["images"] == 2
 
 
-def test_the_fingerprint_does_not_depend_on_the_place(folder):
+def test_the_fingerprint_does_not_depend_on_the_path(folder):
     (folder / "elsewhere").mkdir()
     assert imported(folder).fingerprint == imported(folder / "elsewhere").fingerprint
 

@@ -119,7 +119,7 @@ def test_a_preparer_is_small_enough_to_be_sent_with_an_actor():
     """Every actor that starts, or starts again, gets a copy."""
     encoder = load_encoder("xmrank-tiny")
     sent = Preparer(encoder.pixels, encoder.name, 64)
-    assert sent.tokenizer  # found, and still not sent
+    assert sent.tokenizer  # made, and still not sent
     assert len(cloudpickle.dumps(sent)) < 10_000
 
 

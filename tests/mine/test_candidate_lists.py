@@ -35,7 +35,7 @@ def same(one, other):
     )
 
 
-def test_lists_of_matrices_take_the_first_places_of_each_row():
+def test_lists_of_matrices_take_the_first_columns_of_each_row():
     lists = CandidateLists.from_matrices(
         queries=np.array([7, 5, 6]),
         items=np.array([[1, 2, 3], [4, 0, 0], [0, 0, 0]]),
@@ -74,17 +74,17 @@ ragged = st.lists(st.integers(0, 6), max_size=12)
 
 
 @given(ragged, st.data())
-def test_padding_holds_every_item_at_its_place(lengths, data):
+def test_padding_holds_every_item_at_its_index(lengths, data):
     lists = make(lengths)
     chosen = st.lists(st.integers(0, len(lengths) - 1), max_size=8) if lengths else st.just([])
     rows = np.array(data.draw(chosen), int)
     candidates, labels, similarity, mask = lists.pad_lists(rows)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         part = slice(lists.offsets[row], lists.offsets[row + 1])
-        assert mask[place].tolist() == [True] * lengths[row] + [False] * (candidates.shape[1] - lengths[row])
+        assert mask[index].tolist() == [True] * lengths[row] + [False] * (candidates.shape[1] - lengths[row])
         for padded, flat in ((candidates, lists.candidates), (labels, lists.labels), (similarity, lists.similarity)):
-            assert np.array_equal(padded[place][mask[place]], flat[part])
-            assert not padded[place][~mask[place]].any()
+            assert np.array_equal(padded[index][mask[index]], flat[part])
+            assert not padded[index][~mask[index]].any()
 
 
 @given(ragged)

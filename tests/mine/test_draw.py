@@ -44,15 +44,15 @@ def test_the_same_seed_draws_the_same():
 
 
 @pytest.mark.parametrize("available", [[8], [24], [6, 30], [30, 200]])
-def test_every_number_and_every_place_is_as_likely(available):
+def test_every_number_is_in_every_column_as_likely(available):
     # 4,000 draws of 5 for each limit: a number is expected in 4,000 · 5 / n of them.
     repeats, count = 4000, 5
     limits = np.tile(available, repeats)
     drawn = draw_distinct(np.random.default_rng(3), limits, count)
     for limit in available:
         rows = drawn[limits == limit]
-        for place in range(count):
-            seen = np.bincount(rows[:, place], minlength=limit)
+        for column in range(count):
+            seen = np.bincount(rows[:, column], minlength=limit)
             expected = repeats / limit
             chi_square = ((seen - expected) ** 2 / expected).sum()
             # limit − 1 degrees of freedom: mean limit − 1, variance 2 (limit − 1); five deviations away is no chance.

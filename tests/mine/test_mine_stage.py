@@ -112,15 +112,15 @@ def test_lists_stay_in_their_split_and_are_labelled_right(store, tmp_path, param
     for (direction, role), part in lists.items():
         split = {"train": "train", "validation": "val", "test": "test"}[role]
         rows = set(store.image_rows(split).tolist())
-        asking, found = images_of(store, direction, part)
-        assert set(asking.tolist()) == rows and set(found.tolist()) <= rows
-        right = np.repeat(asking, part.lengths) == found
+        query_images, item_images = images_of(store, direction, part)
+        assert set(query_images.tolist()) == rows and set(item_images.tolist()) <= rows
+        right = np.repeat(query_images, part.lengths) == item_images
         assert np.array_equal(part.labels, right.astype(np.float32))
-        positives = captions[asking] if (direction, parameters.get("positives")) == ("i2t", "all") else 1
+        positives = captions[query_images] if (direction, parameters.get("positives")) == ("i2t", "all") else 1
         assert np.array_equal(part.lengths, positives + np.full(len(part), 5))
         if direction == "t2i":
             times = captions[sorted(rows)] if parameters else np.ones(len(rows))
-            assert np.array_equal(np.bincount(asking, minlength=100)[sorted(rows)], times)
+            assert np.array_equal(np.bincount(query_images, minlength=100)[sorted(rows)], times)
 
 
 def test_similarities_are_cosines(store, tmp_path):
@@ -158,11 +158,11 @@ def test_without_a_test_split_held_out_training_images_choose(tiny_store, tmp_pa
     assert sorted(held_out + splits["train"]["images"]) == train and splits["test"]["images"] == val
     for direction in DIRECTIONS:
         for role, rows in (("train", splits["train"]["images"]), ("validation", held_out), ("test", val)):
-            asking, found = images_of(store, direction, lists[direction, role])
-            assert sorted(set(asking.tolist())) == rows and set(found.tolist()) <= set(rows)
+            query_images, item_images = images_of(store, direction, lists[direction, role])
+            assert sorted(set(query_images.tolist())) == rows and set(item_images.tolist()) <= set(rows)
 
 
-def test_an_image_without_captions_asks_nothing_and_is_counted(tiny_store, tmp_path):
+def test_an_image_without_captions_is_no_query_and_is_counted(tiny_store, tmp_path):
     store = tiny_store(splits={"train": 20, "val": 20, "test": 20}, captions=[0, 2] * 30)
     manifest, lists = mined(store, tmp_path / "lists")
     without = {
@@ -177,8 +177,8 @@ def test_an_image_without_captions_asks_nothing_and_is_counted(tiny_store, tmp_p
 def test_seeds_and_parameters_decide_the_lists(store, tmp_path):
     first, _ = mined(store, tmp_path / "0")
     assert mined(store, tmp_path / "again")[0].outputs == first.outputs
-    for place, change in enumerate(({"seed": 1}, {"random_candidates": 11}, {"hard_negatives": 4})):
-        other, _ = mined(store, tmp_path / f"other{place}", **change)
+    for number, change in enumerate(({"seed": 1}, {"random_candidates": 11}, {"hard_negatives": 4})):
+        other, _ = mined(store, tmp_path / f"other{number}", **change)
         assert all(other.outputs[name] != first.outputs[name] for name in FILES)
 
 
@@ -188,7 +188,7 @@ def test_every_chunk_has_random_numbers_of_its_own():
     assert chunk_generator(*names[0]).random() == chunk_generator(*names[0]).random()
 
 
-def test_the_caption_that_asks_is_not_chosen_by_the_numbers_of_a_chunk(store, monkeypatch):
+def test_the_query_caption_is_not_chosen_by_the_numbers_of_a_chunk(store, monkeypatch):
     seen = []
     monkeypatch.setattr(chunks, "chunk_generator", lambda *name, chunk: seen.append(chunk) or np.random.default_rng(0))
     plan_pool(store, RoleImages("train", "train", store.image_rows("train")), "t2i", MineConfig())
@@ -214,14 +214,14 @@ def test_the_lists_do_not_depend_on_the_workers(large, alone, ray_cluster, tmp_p
         assert manifest.fingerprint == alone.fingerprint
 
 
-def test_the_cluster_is_used_when_it_pays_or_is_asked_for(monkeypatch):
+def test_the_cluster_is_used_when_it_pays_or_workers_are_given(monkeypatch):
     monkeypatch.setattr(cluster, "run_tasks", lambda function, tasks, workers: iter([f"{workers} workers"]))
 
-    def place(queries, workers):
+    def choose_worker(queries, workers):
         return next(iter(stage.run_chunks(lambda task: "here", [None], queries, workers)))
 
-    assert [place(49_999, 0), place(49_999, 1), place(10, 2)] == ["here", "here", "2 workers"]
-    assert [place(50_000, 0), place(50_000, 1)] == ["0 workers", "1 workers"]
+    assert [choose_worker(49_999, 0), choose_worker(49_999, 1), choose_worker(10, 2)] == ["here", "here", "2 workers"]
+    assert [choose_worker(50_000, 0), choose_worker(50_000, 1)] == ["0 workers", "1 workers"]
 
 
 def test_a_chunk_is_the_same_whatever_ran_before_it(large, alone, tmp_path):

@@ -1,4 +1,4 @@
-"""Who asks, what may be found, what is right."""
+"""Queries, galleries and positives."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def part(*images):
 
 def test_captions_stand_image_by_image(store):
     rows, owner = captions_of(store, np.array([0, 2, 4]))
-    assert owner.tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 2]  # places in the images given
+    assert owner.tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 2]  # indices in the images given
     assert store.image_of_caption[rows].tolist() == [0, 0, 2, 2, 2, 4, 4, 4, 4]
     for image in range(3):
         assert (np.diff(rows[owner == image]) > 0).all()
@@ -36,7 +36,7 @@ def test_an_image_asks_for_all_captions_of_its_part(store):
 
 def test_a_caption_asks_for_all_images_of_its_part(store):
     pool = make_pool(store, part(0, 1, 2, 4), "t2i")
-    assert pool.gallery.tolist() == [0, 1, 2, 4]  # image 1 can be retrieved, although nobody asks for it
+    assert pool.gallery.tolist() == [0, 1, 2, 4]  # image 1 can be retrieved, although it is the positive of no query
     assert store.image_of_caption[pool.queries].tolist() == [0, 0, 2, 2, 2, 4, 4, 4, 4]
     assert pool.first.tolist() == [0, 0, 2, 2, 2, 3, 3, 3, 3]
     assert (pool.last - pool.first).tolist() == [1] * 9
@@ -48,9 +48,9 @@ def test_a_querys_own_items_are_those_of_its_image(store, direction):
     image_of = store.image_of_caption
     for query, first, last in zip(pool.queries, pool.first, pool.last, strict=True):
         own = set(range(first, last))
-        for place, item in enumerate(pool.gallery):
+        for index, item in enumerate(pool.gallery):
             same = item == image_of[query] if direction == "t2i" else image_of[item] == query
-            assert (place in own) == same
+            assert (index in own) == same
 
 
 def test_one_caption_an_image_asks(store):

@@ -13,7 +13,7 @@ from xmrank.mine.random_hard import draw_candidates
 
 
 def world(counts, seed=0, dimensions=6):
-    """A pool of one query for each count, which owns that many items; gallery rows are far from their places."""
+    """A pool of one query for each count, which owns that many items; gallery rows are far from their indices."""
     generator = np.random.default_rng(seed)
     last = np.cumsum(counts)
     gallery = generator.permutation(3000)[: last[-1]]
@@ -51,23 +51,23 @@ def test_lists_equal_a_literal_loop(positives, random_candidates):
     picks = generator.random(len(counts))
     for row in range(len(counts)):
         own = list(range(pool.first[row], pool.last[row]))
-        others = [place for place in range(len(pool.gallery)) if place not in own]
+        others = [index for index in range(len(pool.gallery)) if index not in own]
         negatives = [others[number] for number in drawn[row]]
         right = [own[int(picks[row] * len(own))]] if positives == "one" else own
-        cosine = {place: float(queries[row] @ items[place]) for place in negatives + right}
-        hardest = sorted(negatives, key=lambda place: -cosine[place])[:5]
-        expected = {pool.gallery[place]: (0.0, cosine[place]) for place in hardest}
-        expected |= {pool.gallery[place]: (1.0, cosine[place]) for place in right}
-        found = contents(lists, row)
-        assert found.keys() == expected.keys()
-        for item, (label, similarity) in found.items():
+        cosine = {index: float(queries[row] @ items[index]) for index in negatives + right}
+        hardest = sorted(negatives, key=lambda index: -cosine[index])[:5]
+        expected = {pool.gallery[index]: (0.0, cosine[index]) for index in hardest}
+        expected |= {pool.gallery[index]: (1.0, cosine[index]) for index in right}
+        listed = contents(lists, row)
+        assert listed.keys() == expected.keys()
+        for item, (label, similarity) in listed.items():
             assert label == expected[item][0]
             assert similarity == pytest.approx(expected[item][1], abs=1e-5)
     assert lists.queries.tolist() == pool.queries.tolist()
 
 
 def test_lists_by_hand():
-    # One dimension: the query's cosine with an item is the item. Query 0 owns the places 0 and 1, query 1 place 2.
+    # One dimension: the query's cosine with an item is the item. Query 0 owns the items 0 and 1, query 1 index 2.
     index = faiss.IndexFlatIP(1)
     index.add(np.array([[0.9], [0.8], [0.1], [0.7], [0.3], [0.5]], np.float32))
     gallery = np.array([10, 11, 12, 13, 14, 15])
@@ -94,22 +94,22 @@ def test_no_item_of_the_query_is_ever_a_negative(counts, seed, positives, data):
     lists = lists_of(pool, queries, index, seed, random_candidates=draws, hard_negatives=hard, positives=positives)
     for row, count in enumerate(counts):
         own = set(pool.gallery[pool.first[row] : pool.last[row]].tolist())
-        found = contents(lists, row)
-        assert len(found) == lists.lengths[row] == hard + (1 if positives == "one" else count)  # each item once
-        labelled = {item for item, (label, _) in found.items() if label == 1}
-        assert labelled == found.keys() & own
+        listed = contents(lists, row)
+        assert len(listed) == lists.lengths[row] == hard + (1 if positives == "one" else count)  # each item once
+        labelled = {item for item, (label, _) in listed.items() if label == 1}
+        assert labelled == listed.keys() & own
         assert len(labelled) == (1 if positives == "one" else count)
-        assert {label for label, _ in found.values()} == {0.0, 1.0}
+        assert {label for label, _ in listed.values()} == {0.0, 1.0}
 
 
 def test_the_positive_may_stand_anywhere():
     pool, queries, _, index = world(np.array([2] * 400))
-    places = np.zeros(6)
+    positions = np.zeros(6)
     for seed in range(5):
         lists = lists_of(pool, queries, index, seed, random_candidates=20, hard_negatives=5, positives="one")
-        places += lists.labels.reshape(400, 6).sum(0)
+        positions += lists.labels.reshape(400, 6).sum(0)
     expected = 5 * 400 / 6
-    assert places == pytest.approx(np.full(6, expected), abs=5 * np.sqrt(expected))
+    assert positions == pytest.approx(np.full(6, expected), abs=5 * np.sqrt(expected))
 
 
 def test_negatives_are_not_in_the_order_of_their_similarity():
@@ -131,6 +131,6 @@ def test_lists_of_uneven_length_hold_nothing_but_their_items():
 def test_every_item_of_the_query_is_as_likely_the_positive():
     pool, queries, _, index = world(np.array([5] * 300))
     lists = lists_of(pool, queries, index, random_candidates=5, hard_negatives=5, positives="one")
-    place_of = {row: place for place, row in enumerate(pool.gallery.tolist())}
-    places = [place_of[item] % 5 for item in lists.candidates[lists.labels == 1].tolist()]
-    assert np.bincount(places) == pytest.approx(np.full(5, 60), abs=5 * np.sqrt(60))
+    index_of = {row: index for index, row in enumerate(pool.gallery.tolist())}
+    positions = [index_of[item] % 5 for item in lists.candidates[lists.labels == 1].tolist()]
+    assert np.bincount(positions) == pytest.approx(np.full(5, 60), abs=5 * np.sqrt(60))

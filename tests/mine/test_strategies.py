@@ -49,7 +49,7 @@ def mined(store, output, **parameters):
     return manifest, {(d, role): CandidateLists.read(lists_path(output, d, role)) for d in DIRECTIONS for role in ROLES}
 
 
-def asking_and_found(store, direction, lists):
+def query_and_item_images(store, direction, lists):
     """Of every item: the query's image and the item's image."""
     queries = np.repeat(lists.queries, lists.lengths)
     if direction == "i2t":
@@ -66,9 +66,9 @@ def brute(store, direction, role, query):
     split = {"train": "train", "validation": "val", "test": "test"}[role]
     images = store.image_rows(split)
     if direction == "i2t":
-        rows, asked, own = np.flatnonzero(np.isin(store.image_of_caption, images)), store.image[query], query
+        rows, query_vector, own = np.flatnonzero(np.isin(store.image_of_caption, images)), store.image[query], query
         others = rows[store.image_of_caption[rows] != own]
-        similarity = store.text[others].astype(np.float64) @ asked
+        similarity = store.text[others].astype(np.float64) @ query_vector
     else:
         others = images[images != store.image_of_caption[query]]
         similarity = store.image[others].astype(np.float64) @ store.text[query]
@@ -76,21 +76,21 @@ def brute(store, direction, role, query):
     return others[order], similarity[order]
 
 
-def test_a_positive_that_must_be_found_is_listed_where_it_is_among_the_hardest(weak_store, tmp_path):
+def test_a_positive_that_must_be_retrieved_is_listed_where_it_is_among_the_hardest(weak_store, tmp_path):
     """Same seed, same draws: the lists with a positive added tell what was drawn."""
     drawn = {"random_candidates": 12, "hard_negatives": 12}
     _, every = mined(weak_store, tmp_path / "every", **drawn)
-    _, lists = mined(weak_store, tmp_path / "found", **{**drawn, "hard_negatives": 4, "positives": "retrieved"})
+    _, lists = mined(weak_store, tmp_path / "retrieved", **{**drawn, "hard_negatives": 4, "positives": "retrieved"})
     missing = 0
     for key, part in lists.items():
         whole = every[key]
         assert np.array_equal(part.queries, whole.queries) and set(part.lengths.tolist()) == {5}
         for row in range(len(part)):
-            places = slice(whole.offsets[row], whole.offsets[row + 1])
-            order = np.argsort(-whole.similarity[places], kind="stable")[:5]
-            assert set(items_of(part, row)) == set(whole.candidates[places][order].tolist())
+            part_of_all = slice(whole.offsets[row], whole.offsets[row + 1])
+            order = np.argsort(-whole.similarity[part_of_all], kind="stable")[:5]
+            assert set(items_of(part, row)) == set(whole.candidates[part_of_all][order].tolist())
             here = slice(part.offsets[row], part.offsets[row + 1])
-            assert part.labels[here].sum() == whole.labels[places][order].sum()
+            assert part.labels[here].sum() == whole.labels[part_of_all][order].sum()
             missing += not part.labels[here].any()
     assert 10 < missing < sum(map(len, lists.values())) - 10
 
@@ -103,23 +103,23 @@ def test_top_k_are_the_hardest_of_the_whole_gallery(store, tmp_path, request, sh
     _, lists = mined(store, tmp_path / "lists", strategy="top-k", positives=positives)
     for (direction, role), part in lists.items():
         for row, query in enumerate(part.queries):
-            place = slice(part.offsets[row], part.offsets[row + 1])
-            items, labels = part.candidates[place], part.labels[place]
+            of_list = slice(part.offsets[row], part.offsets[row + 1])
+            items, labels = part.candidates[of_list], part.labels[of_list]
             hardest, similarity = brute(store, direction, role, query)
             assert set(items[labels == 0].tolist()) == set(hardest[:5].tolist())
-            assert np.allclose(np.sort(part.similarity[place][labels == 0])[::-1], similarity[:5], atol=1e-5)
+            assert np.allclose(np.sort(part.similarity[of_list][labels == 0])[::-1], similarity[:5], atol=1e-5)
             wanted = (store.image_of_caption == query).sum() if (direction, positives) == ("i2t", "all") else 1
             assert labels.sum() == wanted
 
 
-def test_found_is_what_the_first_stage_gives(weak_store, tmp_path):
+def test_retrieved_is_what_the_first_stage_gives(weak_store, tmp_path):
     store = weak_store
     _, lists = mined(store, tmp_path / "lists", strategy="top-k", positives="retrieved", hard_negatives=8)
     without = 0
     for (direction, _role), part in lists.items():
         assert set(part.lengths.tolist()) == {8}
-        asking, found = asking_and_found(store, direction, part)
-        assert np.array_equal(part.labels, (asking == found).astype(np.float32))
+        query_images, item_images = query_and_item_images(store, direction, part)
+        assert np.array_equal(part.labels, (query_images == item_images).astype(np.float32))
         without += int((np.add.reduceat(part.labels, part.offsets[:-1]) == 0).sum())
     assert without > 0  # lists without any positive are the first stage's misses, and stay
 
@@ -142,10 +142,10 @@ def test_mixed_lists_hold_the_hardest_and_as_many_others_at_random(store, tmp_pa
 def test_no_sibling_is_ever_a_negative_and_no_item_leaves_its_split(store, tmp_path, strategy, parameters):
     _, lists = mined(store, tmp_path / "lists", strategy=strategy, **parameters)
     for (direction, role), part in lists.items():
-        asking, found = asking_and_found(store, direction, part)
-        assert np.array_equal(part.labels, (asking == found).astype(np.float32))
+        query_images, item_images = query_and_item_images(store, direction, part)
+        assert np.array_equal(part.labels, (query_images == item_images).astype(np.float32))
         split = {"train": "train", "validation": "val", "test": "test"}[role]
-        assert set(found.tolist()) <= set(store.image_rows(split).tolist())
+        assert set(item_images.tolist()) <= set(store.image_rows(split).tolist())
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -217,9 +217,9 @@ def test_a_margin_leaves_out_what_is_nearer_than_the_positive(weak_store, tmp_pa
     shorter = 0
     for part in lists.values():
         for row in range(len(part)):
-            place = slice(part.offsets[row], part.offsets[row + 1])
-            negatives = part.similarity[place][part.labels[place] == 0]
-            positive = part.similarity[place][part.labels[place] == 1].max()
+            of_list = slice(part.offsets[row], part.offsets[row + 1])
+            negatives = part.similarity[of_list][part.labels[of_list] == 0]
+            positive = part.similarity[of_list][part.labels[of_list] == 1].max()
             assert (negatives <= positive - 0.05 + 1e-6).all()
             shorter += len(negatives) < 5
     assert shorter > 0  # their queries are listed with fewer, not with wrong, negatives
@@ -243,8 +243,8 @@ def test_duplicates_of_the_own_items_are_recognised():
 def test_duplicates_stay_out_of_the_lists(store, tmp_path):
     _, lists = mined(store, tmp_path / "lists", hard_negatives=12, duplicate_cosine=0.2)
     part = lists["t2i", "train"]
-    asking, found = asking_and_found(store, "t2i", part)
-    cosine = (store.image[asking].astype(np.float32) * store.image[found]).sum(1)
+    query_images, item_images = query_and_item_images(store, "t2i", part)
+    cosine = (store.image[query_images].astype(np.float32) * store.image[item_images]).sum(1)
     assert (cosine[part.labels == 0] < 0.2 + 1e-5).all()
     assert (part.lengths < 13).any()
 
@@ -258,8 +258,8 @@ def test_labels_grade_the_candidates(tiny_store, tmp_path, monkeypatch):
     pq.write_table(table.append_column("labels", pa.array(labels)), store.directory / "image.parquet")
     _, lists = mined(store, tmp_path / "lists", strategy="top-k", relevance="labels")
     part = lists["i2t", "train"]
-    asking, found = asking_and_found(store, "i2t", part)
-    for one, other, value in zip(asking, found, part.labels, strict=True):
+    query_images, item_images = query_and_item_images(store, "i2t", part)
+    for one, other, value in zip(query_images, item_images, part.labels, strict=True):
         same, all_of_both = set(labels[one]) & set(labels[other]), set(labels[one]) | set(labels[other])
         assert value == pytest.approx(1.0 if one == other else len(same) / len(all_of_both))
 
@@ -276,8 +276,8 @@ def test_captions_grade_the_lists_that_train(tiny_store, tmp_path, direction, ow
     _, lists = mined(store, tmp_path / "lists", relevance="captions", **changes)
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
     part = lists[direction, "train"]
-    asking = np.repeat(part.queries, part.lengths)
-    pairs = (asking, part.candidates) if direction == "i2t" else (part.candidates, asking)
+    query_images = np.repeat(part.queries, part.lengths)
+    pairs = (query_images, part.candidates) if direction == "i2t" else (part.candidates, query_images)
     for image, caption, label in zip(*pairs, part.labels, strict=True):
         of_image = np.flatnonzero(store.image_of_caption == image)
         expected = 1.0 if caption in of_image else (1 + (texts[of_image] @ texts[caption]).max()) / 2

@@ -52,11 +52,11 @@ def test_every_caption_gets_what_the_model_says_of_its_text(worded, model, tmp_p
     store, texts = worded
     config = SentencesConfig(embeddings=store.directory, model=str(model[0]), output=tmp_path / "out", device="cpu")
     manifest = sentences(config)
-    found = np.load(tmp_path / "out" / "texts.npy")
+    written = np.load(tmp_path / "out" / "texts.npy")
     expected = model[1].encode(texts)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    assert found.dtype == np.float16
-    np.testing.assert_allclose(found, expected, atol=2e-3)
+    assert written.dtype == np.float16
+    np.testing.assert_allclose(written, expected, atol=2e-3)
     assert manifest.counts == {"captions": len(texts), "distinct": len(set(texts)), "dimensions": 16}
     assert sentences(config).fingerprint == manifest.fingerprint
     mine(
@@ -67,11 +67,11 @@ def test_every_caption_gets_what_the_model_says_of_its_text(worded, model, tmp_p
     )  # fmt: skip
     lists = CandidateLists.read(lists_path(tmp_path / "lists", "i2t", "train"))
     query, start = int(lists.queries[0]), int(lists.offsets[0])
-    places = range(start, int(lists.offsets[1]))
+    items = range(start, int(lists.offsets[1]))
     own = np.flatnonzero(store.image_of_caption == query)
-    for place in places:
-        cosine = max(float(expected[lists.candidates[place]] @ expected[caption]) for caption in own)
-        assert lists.labels[place] == pytest.approx(min((1 + cosine) / 2, 1), abs=3e-3)
+    for item in items:
+        cosine = max(float(expected[lists.candidates[item]] @ expected[caption]) for caption in own)
+        assert lists.labels[item] == pytest.approx(min((1 + cosine) / 2, 1), abs=3e-3)
 
 
 def test_a_store_without_texts_is_refused(tiny_store, tmp_path):

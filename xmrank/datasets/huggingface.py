@@ -87,7 +87,7 @@ def open_parquet(address: str, source: str) -> pq.ParquetFile:
 
 
 def find_image_column(schema: pa.Schema, columns: TableColumns) -> TableColumns:
-    """The columns, with the images' found by its type where its name says nothing."""
+    """The columns, with that of the images chosen by its type where no name is a usual one."""
     if columns.image:
         return columns
     # Hugging Face writes an image as a struct of its bytes and its path.

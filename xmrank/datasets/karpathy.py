@@ -65,7 +65,7 @@ def caption_rows(entry: dict[str, Any], number: int, source: str, image: dict[st
     """The rows of the captions table of one entry, whose row of the images table is given."""
     rows = []
     for number_in_entry, sentence in enumerate(entry["sentences"]):
-        # Some versions of the file have plain texts in place of objects.
+        # Some versions of the file have plain texts instead of objects.
         if isinstance(sentence, str):
             sentence = {"raw": sentence}
         if not isinstance(sentence, dict) or not isinstance(sentence.get("raw"), str):

@@ -56,7 +56,7 @@ def locate_file(address: PathOrUri) -> tuple[pafs.FileSystem, str]:
 def native_file_system(uri: str) -> tuple[pafs.FileSystem, str]:
     """pyarrow's file system for a URI's bucket or host, and the path of the bucket in it."""
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    # Without it, pyarrow asks Amazon for the bucket's region, even when AWS_ENDPOINT_URL names another store.
+    # Without it, pyarrow requests the bucket's region from Amazon, even when AWS_ENDPOINT_URL names another store.
     return pafs.FileSystem.from_uri(f"{uri}?region={region}" if region and uri.startswith("s3:") else uri)
 
 

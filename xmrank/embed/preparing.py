@@ -67,7 +67,7 @@ class Preparer:
         report = ShardReport(len(shard), settings=self.settings)
         items = shard.read_items(work)
         if shard.kind == "text":
-            # Captions are known by their text, so the plan has found them already.
+            # Captions are known by their text, so the plan names the copied ones already.
             copied = enumerate(items["copied"].to_pylist())
             report.copied = {index: row for index, row in copied if row is not None}
             return PreparedShard(report, self.make_token_batches(items["item"].to_pylist(), report))

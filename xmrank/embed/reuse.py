@@ -32,7 +32,7 @@ class KnownImages:
     def from_directory(cls, directory: Path) -> "KnownImages":
         """The images of the store in a directory."""
         store = EmbeddingStore.open(directory)
-        # 64 bits in place of 64 characters: the hashes of a million images take 16 MB.
+        # 64 bits instead of 64 characters: the hashes of a million images take 16 MB.
         keys = np.array([shorten_hash(digest) for digest in store.images["sha256"].to_pylist()], np.uint64)
         rows = np.argsort(keys, kind="stable")
         return cls(store, keys[rows], rows)
