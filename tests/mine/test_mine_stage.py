@@ -279,7 +279,7 @@ def test_other_parameters_or_embeddings_are_refused(store, tiny_store, tmp_path)
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_the_embeddings_are_never_overwritten(store, overwrite):
-    with pytest.raises(DataError, match="holds the stage embed, not mine"):
+    with pytest.raises(DataError, match="holds the output of the stage embed, not of mine"):
         mine(configured(store, store.directory, overwrite=overwrite))
     assert (store.directory / "image.npy").exists()
 

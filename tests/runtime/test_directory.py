@@ -230,7 +230,7 @@ def test_a_strangers_plan_is_no_plan_of_ours(folder, plan, overwrite):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_the_directory_of_another_stage_is_never_touched(folder, overwrite):
     finished(folder, name="embed")
-    assert "holds the stage embed, not mine" in refusal(folder, overwrite=overwrite)
+    assert "holds the output of the stage embed, not of mine" in refusal(folder, overwrite=overwrite)
     assert read_manifest(folder, "embed").counts == {"files": 2}
 
 
@@ -255,11 +255,11 @@ def test_reading_a_manifest_says_what_is_wrong(folder):
     manifest = vars(finished(folder))
     with pytest.raises(DataError, match="holds the output of the stage mine, expected train"):
         read_manifest(folder, "train")
-    later = {**manifest, "schema": 2, "xmrank": "9.0", "field_of_the_future": 1}
+    later = {**manifest, "schema": 3, "xmrank": "9.0", "field_of_the_future": 1}
     (folder / "manifest.json").write_text(json.dumps(later))
-    with pytest.raises(DataError, match=r"schema 2, expected 1: made by xmrank 9\.0"):
+    with pytest.raises(DataError, match=r"schema 3, expected 2: made by xmrank 9\.0"):
         read_manifest(folder, "mine")
-    (folder / "manifest.json").write_text('{"schema": 1,')
+    (folder / "manifest.json").write_text('{"schema": 2,')
     with pytest.raises(DataError, match="not the manifest of a stage"):
         read_manifest(folder, "mine")
 
@@ -267,5 +267,5 @@ def test_reading_a_manifest_says_what_is_wrong(folder):
 def test_a_plan_of_another_schema_is_refused(folder):
     finished(folder)
     plan = json.loads((folder / "plan.json").read_text())
-    (folder / "plan.json").write_text(json.dumps({**plan, "schema": 2}))
-    assert "has schema 2, expected 1" in refusal(folder)
+    (folder / "plan.json").write_text(json.dumps({**plan, "schema": 3}))
+    assert "has schema 3, expected 2" in refusal(folder)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xmrank.runtime.files import (
-    atomic,
+    atomic_path,
     sha256_file,
     sha256_json,
     sha256_table,
@@ -33,7 +33,7 @@ def test_a_written_file_is_there_whole_and_alone(tmp_path):
 def test_while_writing_the_old_content_stands(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
         assert temporary.parent == path.parent and temporary.name.startswith(".tmp-")
@@ -42,7 +42,7 @@ def test_while_writing_the_old_content_stands(tmp_path):
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path):
     def fail():
-        with atomic(tmp_path / "a.txt") as temporary:
+        with atomic_path(tmp_path / "a.txt") as temporary:
             temporary.write_text("half")
             raise ValueError("in the middle")
 
@@ -58,7 +58,7 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path):
 
 def test_a_failure_of_the_system_names_the_file(tmp_path):
     def fail():
-        with atomic(tmp_path / "a.npy") as temporary:
+        with atomic_path(tmp_path / "a.npy") as temporary:
             temporary.touch()
             raise OSError(28, "No space left on device")
 

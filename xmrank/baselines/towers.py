@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import atomic, write_json
+from xmrank.runtime.files import atomic_path, write_json
 
 WEIGHTS, ABOUT = "towers.safetensors", "baseline.json"
 ROWS = 8192
@@ -117,7 +117,7 @@ def standardised(tower: Layers, rows: np.ndarray) -> tuple[Layers, Standardise]:
 def save_towers(directory: Path, towers: ProjectionTowers, about: dict[str, Any]) -> None:
     """Write the weights, and the layers beside what else there is to say of them."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in towers.state_dict().items()}
-    with atomic(directory / WEIGHTS) as temporary:
+    with atomic_path(directory / WEIGHTS) as temporary:
         save_file(state, temporary)
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values() if tensor.is_floating_point()}
     write_json(

@@ -14,7 +14,7 @@ from xmrank.datasets.locations import find_changed
 from xmrank.embed.encoder import Encoder
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import TEMPORARY, atomic, write_array, write_json
+from xmrank.runtime.files import TEMPORARY, atomic_path, write_array, write_json
 
 Kind = Literal["image", "text"]
 ItemBatch = tuple[list[int], Tensor]
@@ -92,7 +92,11 @@ def write_items(work: Path, kind: Kind, items: pa.Array, copied: pa.Array, size:
     # Arrow IPC, one batch for each shard: a worker maps the file and reads its own batch only.
     table = pa.table({"item": items, "copied": copied}).combine_chunks()
     path = items_path(work, kind)
-    with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+    with (
+        atomic_path(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as out,
+    ):
         for start in range(0, len(table), size):
             out.write_batch(table.slice(start, size).combine_chunks().to_batches()[0])
     return [Shard(kind, i // size, i, min(i + size, len(table))) for i in range(0, len(table), size)]

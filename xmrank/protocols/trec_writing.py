@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from xmrank.config.evaluate import TrecFiles
-from xmrank.runtime.files import atomic
+from xmrank.runtime.files import atomic_path
 
 SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{}~"
 SUFFIX = {"gzip": ".trec.gz", "plain": ".trec"}
@@ -105,7 +105,7 @@ def encode_column(column: pa.ChunkedArray) -> pa.Array:
 @contextmanager
 def trec_file(path: Path) -> Iterator[pa.NativeFile]:
     """A file to write to, compressed where its name ends in .gz."""
-    with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
+    with atomic_path(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
         if path.suffix != ".gz":
             yield file
             return

@@ -1,1 +1,1 @@
-"""What every stage stands on: directories and manifests, files, paths, the Ray cluster, errors, progress."""
+"""What all stages use: directories and manifests, files, paths, the Ray cluster, errors, progress."""

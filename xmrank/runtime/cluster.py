@@ -1,4 +1,4 @@
-"""The Ray cluster that a stage runs on: the one of the job, the one that RAY_ADDRESS names, or one of its own."""
+"""The Ray cluster that a stage runs on: that of the job, the one in RAY_ADDRESS, or a local one."""
 
 import logging
 import math
@@ -14,15 +14,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 OBJECT_STORE_BYTES = 512 * 1024**2
-"""Of a cluster of our own: stages pass row numbers and paths, never tables of embeddings."""
+"""Size of the object store of a local cluster. It is small, since stages pass row numbers and paths, not arrays."""
 
 
 def connect() -> None:
-    """Join the cluster, or start one on this machine; does nothing when that has happened.
+    """Connect to the cluster, or start one on this machine; does nothing if Ray is initialised.
 
-    A cluster of our own has no dashboard, listens on loopback, and its workers' output stays in Ray's log folder: jobs
-    show their own progress, and failures come back as exceptions. ``address="local"`` matters: without it, the address
-    that a dead cluster left behind makes the start hang.
+    A local cluster has no dashboard, and the output of its workers goes to Ray's log folder only: jobs show their own
+    progress, and errors are raised in the driver.
     """
     if ray.is_initialized():
         return
@@ -30,7 +29,7 @@ def connect() -> None:
         ray.init(logging_level=logging.WARNING)
         return
     ray.init(
-        address="local",
+        address="local",  # otherwise the address that a dead cluster has left makes the start hang
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         logging_level=logging.ERROR,
@@ -40,28 +39,29 @@ def connect() -> None:
 
 
 def pool_size(requested: int) -> tuple[int, float, int]:
-    """How many worker processes fit on the cluster, and what each holds.
+    """The number of worker processes for the cluster, and the resources of each.
 
     Args:
-        requested: the user's number, or 0: one a GPU when there are GPUs, else one a core.
+        requested: the user's number; 0: one per GPU if there are GPUs, otherwise one per core.
 
     Returns:
-        workers, CPUs each (a fraction where the workers would else take every core and leave none to the tasks that
-        feed them), GPUs each.
+        The number of workers, the CPUs of each and the GPUs of each. The CPUs may be a fraction, so that half a core is
+        left for the tasks that feed the workers.
     """
     resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 1.0), int(resources.get("GPU", 0))
     workers = requested or gpus or max(1, int(cpus))
     spare = max(cpus - 0.5, 0.5)
-    share = math.floor(10_000 * spare / workers) / 10_000  # rounded up, many workers would take the spare half too
+    # Rounded down: rounded up, many workers together would also take the spare half.
+    share = math.floor(10_000 * spare / workers) / 10_000
     return workers, min(1.0, share), 1 if gpus >= workers else 0
 
 
 def run_tasks(function: Callable[[Item], Result], items: Iterable[Item], workers: int = 0) -> Iterator[Result]:
-    """Run a function on every item as a task of the cluster, at most ``workers`` at once (0: one a GPU, or one a core).
+    """Run a function on every item as a task of the cluster, at most ``workers`` at once (0: one per GPU, or per core).
 
     Yields:
-        The results in the order of the items, whatever the number of workers.
+        The results in the order of the items.
     """
     connect()
     workers, cpus, gpus = pool_size(workers)
@@ -69,7 +69,7 @@ def run_tasks(function: Callable[[Item], Result], items: Iterable[Item], workers
     pending: list[ray.ObjectRef] = []
     for item in items:
         pending.append(remote.remote(item))
-        # Twice the workers keeps all busy while results are taken in order, and bounds what waits in memory.
+        # Twice the number of workers keeps all of them busy while results are taken in order, and bounds the memory.
         if len(pending) >= 2 * workers:
             yield ray.get(pending.pop(0))
     while pending:

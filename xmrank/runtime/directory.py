@@ -1,4 +1,8 @@
-"""A stage's directory: planned, filled, finished; skipped when done, resumed when not, refused when it is another's."""
+"""The directory of a stage's output: skipped when it is finished, resumed when it is not, refused when it differs.
+
+A plan is written first: the configuration and the fingerprints of the inputs. The manifest is written last: it lists
+every file with its hash, so that its presence means that the output is complete.
+"""
 
 import json
 import shutil
@@ -11,17 +15,30 @@ from xmrank import __version__
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import TEMPORARY, sha256_file, sha256_json, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
 WORK = "work"
 NOT_HASHED = {PLAN, MANIFEST, "tracking.json", "timing.json", "results.html"}
-"""Not part of the output: run ids, times, and the page of a ranking, which can be made anew at any time."""
+"""Files that are not part of the output: run ids, times, and the page of a ranking, which can be made again."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a finished stage made, from what, and what it left out."""
+    """What a finished stage has written, from which inputs, and what it left out.
+
+    Attributes:
+        stage: name of the stage.
+        config: its semantic configuration.
+        inputs: fingerprint of every input by name.
+        outputs: size ("bytes") and hash ("sha256") of every file by path in the directory.
+        counts: how many items were made.
+        left_out: one entry per item that was skipped, with the reason.
+        settings: choices of the first run, such as a batch size; not part of the fingerprint.
+        schema: version of this layout.
+        xmrank: version of the package that wrote it.
+        fingerprint: sha256 over schema, stage, configuration and the hashes of inputs and outputs.
+    """
 
     stage: str
     config: dict[str, Any]
@@ -35,7 +52,7 @@ class Manifest:
     fingerprint: str = ""
 
     def with_fingerprint(self) -> "Manifest":
-        """The same with its sha256 over schema, semantic configuration and the contents of inputs and outputs."""
+        """The same manifest with its fingerprint."""
         contents = {name: entry["sha256"] for name, entry in self.outputs.items()}
         body = [self.schema, self.stage, self.config, self.inputs, contents]
         return Manifest(**{**vars(self), "fingerprint": sha256_json(body)})
@@ -47,7 +64,10 @@ class StageDirectory:
 
     Attributes:
         directory: absolute path.
-        done: the manifest when there is nothing left to do, else None.
+        name: the stage.
+        config: its semantic configuration, as JSON gives it back.
+        inputs: fingerprint of every input by name.
+        done: the manifest if the stage is finished, otherwise None.
     """
 
     directory: Path
@@ -66,24 +86,24 @@ class StageDirectory:
         inputs: Mapping[str, str],
         overwrite: bool = False,
     ) -> "StageDirectory":
-        """Open a stage's directory, planned anew, half done or done.
+        """Open the directory of a stage: new, partly done or finished.
 
         Args:
-            directory: where the stage's output is or will be.
+            directory: path of the output.
             name: the stage.
-            config: its semantic configuration, JSON-able: no paths, worker counts or times.
-            inputs: name → fingerprint of every input.
-            overwrite: empty the directory first; only ever a directory that this stage has planned.
+            config: its semantic configuration, values that JSON keeps: no paths, worker counts or times.
+            inputs: fingerprint of every input by name.
+            overwrite: delete the contents first; only those of a directory that this stage has planned.
 
         Raises:
-            DataError: the directory holds the output of another configuration, of other inputs, or of something else.
+            DataError: the directory contains the output of another configuration, of other inputs, or other files.
         """
         stage = cls(directory, name, json.loads(json.dumps(config)), dict(inputs))
-        stage._refuse_strangers()
+        stage._refuse_other_files()
         if overwrite:
-            stage._empty()
-        difference = stage._difference()
-        # A run that failed before it made anything binds nobody to what it asked for.
+            stage._delete_contents()
+        difference = stage._describe_difference()
+        # The plan of a run that failed before it wrote anything may be replaced.
         if difference and stage._holds_work():
             raise DataError(f"{directory}: {difference} (--overwrite to redo it, or another --output)")
         directory.mkdir(parents=True, exist_ok=True)
@@ -91,13 +111,13 @@ class StageDirectory:
             write_json(
                 directory / PLAN, {"schema": SCHEMA, "stage": name, "config": stage.config, "inputs": stage.inputs}
             )
-        stage._sweep()
-        stage.done = stage._finished()
+        stage._remove_temporaries()
+        stage.done = stage._read_finished()
         return stage
 
     @property
     def work(self) -> Path:
-        """A folder for what a resumed run needs; removed when the stage finishes, not part of its output."""
+        """A folder for intermediate results of a resumable run; deleted when the stage finishes."""
         folder = self.directory / WORK
         folder.mkdir(exist_ok=True)
         return folder
@@ -109,13 +129,14 @@ class StageDirectory:
         left_out: list[dict[str, Any]] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> Manifest:
-        """Hash every output file and write the manifest last.
+        """Hash every output file and write the manifest.
 
         Args:
-            counts: what was made, how many of each.
-            left_out: one entry an item that was skipped, with the reason.
-            settings: what was chosen at the first run (batch size, threads); kept, not part of the fingerprint.
+            counts: how many items of each kind were made.
+            left_out: one entry per item that was skipped, with the reason.
+            settings: choices of the first run (batch size, threads), which are not part of the fingerprint.
         """
+        # Everything in the directory but the files of NOT_HASHED and what a resumed run needed.
         outputs = {
             str(path.relative_to(self.directory)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for path in sorted(self.directory.rglob("*"))
@@ -125,31 +146,35 @@ class StageDirectory:
             self.name, self.config, self.inputs, outputs, dict(counts), left_out or [], dict(settings or {})
         ).with_fingerprint()
         write_json(self.directory / MANIFEST, vars(manifest))
-        shutil.rmtree(self.directory / WORK, ignore_errors=True)  # not before: it is what a killed run resumes from
+        # Only now: until the manifest is written, a killed run resumes from these files.
+        shutil.rmtree(self.directory / WORK, ignore_errors=True)
         return manifest
 
-    def _plan(self) -> dict[str, Any] | None:
-        """What the directory's plan says; None where there is none, or a file of that name that is not ours."""
+    def _read_plan(self) -> dict[str, Any] | None:
+        """The plan in the directory; None if there is none, or if the file of that name is something else."""
         try:
             plan = json.loads((self.directory / PLAN).read_text())
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         return plan if isinstance(plan, dict) and plan.keys() >= {"schema", "stage", "config", "inputs"} else None
 
-    def _refuse_strangers(self) -> None:
-        """A folder with files that this stage did not plan is somebody's data: never written to, never emptied."""
+    def _refuse_other_files(self) -> None:
+        """Refuse a folder with files that this stage did not plan: it is never written to and never emptied."""
         if self.directory.exists() and not self.directory.is_dir():
             raise DataError(f"{self.directory}: expected a directory for the output, this is a file")
-        plan = self._plan()
+        plan = self._read_plan()
         if plan and plan["stage"] != self.name:
-            raise DataError(f"{self.directory}: holds the stage {plan['stage']}, not {self.name} ; another --output")
+            raise DataError(
+                f"{self.directory}: holds the output of the stage {plan['stage']}, not of {self.name}; "
+                "give another --output"
+            )
         if plan or not self.directory.exists():
             return
         if any(not p.name.startswith(TEMPORARY) for p in self.directory.iterdir()):
             raise DataError(f"{self.directory}: is not empty and not the directory of a stage; give another --output")
 
-    def _empty(self) -> None:
-        """Remove everything but the plan, the manifest first: wherever this is cut short, the rest stays a stage's."""
+    def _delete_contents(self) -> None:
+        """Delete everything but the plan, the manifest first, so that an interruption leaves an unfinished stage."""
         if not self.directory.exists():
             return
         for path in sorted(self.directory.iterdir(), key=lambda path: path.name != MANIFEST):
@@ -159,15 +184,16 @@ class StageDirectory:
                 path.unlink()
 
     def _holds_work(self) -> bool:
-        """Whether there is more in the directory than its plan."""
+        """Whether the directory contains more than its plan."""
         files = (path for path in self.directory.rglob("*") if path.is_file())
         return any(path.name != PLAN and not path.name.startswith(TEMPORARY) for path in files)
 
-    def _difference(self) -> str:
-        """How the directory differs from this stage's plan; empty when it does not."""
-        plan = self._plan()
+    def _describe_difference(self) -> str:
+        """How the plan in the directory differs from this stage; empty if it does not."""
+        plan = self._read_plan()
         if plan is None:
             return ""
+        # In this order: of another schema, the configuration cannot be compared.
         if plan["schema"] != SCHEMA:
             return f"has schema {plan['schema']}, expected {SCHEMA}"
         for key in sorted(plan["config"].keys() | self.config.keys()):
@@ -179,25 +205,29 @@ class StageDirectory:
                 return f"was made from other {key}: {plan['inputs'].get(key)} there, {self.inputs.get(key)} here"
         return ""
 
-    def _sweep(self) -> None:
-        """Remove what a killed writer left under a temporary name."""
+    def _remove_temporaries(self) -> None:
+        """Delete temporary files that a killed process has left."""
         for path in self.directory.rglob(f"{TEMPORARY}*"):
             path.unlink(missing_ok=True)
 
-    def _finished(self) -> Manifest | None:
-        """The manifest, when every file that it names is there in full; else it goes, and the files that are not."""
+    def _read_finished(self) -> Manifest | None:
+        """The manifest if every file in it exists with its size; otherwise None.
+
+        Incomplete files and the manifest are then deleted, so that the stage makes them again.
+        """
         path = self.directory / MANIFEST
         if not path.exists():
             return None
         manifest = read_manifest(self.directory, self.name)
         files = {self.directory / name: entry["bytes"] for name, entry in manifest.outputs.items()}
         faulty = [file for file, size in files.items() if not file.is_file() or file.stat().st_size != size]
-        if faulty:
+        if faulty:  # deleted by hand, or cut off by a full disk
             for file in faulty:
                 file.unlink(missing_ok=True)
             path.unlink()
             return None
-        shutil.rmtree(self.directory / WORK, ignore_errors=True)  # of a run that was killed just after the manifest
+        # Left by a run that was killed after it had written the manifest.
+        shutil.rmtree(self.directory / WORK, ignore_errors=True)
         return manifest
 
 
@@ -205,7 +235,7 @@ def read_manifest(directory: Path, stage: str) -> Manifest:
     """The manifest of a finished stage.
 
     Raises:
-        DataError: no finished stage of that name is there, or one of another schema.
+        DataError: the directory contains no finished output of this stage, or one of another schema.
     """
     path = directory / MANIFEST
     if not path.is_file():

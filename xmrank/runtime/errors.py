@@ -1,13 +1,13 @@
-"""The failures a user can act on: each is one line that names the file, row or flag and what was expected."""
+"""Errors that the user can correct: one line with the file, row or flag, and what was expected."""
 
 
 class XmrankError(Exception):
-    """Something the user can mend; the command line prints it as one line and exits with status 1."""
+    """An error that the user can correct; the command line prints it as one line and exits with status 1."""
 
 
 class ConfigError(XmrankError):
-    """A flag, or flags that contradict each other; exit status 2."""
+    """A wrong flag, or flags that contradict each other; exit status 2."""
 
 
 class DataError(XmrankError):
-    """An input file or row that is not as its format says; exit status 1."""
+    """An input file or row that violates its format; exit status 1."""

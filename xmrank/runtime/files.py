@@ -1,4 +1,4 @@
-"""Atomic writes and content hashes: what every stage's output rests on."""
+"""Atomic writes and content hashes, for the output of every stage."""
 
 import contextlib
 import hashlib
@@ -17,21 +17,23 @@ TEMPORARY = ".tmp-"
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that becomes ``path`` when the block ends well and vanishes when it does not.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path that replaces ``path`` when the block ends; after an error it is deleted.
 
     Raises:
-        OSError: of the block, with the name of the file when it had none.
+        OSError: raised in the block; it gets the name of the file if it had none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: writers such as numpy's add their own to a name without it.
+    # The suffix is kept at the end, because writers such as numpy's append theirs to a name without it.
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield temporary
+        # On the disk before it gets its name: after a crash, a file of that name is complete.
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        # The user knows the file by its own name, not by the temporary one.
         if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
@@ -41,7 +43,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text)
 
 
@@ -56,12 +58,12 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def write_rows(path: Path, parts: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Write an array as ``.npy`` atomically, its rows part after part.
+    """Write an array as ``.npy`` atomically, one part of its rows after the other.
 
-    Not with numpy's own writers: on a full disk, a memory map kills the process and ``np.save`` names no reason.
+    numpy's own writers are not used: on a full disk, a memory map kills the process and ``np.save`` gives no reason.
     """
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    with atomic(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
             file.write(np.ascontiguousarray(part, dtype).data)
@@ -69,7 +71,7 @@ def write_rows(path: Path, parts: Iterable[np.ndarray], shape: tuple[int, ...], 
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table as parquet atomically."""
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
@@ -85,8 +87,9 @@ def sha256_json(value: Any) -> str:
 
 
 def sha256_table(table: pa.Table) -> str:
-    """The sha256 of a table's column names, types and values, whatever its chunks."""
+    """The sha256 of a table's column names, types and values; it does not depend on the chunks."""
     digest = hashlib.sha256()
+    # Neither the metadata (pandas writes its version there) nor the chunks are contents.
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as writer:
         writer.write_table(table.replace_schema_metadata(None).combine_chunks())

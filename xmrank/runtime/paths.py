@@ -1,4 +1,4 @@
-"""Where relative paths lead: XMRANK_HOME, or the current directory."""
+"""Paths and URIs; relative paths start from XMRANK_HOME, or from the current directory."""
 
 import os
 import re
@@ -14,23 +14,25 @@ PathOrUri = Path | str
 
 
 def home() -> Path:
-    """The folder that relative paths start from: XMRANK_HOME, else the current directory.
+    """The folder that relative paths start from: XMRANK_HOME, otherwise the current directory.
 
     Raises:
         ConfigError: inside a submitted Ray job, where the current directory is a temporary copy, without XMRANK_HOME
             or with a relative one.
     """
     folder = Path(os.environ.get(HOME_VARIABLE, "")).expanduser()
+    # Path("") is the current directory.
     if in_ray_job() and not folder.is_absolute():
         raise ConfigError(
-            f"a relative path inside a Ray job would end in the job's temporary copy of the code: set {HOME_VARIABLE} "
-            "to a folder that all nodes share, or give absolute paths"
+            "a relative path inside a Ray job would lead into the job's temporary copy of the code: set "
+            f"{HOME_VARIABLE} to a folder that all nodes share, or give absolute paths"
         )
     return folder.absolute()
 
 
 def in_ray_job() -> bool:
     """Whether this process is the entrypoint of a job given to ``ray job submit`` with a working directory."""
+    # Ray unpacks the working directory into a folder of this name and starts the entrypoint there.
     return "working_dir_files" in Path.cwd().parts
 
 
@@ -38,7 +40,7 @@ def resolve(path: Path | str) -> Path:
     """The absolute local path.
 
     Raises:
-        ConfigError: a URI of a remote store, or a relative path that ``home`` refuses.
+        ConfigError: a URI, or a relative path that ``home`` refuses.
     """
     text = str(path)
     if URI.match(text):
@@ -56,11 +58,12 @@ def resolve_uri(path: Path | str) -> PathOrUri:
     text = str(path)
     if not (uri := URI.match(text)):
         return resolve(path)
+    # Path("s3://bucket/x") is s3:/bucket/x: the slashes after the scheme are put back, three for a local file.
     scheme = uri.group().rstrip(":/")
     rest = text[uri.end() :].lstrip("/")
     return f"{scheme}://{'/' if scheme == 'file' else ''}{rest}"
 
 
 def below(root: PathOrUri, location: str) -> str:
-    """The address of what lies at a relative location: a local path or a URI, as text."""
+    """A location relative to a root, as the text of a local path or of a URI."""
     return str(root / location) if isinstance(root, Path) else f"{root.rstrip('/')}/{location}"

@@ -1,4 +1,4 @@
-"""Visible progress: a bar on a terminal, one line a period otherwise."""
+"""Visible progress: a bar on a terminal, otherwise a line every few seconds."""
 
 import sys
 import time
@@ -12,22 +12,23 @@ PERIOD_S = 5.0
 
 
 class Progress:
-    """Counts items of one piece of work.
+    """Shows how many items of a task are done.
 
     Args:
-        label: what is being done ("embed images").
-        total: how many items there are.
-        done: how many were done before this run, by a run that was interrupted.
+        label: the task ("embed images").
+        total: number of items.
+        done: number of items that an interrupted run has done before.
     """
 
     def __init__(self, label: str, total: int, done: int = 0) -> None:
         self.label, self.total, self.done = label, total, done
-        self.first = done
+        self.first = done  # the rate counts only items of this run
         self.started = self.printed = time.monotonic()
         self.note = ""
         self.bar: Bar | None = None
         if sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            # Each item's rate and note are set in `advance`.
             fields = TextColumn("{task.fields[rate]} {task.fields[note]}")
             self.bar = Bar(*columns, fields, console=Console(stderr=True))
             self.task = self.bar.add_task(label, total=total, completed=done, rate="", note="")
@@ -36,7 +37,7 @@ class Progress:
         if self.bar:
             self.bar.start()
         elif self.done:
-            self._print(f"{self.done} of {self.total} done before")
+            self._print_line(f"{self.done} of {self.total} done before")
         return self
 
     def __exit__(
@@ -45,26 +46,32 @@ class Progress:
         if self.bar:
             self.bar.stop()
         elif kind is None:
-            self._print(self._state())
+            self._print_line(self._describe_state())
 
     def advance(self, items: int = 1, note: str = "") -> None:
-        """Count ``items`` more as done; ``note`` is shown behind the numbers (failures, a loss)."""
+        """Count ``items`` as done; ``note`` is shown after the numbers (failures, a loss)."""
         self.done += items
         self.note = note or self.note
         if self.bar:
-            self.bar.update(self.task, completed=self.done, rate=f"{self._rate():.4g}/s", note=self.note)
+            self.bar.update(self.task, completed=self.done, rate=f"{self._measure_rate():.4g}/s", note=self.note)
         elif time.monotonic() - self.printed >= PERIOD_S:
-            self._print(self._state())
+            self._print_line(self._describe_state())
 
-    def _rate(self) -> float:
-        """Items a second, of this run."""
+    def _measure_rate(self) -> float:
+        """Items per second in this run."""
         return (self.done - self.first) / max(time.monotonic() - self.started, 1e-9)
 
-    def _state(self) -> str:
-        seconds, rate = time.monotonic() - self.started, self._rate()
-        left = f", {(self.total - self.done) / rate:.0f} s left" if rate > 0 and self.done < self.total else ""
-        return f"{self.done}/{self.total}, {rate:.4g}/s, {seconds:.0f} s{left}{', ' + self.note if self.note else ''}"
+    def _describe_state(self) -> str:
+        """The line without the label: counts, rate, time, time left and the note."""
+        seconds, rate = time.monotonic() - self.started, self._measure_rate()
+        parts = [f"{self.done}/{self.total}", f"{rate:.4g}/s", f"{seconds:.0f} s"]
+        if rate > 0 and self.done < self.total:
+            parts.append(f"{(self.total - self.done) / rate:.0f} s left")
+        if self.note:
+            parts.append(self.note)
+        return ", ".join(parts)
 
-    def _print(self, text: str) -> None:
+    def _print_line(self, text: str) -> None:
+        """Print a line on standard error."""
         self.printed = time.monotonic()
         print(f"{self.label}: {text}", file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from sklearn.manifold import TSNE
 
 from xmrank.config import SupervisedConfig
 from xmrank.metrics import mean_over_queries
-from xmrank.runtime.files import atomic, write_json, write_table
+from xmrank.runtime.files import atomic_path, write_json, write_table
 from xmrank.supervised.labelled_set import LabelledSet
 from xmrank.supervised.map_evaluation import SearchResult, measure
 from xmrank.supervised.method_training import FittedMethod
@@ -153,7 +153,7 @@ def save_model(run: MethodRun, fitted: FittedMethod) -> None:
     assert fitted.module is not None
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in fitted.module.state_dict().items()}
     folder = run.models / run.name
-    with atomic(folder / "model.safetensors") as temporary:
+    with atomic_path(folder / "model.safetensors") as temporary:
         # Layers that both sides share stand twice in the state; safetensors refuses shared memory.
         save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary)
     settings = run.config.__dict__.get("lcm" if run.method.startswith("lcm") else run.method)

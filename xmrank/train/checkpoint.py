@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from xmrank.rankers import Ranker, rebuild_ranker
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import atomic, write_json
+from xmrank.runtime.files import atomic_path, write_json
 from xmrank.train.trials import RANKER, RANKER_JSON
 
 META = "meta"
@@ -28,7 +28,7 @@ def save_ranker(directory: Path, ranker: Ranker, weights: dict[str, Tensor], abo
         weights: the state dict to keep (the best epoch's).
         about: what the ranker was trained on and for; the JSON's other fields.
     """
-    with atomic(directory / RANKER) as temporary:
+    with atomic_path(directory / RANKER) as temporary:
         save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, temporary)
     write_json(directory / RANKER_JSON, {**about, **ranker.describe()})
 
@@ -80,7 +80,7 @@ def save_state(
     """
     parts = {"model": weights, "best": best, "optimizer": moments}
     tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         # A copy each: safetensors refuses tensors that share memory.
         save_file({k: t.detach().cpu().clone() for k, t in tensors.items()}, temporary, {META: json.dumps(meta)})
 

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from xmrank.config import TrainEncoderConfig
 from xmrank.datasets.scenes.generate import compose_scene, describe_scene, write_scene
 from xmrank.embed.encoder import Encoder, load_encoder
-from xmrank.runtime.files import atomic
+from xmrank.runtime.files import atomic_path
 
 _MAX_SCALE = math.log(100)
 
@@ -223,7 +223,7 @@ class ContrastiveTraining:
         tensors = {f"model.{name}": value.contiguous() for name, value in self.model.state_dict().items()}
         for index, entries in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value.contiguous() for name, value in entries.items()}
-        with atomic(checkpoint) as temporary:
+        with atomic_path(checkpoint) as temporary:
             save_file(tensors, temporary, metadata={"history": json.dumps(self.history)})
 
     def load_state(self, checkpoint: Path) -> None:

@@ -13,7 +13,7 @@ from xmrank.config import TrainEncoderConfig
 from xmrank.embed.encoder import load_encoder
 from xmrank.runtime.cluster import connect, pool_size
 from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.files import atomic
+from xmrank.runtime.files import atomic_path
 from xmrank.runtime.launcher import Worker, launch_workers
 from xmrank.runtime.progress import Progress
 from xmrank.train_encoder.contrastive import ContrastiveTraining, HeldOutScenes, draw_pairs, read_history
@@ -60,7 +60,7 @@ def train_worker(work: EncoderWork, worker: Worker) -> None:
     training = ContrastiveTraining(encoder, pairs, config, rank=worker.rank, world_size=worker.world_size)
     training.train(work.folder / CHECKPOINT, HeldOutScenes(config, worker.device) if worker.rank == 0 else None)
     if worker.rank == 0:
-        with atomic(work.folder / WEIGHTS) as temporary:
+        with atomic_path(work.folder / WEIGHTS) as temporary:
             save_file(training.copy_weights(), temporary)
 
 

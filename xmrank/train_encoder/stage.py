@@ -8,7 +8,7 @@ from xmrank.config import TrainEncoderConfig, semantic
 from xmrank.embed.encoder import Encoder, load_encoder
 from xmrank.runtime.directory import Manifest, StageDirectory
 from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.files import atomic, write_json
+from xmrank.runtime.files import atomic_path, write_json
 from xmrank.runtime.paths import resolve
 from xmrank.train_encoder.contrastive import read_history
 from xmrank.train_encoder.ray import CHECKPOINT, WEIGHTS, describe_epoch, train_on_cluster
@@ -48,7 +48,7 @@ def check_text_side(encoder: Encoder) -> None:
 def run_training(stage: StageDirectory, config: TrainEncoderConfig) -> Manifest:
     """Train on the cluster, then write the output."""
     workers = train_on_cluster(config, stage.work)
-    with atomic(stage.directory / f"{config.model}.safetensors") as temporary:
+    with atomic_path(stage.directory / f"{config.model}.safetensors") as temporary:
         # With the metadata that open_clip expects of a torch file.
         save_file(load_file(stage.work / WEIGHTS), temporary, metadata={"format": "pt"})
     history = read_history(stage.work / CHECKPOINT)
