@@ -105,6 +105,21 @@ def test_what_cannot_be_mined_is_refused(store):
         mine_lists(copy_to_memory(store), direction="i2t", relevance="labels", **SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"direction": "image"}, "direction image: expected one of i2t, t2i"),
+        ({"role": "val"}, "role val: expected one of train, validation, test"),
+        ({"positives": "found"}, "positives found: expected one of one, all, retrieved"),
+        ({"strategy": "hard"}, "strategy hard: expected one of random-hard, top-k, mixed"),
+    ],
+)
+def test_a_name_that_is_not_known_is_refused(store, settings, message):
+    with pytest.raises(ConfigError) as caught:
+        mine_lists(store, **{"direction": "i2t", **settings})
+    assert str(caught.value) == message
+
+
 def imported_modules(code):
     """The top-level names of all modules that a Python process has imported after running the code."""
     script = f"{code}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"

@@ -3,16 +3,16 @@
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
-from xmrank.config import Direction, MineConfig
+from xmrank.config import DIRECTIONS, Direction, MineConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.chunks import count_chunks, mine_queries, plan_pool, store_sides
 from xmrank.mine.gallery_index import make_flat_index
 from xmrank.mine.nearest import plan_searches, search_shard
 from xmrank.mine.pool import QueryPool
-from xmrank.mine.roles import Role, RoleImages, choose_role_images, role_of_split
+from xmrank.mine.roles import ROLES, Role, RoleImages, choose_role_images, role_of_split
 from xmrank.mine.strategies import count_needed_negatives, count_searched
 from xmrank.runtime.errors import ConfigError
 
@@ -76,11 +76,24 @@ def mine_lists(
         relevance_texts=relevance_texts,
         seed=seed,
     )
+    check_choices(config, direction, role)
     # All images of a split, or those that the stage would choose: it may hold some out for validation.
     part = choose_images(store, split, config) if role is None else choose_role_images(store, config)[role]
     pool = plan_pool(store, part, direction, config)
     refuse_short_gallery(pool, part, direction, config)
     return mine_in_process(store, pool, config, part.role)
+
+
+def check_choices(config: MineConfig, direction: str, role: str | None) -> None:
+    """Raise ConfigError for a value that is not one of a setting's names. The command line checks that by itself."""
+    if direction not in DIRECTIONS:
+        raise ConfigError(f"direction {direction}: expected one of {', '.join(DIRECTIONS)}")
+    if role is not None and role not in ROLES:
+        raise ConfigError(f"role {role}: expected one of {', '.join(ROLES)}")
+    for name, hint in get_type_hints(MineConfig).items():
+        value = getattr(config, name, None)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise ConfigError(f"{name} {value}: expected one of {', '.join(get_args(hint))}")
 
 
 def choose_images(store: EmbeddingStore, split: str, config: MineConfig) -> RoleImages:
