@@ -57,6 +57,7 @@ def rank_batches(batches: list[QueryBatch], job: RankingJob, workers: int) -> It
     connect()
     silence_ray_data()
     workers, cpus, gpus = pool_size(workers)
+    # One block for each batch: a batch is the unit that is kept when a run is interrupted.
     rows = ray.data.from_items([asdict(batch) for batch in batches], override_num_blocks=len(batches))
     done = rows.map(
         RankerActor,

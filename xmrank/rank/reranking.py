@@ -112,6 +112,7 @@ def expand_to(name: str, tensor: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def first_stage_similarity(queries: Tensor, items: Tensor) -> Tensor:
     """The dot product in float64, rounded to float32 as in mined lists, [queries, items]."""
+    # One gallery for all queries is a single product.
     if items.dim() == 2:
         return torch.from_numpy(compute_similarities(queries.numpy(), items.numpy()))
     rows = [compute_similarities(queries[row : row + 1].numpy(), items[row].numpy()) for row in range(len(queries))]
