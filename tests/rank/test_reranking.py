@@ -64,6 +64,12 @@ def test_many_queries_are_scored_in_blocks(ranker, monkeypatch):
     assert parts.scores == pytest.approx(whole.scores, abs=1e-6)
 
 
+def test_no_queries_give_no_results(ranker):
+    for candidates in (unit(5), unit(0, 5)):
+        best = rerank(ranker, unit(0), candidates)
+        assert best.order.shape == best.scores.shape == (0, 5)
+
+
 def test_masked_candidates_come_last_and_change_nothing(ranker):
     query, candidates = unit(2), unit(2, 4, seed=1)
     padded = np.concatenate([np.full((2, 1, DIMENSIONS), 9, np.float32), candidates], axis=1)
@@ -92,11 +98,14 @@ def test_equal_scores_keep_the_order_of_the_similarity():
     assert best.order.tolist() == [1, 2, 3, 0]
 
 
-def test_tensors_come_back_for_tensors(ranker):
-    query, gallery = unit(2), unit(5, seed=1)
-    best = rerank(ranker, torch.from_numpy(query), torch.from_numpy(gallery))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_tensors_of_any_dtype_come_back_as_tensors(ranker, dtype):
+    query, gallery = (torch.from_numpy(array).to(dtype) for array in (unit(2), unit(5, seed=1)))
+    best = rerank(ranker, query.requires_grad_(), gallery)
     assert isinstance(best.order, torch.Tensor)
-    assert best.order.tolist() == rerank(ranker, query, gallery).order.tolist()
+    assert (best.scores.dtype, best.scores.requires_grad) == (torch.float32, False)
+    same = rerank(ranker, query.detach().float().numpy(), gallery.float().numpy())
+    assert best.order.tolist() == same.order.tolist()
 
 
 @pytest.mark.parametrize(

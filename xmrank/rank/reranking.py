@@ -82,7 +82,7 @@ def make_lists(query: Any, candidates: Any, similarity: Any, mask: Any) -> tuple
     Raises:
         ValueError: shapes that do not fit.
     """
-    queries, items = torch.as_tensor(query).cpu(), torch.as_tensor(candidates).cpu()
+    queries, items = torch.as_tensor(query).detach().cpu(), torch.as_tensor(candidates).detach().cpu()
     queries = queries[None] if queries.dim() == 1 else queries
     if queries.dim() != 2 or items.dim() not in (2, 3) or items.shape[-1] != queries.shape[-1]:
         raise ValueError(f"query {list(queries.shape)} and candidates {list(items.shape)} do not fit each other")
@@ -92,7 +92,7 @@ def make_lists(query: Any, candidates: Any, similarity: Any, mask: Any) -> tuple
     if similarity is None:
         cosine = first_stage_similarity(queries, items)
     else:
-        cosine = expand_to("similarity", torch.as_tensor(similarity).cpu().float(), shape)
+        cosine = expand_to("similarity", torch.as_tensor(similarity).detach().cpu().float(), shape)
     real = torch.ones(shape, dtype=torch.bool)
     if mask is not None:
         real = expand_to("mask", torch.as_tensor(mask).cpu(), shape)
@@ -112,11 +112,13 @@ def expand_to(name: str, tensor: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def first_stage_similarity(queries: Tensor, items: Tensor) -> Tensor:
     """The dot product in float64, rounded to float32 as in mined lists, [queries, items]."""
+    # NumPy has no bfloat16; float64 holds every value of the other types.
+    query, gallery = queries.double().numpy(), items.double().numpy()
     # One gallery for all queries is a single product.
     if items.dim() == 2:
-        return torch.from_numpy(compute_similarities(queries.numpy(), items.numpy()))
-    rows = [compute_similarities(queries[row : row + 1].numpy(), items[row].numpy()) for row in range(len(queries))]
-    return torch.from_numpy(np.concatenate(rows))
+        return torch.from_numpy(compute_similarities(query, gallery))
+    rows = [compute_similarities(query[row : row + 1], gallery[row]) for row in range(len(queries))]
+    return torch.from_numpy(np.concatenate([np.empty((0, gallery.shape[1]), np.float32), *rows]))
 
 
 @torch.inference_mode()
@@ -127,7 +129,7 @@ def score_in_blocks(ranker: Ranker, query: Tensor, candidates: Tensor, similarit
     training = ranker.training
     ranker.eval()
     try:
-        parts = []
+        parts = [similarity.new_empty((0, similarity.shape[1]))]
         # In blocks: all lists at once may not fit into the device's memory.
         for start in range(0, len(query), SCORED):
             block = slice(start, start + SCORED)
