@@ -110,7 +110,7 @@ def test_triplet_hinges():
     )
 
 
-def test_lambdarank_weighs_a_pair_by_its_swap():
+def test_lambdarank_multiplies_a_pair_by_its_swap():
     """Labels 1 and 2 have gains 1 and 3; scores put them on ranks 3 and 1, the third item on rank 2."""
     scores, labels = tensor([[0.5, 2.0, 1.0]]), tensor([[1.0, 2.0, 0.0]])
     ideal = 3 / math.log2(2) + 1 / math.log2(3)

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -39,3 +41,8 @@ def test_the_mean_of_many_float32_values_is_taken_in_float64():
 def test_only_a_vector_has_a_mean_over_queries():
     with pytest.raises(ValueError, match=r"expected \[queries\]"):
         mean_over_queries(np.zeros((2, 2)))
+
+
+def test_metrics_are_imported_without_torch_and_ray():
+    code = "import sys, xmrank.metrics; sys.exit(bool({'torch', 'ray', 'scipy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

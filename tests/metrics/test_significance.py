@@ -46,7 +46,7 @@ def test_signs_flip_by_cluster():
     assert paired_tests(column(1.0, 2.0, 3.0, -1.0)).p[0] == by_enumeration([1, 2, 3, -1]) == 6 / 16
 
 
-def test_clusters_may_stand_in_any_order():
+def test_clusters_may_come_in_any_order():
     values = np.random.default_rng(0).normal(size=(40, 2))
     clusters = np.repeat(np.arange(8), 5)
     order = np.random.default_rng(1).permutation(40)
@@ -132,7 +132,7 @@ def test_under_the_null_hypothesis_p_is_uniform():
     assert (paired_tests(values, draws=999).p < 0.05).mean() > 0.25
 
 
-def test_an_effect_is_found_as_often_as_the_t_test_finds_it():
+def test_an_effect_is_detected_as_often_as_by_the_t_test():
     values = np.random.default_rng(6).normal(0.25, 1, size=(120, 300))
     p = paired_tests(values, draws=999).p
     theirs = stats.ttest_1samp(values, 0).pvalue
