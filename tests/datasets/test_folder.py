@@ -38,7 +38,7 @@ def test_images_without_a_sound_text_are_left_out_and_listed(tmp_path):
     assert [(entry["image_id"], entry["reason"]) for entry in dataset.left_out] == [
         ("b.png", "its text b.txt is not UTF-8"),
         ("c.png", "its text c.txt is empty"),
-        ("d.png", "its text d.txt is not there"),
+        ("d.png", "its text d.txt does not exist"),
         ("e.png", "its text e.txt is too long"),
     ]
     assert refusal(FolderSettings(images=tmp_path)) == (

@@ -98,7 +98,7 @@ def test_what_the_reader_left_out_is_in_the_manifest(tmp_path, encoded):
     (tmp_path / "files" / "2.txt").unlink()
     manifest = embed(replace(config, max_broken=0.5))
     assert manifest.counts["images"] == 5
-    assert manifest.left_out == [{"image_id": "2.jpg", "reason": "its text 2.txt is not there", "captions": 0}]
+    assert manifest.left_out == [{"image_id": "2.jpg", "reason": "its text 2.txt does not exist", "captions": 0}]
 
 
 def test_a_changed_parquet_file_needs_overwrite(tmp_path, encoded):

@@ -137,7 +137,7 @@ def test_what_was_begun_with_one_store_is_not_finished_with_another(grown, monke
         with pytest.raises(KeyboardInterrupt):
             embed(config)
     begun = EmbeddingStore.open(grown / "old").fingerprint[:12]
-    message = f"{grown / 'new'}: was begun with --reuse of the store {begun}…; continue that way, or give --overwrite"
+    message = f"{grown / 'new'}: was started with --reuse of the store {begun}…; continue that way, or give --overwrite"
     assert refusal(replace(config, reuse=None)) == message
     assert embed(config).counts["reused_images"] == 10
 
@@ -226,8 +226,8 @@ def test_a_store_is_verified(folder, encoded):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"text.npy: is not what was written"):
+    with pytest.raises(DataError, match=r"text.npy: has changed"):
         store.verify()
     path.unlink()
-    with pytest.raises(DataError, match=r"text.npy: is not there, though the manifest names it"):
+    with pytest.raises(DataError, match=r"text.npy: is missing, though the manifest names it"):
         EmbeddingStore.open(folder / "store", verify=True)

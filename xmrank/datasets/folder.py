@@ -25,7 +25,7 @@ def read_folder(settings: FolderSettings, max_broken: float) -> Dataset:
     """
     root = resolve_uri(settings.images)
     files = list_files(root)
-    # Known from the listing, so that no image costs a request for a text that is not there.
+    # Known from the listing, so that no request is made for a text that does not exist.
     texts = {without_suffix(name) for name in files if suffix_of(name) == ".txt"}
     images = [name for name in files if suffix_of(name) in IMAGE_SUFFIXES]
     if not images:
@@ -55,7 +55,7 @@ def add_images(pairs: PairTable, root: PathOrUri, images: Sequence[str], texts: 
             captions = text_lines(content_of[name])
             fault = "" if captions else "is empty"
         except KeyError:
-            fault = "is not there"
+            fault = "does not exist"
         except DataError as error:
             fault = str(error)
         if fault:

@@ -34,7 +34,7 @@ def download_dataset(images: str) -> Path:
     match = NAME.fullmatch(images)
     assert match is not None
     folder = resolve(FOLDER) / images.replace("/", "--")
-    # Without a network, snapshot_download gives what is there, complete or not: only a marked copy is complete.
+    # Without a network, snapshot_download returns what it has, complete or not: only a marked copy is complete.
     if (folder / MARK).is_file():
         return folder
     try:

@@ -29,7 +29,7 @@ def read_karpathy(settings: KarpathySettings, max_broken: float) -> Dataset:  # 
     for number, entry in enumerate(read_entries(resolve_uri(settings.annotations))):
         images.append(image_row(entry, number, name, settings.split_field))
         captions += caption_rows(entry, number, name, images[-1])
-    # Paths in somebody else's file must not lead to other files of this machine.
+    # The file may come from anywhere: its paths must not lead to other files of this machine.
     outside = [image["location"] for image in images if leads_outside(image["location"])]
     refuse_first(outside, name, 'image "{}" lies outside of the image folder')
     return Dataset(

@@ -93,7 +93,7 @@ class PairTable:
             captions += [(caption_id, image_id, text, split_of_image[image_id]) for caption_id, text in image.captions]
         locations = [image.location for image in self.images.values()]
         images = pa.table([pa.array(list(self.images), pa.string()), locations, splits, labels], schema=IMAGES)
-        # No captions at all would give no columns.
+        # Without any caption, zip returns no columns.
         columns = list(zip(*captions, strict=True)) or [()] * len(CAPTIONS)
         table = pa.table([pa.array(column, pa.string()) for column in columns], schema=CAPTIONS)
         return Dataset(name, root, images, table, self.left_out, self.containers)
@@ -127,7 +127,7 @@ class PairTable:
         known = [split for split in splits if split is not None]
         if not known:
             return draw_splits(list(self.images), held_out)
-        # Some splits known and others drawn would be a mixture that nobody wants.
+        # Drawing splits for the rest would mix them with splits that were made on purpose.
         if len(known) < len(splits):
             image_id = next(i for i, image in self.images.items() if image.split is None)
             raise DataError(f'{self.source}: image "{image_id}" has no split, others have one, like "{known[0]}"')

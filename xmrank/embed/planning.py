@@ -89,13 +89,13 @@ def find_earlier(plan: ShardPlan, work: Path) -> EarlierStore:
 
 
 def refuse_other_reuse(settings: dict[str, Any], known: EmbeddingStore | None, output: Path) -> None:
-    """Refuse to finish with ``--reuse`` a store that was begun without it, or with another.
+    """Refuse to finish with ``--reuse`` a store that was started without it, or with another.
 
     Raises:
-        DataError: says how the store was begun.
+        DataError: says how the store was started.
     """
     # Shards that were encoded and shards that were copied would differ in their last digits.
     wanted = known.fingerprint if known else None
     if settings and settings["reuse"] != wanted:
         begun = f"with --reuse of the store {settings['reuse'][:12]}…" if settings["reuse"] else "without --reuse"
-        raise DataError(f"{output}: was begun {begun}; continue that way, or give --overwrite")
+        raise DataError(f"{output}: was started {begun}; continue that way, or give --overwrite")

@@ -146,7 +146,7 @@ def plan_reads(addresses: Sequence[str]) -> Iterator[Callable[[], bytes]]:
     Remote images are requested some at a time, ahead of those that are being decoded; local files and the rows of one
     open parquet file are faster without.
     """
-    # All addresses of a data set have the same root, so the first one tells.
+    # All addresses of a data set have the same root, so the first one decides.
     if not addresses or not URI.match(addresses[0]) or suffix_of(container_of(addresses[0])) == ".parquet":
         yield from (partial(read_bytes, address) for address in addresses)
         return

@@ -115,7 +115,7 @@ class ShardEncoder:
 
 
 def catch_failure(step: Callable[[], dict[str, Any]], work: Path) -> dict[str, Any]:
-    """The result of a step, with a failure that the user can mend as the value ``failure``.
+    """The result of a step, with a failure that the user can fix as the value ``failure``.
 
     Not as an exception: Ray Data wraps exceptions, and the original is lost on the way.
     """
@@ -173,9 +173,9 @@ def fits_memory(encoder: Encoder, preparer: Preparer, size: int) -> bool:
     """Whether this many images, and this many captions, fit into the device's memory."""
     from PIL import Image
 
-    picture = preparer.pixels.prepare(Image.new("RGB", (64, 64)))
+    pixels = preparer.pixels.prepare(Image.new("RGB", (64, 64)))
     try:
-        encoder.encode_images(picture[None].expand(size, *picture.shape))
+        encoder.encode_images(pixels[None].expand(size, *pixels.shape))
         encoder.encode_tokens(preparer.tokenizer(["a"]).expand(size, -1))
     except torch.OutOfMemoryError:
         # The next, smaller size would find the memory in fragments.
@@ -204,7 +204,7 @@ def encode_shards(
     are encoded again.
 
     Raises:
-        DataError: a failure on a worker that the user can mend, such as a full disk.
+        DataError: a failure on a worker that the user can fix, such as a full disk.
     """
     connect()
     silence_ray_data()

@@ -41,7 +41,7 @@ class KnownImages:
         """The first row of an image with this hash, or None."""
         wanted = np.uint64(shorten_hash(sha256))
         index = int(np.searchsorted(self.keys, wanted))
-        # Several hashes may begin alike: the whole one decides.
+        # Several hashes may have the same first bits: the whole hash decides.
         while index < len(self.keys) and self.keys[index] == wanted:
             row = int(self.rows[index])
             if self.store.images["sha256"][row].as_py() == sha256:
@@ -78,7 +78,7 @@ def open_reusable(directory: Path, encoder: dict[str, Any], dtype: str) -> Embed
         DataError: not a finished store, an imported one, or one of another encoder or number format.
     """
     store = EmbeddingStore.open(directory)
-    # The embeddings must be those that encoding would give, not just similar ones.
+    # The embeddings must be those that this encoder would make, not just similar ones.
     for name in SAME_ENCODER:
         if store.encoder.get(name) != encoder[name]:
             raise DataError(f"--reuse {directory}: another encoder: its {name} is {store.encoder.get(name)!r}")

@@ -94,7 +94,7 @@ class EmbeddingStore:
 
         Raises:
             DataError: arrays whose shapes do not fit, rows with NaN, infinity, only zeros or (without ``normalise``)
-                another length than 1, ids that occur twice, or a caption of an image that is not there.
+                another length than 1, ids that occur twice, or a caption of an unknown image.
 
         >>> image = np.eye(2, dtype=np.float32)
         >>> text = np.array([[3, 1], [2, 1], [0, 5]], np.float32)
@@ -127,7 +127,7 @@ class EmbeddingStore:
         """Compare every file with its checksum in the manifest. A store in memory has none.
 
         Raises:
-            DataError: names the first that is not there, or not as it was written.
+            DataError: a file is missing or has changed; names the first.
         """
         if self.path is not None:
             verify_outputs(self.path, self.manifest)
@@ -192,14 +192,14 @@ class EmbeddingStore:
 
 
 def verify_outputs(directory: Path, manifest: Manifest) -> None:
-    """Raise DataError when a file of a store is not there, or not as it was written."""
+    """Raise DataError when a file of a store is missing or has changed."""
     for name, entry in manifest.outputs.items():
         path = directory / name
         if not path.is_file():
-            raise DataError(f"{path}: is not there, though the manifest names it")
+            raise DataError(f"{path}: is missing, though the manifest names it")
         # The size is compared first, because it costs nothing.
         if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
-            raise DataError(f"{path}: is not what was written: its checksum differs from the manifest's")
+            raise DataError(f"{path}: has changed: its checksum differs from the manifest's")
 
 
 def describe_imported(dimensions: int) -> dict[str, Any]:

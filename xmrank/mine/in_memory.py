@@ -97,7 +97,7 @@ def check_choices(config: MineConfig, direction: str, role: str | None) -> None:
 
 
 def choose_images(store: EmbeddingStore, split: str, config: MineConfig) -> RoleImages:
-    """All images of a split, in the role that the mining stage would give them.
+    """All images of a split, in the role that they would have in the mining stage.
 
     Raises:
         ConfigError: the store has no such split.

@@ -40,7 +40,7 @@ def unpacked_bytes(path: Path) -> int:
 
 
 def unpack_lists(path: Path, folder: Path) -> None:
-    """Write the arrays that are not there yet; a few lists at a time are in memory, and one number a list."""
+    """Write the arrays that do not exist yet. In memory are a few lists at a time, and one number for each list."""
     with pq.ParquetFile(path) as file:
         # The first length is 0: its cumulative sum is where list 0 begins.
         queries, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]

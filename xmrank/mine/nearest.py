@@ -109,7 +109,7 @@ def read_nearest(folder: Path, pool: QueryPool, start: int, stop: int, config: M
         start, stop: which queries; they are of one search.
         config: which index.
     """
-    # A chunk lies inside one search, because its length divides that of a search.
+    # All queries of a chunk are in one search, because its length divides that of a search.
     part = start - start % queries_per_search(config, len(pool.queries))
     shards = count_shards(pool)
 
@@ -118,6 +118,6 @@ def read_nearest(folder: Path, pool: QueryPool, start: int, stop: int, config: M
         return np.concatenate([np.load(path, mmap_mode="r")[start - part : stop - part] for path in paths], axis=1)
 
     items, similarity = read_array("items"), read_array("similarity")
-    # Every shard gave its own nearest items; of all of them together, as many are kept.
+    # Every shard has its own nearest items; of all of them together, as many are kept.
     width = items.shape[1] // shards
     return RankedItems(items, similarity).reorder(np.lexsort((items, -similarity), axis=1)[:, :width])

@@ -34,7 +34,7 @@ def mine(config: MineConfig) -> Manifest:
     """Mine the lists ``{direction}-{role}.parquet``; files that an interrupted run finished are kept.
 
     Raises:
-        ConfigError: a split that is not there, or lists longer than the gallery.
+        ConfigError: a split that does not exist, or lists longer than the gallery.
         DataError: no finished embedding store.
     """
     store = EmbeddingStore.open(resolve(config.embeddings))

@@ -52,8 +52,8 @@ class QueryChunk:
             negatives = negatives.remove_items(above_margin(negatives, positives, self.config.positive_margin))
         if self.config.duplicate_cosine is not None:
             # The same caption may belong to several images: as a negative it would be wrong.
-            alike = near_duplicates(self.pool, negatives, self.side, self.config.duplicate_cosine)
-            negatives = negatives.remove_items(alike)
+            duplicates = near_duplicates(self.pool, negatives, self.side, self.config.duplicate_cosine)
+            negatives = negatives.remove_items(duplicates)
         return negatives.take_first(self.config.hard_negatives)
 
     def choose_positives(self) -> RankedItems:
@@ -88,7 +88,7 @@ def mine_random_hard(chunk: QueryChunk) -> RankedItems:
 
 
 def mine_top_k(chunk: QueryChunk) -> RankedItems:
-    """The hardest of the whole gallery, and the positives; with positives "retrieved", what the first stage gives."""
+    """The hardest of the whole gallery, and the positives; with positives "retrieved", the first stage's top."""
     nearest = chunk.nearest()
     if chunk.config.positives == "retrieved":
         return nearest.take_first(chunk.config.hard_negatives)

@@ -1,1 +1,1 @@
-"""Generated scenes: pictures, captions that describe them, and labels."""
+"""Generated scenes: images, captions that describe them, and labels."""

@@ -46,8 +46,8 @@ def generate_scenes(
 ) -> tuple[pa.Table, pa.Table]:
     """Write the data set: images/{split}/{number}.jpg, images.parquet, captions.parquet, scenes.json.
 
-    Files are complete or not there, and images that exist are kept: after an interruption the same call finishes the
-    work, with the same bytes as a call that was never interrupted.
+    A file is complete or does not exist, and images that exist are kept: after an interruption the same call finishes
+    the work, with the same bytes as a call that was never interrupted.
 
     Args:
         root: the folder, created if necessary; locations in the images table are relative to it.

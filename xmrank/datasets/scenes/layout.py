@@ -77,7 +77,7 @@ class Scene:
 
 def random_numbers(key: str) -> random.Random:
     """A generator that depends on the key alone; Python's own, whose stream is the same in every version."""
-    return random.Random(key)  # noqa: S311 - pictures, not secrets
+    return random.Random(key)  # noqa: S311 - images, not secrets
 
 
 def compose_scene(seed: int, split: str, number: int) -> Scene:

@@ -1,4 +1,4 @@
-"""Reader of the generated data set: draws what is not there yet."""
+"""Reader of the generated data set: draws the images that do not exist yet."""
 
 import os
 
@@ -10,7 +10,7 @@ from xmrank.runtime.progress import Progress
 
 
 def read_scenes(settings: ScenesSettings, max_broken: float) -> Dataset:  # noqa: ARG001 - nothing is broken
-    """The scenes of the configured sizes and seed, generated below ``--scenes.folder`` when they are not there."""
+    """The scenes of the configured sizes and seed, generated below ``--scenes.folder`` unless they exist."""
     sizes = settings.scenes
     root = resolve(sizes.folder) / f"scenes-seed{sizes.seed}"
     with Progress("scenes", sizes.train + sizes.val + sizes.test) as progress:
