@@ -53,7 +53,7 @@ def gather_all(data: "ListData") -> None:
     """Gather every batch of an epoch and convert it to float32, as the ranker does."""
     order = np.random.default_rng(2).permutation(QUERIES)
     for start in range(0, QUERIES, BATCH):
-        batch = data.batch(order[start : start + BATCH])
+        batch = data.gather_batch(order[start : start + BATCH])
         batch.candidates.float().sum(), batch.query.float().sum()
 
 

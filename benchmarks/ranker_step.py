@@ -101,7 +101,7 @@ def differences(benchmark: BenchmarkLists, loss: str, layer_norm: LayerNorm) -> 
     theirs = make_theirs()
     ours = make_ours(theirs.state_dict(), layer_norm)
     features, labels = benchmark.batches[0]
-    batch = benchmark.list_data.batch(np.arange(BATCH))
+    batch = benchmark.list_data.gather_batch(np.arange(BATCH))
     scores = theirs(features, labels == -1, None)
     value = peer.make_loss(loss)(scores, labels)
     value.backward()
@@ -133,7 +133,7 @@ def our_epoch(
     def run() -> None:
         kept = []
         for start in range(0, STEPS * BATCH, BATCH):
-            batch = benchmark.list_data.batch(np.arange(start, start + BATCH))
+            batch = benchmark.list_data.gather_batch(np.arange(start, start + BATCH))
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 scores = ranker(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
             sums = LOSSES[loss].sums(scores, batch.labels, mask=batch.mask, **PARAMETERS.get(loss, {}))

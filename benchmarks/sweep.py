@@ -71,7 +71,9 @@ def train_one(embeddings: Path, lists: Path, point: dict[str, Any], folder: Path
     from xmrank.mine.mapped_lists import open_lists
     from xmrank.train.list_data import ListData
     from xmrank.train.settings import with_point
-    from xmrank.train.trainer import TrainingJob, train_trials
+    from xmrank.train.trainer import TrainingJob, train_group
+    from xmrank.train.training_data import TrainingData
+    from xmrank.train.trial_log import TrialLog
     from xmrank.train.trials import Trial
     from xmrank.train.worker_group import WorkerGroup
 
@@ -82,9 +84,8 @@ def train_one(embeddings: Path, lists: Path, point: dict[str, Any], folder: Path
         ListData.of(open_lists(lists_path(lists, DIRECTION, role), folder), store, DIRECTION, torch.device("cpu"))
         for role in ("train", "validation")
     )
-    job = TrainingJob(settings, train, validation, folder, WorkerGroup(), {}, lambda *_: None)
-    failures = train_trials([Trial(LOSS, DIRECTION, 0)], job, stacked=False)
-    assert not failures, failures
+    job = TrainingJob(settings, TrainingData(train, validation), folder, WorkerGroup(), {}, TrialLog())
+    train_group([Trial(LOSS, DIRECTION, 0)], job)
 
 
 def main() -> None:

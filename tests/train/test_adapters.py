@@ -1,4 +1,4 @@
-"""Adapters: the in-batch loss, what each member learns from, and what is kept for use."""
+"""Adapters: the in-batch loss, what each member is trained on, and what is kept for use."""
 
 import math
 from dataclasses import replace
@@ -13,7 +13,15 @@ from xmrank.config import RefinementSettings
 from xmrank.rankers import RefinementParameters, RefinementSizes
 from xmrank.rankers.refinement import Refinement
 from xmrank.runtime.errors import ConfigError
-from xmrank.train.adapters import TrainingPairs, apart, batches, divide, in_batch_loss, learn, step_size
+from xmrank.train.adapters import (
+    TrainingPairs,
+    adapter_step_size,
+    draw_batches,
+    fit_refinement,
+    in_batch_loss,
+    make_fold_refinement,
+    split_into_folds,
+)
 
 CPU = torch.device("cpu")
 CONFIG = RefinementSettings(
@@ -30,11 +38,11 @@ def refinement(members, width, sizes, **parameters):
     return Refinement(16, RefinementParameters(members=members, width=width, neighbours=3, **parameters), sizes)
 
 
-def learned(store, images, config=CONFIG, direction="i2t", seed=0, pairs=None):
+def fit_members(store, images, config=CONFIG, direction="i2t", seed=0, pairs=None):
     made = refinement(3, 8, RefinementSizes(10))
-    shares = divide(images, 3, seed)
-    learn(made, pairs or TrainingPairs.of(store, images, CPU), shares, config, direction, seed)
-    return made, shares
+    folds = split_into_folds(images, 3, seed)
+    fit_refinement(made, pairs or TrainingPairs.of(store, images, CPU), folds, config, direction, seed)
+    return made, folds
 
 
 def identity(members, dimensions):
@@ -63,7 +71,7 @@ def test_the_loss_is_the_cross_entropy_of_both_directions_without_siblings():
     text = tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])  # the first two are captions of image 0
     pairs = TrainingPairs(np.array([0, 1]), np.array([0, 0, 1]), image, text)
     config = RefinementSettings(members=2, scale=2.0, dropout=0.0)
-    found = in_batch_loss(
+    value = in_batch_loss(
         pairs, np.array([[0, 1, 2]]), {"image": identity(1, 2), "text": identity(1, 2)}, config
     ).item()
 
@@ -73,7 +81,7 @@ def test_the_loss_is_the_cross_entropy_of_both_directions_without_siblings():
     # scaled cosines: image 0 with the captions 2, 1.2, 0, image 1 with them 0, 1.6, 2; caption 0 and 1 are siblings
     by_image = entropy(2.0, 0.0) + entropy(1.2, 0.0) + entropy(2.0, 0.0, 1.6)
     by_caption = entropy(2.0, 0.0) + entropy(1.2, 1.6) + entropy(2.0, 0.0, 0.0)
-    assert found == pytest.approx((by_image / 3 + by_caption / 3) / 2, rel=1e-5)
+    assert value == pytest.approx((by_image / 3 + by_caption / 3) / 2, rel=1e-5)
 
 
 def test_the_losses_of_members_are_added():
@@ -87,22 +95,22 @@ def test_the_losses_of_members_are_added():
     assert two.item() == pytest.approx(2 * one.item())
 
 
-def test_a_member_meets_all_it_knows_before_any_a_second_time():
-    drawn = np.stack(list(batches([np.arange(12), np.arange(100, 112)], 4, 6, 0)))
-    for member, known in enumerate((range(12), range(100, 112))):
+def test_a_member_sees_all_its_captions_before_any_a_second_time():
+    drawn = np.stack(list(draw_batches([np.arange(12), np.arange(100, 112)], 4, 6, 0)))
+    for member, captions in enumerate((range(12), range(100, 112))):
         for passes in (drawn[:3, member], drawn[3:, member]):
-            assert sorted(passes.ravel()) == list(known)
+            assert sorted(passes.ravel()) == list(captions)
     assert not np.array_equal(drawn[:3, 0], drawn[3:, 0])
 
 
-def test_shares_are_a_division_that_the_seed_decides():
+def test_folds_divide_the_images_as_the_seed_decides():
     images = np.arange(5, 50)
-    shares = divide(images, 3, 0)
-    assert [len(share) for share in shares] == [15, 15, 15]
-    assert sorted(np.concatenate(shares)) == images.tolist()
-    assert all(np.array_equal(share, np.sort(share)) for share in shares)
-    assert not np.array_equal(shares[0], divide(images, 3, 1)[0])
-    assert [share.tolist() for share in divide(images, 0, 0)] == [images.tolist()]
+    folds = split_into_folds(images, 3, 0)
+    assert [len(fold) for fold in folds] == [15, 15, 15]
+    assert sorted(np.concatenate(folds)) == images.tolist()
+    assert all(np.array_equal(fold, np.sort(fold)) for fold in folds)
+    assert not np.array_equal(folds[0], split_into_folds(images, 3, 1)[0])
+    assert [fold.tolist() for fold in split_into_folds(images, 0, 0)] == [images.tolist()]
 
 
 def bent_pairs(images, seed):
@@ -114,12 +122,12 @@ def bent_pairs(images, seed):
     return TrainingPairs(np.arange(images), np.arange(images).repeat(2), image, text)
 
 
-def test_they_bring_pairs_together_that_they_have_not_seen():
+def test_adapters_bring_pairs_together_that_they_were_not_trained_on():
     made, pairs, new = (
         refinement(2, 32, RefinementSizes(5), hubness_weight=0.0),
         *map(bent_pairs, (120, 40), (0, 1)),
     )
-    learn(made, pairs, divide(pairs.rows, 2, 0), replace(CONFIG, width=32), "t2i", 0)
+    fit_refinement(made, pairs, split_into_folds(pairs.rows, 2, 0), replace(CONFIG, width=32), "t2i", 0)
 
     def right(similarity):
         return (similarity.argmax(0).numpy() == new.owner).mean()
@@ -131,11 +139,11 @@ def test_they_bring_pairs_together_that_they_have_not_seen():
 
 def test_the_matrices_of_the_last_steps_are_averaged():
     pairs = bent_pairs(20, 0)
-    shares = divide(pairs.rows, 2, 0)
+    folds = split_into_folds(pairs.rows, 2, 0)
 
-    def matrices(epochs, average):  # an epoch is one step: a member knows the 20 captions of 10 images
+    def matrices(epochs, average):  # an epoch is one step: a member is trained on the 20 captions of 10 images
         made = refinement(2, 8, RefinementSizes(5), hubness_weight=0.0)
-        learn(made, pairs, shares, replace(CONFIG, epochs=epochs, average=average), "t2i", 0)
+        fit_refinement(made, pairs, folds, replace(CONFIG, epochs=epochs, average=average), "t2i", 0)
         return torch.cat([getattr(made, name).flatten() for name in ("query_inner", "query_outer", "candidate_outer")])
 
     third, fourth = matrices(3, 1 / 3), matrices(4, 1 / 4)
@@ -144,21 +152,21 @@ def test_the_matrices_of_the_last_steps_are_averaged():
 
 
 def test_the_step_size_stays_where_matrices_are_averaged_and_falls_where_they_are_not():
-    sizes = [step_size(replace(CONFIG, average=0.5), step, 20) for step in (0, 1, 2, 10, 19)]
+    sizes = [adapter_step_size(replace(CONFIG, average=0.5), step, 20) for step in (0, 1, 2, 10, 19)]
     assert sizes == pytest.approx([0.01, 0.02, 0.02, 0.02, 0.02])
-    assert [step_size(CONFIG, step, 20) for step in (0, 1, 11)] == pytest.approx([0.01, 0.02, 0.01])
+    assert [adapter_step_size(CONFIG, step, 20) for step in (0, 1, 11)] == pytest.approx([0.01, 0.02, 0.01])
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
-def test_a_member_knows_nothing_of_its_share(store, direction):
+def test_a_member_is_not_trained_on_its_fold(store, direction):
     images = store.image_rows("train")
     pairs = TrainingPairs.of(store, images, CPU)
-    made, shares = learned(store, images, direction=direction, pairs=pairs)
+    made, folds = fit_members(store, images, direction=direction, pairs=pairs)
     changed = TrainingPairs(pairs.rows, pairs.owner, pairs.image.clone(), pairs.text.clone())
-    hidden = np.isin(images, shares[1])
+    hidden = np.isin(images, folds[1])
     changed.image[torch.from_numpy(hidden)] = -1.0
     changed.text[torch.from_numpy(hidden[pairs.owner])] = -1.0
-    other, _ = learned(store, images, direction=direction, pairs=changed)
+    other, _ = fit_members(store, images, direction=direction, pairs=changed)
     for name, value in made.named_buffers():
         if name == "fusion_weights":
             continue
@@ -167,17 +175,17 @@ def test_a_member_knows_nothing_of_its_share(store, direction):
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
-def test_a_bank_holds_adapted_queries_of_different_images_that_the_member_knows(store, direction):
+def test_a_bank_holds_adapted_queries_of_different_images_outside_the_members_fold(store, direction):
     images = store.image_rows("train")
-    made, shares = learned(store, images, direction=direction)
+    made, folds = fit_members(store, images, direction=direction)
     pairs = TrainingPairs.of(store, images, CPU)
     side, owner = (pairs.image, np.arange(90)) if direction == "i2t" else (pairs.text, pairs.owner)
     seen = made.embed_queries(side)
-    for member, share in enumerate(shares):
+    for member, fold in enumerate(folds):
         places = (made.bank[member] @ seen[member].T).argmax(1).numpy()
         torch.testing.assert_close(made.bank[member], seen[member][torch.from_numpy(places)])
         asking = images[owner[places]]
-        assert len(set(asking)) == 10 and not set(asking) & set(share)
+        assert len(set(asking)) == 10 and not set(asking) & set(fold)
 
 
 def with_memory(store, images, direction, pairs=None, size=40, seed=0):
@@ -185,13 +193,13 @@ def with_memory(store, images, direction, pairs=None, size=40, seed=0):
     count = size or len(TrainingPairs.of(store, images, CPU).owner)
     sizes = RefinementSizes(10, count, len(images), text)
     made = refinement(3, 8, sizes, memory_weight=0.3, memory_neighbours=5)
-    pairs, shares = pairs or TrainingPairs.of(store, images, CPU), divide(images, 3, seed)
-    learn(made, pairs, shares, replace(CONFIG, epochs=1), direction, seed)
-    return made, pairs, shares
+    pairs, folds = pairs or TrainingPairs.of(store, images, CPU), split_into_folds(images, 3, seed)
+    fit_refinement(made, pairs, folds, replace(CONFIG, epochs=1), direction, seed)
+    return made, pairs, folds
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
-def test_a_memory_holds_pairs_that_the_seed_draws_and_queries_that_do_not_recall_their_own_image(store, direction):
+def test_a_memory_holds_pairs_that_the_seed_draws_and_queries_that_do_not_retrieve_their_own_image(store, direction):
     images = store.image_rows("train")
     made, pairs, _ = with_memory(store, images, direction)
     memory = made.memory
@@ -210,16 +218,16 @@ def test_a_memory_holds_pairs_that_the_seed_draws_and_queries_that_do_not_recall
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
-def test_a_member_apart_knows_nothing_of_its_share(store, direction):
+def test_the_refinement_of_a_fold_does_not_depend_on_the_fold(store, direction):
     images = store.image_rows("train")
-    made, pairs, shares = with_memory(store, images, direction, size=None)
+    made, pairs, folds = with_memory(store, images, direction, size=None)
     changed = TrainingPairs(pairs.rows, pairs.owner, pairs.image.clone(), pairs.text.clone())
-    hidden = np.isin(images, shares[1])
+    hidden = np.isin(images, folds[1])
     changed.image[torch.from_numpy(hidden)] = -0.25
     changed.text[torch.from_numpy(hidden[pairs.owner])] = -0.25
     other, _, _ = with_memory(store, images, direction, pairs=changed, size=None)
-    captions, share = torch.from_numpy(store.text[:20]).float(), shares[1]
-    one, same = (apart(r, 1, share, p, 0) for r, p in ((made, pairs), (other, changed)))
+    captions, fold = torch.from_numpy(store.text[:20]).float(), folds[1]
+    one, same = (make_fold_refinement(r, 1, fold, p, 0) for r, p in ((made, pairs), (other, changed)))
     sides = (
         Refinement.embed_queries,
         lambda r, x: r.embed_candidates(x).embeddings,
@@ -234,9 +242,9 @@ def test_the_seed_decides_and_nothing_else(store):
     images = store.image_rows("train")
     short = replace(CONFIG, epochs=1, noise=0.3)
     torch.manual_seed(1)
-    one, _ = learned(store, images, short)
+    one, _ = fit_members(store, images, short)
     torch.manual_seed(2)
-    again, _ = learned(store, images, short)
-    other, _ = learned(store, images, short, seed=1)
+    again, _ = fit_members(store, images, short)
+    other, _ = fit_members(store, images, short, seed=1)
     assert all(torch.equal(value, getattr(again, name)) for name, value in one.named_buffers())
     assert not torch.equal(one.query_inner, other.query_inner)

@@ -20,17 +20,17 @@ def make(seed=0):
     return build_ranker(PARAMETERS, dimensions=4)
 
 
-def learner_of(ranker):
-    return TrainingStep([ranker], ["listnet"], TrainConfig(learning_rate=0.01), WorkerGroup())
+def step_of(ranker, *moments):
+    return TrainingStep([ranker], ["listnet"], TrainConfig(learning_rate=0.01), WorkerGroup(), moments)
 
 
-def step(learner, seed):
+def take_step(step, seed):
     """One step towards scores of 1."""
     torch.manual_seed(seed)
-    scores = learner.module(torch.randn(2, 4), torch.randn(2, 3, 4), torch.randn(2, 3))
-    learner.optimizer.zero_grad()
+    scores = step.module(torch.randn(2, 4), torch.randn(2, 3, 4), torch.randn(2, 3))
+    step.optimizer.zero_grad()
     (scores - 1).square().sum().backward()
-    learner.optimizer.step()
+    step.optimizer.step()
 
 
 @pytest.fixture
@@ -44,12 +44,12 @@ def saved(tmp_path):
 @pytest.fixture
 def state(tmp_path):
     """The state of a training after two steps."""
-    learner = learner_of(make())
+    step = step_of(make())
     for number in range(2):
-        step(learner, number)
+        take_step(step, number)
     path = tmp_path / "state.safetensors"
     meta = {"epochs": [{"train_loss": 0.1 + 0.2}]}
-    save_state(path, learner.weights(0), make(9).state_dict(), learner.moments(0), meta)
+    save_state(path, step.copy_weights(0), make(9).state_dict(), step.copy_moments(0), meta)
     return path
 
 
@@ -116,16 +116,15 @@ def test_an_empty_folder_holds_no_ranker(tmp_path):
 
 
 def test_a_state_continues_exactly_where_it_was(state):
-    undisturbed = learner_of(make())
+    undisturbed = step_of(make())
     for number in range(3):
-        step(undisturbed, number)
+        take_step(undisturbed, number)
 
     ranker = make(7)
     _, moments, _ = load_state(state, ranker)
-    resumed = learner_of(ranker)
-    resumed.resume([moments])
-    step(resumed, 2)
-    assert all(torch.equal(value, undisturbed.weights(0)[name]) for name, value in resumed.weights(0).items())
+    resumed = step_of(ranker, moments)
+    take_step(resumed, 2)
+    assert all(torch.equal(value, undisturbed.copy_weights(0)[name]) for name, value in resumed.copy_weights(0).items())
 
 
 def test_a_state_keeps_the_best_weights_and_the_figures_to_the_last_bit(state):

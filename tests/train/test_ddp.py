@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from xmrank.train import step as learner
+from xmrank.train import step as step_module
 from xmrank.train.checkpoint import read_ranker
 from xmrank.train.trials import Trial
 from xmrank.train.worker_group import WorkerGroup
@@ -35,17 +35,17 @@ def train_all(folder, group):
     """Train every loss by plain gradient steps, and with Adam."""
     torch.set_num_threads(1)
     for name in LOSSES:
-        with mock.patch.object(learner, "make_optimizer", plain_steps):
+        with mock.patch.object(step_module, "make_optimizer", plain_steps):
             train_one(folder, name, "plain", group)
         train_one(folder, name, "adam", group)
 
 
 def train_one(folder, name, case, group):
     data, validation = toy_data(LISTS, shortest=2, longest=9), toy_data(VALIDATION[case], seed=1)
-    run_toy(folder / f"{name}-{case}", CONFIG, Trial(name, "i2t", 0), data=data, validation=validation, group=group)
+    run_toy(folder / f"{name}-{case}", CONFIG, Trial(name, "i2t", 0), lists=data, validation=validation, group=group)
 
 
-def plain_steps(config, parameters, decayed):
+def plain_steps(config, parameters, matrices):
     return torch.optim.SGD(parameters.values(), lr=config.learning_rate, momentum=0.9)
 
 
@@ -75,7 +75,7 @@ def test_two_processes_end_in_the_weights_of_one(folder, name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_two_processes_end_in_a_ranker_that_scores_alike(folder, name):
-    batch = toy_data(LISTS, shortest=5, longest=5).batch(np.arange(LISTS))
+    batch = toy_data(LISTS, shortest=5, longest=5).gather_batch(np.arange(LISTS))
     one, two = (
         read_ranker(folder / size / f"{name}-adam")[0](batch.query, batch.candidates, batch.similarity)
         for size in ("one", "two")

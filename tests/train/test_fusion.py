@@ -1,4 +1,4 @@
-"""The weights of a refinement's views: what they are learned from, and when they stay."""
+"""The weights of a refinement's views: what they are fitted on, and when they stay."""
 
 import itertools
 import math
@@ -11,19 +11,19 @@ from scipy.optimize import minimize
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.rankers import RefinementParameters, RefinementSizes
 from xmrank.rankers.refinement import Refinement
-from xmrank.train.fusion import weigh
-from xmrank.train.refined_lists import RefinedLists
+from xmrank.train.fusion import fit_fusion_weights
+from xmrank.train.refined_embeddings import RefinedEmbeddings
 
 
 def toy(views=2, lists=200, items=6, seed=0):
-    """Lists of which each item has a candidate row of its own, and a table with random embeddings."""
+    """Lists of which each item has a candidate row of its own, and random embeddings."""
     generator = np.random.default_rng(seed)
     rows = np.arange(lists * items, dtype=np.int64)
 
     def drawn(*shape):
         return torch.from_numpy(generator.normal(size=shape).astype(np.float32))
 
-    table = RefinedLists(
+    embeddings = RefinedEmbeddings(
         np.arange(lists),
         rows,
         drawn(views, lists, 4) / 2,
@@ -38,13 +38,13 @@ def toy(views=2, lists=200, items=6, seed=0):
         similarity=np.zeros(len(rows), np.float32),
         labels=np.zeros(len(rows), np.float32),
     )
-    return table, made
+    return embeddings, made
 
 
-def label(table, lists, weights, scale=20.0):
+def label(embeddings, lists, weights, scale=20.0):
     """Mark one item a list, drawn from the softmax that the weights [2, views] give."""
     generator, scores = np.random.default_rng(1), []
-    for cosine, hubness in table.items(lists):
+    for cosine, hubness in embeddings.compare_items(lists):
         scores.append((weights[0] @ cosine - weights[1] @ hubness).numpy())
     scores = scale * np.concatenate(scores).reshape(len(lists), -1) + generator.gumbel(size=(len(lists), 6))
     lists.labels[np.arange(len(lists)) * 6 + scores.argmax(1)] = 1
@@ -57,9 +57,9 @@ def refinement(memory=True):
     )
 
 
-def likelihood(table, lists, weights):
+def likelihood(embeddings, lists, weights):
     """Mean −log softmax of the relevant items; weights [views, 2], of unscaled cosines and hubnesses."""
-    (cosine, hubness), *more = table.items(lists)
+    (cosine, hubness), *more = embeddings.compare_items(lists)
     assert not more
     scores = (weights[:, 0] @ cosine.numpy() - weights[:, 1] @ hubness.numpy()).reshape(len(lists), -1)
     right = lists.labels.reshape(len(lists), -1) > 0
@@ -69,55 +69,55 @@ def likelihood(table, lists, weights):
 
 @pytest.mark.parametrize("views", [1, 2])
 def test_they_are_those_that_make_the_relevant_items_likeliest(views):
-    table, lists = toy(views)
-    label(table, lists, torch.tensor([[1.0, 0.6], [0.8, -0.2]])[:, :views])
+    embeddings, lists = toy(views)
+    label(embeddings, lists, torch.tensor([[1.0, 0.6], [0.8, -0.2]])[:, :views])
     made = refinement(memory=views == 2)
-    weigh(made, table, lists)
+    fit_fusion_weights(made, embeddings, lists)
     best = minimize(
-        lambda flat: likelihood(table, lists, flat.reshape(views, 2)) + 1e-5 * (flat**2).sum(), np.ones(2 * views)
+        lambda flat: likelihood(embeddings, lists, flat.reshape(views, 2)) + 1e-5 * (flat**2).sum(), np.ones(2 * views)
     ).x.reshape(views, 2)
-    found = made.fusion_weights[:views].numpy()
-    np.testing.assert_allclose(found, best / best[0, 0], atol=0.01)
-    assert found[0, 0] == 1 and abs(found[0, 1] - 0.8) < 0.2
+    fitted = made.fusion_weights[:views].numpy()
+    np.testing.assert_allclose(fitted, best / best[0, 0], atol=0.01)
+    assert fitted[0, 0] == 1 and abs(fitted[0, 1] - 0.8) < 0.2
     if views == 1:
         assert made.fusion_weights[1].tolist() == pytest.approx([0.3, 0.15])
 
 
 def test_they_stay_where_nothing_is_relevant():
-    table, lists = toy()
+    embeddings, lists = toy()
     made = refinement()
-    weigh(made, table, lists)
+    fit_fusion_weights(made, embeddings, lists)
     assert made.fusion_weights.tolist() == [[1.0, 0.5], pytest.approx([0.3, 0.15])]
 
 
 def test_they_stay_where_likeness_would_count_against_a_candidate():
-    table, lists = toy()
-    label(table, lists, torch.tensor([[-1.0, 0.3], [0.0, 0.0]]))
+    embeddings, lists = toy()
+    label(embeddings, lists, torch.tensor([[-1.0, 0.3], [0.0, 0.0]]))
     made = refinement()
-    weigh(made, table, lists)
+    fit_fusion_weights(made, embeddings, lists)
     assert made.fusion_weights[0].tolist() == [1.0, 0.5]
 
 
 def test_lists_of_different_lengths_are_told_apart():
     """Lists of six, four and two items in turn; the softmax of each is over its own items."""
-    table, lists = toy(1, lists=150)
-    label(table, lists, torch.tensor([[1.0], [0.2]]), scale=2.0)
+    embeddings, lists = toy(1, lists=150)
+    label(embeddings, lists, torch.tensor([[1.0], [0.2]]), scale=2.0)
     kept = np.concatenate([np.arange(6) < (6, 4, 2)[row % 3] for row in range(150)])
     offsets = np.concatenate([[0], np.cumsum(kept.reshape(150, 6).sum(1))])
     fewer = CandidateLists(lists.queries, offsets, lists.candidates[kept], lists.labels[kept], lists.similarity[kept])
     assert 0 < (np.add.reduceat(fewer.labels, offsets[:-1]) == 0).sum() < 75  # the right one is not among the first
-    (cosine, hubness), *_ = table.items(fewer)
+    (cosine, hubness), *_ = embeddings.compare_items(fewer)
 
     def loss(weights):
-        scores, found = weights[0] * cosine[0].numpy() - weights[1] * hubness[0].numpy(), []
+        scores, fitted = weights[0] * cosine[0].numpy() - weights[1] * hubness[0].numpy(), []
         for start, end in itertools.pairwise(offsets):
             right = fewer.labels[start:end] > 0
             if right.any():
-                found.append(math.log(np.exp(scores[start:end]).sum()) - scores[start:end][right].item())
-        return sum(found) / len(found) + 1e-5 * (weights**2).sum()
+                fitted.append(math.log(np.exp(scores[start:end]).sum()) - scores[start:end][right].item())
+        return sum(fitted) / len(fitted) + 1e-5 * (weights**2).sum()
 
     best = minimize(loss, np.ones(2)).x
     made = refinement(memory=False)
-    weigh(made, table, fewer)
+    fit_fusion_weights(made, embeddings, fewer)
     assert abs(best[1] / best[0] - 0.5) > 0.2  # where they started
     assert made.fusion_weights[0].tolist() == pytest.approx([1, best[1] / best[0]], abs=1e-3)

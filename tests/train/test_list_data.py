@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.train.list_data import ListData, StackedListData, epoch_order
+from xmrank.train.list_data import ListData, epoch_order, gather_stacked_batch
 
 IMAGES = np.array([[0.0, 1.0], [0.1, 1.0], [0.2, 1.0]], np.float16)
 CAPTIONS = np.array([[5.0, 0.0], [5.1, 0.0], [5.2, 0.0], [5.3, 0.0]], np.float16)
@@ -36,38 +36,41 @@ def test_side_by_side_each_model_gets_its_own_lists():
     one, other = (
         ListData.of(lists_of([2, 0], *rows), Store, "i2t", CPU) for rows in (([3, 1], [0, 2]), ([1, 2], [2, 3]))
     )
-    together = StackedListData([one, other]).batch(np.array([0, 1, 1, 0]))
-    for half, part in ((slice(0, 2), one.batch(np.array([0, 1]))), (slice(2, 4), other.batch(np.array([1, 0])))):
+    together = gather_stacked_batch([one, other], [np.array([0, 1]), np.array([1, 0])])
+    for half, part in (
+        (slice(0, 2), one.gather_batch(np.array([0, 1]))),
+        (slice(2, 4), other.gather_batch(np.array([1, 0]))),
+    ):
         for name, tensor in vars(part).items():
             assert torch.equal(getattr(together, name)[half], tensor), name
 
 
 def test_batches_can_be_wider_than_the_longest_list():
     data = ListData.of(lists_of([0], [1, 2]), Store, "i2t", CPU)
-    wide = replace(data, width=4).batch(np.array([0]))
+    wide = replace(data, width=4).gather_batch(np.array([0]))
     assert wide.mask.tolist() == [[True, True, False, False]]
-    assert torch.equal(wide.candidates[:, :2], data.batch(np.array([0])).candidates)
+    assert torch.equal(wide.candidates[:, :2], data.gather_batch(np.array([0])).candidates)
 
 
 def test_an_image_asks_for_captions():
-    batch = ListData.of(lists_of([2, 0], [3, 1], [0, 2]), Store, "i2t", CPU).batch(np.array([0, 1]))
+    batch = ListData.of(lists_of([2, 0], [3, 1], [0, 2]), Store, "i2t", CPU).gather_batch(np.array([0, 1]))
     assert batch.query.tolist() == IMAGES[[2, 0]].tolist()
     assert batch.candidates.tolist() == [CAPTIONS[[3, 1]].tolist(), CAPTIONS[[0, 2]].tolist()]
 
 
 def test_a_caption_asks_for_images():
-    batch = ListData.of(lists_of([3], [2, 0, 1]), Store, "t2i", CPU).batch(np.array([0]))
+    batch = ListData.of(lists_of([3], [2, 0, 1]), Store, "t2i", CPU).gather_batch(np.array([0]))
     assert batch.query.tolist() == CAPTIONS[[3]].tolist()
     assert batch.candidates.tolist() == [IMAGES[[2, 0, 1]].tolist()]
 
 
 def test_a_batch_holds_the_lists_that_were_asked_for_in_their_order():
     data = ListData.of(lists_of([0, 1, 2], [0], [1], [2]), Store, "i2t", CPU)
-    assert data.batch(np.array([2, 0])).query.tolist() == IMAGES[[2, 0]].tolist()
+    assert data.gather_batch(np.array([2, 0])).query.tolist() == IMAGES[[2, 0]].tolist()
 
 
 def test_short_lists_are_padded_behind_a_mask():
-    batch = ListData.of(lists_of([0, 1], [1], [3, 2, 1]), Store, "i2t", CPU).batch(np.array([0, 1]))
+    batch = ListData.of(lists_of([0, 1], [1], [3, 2, 1]), Store, "i2t", CPU).gather_batch(np.array([0, 1]))
     assert batch.mask.tolist() == [[True, False, False], [True, True, True]]
     assert batch.labels.tolist() == [[1, 0, 0], [1, 0, 0]]
     assert batch.similarity[0].tolist() == pytest.approx([0.1, 0, 0])
@@ -77,18 +80,18 @@ def test_short_lists_are_padded_behind_a_mask():
 
 def test_every_batch_is_as_wide_as_the_longest_of_all_lists():  # so that dropout draws alike whatever the batch
     data = ListData.of(lists_of([0, 1], [1, 2], [3, 2, 1]), Store, "i2t", CPU)
-    assert data.batch(np.array([0])).labels.shape == (1, 3)
+    assert data.gather_batch(np.array([0])).labels.shape == (1, 3)
 
 
 def test_a_batch_of_no_lists_has_the_shapes_of_one():
-    batch = ListData.of(lists_of([0], [1]), Store, "i2t", CPU).batch(np.array([], np.int64))
+    batch = ListData.of(lists_of([0], [1]), Store, "i2t", CPU).gather_batch(np.array([], np.int64))
     assert (batch.query.shape, batch.candidates.shape) == ((0, 2), (0, 1, 2))
     assert batch.mask.shape == batch.labels.shape == batch.similarity.shape == (0, 1)
 
 
 def test_embeddings_keep_the_number_format_of_the_store_until_the_ranker_reads_them():
     data = ListData.of(lists_of([0], [1]), Store, "i2t", CPU)
-    batch = data.batch(np.array([0]))
+    batch = data.gather_batch(np.array([0]))
     assert (batch.query.dtype, batch.candidates.dtype) == (torch.float16, torch.float16)
     assert (batch.labels.dtype, batch.similarity.dtype, batch.mask.dtype) == (torch.float32, torch.float32, torch.bool)
 

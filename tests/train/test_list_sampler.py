@@ -1,4 +1,4 @@
-"""Training lists drawn anew every epoch: what they hold, and that seed and epoch alone decide it."""
+"""Training lists drawn again every epoch: what they hold, and that seed and epoch alone decide it."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def store(tiny_store):
     return tiny_store(interleaved=True)
 
 
-def drawer(store, direction="i2t", mining=MINING, **changes):
+def sampler_of(store, direction="i2t", mining=MINING, **changes):
     return ListSampler(store, direction, mining, TrainConfig(**{"sampling": "random-hard", **changes}))
 
 
@@ -47,77 +47,79 @@ def assert_same(one, other):
 @pytest.mark.parametrize("draw", ["random-hard", "sub-gallery"])
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_lists_follow_from_seed_and_epoch(store, direction, draw):
-    made = drawer(store, direction, **{**SUB_GALLERY, "sampling": draw})
-    one = made([images(store)], 3, 7)
-    assert_same(one, drawer(store, direction, **{**SUB_GALLERY, "sampling": draw})([images(store)], 3, 7))
+    made = sampler_of(store, direction, **{**SUB_GALLERY, "sampling": draw})
+    one = made.draw_lists([images(store)], 3, 7)
+    assert_same(
+        one, sampler_of(store, direction, **{**SUB_GALLERY, "sampling": draw}).draw_lists([images(store)], 3, 7)
+    )
     for seed, epoch in ((3, 8), (4, 7)):
-        other = made([images(store)], seed, epoch)
+        other = made.draw_lists([images(store)], seed, epoch)
         assert not np.array_equal(one.candidates, other.candidates)
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_random_hard_lists_hold_the_hardest_of_random_items_and_one_positive(store, direction):
-    made = drawer(store, direction)
-    lists = made([images(store)], 0, 1)
-    asking, found = owners(store, direction, lists)
-    assert sorted(asking) == sorted(images(store)) and len(lists) == made.count(images(store)) == 60
+    made = sampler_of(store, direction)
+    lists = made.draw_lists([images(store)], 0, 1)
+    query_images, candidate_images = owners(store, direction, lists)
+    assert sorted(query_images) == sorted(images(store)) and len(lists) == made.count_lists(images(store)) == 60
     assert set(lists.lengths) == {6} and made.width == 6
-    for query, theirs, labels in zip(asking, found, lists.labels.reshape(-1, 6), strict=True):
+    for query, theirs, labels in zip(query_images, candidate_images, lists.labels.reshape(-1, 6), strict=True):
         assert np.array_equal(labels > 0, theirs == query) and labels.sum() == 1
         assert set(theirs) <= set(images(store))
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
-def test_positives_that_must_be_found_give_no_place_away(tiny_store, direction):
+def test_the_rank_of_a_retrieved_positive_does_not_tell_it(tiny_store, direction):
     """Where a positive is as near as any other item, it is among the hardest 6 of 21 in 17 lists of 60."""
     store = tiny_store(interleaved=True, signal=0.0)
-    shares = [images(store)]
+    folds = [images(store)]
 
     def last(lists):
         """In how many lists the positive is the least likely item."""
         furthest = lists.similarity.reshape(60, 6).argmin(1)
         return int((lists.labels.reshape(60, 6)[np.arange(60), furthest] > 0).sum())
 
-    assert last(drawer(store, direction)(shares, 0, 1)) > 30
-    made = drawer(store, direction, mining=replace(MINING, positives="all"), sampling_positives="retrieved")
-    lists = made(shares, 0, 1)
-    assert made.width == 6 and set(lists.lengths) == {6} and len(lists) == made.count(shares[0]) == 60
+    assert last(sampler_of(store, direction).draw_lists(folds, 0, 1)) > 30
+    made = sampler_of(store, direction, mining=replace(MINING, positives="all"), sampling_positives="retrieved")
+    lists = made.draw_lists(folds, 0, 1)
+    assert made.width == 6 and set(lists.lengths) == {6} and len(lists) == made.count_lists(folds[0]) == 60
     assert (lists.labels > 0).sum() >= 8 and last(lists) < 10
 
 
-def test_positives_that_must_be_found_and_negatives_left_out_are_refused(store):
-    made = drawer(store, mining=replace(MINING, duplicate_cosine=0.9), sampling_positives="retrieved")
+def test_retrieved_positives_and_negatives_left_out_are_refused(store):
+    made = sampler_of(store, mining=replace(MINING, duplicate_cosine=0.9), sampling_positives="retrieved")
     with pytest.raises(
         ConfigError, match="--sampling-positives retrieved: the lists were mined with --positive-margin or"
     ):
-        made.check([images(store)])
+        made.check_folds([images(store)])
 
 
 def test_the_kept_negatives_are_harder_than_random_ones(store):
-    lists = drawer(store)([images(store)], 0, 1)
-    everyone = drawer(store, mining=replace(MINING, hard_negatives=20))([images(store)], 0, 1)
+    lists = sampler_of(store).draw_lists([images(store)], 0, 1)
+    everyone = sampler_of(store, mining=replace(MINING, hard_negatives=20)).draw_lists([images(store)], 0, 1)
     hard, all_drawn = (made.similarity[made.labels == 0].reshape(60, -1) for made in (lists, everyone))
     np.testing.assert_allclose(np.sort(hard), np.sort(all_drawn)[:, -5:], atol=1e-6)
 
 
 def test_similarities_are_the_first_stages(store):
     for draw in ("random-hard", "sub-gallery"):
-        lists = drawer(store, **{**SUB_GALLERY, "sampling": draw})([images(store)], 0, 1)
-        asked = np.repeat(lists.queries, lists.lengths)
+        lists = sampler_of(store, **{**SUB_GALLERY, "sampling": draw}).draw_lists([images(store)], 0, 1)
+        query_rows = np.repeat(lists.queries, lists.lengths)
         np.testing.assert_allclose(
-            lists.similarity, (store.image[asked] * store.text[lists.candidates]).sum(1), atol=1e-5
+            lists.similarity, (store.image[query_rows] * store.text[lists.candidates]).sum(1), atol=1e-5
         )
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_sub_galleries_are_searched_as_the_gallery_in_use_is(store, direction):
-    made = drawer(store, direction, mining=replace(MINING, captions="all"), **SUB_GALLERY)
-    lists = made([images(store)], 0, 1)
-    asking, found = owners(store, direction, lists)
+    made = sampler_of(store, direction, mining=replace(MINING, captions="all"), **SUB_GALLERY)
+    lists = made.draw_lists([images(store)], 0, 1)
+    query_images, candidate_images = owners(store, direction, lists)
     assert len(lists) == 60
     assert set(lists.lengths) == {8} and made.width == 8
     galleries = {}  # 60 images make four galleries of 15
-    for query, theirs, labels in zip(asking, found, lists.labels.reshape(-1, 8), strict=True):
+    for query, theirs, labels in zip(query_images, candidate_images, lists.labels.reshape(-1, 8), strict=True):
         assert np.array_equal(labels > 0, theirs == query)
         galleries.setdefault(int(query), set()).update(theirs.tolist())
     groups = {query: frozenset(others) for query, others in galleries.items()}
@@ -128,37 +130,37 @@ def test_sub_galleries_are_searched_as_the_gallery_in_use_is(store, direction):
 
 
 def test_a_sub_gallery_of_all_images_gives_the_nearest_of_all(store):
-    lists = drawer(store, sampling="sub-gallery", sampling_top=4)([images(store)], 0, 1)
+    lists = sampler_of(store, sampling="sub-gallery", sampling_top=4).draw_lists([images(store)], 0, 1)
     captions = store.caption_rows("train")
     cosine = store.image[lists.queries] @ store.text[captions].T
     best = captions[np.argsort(-cosine, axis=1)[:, :4]]
     assert [set(rows) for rows in rows_of(lists)] == [set(rows) for rows in best]
 
 
-def test_a_list_keeps_to_the_share_of_its_query(store):
-    shares = np.array_split(np.random.default_rng(0).permutation(images(store)), 2)
+def test_a_list_keeps_to_the_fold_of_its_query(store):
+    folds = np.array_split(np.random.default_rng(0).permutation(images(store)), 2)
     for draw in ("random-hard", "sub-gallery"):
-        asking, found = owners(
-            store, "i2t", drawer(store, sampling=draw, sampling_top=8)([*map(np.sort, shares)], 0, 1)
+        query_images, candidate_images = owners(
+            store, "i2t", sampler_of(store, sampling=draw, sampling_top=8).draw_lists([*map(np.sort, folds)], 0, 1)
         )
-        for query, theirs in zip(asking, found, strict=True):
-            assert set(theirs) <= set(shares[0] if query in shares[0] else shares[1])
+        for query, theirs in zip(query_images, candidate_images, strict=True):
+            assert set(theirs) <= set(folds[0] if query in folds[0] else folds[1])
 
 
-def test_another_caption_asks_in_another_epoch(store):
-    made = drawer(store, "t2i")
-    asked = [set(made([images(store)], 0, epoch).queries.tolist()) for epoch in (1, 2)]
-    assert len(asked[0]) == 60 and asked[0] != asked[1]
+def test_another_caption_is_the_query_in_another_epoch(store):
+    made = sampler_of(store, "t2i")
+    queries = [set(made.draw_lists([images(store)], 0, epoch).queries.tolist()) for epoch in (1, 2)]
+    assert len(queries[0]) == 60 and queries[0] != queries[1]
 
 
 def test_all_positives_are_listed_where_the_mined_lists_have_them(store):
-    made = drawer(store, mining=replace(MINING, positives="all"))
-    lists = made([images(store)], 0, 1)
+    made = sampler_of(store, mining=replace(MINING, positives="all"))
+    lists = made.draw_lists([images(store)], 0, 1)
     assert set(lists.lengths) == {10} and made.width == 10
     assert (lists.labels.reshape(-1, 10).sum(1) == 5).all()
 
 
 def test_a_draw_from_too_few_items_is_refused(store):
-    with pytest.raises(ConfigError, match=r"--random-candidates 60, but a share .* has only 59 t2i items"):
-        drawer(store, "t2i", mining=replace(MINING, random_candidates=60)).check([images(store)])
-    drawer(store, "t2i", mining=replace(MINING, random_candidates=59)).check([images(store)])
+    with pytest.raises(ConfigError, match=r"--random-candidates 60, but a fold .* has only 59 t2i items"):
+        sampler_of(store, "t2i", mining=replace(MINING, random_candidates=60)).check_folds([images(store)])
+    sampler_of(store, "t2i", mining=replace(MINING, random_candidates=59)).check_folds([images(store)])

@@ -8,14 +8,22 @@ from xmrank.config import TrainConfig
 from xmrank.losses import LOSSES
 from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime.errors import ConfigError
-from xmrank.train import step as learner
-from xmrank.train import trainer as loop
+from xmrank.train import step as step_module
+from xmrank.train import trainer
+from xmrank.train.epoch_metrics import EpochMetrics
 from xmrank.train.schedule import TrainingSchedule, TrialProgress
 from xmrank.train.step import TrainingStep
 from xmrank.train.trials import Trial
+from xmrank.train.worker_group import WorkerGroup
 
 from .test_resume import DROPPING, StoppedError
 from .toys import assert_equal_weights, settings, toy_data, train_toy
+
+
+def take_step(rankers, losses, config, data, rows):
+    """One step of size 0, which leaves its gradient."""
+    step = TrainingStep(rankers, losses, config, WorkerGroup())
+    step.take([data], rows, 0.0, [0], EpochMetrics(1, step.device))
 
 
 def validations(history):
@@ -36,8 +44,13 @@ def test_validations_come_every_so_many_steps_across_epochs(tmp_path):
 @pytest.mark.parametrize("changes", [{"validate_every": 3}, {"validate_every_steps": 5}], ids=str)
 def test_how_often_is_validated_does_not_change_the_weights(tmp_path, monkeypatch, changes):
     ends = []
-    graduate = loop.graduate
-    monkeypatch.setattr(loop, "graduate", lambda pupil, m: (ends.append(pupil.ranker.state_dict()), graduate(pupil, m)))
+    save_ranker = trainer.save_ranker
+
+    def save(directory, ranker, *rest):
+        ends.append(ranker.state_dict())
+        save_ranker(directory, ranker, *rest)
+
+    monkeypatch.setattr(trainer, "save_ranker", save)
     train_toy(tmp_path / "every", settings(ranker=DROPPING))
     train_toy(tmp_path / "other", settings(ranker=DROPPING, **changes))
     assert_equal_weights(*ends)
@@ -66,30 +79,30 @@ def test_a_training_that_is_interrupted_within_an_epoch_goes_on_there(tmp_path):
 )
 def test_a_training_stops_after_so_many_validations_without_a_better_one(tmp_path, monkeypatch, means, patience, count):
     given = iter(means)
-    monkeypatch.setattr(loop, "evaluate", lambda *arguments: [{"validation_mean": next(given)}])
+    monkeypatch.setattr(trainer, "validate_rankers", lambda step, data: [{"validation_mean": next(given)}])
     _, history = train_toy(tmp_path, settings(epochs=len(means), patience=patience))
     assert len(history["epochs"]) == count
 
 
 def test_a_training_that_had_stopped_early_is_not_taken_up_again():
-    plan = TrainingSchedule(settings(epochs=9, patience=2), lists=8)
+    schedule = TrainingSchedule(settings(epochs=9, patience=2), lists=8)
     stopped = TrialProgress()
     for epoch, mean in enumerate((0.5, 0.4, 0.5), 1):
-        assert not stopped.is_over(plan)
-        stopped.add({"epoch": epoch, "step": epoch, "validation_mean": mean})
-    assert TrialProgress(**vars(stopped)).is_over(plan)
+        assert not stopped.is_over(schedule)
+        stopped.add_validation({"epoch": epoch, "step": epoch, "validation_mean": mean})
+    assert TrialProgress(**vars(stopped)).is_over(schedule)
     assert not stopped.is_over(TrainingSchedule(settings(epochs=9), lists=8))
 
 
 @pytest.mark.parametrize("name", ["lambdarank", "neural_ndcg", "listnet", "ranknet"])
 def test_the_gradient_of_a_step_is_that_of_the_loss_of_its_batch(name):
     data, rows, config = toy_data(30, shortest=1, longest=9), np.arange(20), settings(batch_size=20)
-    ranker = loop.make_ranker(config, 6, name)
-    batch = data.batch(rows)
+    ranker = trainer.make_ranker(config, 6, name)
+    batch = data.gather_batch(rows)
     scores = ranker(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
-    value = LOSSES[name](scores, batch.labels, mask=batch.mask, **learner.INDEPENDENT.get(name, {}))
+    value = LOSSES[name](scores, batch.labels, mask=batch.mask, **step_module.INDEPENDENT.get(name, {}))
     expected = torch.autograd.grad(value, list(ranker.parameters()))
-    TrainingStep([ranker], [name], config, loop.WorkerGroup()).step(data, [rows], 0.0, [0])
+    take_step([ranker], [name], config, data, [rows])
     for parameter, gradient in zip(ranker.parameters(), expected, strict=True):
         assert torch.allclose(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
 
@@ -100,9 +113,8 @@ def test_parts_of_a_batch_add_up_to_its_gradient(name):
     for micro_batch in (0, 3, 7):
         torch.manual_seed(0)
         config = settings(batch_size=20, micro_batch=micro_batch)
-        ranker = loop.make_ranker(config, 6, name)
-        made = TrainingStep([ranker], [name], config, loop.WorkerGroup())
-        made.step(data, [np.arange(20)], 0.0, [0])
+        ranker = trainer.make_ranker(config, 6, name)
+        take_step([ranker], [name], config, data, [np.arange(20)])
         gradients.append({key: parameter.grad for key, parameter in ranker.named_parameters()})
     whole, *in_parts = gradients
     for other in in_parts:
@@ -111,21 +123,26 @@ def test_parts_of_a_batch_add_up_to_its_gradient(name):
 
 def test_a_part_holds_no_more_lists_than_it_should(monkeypatch, tmp_path):
     sizes = []
-    scores = TrainingStep.scores
+    score_batch = TrainingStep.score_batch
 
     def count(self, batch):
         sizes.append(len(batch.query))
-        return scores(self, batch)
+        return score_batch(self, batch)
 
-    monkeypatch.setattr(learner.TrainingStep, "scores", count)
-    train_toy(tmp_path, settings(epochs=1, batch_size=8, micro_batch=3), data=toy_data(18), validation=toy_data(2))
+    monkeypatch.setattr(TrainingStep, "score_batch", count)
+    train_toy(tmp_path, settings(epochs=1, batch_size=8, micro_batch=3), lists=toy_data(18), validation=toy_data(2))
     assert sizes == [3, 3, 2, 3, 3, 2, 2, 2]  # two batches of 8, one of 2, the validation lists
 
 
 def test_bf16_computes_in_bf16_and_keeps_weights_and_losses_in_float32(tmp_path, monkeypatch):
     inside = []
-    make = learner.figures
-    monkeypatch.setattr(learner, "figures", lambda scores: (inside.append(scores.dtype), make(scores))[1])
+    add_scores = EpochMetrics.add_scores
+
+    def note_dtype(metrics, scores, batch):
+        inside.append(scores.dtype)
+        add_scores(metrics, scores, batch)
+
+    monkeypatch.setattr(EpochMetrics, "add_scores", note_dtype)
     weights, history = train_toy(tmp_path / "bf16", settings(precision="bf16"))
     assert set(inside) == {torch.bfloat16}
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}

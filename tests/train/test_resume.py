@@ -27,15 +27,15 @@ def stop_after(last):
 
 
 class Failing(ListData):
-    """Lists that interrupt when the twelfth batch is asked for; 80 lists are ten steps of 8 an epoch."""
+    """Lists that interrupt at the twelfth batch; 80 lists are ten steps of 8 an epoch."""
 
-    asked = 0
+    batches = 0
 
-    def batch(self, rows):
-        Failing.asked += 1
-        if Failing.asked == 12:
+    def gather_batch(self, rows):
+        Failing.batches += 1
+        if Failing.batches == 12:
             raise StoppedError
-        return super().batch(rows)
+        return super().gather_batch(rows)
 
 
 @pytest.mark.parametrize("name", ["lambdarank", "neural_ndcg", "listnet", "ranknet"])
@@ -52,11 +52,13 @@ def test_an_interrupted_training_ends_in_the_same_weights_and_figures(tmp_path, 
 
 def test_an_interruption_within_an_epoch_repeats_that_epoch(tmp_path):
     data, config = toy_data(80), CONFIG
-    weights, history = train_toy(tmp_path / "undisturbed", config, data=data)
+    weights, history = train_toy(tmp_path / "undisturbed", config, lists=data)
     with pytest.raises(StoppedError):
-        train_toy(tmp_path / "resumed", config, data=Failing(**vars(data)))
+        train_toy(tmp_path / "resumed", config, lists=Failing(**vars(data)))
     told = []
-    resumed, figures = train_toy(tmp_path / "resumed", config, data=data, on_epoch=lambda e, s: told.append(e["epoch"]))
+    resumed, figures = train_toy(
+        tmp_path / "resumed", config, lists=data, on_epoch=lambda e, s: told.append(e["epoch"])
+    )
     assert told == [2, 3, 4]
     assert_equal_weights(resumed, weights)
     assert figures == history
@@ -66,11 +68,11 @@ def test_the_best_epoch_before_an_interruption_is_still_the_best_after_it(tmp_pa
     means = iter((0.1, 0.9, 0.5, 0.2))
     kept = []
 
-    def evaluate(learner, *rest):
-        kept.append(learner.weights(0))
+    def validate(step, data):
+        kept.append(step.copy_weights(0))
         return [{"validation_mean": next(means)}]
 
-    monkeypatch.setattr("xmrank.train.trainer.evaluate", evaluate)
+    monkeypatch.setattr("xmrank.train.trainer.validate_rankers", validate)
     with pytest.raises(StoppedError):
         train_toy(tmp_path, CONFIG, on_epoch=stop_after(3))
     weights, history = train_toy(tmp_path, CONFIG)

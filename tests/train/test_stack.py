@@ -9,9 +9,11 @@ from safetensors.torch import load_file
 
 from xmrank.rankers import build_ranker
 from xmrank.rankers.layers import dropout_draws
-from xmrank.train import step as learner
-from xmrank.train import trainer as loop
+from xmrank.train import step as step_module
+from xmrank.train import trainer
+from xmrank.train.step import TrainingStep
 from xmrank.train.trials import Trial
+from xmrank.train.worker_group import WorkerGroup
 
 from .toys import TINY, run_toys, settings, toy_data
 
@@ -25,10 +27,10 @@ DROPPING = replace(TINY, dropout=0.2, input_dropout=0.1, features=("concat", "co
 def plain_steps(monkeypatch):
     """Plain gradient steps: Adam would blow up the rounding of weights that no score depends on."""
 
-    def make(config, parameters, decayed):
+    def make(config, parameters, matrices):
         return torch.optim.SGD(parameters.values(), lr=config.learning_rate, momentum=0.9)
 
-    monkeypatch.setattr(learner, "make_optimizer", make)
+    monkeypatch.setattr(step_module, "make_optimizer", make)
 
 
 def results(output, trials):
@@ -99,17 +101,17 @@ def test_a_stack_that_is_killed_between_two_of_its_states_is_continued(tmp_path)
         assert its == pytest.approx(mine, abs=2e-3)
 
 
-def test_a_trial_that_diverges_takes_nobody_of_its_stack_with_it(tmp_path, monkeypatch):
+def test_a_trial_that_diverges_does_not_stop_the_others_of_its_stack(tmp_path, monkeypatch):
     ill = TRIALS[2]
-    enrol = loop.enrol
+    open_trial = trainer.open_trial
 
-    def infect(trial, material):
-        pupil = enrol(trial, material)
+    def infect(trial, job):
+        state = open_trial(trial, job)
         if trial == ill:
-            pupil.ranker.output.bias.data.fill_(torch.nan)
-        return pupil
+            state.ranker.output.bias.data.fill_(torch.nan)
+        return state
 
-    monkeypatch.setattr(loop, "enrol", infect)
+    monkeypatch.setattr(trainer, "open_trial", infect)
     failures = run_toys(tmp_path, settings(epochs=2), TRIALS, stacked=True)
     assert list(failures) == [ill]
     assert f"{ill.name}: the loss" in failures[ill]
@@ -121,11 +123,11 @@ def test_models_drop_the_same_alone_and_under_vmap():
     for seed in (0, 1):
         torch.manual_seed(seed)
         rankers.append(build_ranker(DROPPING, dimensions=6))
-    stack = learner.TrainingStep(rankers, ["listnet"] * 2, settings(), loop.WorkerGroup())
-    batch = toy_data(10).batch(torch.arange(10).numpy())
+    stack = TrainingStep(rankers, ["listnet"] * 2, settings(), WorkerGroup())
+    batch = toy_data(10).gather_batch(torch.arange(10).numpy())
     stack.module.train()
     with dropout_draws([torch.Generator().manual_seed(seed) for seed in (5, 6)]):
-        together = stack.scores(batch).unflatten(0, (2, 5))
+        together = stack.score_batch(batch).unflatten(0, (2, 5))
     for model, seed in enumerate((5, 6)):
         with dropout_draws([torch.Generator().manual_seed(seed)]):
             part = slice(5 * model, 5 * model + 5)

@@ -15,7 +15,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from xmrank.train.stage import train
-from xmrank.train.trials import HISTORY, all_trials, pending
+from xmrank.train.trials import HISTORY, all_trials, pending_trials
 
 from .toys import result
 
@@ -84,7 +84,7 @@ def test_a_killed_job_is_continued_to_the_same_result(trained, tmp_path, track_a
         wait_for_first_trial(output, lambda: job.poll() is None)
         os.killpg(job.pid, signal.SIGKILL)
         job.wait()
-    left = pending(all_trials(trained.config), output)
+    left = pending_trials(all_trials(trained.config), output)
     assert 0 < len(left) < 8, (tmp_path / "log").read_text()
     begun = json.loads((output / "tracking.json").read_text())
 

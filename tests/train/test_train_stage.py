@@ -1,6 +1,7 @@
 """The training stage: its files, its runs in MLflow, what it refuses, and that nothing disturbs its result."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -12,10 +13,9 @@ from xmrank import tracking
 from xmrank.cli import run
 from xmrank.config import TrainConfig
 from xmrank.runtime.errors import DataError
-from xmrank.train import ray as ray_stage
-from xmrank.train import stage as stage
+from xmrank.train import stage, trainer
 from xmrank.train.stage import train
-from xmrank.train.trials import all_trials, pending
+from xmrank.train.trials import all_trials, pending_trials
 
 NAMES = [trial.name for trial in all_trials(TRAINING)]
 FILES = ("history.json", "ranker.json", "ranker.safetensors")
@@ -35,10 +35,10 @@ def inputs(tiny_store, tmp_path, track_at):
 def no_training(monkeypatch):
     """Makes a training of anything a failure."""
 
-    def refuse(*arguments):
+    def refuse(*arguments, **settings):
         raise AssertionError("nothing was to be trained")
 
-    monkeypatch.setattr(stage, "train_on_cluster", refuse)
+    monkeypatch.setattr(stage, "launch_workers", refuse)
 
 
 def runs_of(manifest_directory, home):
@@ -189,20 +189,20 @@ def test_a_tracking_server_that_is_not_there_is_told_before_anything_starts(inpu
 
 @pytest.mark.usefixtures("in_process")
 def test_a_trial_that_fails_does_not_take_the_others_with_it(inputs, tmp_path, monkeypatch):
-    train_trials = ray_stage.train_trials
+    record_validation = trainer.record_validation
 
-    def diverge(trials, *arguments, **keywords):
-        if trials[0].loss == "listnet":
-            return {trials[0]: f"{trials[0].name}: the loss of epoch 2 is nan"}
-        return train_trials(trials, *arguments, **keywords)
+    def diverge(state, entry, *rest):
+        if state.trial.loss == "listnet" and entry["epoch"] == 2:
+            entry["train_loss"] = math.nan
+        record_validation(state, entry, *rest)
 
     with monkeypatch.context() as broken:
-        broken.setattr(ray_stage, "train_trials", diverge)
+        broken.setattr(trainer, "record_validation", diverge)
         with pytest.raises(DataError, match="listnet-i2t-seed0: the loss of epoch 2 is nan"):
             train(inputs)
     status = {name: run.info.status for name, run in runs_of(inputs.output, tmp_path).items()}
     assert status == {"parent": "FAILED", "listnet-i2t-seed0": "FAILED", "lambdarank-i2t-seed0": "FINISHED"}
-    assert [trial.name for trial in pending(all_trials(inputs), inputs.output)] == ["listnet-i2t-seed0"]
+    assert [trial.name for trial in pending_trials(all_trials(inputs), inputs.output)] == ["listnet-i2t-seed0"]
     assert train(inputs).counts == {"rankers": 2}
     assert {run.info.status for run in runs_of(inputs.output, tmp_path).values()} == {"FINISHED"}
 

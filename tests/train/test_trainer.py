@@ -12,9 +12,10 @@ from xmrank.losses import LOSSES
 from xmrank.metrics import list_metrics
 from xmrank.rankers import ContextAwareParameters, LinearParameters
 from xmrank.runtime.errors import DataError
-from xmrank.train import step as learner
-from xmrank.train import trainer as loop
+from xmrank.train import step as step_module
+from xmrank.train import trainer
 from xmrank.train.checkpoint import read_ranker
+from xmrank.train.epoch_metrics import EpochMetrics
 from xmrank.train.list_data import ListData
 from xmrank.train.schedule import TrainingSchedule
 from xmrank.train.step import TrainingStep, make_optimizer
@@ -32,7 +33,7 @@ STANDSTILL = 1e-300
 @pytest.mark.parametrize("name", PAPER_LOSSES)
 def test_a_ranker_learns_which_candidate_is_relevant(tmp_path, name):
     config = settings(epochs=6, learning_rate=0.02)
-    _, history = train_toy(tmp_path, config, Trial(name, "i2t", 0), data=toy_data(150))
+    _, history = train_toy(tmp_path, config, Trial(name, "i2t", 0), lists=toy_data(150))
     first, last = history["epochs"][0], history["epochs"][-1]
     assert last["validation_hit@1"] > 0.7  # chance is about 1/5
     assert last["train_hit@1"] > first["train_hit@1"]
@@ -54,11 +55,11 @@ def test_a_training_leaves_its_ranker_and_history_and_no_state(tmp_path):
 def test_the_best_epoch_is_kept_and_the_earliest_on_ties(tmp_path, monkeypatch, means, best):
     seen = []
 
-    def evaluate(learner, *rest):
-        seen.append(learner.weights(0))
+    def validate(step, data):
+        seen.append(step.copy_weights(0))
         return [{"validation_mean": means[len(seen) - 1]}]
 
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(trainer, "validate_rankers", validate)
     weights, history = train_toy(tmp_path, settings())
     assert history["best_epoch"] == best
     assert_equal_weights(weights, seen[best - 1])
@@ -70,7 +71,7 @@ def test_the_validation_figures_are_those_of_the_kept_ranker(tmp_path, name):
     validation = toy_data(20, seed=1)
     _, history = train_toy(tmp_path, settings(), Trial(name, "i2t", 0), validation=validation)
     ranker, _ = read_ranker(tmp_path)
-    batch = validation.batch(np.arange(20))
+    batch = validation.gather_batch(np.arange(20))
     with torch.no_grad():
         scores = ranker(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
     values = list_metrics(scores.numpy(), batch.labels.numpy(), mask=batch.mask.numpy())
@@ -89,8 +90,8 @@ def test_the_validation_figures_are_those_of_the_kept_ranker(tmp_path, name):
 def test_the_loss_of_an_epoch_does_not_depend_on_its_batches(tmp_path, name, batch_size):
     data = toy_data(30)
     config = settings(epochs=1, learning_rate=STANDSTILL, batch_size=batch_size)
-    _, history = train_toy(tmp_path, config, Trial(name, "i2t", 0), data=data)
-    batch = data.batch(np.arange(30))
+    _, history = train_toy(tmp_path, config, Trial(name, "i2t", 0), lists=data)
+    batch = data.gather_batch(np.arange(30))
     ranker, _ = read_ranker(tmp_path)
     with torch.no_grad():
         scores = ranker(batch.query, batch.candidates, batch.similarity, mask=batch.mask)
@@ -122,7 +123,7 @@ def test_a_start_that_training_does_not_better_is_kept(tmp_path):
     data = replace(data, lists=replace(data.lists, similarity=-data.lists.similarity))
     config = settings(epochs=2, ranker=RESIDUAL, learning_rate=0.05, validate_start=True)
     told = []
-    run = {"data": data, "validation": validation, "on_epoch": lambda epoch, seconds: told.append(epoch["epoch"])}
+    run = {"lists": data, "validation": validation, "on_epoch": lambda epoch, seconds: told.append(epoch["epoch"])}
     weights, history = train_toy(tmp_path / "start", config, **run)
     assert [epoch["epoch"] for epoch in history["epochs"]] == told == [0, 1, 2]
     assert "train_loss" not in history["epochs"][0] and "train_loss" in history["epochs"][1]
@@ -167,14 +168,14 @@ def test_every_epoch_is_told_once_with_its_seconds(tmp_path):
 
 
 def test_one_cycle_rises_over_a_tenth_and_falls_as_a_cosine():
-    plan = TrainingSchedule(
+    schedule = TrainingSchedule(
         settings(schedule="one_cycle", learning_rate=1.0, epochs=4), lists=40
     )  # 4 epochs of 5 steps of 8
-    rates = [plan.rate(step) for step in range(20)]
+    rates = [schedule.step_size(step) for step in range(20)]
     assert rates[:3] == pytest.approx([1 / 2, 2 / 2, 0.5 * (1 + math.cos(0))])  # 2 of 20 steps rise
     assert rates[11] == pytest.approx(0.5 * (1 + math.cos(math.pi * 9 / 18)))  # half way down
     assert rates[19] == pytest.approx(0.5 * (1 + math.cos(math.pi * 17 / 18)))
-    assert TrainingSchedule(settings(learning_rate=0.3), 40).rate(9) == 0.3
+    assert TrainingSchedule(settings(learning_rate=0.3), 40).step_size(9) == 0.3
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def watch_steps(monkeypatch):
             optimizer.register_step_pre_hook(lambda made, *rest: look(made))
             return optimizer
 
-        monkeypatch.setattr(learner, "make_optimizer", make)
+        monkeypatch.setattr(step_module, "make_optimizer", make)
 
     return watch
 
@@ -196,8 +197,8 @@ def test_the_schedule_spans_all_steps_of_all_epochs(tmp_path, watch_steps):
     rates = []
     watch_steps(lambda optimizer: rates.append(optimizer.param_groups[0]["lr"]))
     config = settings(epochs=2, batch_size=8, schedule="one_cycle", learning_rate=0.01)
-    train_toy(tmp_path, config, data=toy_data(30))  # 30 lists are 4 steps of 8, 8, 8, 6
-    assert rates == [TrainingSchedule(config, 30).rate(step) for step in range(8)]
+    train_toy(tmp_path, config, lists=toy_data(30))  # 30 lists are 4 steps of 8, 8, 8, 6
+    assert rates == [TrainingSchedule(config, 30).step_size(step) for step in range(8)]
 
 
 @pytest.mark.parametrize(("clip", "longest"), [(0.01, 0.01), (None, math.inf)])
@@ -247,20 +248,20 @@ def test_no_batch_of_embeddings_outlives_its_step(tmp_path, monkeypatch):
     kept = []
 
     class Watched(ListData):
-        def batch(self, rows):
-            made = super().batch(rows)
+        def gather_batch(self, rows):
+            made = super().gather_batch(rows)
             born.append(weakref.ref(made.candidates))
             alive.append(sum(ref() is not None for ref in born))
             return made
 
-    def measure(scored, *rest):
-        kept.extend(tensor for parts in scored for tensor in vars(parts).values())
-        return metrics_of(scored, *rest)
+    def measure(metrics, prefix, group):
+        kept.extend(tensor for batch in metrics.batches for tensor in batch)
+        return summarise(metrics, prefix, group)
 
-    metrics_of = loop.metrics_of
-    monkeypatch.setattr(loop, "metrics_of", measure)
+    summarise = EpochMetrics.summarise
+    monkeypatch.setattr(EpochMetrics, "summarise", measure)
     data = Watched(**vars(toy_data(80)))
-    train_toy(tmp_path, settings(epochs=1), data=data, group=WorkerGroup())
+    train_toy(tmp_path, settings(epochs=1), lists=data, group=WorkerGroup())
     assert len(alive) == 10
     assert max(alive) <= 2  # the batch just made and the one before it
     assert all(tensor.dim() == 2 and not tensor.requires_grad for tensor in kept)

@@ -1,4 +1,4 @@
-"""Lists small enough to train on in a blink, and one call that trains on them."""
+"""Lists small enough to train on in a fraction of a second, and calls that train on them."""
 
 import json
 from unittest import mock
@@ -12,8 +12,10 @@ from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime.errors import DataError
 from xmrank.train.list_data import ListData
-from xmrank.train.trainer import TrainingJob, train_trials
-from xmrank.train.trial_data import TrialDataSource
+from xmrank.train.trainer import TrainingJob, train_group
+from xmrank.train.training_data import TrainingData
+from xmrank.train.trial_groups import group_trials
+from xmrank.train.trial_log import TrialLog
 from xmrank.train.trials import Trial
 from xmrank.train.worker_group import WorkerGroup
 
@@ -47,12 +49,24 @@ def settings(**changes):
     return TrainConfig(**{"ranker": TINY, "epochs": 3, "batch_size": 8, "learning_rate": 0.01, **changes})
 
 
-def run_toy(directory, config, trial=TRIAL, *, on_epoch=None, **material):
+class ToyLog(TrialLog):
+    """Calls a function after every validation, and keeps why trials failed."""
+
+    def __init__(self, on_epoch):
+        self.on_epoch, self.failures = on_epoch, {}
+
+    def log_validation(self, trial, epoch, seconds):
+        if self.on_epoch:
+            self.on_epoch(trial, epoch, seconds)
+
+    def fail_trial(self, trial, failure):
+        self.failures[trial] = str(failure)
+
+
+def run_toy(directory, config, trial=TRIAL, *, on_epoch=None, **options):
     """Train one ranker on toy lists, to the files in the directory."""
-    told = on_epoch or (lambda epoch, seconds: None)
-    failures = run_toys(
-        directory.parent, config, [trial], on_epoch=lambda _, *rest: told(*rest), at=directory, **material
-    )
+    heard = on_epoch and (lambda trial, epoch, seconds: on_epoch(epoch, seconds))
+    failures = run_toys(directory.parent, config, [trial], on_epoch=heard, at=directory, **options)
     if failures:
         raise DataError(failures[trial])
 
@@ -63,24 +77,21 @@ def run_toys(
     trials,
     *,
     stacked=False,
-    data=None,
+    lists=None,
     validation=None,
+    data=None,
     group=None,
     on_epoch=None,
     at=None,
-    courses=None,
 ):
-    """Train rankers on toy lists; returns the failures."""
-    material = TrainingJob(
-        config,
-        courses or TrialDataSource(data or toy_data(30), validation or toy_data(20, seed=1)),
-        output,
-        group or WorkerGroup(),
-        {},
-        on_epoch or (lambda trial, epoch, seconds: None),
-    )
+    """Train rankers on toy lists, or on other training data; returns the failures."""
+    data = data or TrainingData(lists or toy_data(30), validation or toy_data(20, seed=1))
+    log = ToyLog(on_epoch)
+    job = TrainingJob(config, data, output, group or WorkerGroup(), {}, log)
     with mock.patch.object(Trial, "directory", lambda trial, output: at or output / trial.name):
-        return train_trials(trials, material, stacked=stacked)
+        for together in group_trials(trials, lambda trial: config, output, stacked=stacked):
+            train_group(together, job)
+    return log.failures
 
 
 def train_toy(directory, *arguments, **keywords):

@@ -16,7 +16,7 @@ from xmrank.protocols.scorer import DirectionProtocols, MethodResult, Scorer
 from xmrank.rankers import Ranker
 from xmrank.train.checkpoint import read_ranker
 from xmrank.train.list_data import ListData
-from xmrank.train.trial_data import refined
+from xmrank.train.training_data import refine_list_data
 
 BATCH = 256
 """Lists scored at once."""
@@ -63,7 +63,7 @@ def score_lists(
 ) -> np.ndarray:
     """The ranker's score of every item of every list, flat as in ``CandidateLists``: float32 [items]."""
     # Similarities are refined once for all lists: a batch at a time would search the key–value memory again.
-    data = refined(ranker, ListData.of(lists, store, direction, device))
+    data = refine_list_data(ranker, ListData.of(lists, store, direction, device))
     numbers = np.arange(len(lists))
     batches = [numbers[start : start + BATCH] for start in range(0, len(lists), BATCH)]
     parts = [score_batch(ranker, data, batch, refined=True) for batch in batches]
@@ -77,7 +77,7 @@ def score_batch(ranker: Ranker, data: ListData, numbers: np.ndarray, *, refined:
     Args:
         refined: whether the data's similarity is refined already.
     """
-    batch = data.batch(numbers)
+    batch = data.gather_batch(numbers)
     scores = ranker.score(batch.query, batch.candidates, batch.similarity, mask=batch.mask, refined=refined)
     return scores[batch.mask].float().cpu().numpy()
 

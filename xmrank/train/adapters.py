@@ -1,4 +1,4 @@
-"""Learning a ranker's refinement: pairs of adapters, each from all images but its share, with an in-batch softmax."""
+"""Fits a ranker's refinement by cross-fitting: every member on the pairs of all folds but one, by in-batch softmax."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,28 +15,29 @@ from xmrank.rankers.key_value_memory import KeyValueMemory
 from xmrank.rankers.refinement import MATRICES, SIDES, Refinement, adapt
 from xmrank.train.schedule import one_cycle
 
-SHARES_STREAM = 0x5A4E5
-"""Separates the division into shares from other draws under the same seed."""
+FOLDS_STREAM = 0x5A4E5
+"""Separates the division into folds from other draws under the same seed."""
 PAIRS_STREAM = 0x9A125
 """Separates the order of the pairs."""
 BANK_STREAM = 0xBA2C
 """Separates the choice of the bank."""
 MEMORY_STREAM = 0x3E302
-"""Separates the choice of the captions that are remembered."""
-ASKS: dict[Direction, tuple[str, str]] = {"i2t": ("image", "text"), "t2i": ("text", "image")}
-"""The sides of the query and of the candidates."""
+"""Separates the choice of the captions that a memory keeps."""
+QUERY_AND_CANDIDATE: dict[Direction, tuple[str, str]] = {"i2t": ("image", "text"), "t2i": ("text", "image")}
+"""The sides of the store that queries and candidates are from."""
 Adapter = list[Tensor]
 """Matrices in the order of ``MATRICES``, each with a leading axis of members."""
 
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """All pairs of an image and a caption that adapters learn from.
+    """All pairs of an image and a caption that adapters are trained on.
 
     Attributes:
-        rows: rows of the images in the store, ascending.
-        owner: place in ``rows`` of each caption's image, int64 [captions].
-        image, text: embeddings of the images and of the captions, float32 [rows, d], [captions, d].
+        rows: rows of the images in the store, int64 [images], ascending.
+        owner: index in ``rows`` of each caption's image, int64 [captions].
+        image: embeddings of the images, float32 [images, d].
+        text: embeddings of the captions, float32 [captions, d].
     """
 
     rows: np.ndarray
@@ -51,165 +52,198 @@ class TrainingPairs:
         image, text = store.gather("image", images), store.gather("text", captions)
         return cls(images, owner, torch.from_numpy(image).to(device), torch.from_numpy(text).to(device))
 
-
-def divide(images: np.ndarray, members: int, seed: int) -> list[np.ndarray]:
-    """The images' shares, one a member, each ascending; one share of all without members."""
-    generator = np.random.default_rng([seed, SHARES_STREAM])
-    return [np.sort(share) for share in np.array_split(generator.permutation(images), max(members, 1))]
+    def captions_outside(self, fold: np.ndarray) -> np.ndarray:
+        """The captions whose image is not in a fold, given by image rows; int64, ascending."""
+        return np.flatnonzero(~np.isin(self.rows[self.owner], fold))
 
 
-def learn(
+def split_into_folds(images: np.ndarray, members: int, seed: int) -> list[np.ndarray]:
+    """The images in one fold for each member, each ascending; a single fold of all images without members."""
+    generator = np.random.default_rng([seed, FOLDS_STREAM])
+    return [np.sort(fold) for fold in np.array_split(generator.permutation(images), max(members, 1))]
+
+
+def fit_refinement(
     refinement: Refinement,
     pairs: TrainingPairs,
-    shares: Sequence[np.ndarray],
+    folds: Sequence[np.ndarray],
     config: RefinementSettings,
     direction: Direction,
     seed: int,
 ) -> None:
-    """Fill a refinement: member k learns from the pairs of all images but those of ``shares[k]``.
+    """Fill a refinement: member k is trained on the pairs of all images but those of ``folds[k]``.
 
-    Every step tells each of ``config.pairs`` captions from the others by its image, and each image by its caption;
-    captions of one image are no negatives of each other. The result follows from the seed.
+    Every step takes ``config.pairs`` pairs for each member: each caption is told from the others by its image, and
+    each image from the others by its caption. The result follows from the seed.
     """
     torch.manual_seed(seed)
-    adapters = {side: starting_adapter(refinement) for side in ("image", "text")}
+    adapters = {side: init_adapter(refinement) for side in ("image", "text")}
+    optimizer = make_adapter_optimizer(adapters, config)
+
+    # All members take the same number of steps of the same size: those that the member with the fewest pairs can take.
+    captions = [pairs.captions_outside(fold) for fold in folds]
+    fewest = min(len(rows) for rows in captions)
+    size = min(config.pairs, fewest)
+    steps = config.epochs * (fewest // size)
+    averaged_steps = max(1, round(config.average * steps))
+    averages = {side: [torch.zeros_like(matrix) for matrix in adapter] for side, adapter in adapters.items()}
+
+    for step, batch in enumerate(draw_batches(captions, size, steps, seed)):
+        for group in optimizer.param_groups:
+            group["lr"] = adapter_step_size(config, step, steps)
+        optimizer.zero_grad(set_to_none=True)
+        in_batch_loss(pairs, batch, adapters, config).backward()
+        optimizer.step()
+        # What is kept are the matrices averaged over the last steps, or those of the last step.
+        if step >= steps - averaged_steps:
+            for side, adapter in adapters.items():
+                for total, matrix in zip(averages[side], adapter, strict=True):
+                    total.add_(matrix.detach(), alpha=1 / averaged_steps)
+
+    for part, side in zip(SIDES, QUERY_AND_CANDIDATE[direction], strict=True):
+        for name, matrix in zip(MATRICES, averages[side], strict=True):
+            getattr(refinement, f"{part}_{name}").copy_(matrix)
+    refinement.bank.copy_(compute_banks(refinement, pairs, folds, direction, seed))
+    if refinement.memory is not None:
+        fill_memory(refinement.memory, pairs, seed)
+
+
+def make_adapter_optimizer(adapters: dict[str, Adapter], config: RefinementSettings) -> torch.optim.Optimizer:
+    """AdamW; biases, the matrices of one row, are not decayed."""
     matrices = [matrix for adapter in adapters.values() for matrix in adapter]
     groups = [
         {"params": [m for m in matrices if m.shape[1] > 1], "weight_decay": config.weight_decay},
-        {"params": [m for m in matrices if m.shape[1] == 1], "weight_decay": 0.0},  # biases
+        {"params": [m for m in matrices if m.shape[1] == 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, fused=True)
-    known = [np.flatnonzero(~np.isin(pairs.rows[pairs.owner], share)) for share in shares]
-    size = min(config.pairs, *(len(captions) for captions in known))
-    steps = config.epochs * (min(len(captions) for captions in known) // size)
-    averaged = max(1, round(config.average * steps))
-    kept = {side: [torch.zeros_like(matrix) for matrix in adapter] for side, adapter in adapters.items()}
-    for step, captions in enumerate(batches(known, size, steps, seed)):
-        for group in optimizer.param_groups:
-            group["lr"] = step_size(config, step, steps)
-        optimizer.zero_grad(set_to_none=True)
-        in_batch_loss(pairs, captions, adapters, config).backward()
-        optimizer.step()
-        if step >= steps - averaged:
-            for side, adapter in adapters.items():
-                for total, matrix in zip(kept[side], adapter, strict=True):
-                    total.add_(matrix.detach(), alpha=1 / averaged)
-    for part, side in zip(SIDES, ASKS[direction], strict=True):
-        for name, matrix in zip(MATRICES, kept[side], strict=True):
-            getattr(refinement, f"{part}_{name}").copy_(matrix)
-    refinement.bank.copy_(bank(refinement, pairs, shares, direction, seed))
-    if refinement.memory is not None:
-        remember(refinement.memory, pairs, seed)
+    return torch.optim.AdamW(groups, fused=True)
 
 
-def step_size(config: RefinementSettings, step: int, steps: int) -> float:
-    """One cycle; where matrices are averaged, which needs steps that go on, its rise and then its height."""
+def adapter_step_size(config: RefinementSettings, step: int, steps: int) -> float:
+    """The step size: one cycle, or where steps are averaged, which must not shrink, a rise and then a constant."""
     if config.average:
         return config.learning_rate * min(1.0, (step + 1) / max(1, steps // 10))
     return one_cycle(config.learning_rate, step, steps)
 
 
-def starting_adapter(refinement: Refinement) -> Adapter:
-    """A as torch starts a linear layer, and B = 0, so that an adapter starts as the identity."""
+def init_adapter(refinement: Refinement) -> Adapter:
+    """A as torch initialises a linear layer, and B = 0, so that an adapter starts as the identity."""
     bound = refinement.bank.shape[2] ** -0.5
     blank = [getattr(refinement, f"query_{name}") for name in MATRICES]
+    # Drawn on the CPU, so that the result does not depend on the device.
     drawn = [torch.empty_like(b, device="cpu").uniform_(-bound, bound).to(b.device) for b in blank[:2]]
     return [matrix.requires_grad_() for matrix in (*drawn, *map(torch.zeros_like, blank[2:]))]
 
 
-def batches(known: Sequence[np.ndarray], size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
-    """Captions of every member's batch, int64 [members, size]; a member meets all it knows before any a second time."""
-    generators = [np.random.default_rng([seed, PAIRS_STREAM, member]) for member in range(len(known))]
-    left = [np.empty(0, np.int64) for _ in known]
+def draw_batches(captions: Sequence[np.ndarray], size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
+    """The captions of every step, int64 [members, size].
+
+    Args:
+        captions: those that each member is trained on.
+        size: captions of a step; each member sees all of its captions, but for a rest, before any a second time.
+        steps: how many batches.
+        seed: of the order.
+    """
+    generators = [np.random.default_rng([seed, PAIRS_STREAM, member]) for member in range(len(captions))]
+    left = [np.empty(0, np.int64) for _ in captions]
     for _ in range(steps):
-        for member, (generator, captions) in enumerate(zip(generators, known, strict=True)):
+        for member, (generator, rows) in enumerate(zip(generators, captions, strict=True)):
             if len(left[member]) < size:
-                left[member] = generator.permutation(captions)
-        yield np.stack([captions[:size] for captions in left])
-        left = [captions[size:] for captions in left]
+                left[member] = generator.permutation(rows)
+        yield np.stack([rows[:size] for rows in left])
+        left = [rows[size:] for rows in left]
 
 
 def in_batch_loss(
     pairs: TrainingPairs, captions: np.ndarray, adapters: dict[str, Adapter], config: RefinementSettings
 ) -> Tensor:
-    """The members' losses added up, each the mean of the cross-entropies of both directions over its batch.
+    """The sum of the members' losses, each the mean of the cross-entropies of both directions over its batch.
 
     Args:
         pairs: with the embeddings.
-        captions: which captions, int64 [members, batch].
+        captions: of the batch, int64 [members, batch].
         adapters: of both sides.
         config: scale, dropout and noise.
     """
     owner = torch.from_numpy(pairs.owner[captions]).to(pairs.image.device)
-    at = torch.from_numpy(captions).to(pairs.image.device)
-    sides = {"image": pairs.image[owner], "text": pairs.text[at]}
+    rows = torch.from_numpy(captions).to(pairs.image.device)
+    sides = {"image": pairs.image[owner], "text": pairs.text[rows]}
     if config.noise:
         spread = config.noise * pairs.image.shape[1] ** -0.5
         sides = {side: x + spread * torch.randn_like(x) for side, x in sides.items()}
     image, text = (adapt(x, adapters[side], config.dropout) for side, x in sides.items())
     logits = config.scale * image @ text.transpose(1, 2)
-    siblings = (owner[:, :, None] == owner[:, None, :]) & ~torch.eye(len(owner[0]), dtype=torch.bool, device=at.device)
+
+    # Captions of one image are no negatives of each other.
+    size = len(owner[0])
+    same_image = owner[:, :, None] == owner[:, None, :]
+    siblings = same_image & ~torch.eye(size, dtype=torch.bool, device=rows.device)
     logits = logits.masked_fill(siblings, -torch.inf)
-    right = torch.arange(len(owner[0]), device=at.device).expand(len(owner), -1)
+
+    # Pair i is on the diagonal: row i is image i among the captions, column i is caption i among the images.
+    right = torch.arange(size, device=rows.device).expand(len(owner), -1)
     both = F.cross_entropy(logits, right, reduction="none") + F.cross_entropy(logits.mT, right, reduction="none")
     return both.mean(1).sum() / 2
 
 
 @torch.no_grad()
-def bank(
-    refinement: Refinement, pairs: TrainingPairs, shares: Sequence[np.ndarray], direction: Direction, seed: int
+def compute_banks(
+    refinement: Refinement, pairs: TrainingPairs, folds: Sequence[np.ndarray], direction: Direction, seed: int
 ) -> Tensor:
     """Training queries of every member as it sees them, one an image, [members, size of the bank, d].
 
-    Of a member's own share there are none: in the lists that it ranks in training as in those in use, a candidate's
-    own query is never among them.
+    None are of the member's own fold: in the lists that a member refines in training, as in those in use, a candidate
+    never meets its own query in the bank.
     """
     size = refinement.bank.shape[1]
-    seen = []
-    for member, share in enumerate(shares):
-        captions = asking(pairs, share, size, np.random.default_rng([seed, BANK_STREAM, member]))
-        seen.append(refinement.adapt_side("query", query_side(pairs, captions, direction))[member])
-    return torch.stack(seen)
+    banks = []
+    for member, fold in enumerate(folds):
+        captions = draw_bank_captions(pairs, fold, size, np.random.default_rng([seed, BANK_STREAM, member]))
+        banks.append(refinement.adapt_side("query", query_embeddings(pairs, captions, direction))[member])
+    return torch.stack(banks)
 
 
-def asking(pairs: TrainingPairs, share: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Captions for a bank, one an image, of none of the share's images; int64 [size]."""
-    captions = generator.permutation(np.flatnonzero(~np.isin(pairs.rows[pairs.owner], share)))
+def draw_bank_captions(pairs: TrainingPairs, fold: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Captions for a bank, of different images, none of the fold; int64 [size]."""
+    captions = generator.permutation(pairs.captions_outside(fold))
+    # The first of each image in the random order.
     one_each = np.unique(pairs.owner[captions], return_index=True)[1]
     return generator.permutation(captions[one_each])[:size]
 
 
-def query_side(pairs: TrainingPairs, captions: np.ndarray, direction: Direction) -> Tensor:
-    """The embeddings of captions, or of their images, whichever ask in a direction; [captions, d]."""
-    side, places = (pairs.text, captions) if direction == "t2i" else (pairs.image, pairs.owner[captions])
-    return side[torch.from_numpy(places).to(side.device)]
+def query_embeddings(pairs: TrainingPairs, captions: np.ndarray, direction: Direction) -> Tensor:
+    """The embeddings of captions (t2i) or of their images (i2t), [captions, d]."""
+    side, rows = (pairs.text, captions) if direction == "t2i" else (pairs.image, pairs.owner[captions])
+    return side[torch.from_numpy(rows).to(side.device)]
 
 
-def remember(memory: KeyValueMemory, pairs: TrainingPairs, seed: int) -> None:
-    """Fill a memory with the pairs, or with as many as it holds, drawn by seed; and its bank."""
+def fill_memory(memory: KeyValueMemory, pairs: TrainingPairs, seed: int) -> None:
+    """Fill a key–value memory with the pairs, or with as many as it holds, drawn by seed; and its bank."""
     generator = np.random.default_rng([seed, MEMORY_STREAM])
     captions = np.sort(generator.permutation(len(pairs.owner))[: len(memory.captions)])
     memory.captions.copy_(pairs.text[torch.from_numpy(captions).to(pairs.text.device)])
     memory.images.copy_(pairs.image)
     memory.owner.copy_(torch.from_numpy(pairs.owner[captions]))
-    fill_bank(memory, pairs, np.empty(0, np.int64), [seed, MEMORY_STREAM])
+    fill_memory_bank(memory, pairs, np.empty(0, np.int64), [seed, MEMORY_STREAM])
 
 
 @torch.no_grad()
-def fill_bank(memory: KeyValueMemory, pairs: TrainingPairs, share: np.ndarray, stream: Sequence[int]) -> None:
-    """Training queries as a memory sees them, none of the share; a caption does not recall its own image."""
-    captions = asking(pairs, share, len(memory.bank), np.random.default_rng(stream))
+def fill_memory_bank(memory: KeyValueMemory, pairs: TrainingPairs, fold: np.ndarray, stream: Sequence[int]) -> None:
+    """Fill the bank with training queries as the memory sees them, none of the fold."""
+    captions = draw_bank_captions(pairs, fold, len(memory.bank), np.random.default_rng(stream))
     if memory.text == "query":
+        # A caption must not retrieve its own image from the memory: in use, no query is in it.
         own = torch.from_numpy(pairs.owner[captions]).to(memory.owner.device)
-        memory.bank.copy_(memory.retrieve_images(query_side(pairs, captions, "t2i"), own))
+        memory.bank.copy_(memory.retrieve_images(query_embeddings(pairs, captions, "t2i"), own))
     else:
-        memory.bank.copy_(query_side(pairs, captions, "i2t"))
+        memory.bank.copy_(query_embeddings(pairs, captions, "i2t"))
 
 
-def apart(refinement: Refinement, member: int, share: np.ndarray, pairs: TrainingPairs, seed: int) -> Refinement:
-    """What ranks the training lists of a member's share: that member, and a memory that knows nothing of the share."""
-    images = torch.from_numpy(np.flatnonzero(np.isin(pairs.rows, share)))
+def make_fold_refinement(
+    refinement: Refinement, member: int, fold: np.ndarray, pairs: TrainingPairs, seed: int
+) -> Refinement:
+    """The refinement of a fold's training lists: the member that was not trained on it, and a memory without it."""
+    images = torch.from_numpy(np.flatnonzero(np.isin(pairs.rows, fold)))
     made = refinement.take_member(member, images.to(refinement.bank.device))
     if made.memory is not None:
-        fill_bank(made.memory, pairs, share, [seed, MEMORY_STREAM, member])
+        fill_memory_bank(made.memory, pairs, fold, [seed, MEMORY_STREAM, member])
     return made

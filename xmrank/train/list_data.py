@@ -1,8 +1,7 @@
-"""Batches of lists: embeddings are gathered by row number, never copied into the lists."""
+"""Candidate lists beside the embeddings of a store, and the batches that rankers take."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
 
 DATA_STREAM = 0xDA7A
-"""Separates the order of the data from other draws under the same seed."""
+"""Separates the order of the lists from other draws under the same seed."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +21,11 @@ class RankerBatch:
     """Some lists, ready for a ranker.
 
     Attributes:
-        query: [B, d], the store's dtype.
-        candidates: [B, n, d], likewise.
-        similarity, labels: float32 [B, n].
-        mask: bool [B, n], True where an item is real.
+        query: [lists, d], in the store's dtype.
+        candidates: [lists, items, d], in the store's dtype.
+        similarity: of the first stage, float32 [lists, items].
+        labels: relevance, float32 [lists, items].
+        mask: True where an item is real, bool [lists, items].
     """
 
     query: Tensor
@@ -34,14 +34,24 @@ class RankerBatch:
     labels: Tensor
     mask: Tensor
 
+    @classmethod
+    def join(cls, batches: Sequence["RankerBatch"]) -> "RankerBatch":
+        """The lists of several batches of one width, in order."""
+        if len(batches) == 1:
+            return batches[0]
+        columns = {field.name: torch.cat([getattr(batch, field.name) for batch in batches]) for field in fields(cls)}
+        return cls(**columns)
+
 
 @dataclass(frozen=True)
 class ListData:
-    """The lists of one direction and role beside the store's two sides.
+    """Candidate lists of one direction, and the two sides of the store that their row numbers point into.
 
     Attributes:
-        queries, gallery: all rows of the query side and of the other side, [rows, d].
-        width: of the batches; None: that of the longest list.
+        queries: all rows of the query side, [rows, d].
+        gallery: all rows of the other side, [rows, d].
+        device: where batches are put.
+        width: items of a batch's lists, padding included; None: as many as the longest list has.
     """
 
     lists: CandidateLists
@@ -53,42 +63,36 @@ class ListData:
     @classmethod
     def of(cls, lists: CandidateLists, store: EmbeddingStore, direction: Direction, device: torch.device) -> "ListData":
         """The lists with the store's arrays: mapped from disk on a CPU, copied once to a GPU."""
-        image, text = (as_tensor(side, device) for side in (store.image, store.text))
+        image, text = as_tensor(store.image, device), as_tensor(store.text, device)
         queries, gallery = (image, text) if direction == "i2t" else (text, image)
         return cls(lists, queries, gallery, device)
 
-    def batch(self, rows: np.ndarray) -> RankerBatch:
-        """The lists with these numbers."""
+    def gather_batch(self, rows: np.ndarray) -> RankerBatch:
+        """The lists with these numbers, int64 [lists], in their order."""
         candidates, labels, similarity, mask = self.lists.pad_lists(rows, self.width)
-        at = torch.from_numpy(candidates).to(self.device)
-        asked = torch.from_numpy(self.lists.queries[rows].astype(np.int64)).to(self.device)
+        query_rows = torch.from_numpy(self.lists.queries[rows].astype(np.int64)).to(self.device)
+        candidate_rows = torch.from_numpy(candidates).to(self.device)
+        # F.embedding gathers rows; on a CPU it is several times as fast as indexing.
         return RankerBatch(
-            F.embedding(asked, self.queries),  # a gather; on a CPU several times as fast as indexing
-            F.embedding(at, self.gallery),
-            *(torch.from_numpy(array).to(self.device) for array in (similarity, labels, mask)),
+            query=F.embedding(query_rows, self.queries),
+            candidates=F.embedding(candidate_rows, self.gallery),
+            similarity=torch.from_numpy(similarity).to(self.device),
+            labels=torch.from_numpy(labels).to(self.device),
+            mask=torch.from_numpy(mask).to(self.device),
         )
 
 
-class BatchSource(Protocol):
-    """Anything that gives batches of lists."""
+def gather_stacked_batch(data: Sequence[ListData], rows: Sequence[np.ndarray]) -> RankerBatch:
+    """A batch for a stack of rankers: the lists of one ranker after those of another.
 
-    def batch(self, rows: np.ndarray) -> RankerBatch:
-        """The lists with these numbers."""
-        ...
-
-
-@dataclass(frozen=True)
-class StackedListData:
-    """The lists of several models; a batch holds equally many of each, one model after another."""
-
-    parts: Sequence[ListData]
-
-    def batch(self, rows: np.ndarray) -> RankerBatch:
-        """The lists with these numbers, of which each model has an equal share."""
-        if all(part is self.parts[0] for part in self.parts):
-            return self.parts[0].batch(rows)
-        batches = [part.batch(share) for part, share in zip(self.parts, np.split(rows, len(self.parts)), strict=True)]
-        return RankerBatch(*(torch.cat(tensors) for tensors in zip(*(vars(b).values() for b in batches), strict=True)))
+    Args:
+        data: of each ranker.
+        rows: for each ranker, the numbers of its lists; equally many for all.
+    """
+    # Rankers often share their lists (fixed lists, or lists drawn with one seed): then one gather is enough.
+    if all(part is data[0] for part in data):
+        return data[0].gather_batch(np.concatenate(rows))
+    return RankerBatch.join([part.gather_batch(numbers) for part, numbers in zip(data, rows, strict=True)])
 
 
 def as_tensor(array: np.ndarray, device: torch.device) -> Tensor:
@@ -97,5 +101,8 @@ def as_tensor(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the lists in an epoch. It follows from seed and epoch alone, so a resume needs no position."""
+    """The order of the lists in an epoch, int64 [count].
+
+    It follows from the seed and the epoch alone, so a resumed training needs no position of a generator.
+    """
     return np.random.default_rng([seed, DATA_STREAM, epoch]).permutation(count)

@@ -1,10 +1,10 @@
-"""Training lists that are drawn anew every epoch, by the strategies that mine lists."""
+"""Training lists that are drawn again every epoch, by the strategies that mine lists."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
-import faiss
 import numpy as np
 
 from xmrank.config import Direction, MineConfig, TrainConfig
@@ -19,7 +19,10 @@ from xmrank.mine.roles import RoleImages
 from xmrank.mine.strategies import STRATEGIES, QueryChunk, count_needed_negatives
 from xmrank.runtime.errors import ConfigError
 
-FRESH_STREAM = 0xF2E54
+if TYPE_CHECKING:
+    import faiss
+
+SAMPLE_STREAM = 0xF2E54
 """Separates these draws from others under the same seed."""
 
 
@@ -29,7 +32,7 @@ class ListSampler:
 
     Attributes:
         mining: how the mined lists were made.
-        config: how these are to be drawn.
+        config: how these lists are to be drawn.
     """
 
     store: EmbeddingStore
@@ -37,54 +40,69 @@ class ListSampler:
     mining: MineConfig
     config: TrainConfig
 
-    def __call__(self, shares: Sequence[np.ndarray], seed: int, epoch: int) -> CandidateLists:
-        """The lists of an epoch: every image asks, or one of its captions, another one in another epoch.
+    def draw_lists(self, folds: Sequence[np.ndarray], seed: int, epoch: int) -> CandidateLists:
+        """The lists of an epoch: one for every image (i2t), or for one caption of every image, drawn each epoch (t2i).
 
         Args:
-            shares: image rows; queries and candidates of a list are of one share.
-            seed, epoch: of the draws.
+            folds: image rows; the query and the candidates of a list are of one fold.
+            seed: of the draws.
+            epoch: of the draws.
         """
-        generator = np.random.default_rng([seed, FRESH_STREAM, epoch])
-        drawn = [lists for share in shares for lists in self._share(share, generator)]
+        # One generator for all folds: the draws of a fold follow those of the fold before.
+        generator = np.random.default_rng([seed, SAMPLE_STREAM, epoch])
+        drawn: list[CandidateLists] = []
+        for fold in folds:
+            drawn += self._draw_fold(fold, generator)
         lists = CandidateLists.join(drawn)
         return replace(lists, labels=grade_labels(lists, self.store, self.direction, "train", self.mining))
 
-    def check(self, shares: Sequence[np.ndarray]) -> None:
-        """Refuse shares that are too small.
+    def check_folds(self, folds: Sequence[np.ndarray]) -> None:
+        """Refuse folds that are too small.
 
         Raises:
-            ConfigError: says which flag asks for more than there is.
+            ConfigError: names the flag that needs more than there is.
         """
-        if self.config.sampling == "random-hard":
-            if self.config.sampling_positives == "retrieved" and self.mining.leaves_out:
-                raise ConfigError(
-                    "--sampling-positives retrieved: the lists were mined with --positive-margin or "
-                    "--duplicate-cosine, which choose negatives by the positive; expected --sampling-positives mined"
-                )
-            flag, needed = count_needed_negatives(self._mining())
-            pools = [self._pool(share) for share in shares]
-            least = min(len(pool.gallery) - int((pool.last - pool.first).max(initial=0)) for pool in pools)
-            if least < needed:
-                raise ConfigError(
-                    f"--sampling random-hard: the lists were mined with {flag} {needed}, but a share of the training "
-                    f"images has only {least} {self.direction} items of other images (--refine.members makes them)"
-                )
+        if self.config.sampling != "random-hard":
+            return
+        if self.config.sampling_positives == "retrieved" and self.mining.leaves_out:
+            raise ConfigError(
+                "--sampling-positives retrieved: the lists were mined with --positive-margin or --duplicate-cosine, "
+                "which choose negatives by the positive; expected --sampling-positives mined"
+            )
+        flag, needed = count_needed_negatives(self.list_config)
+        # In the smallest fold, for the query with the most items of its own.
+        least = None
+        for fold in folds:
+            pool = self._make_pool(fold)
+            others = len(pool.gallery) - int((pool.last - pool.first).max(initial=0))
+            least = others if least is None else min(least, others)
+        if least is not None and least < needed:
+            raise ConfigError(
+                f"--sampling random-hard: the lists were mined with {flag} {needed}, but a fold of the training "
+                f"images has only {least} {self.direction} items of other images (--refine.members makes the folds)"
+            )
 
-    def count(self, images: np.ndarray) -> int:
-        """How many lists an epoch has."""
-        pool = self._pool(images)
+    def count_lists(self, images: np.ndarray) -> int:
+        """The number of lists of an epoch: one for every image with a caption."""
+        pool = self._make_pool(images)
         return len(np.unique(pool.first))
 
     @cached_property
     def width(self) -> int:
-        """The length that no list exceeds, whatever is drawn; batches have it, lest a draw change that of dropout."""
+        """The length that no list exceeds, whatever is drawn.
+
+        Batches are padded to it, so that the shape of dropout does not depend on what was drawn.
+        """
         if self.config.sampling == "sub-gallery":
             return self.config.sampling_top
-        own = np.bincount(self.store.image_of_caption) if self.direction == "i2t" else np.ones(1, np.int64)
-        return self.mining.hard_negatives + (int(own.max()) if self._mining().positives == "all" else 1)
+        most_positives = 1
+        if self.list_config.positives == "all" and self.direction == "i2t":
+            most_positives = int(np.bincount(self.store.image_of_caption).max())
+        return self.mining.hard_negatives + most_positives
 
-    def _mining(self) -> MineConfig:
-        """The mining's configuration, as far as it goes for these lists."""
+    @property
+    def list_config(self) -> MineConfig:
+        """How the lists are made: as the mined ones were, but for what the configuration of the draw says."""
         if self.config.sampling == "random-hard":
             mined = self.config.sampling_positives == "mined"
             return replace(
@@ -100,39 +118,44 @@ class ListSampler:
             duplicate_cosine=None,
         )
 
-    def _share(self, images: np.ndarray, generator: np.random.Generator) -> Iterator[CandidateLists]:
-        parts = [images]
+    def _draw_fold(self, images: np.ndarray, generator: np.random.Generator) -> Iterator[CandidateLists]:
+        """The lists of one fold."""
+        galleries = [images]
         if self.config.sampling == "sub-gallery":
+            # Random galleries of about the configured size.
             count = max(1, round(len(images) / self.config.sampling_images))
-            parts = [np.sort(part) for part in np.array_split(generator.permutation(images), count)]
-        for part in parts:
-            pool = self._pool(part)
+            galleries = [np.sort(part) for part in np.array_split(generator.permutation(images), count)]
+        for gallery in galleries:
+            pool = self._make_pool(gallery)
             if self.direction == "t2i":
                 pool = one_per_image(pool, generator)
-            yield from self._lists(pool, generator)
+            yield from self._draw_pool(pool, generator)
 
-    def _pool(self, images: np.ndarray) -> QueryPool:
+    def _make_pool(self, images: np.ndarray) -> QueryPool:
+        """The queries and the gallery of some images."""
         return make_pool(self.store, RoleImages("train", "", images), self.direction)
 
-    def _lists(self, pool: QueryPool, generator: np.random.Generator) -> Iterator[CandidateLists]:
-        mining, (asking, side) = self._mining(), store_sides(self.store, self.direction)
-        index = make_flat_index(side, pool.gallery)
+    def _draw_pool(self, pool: QueryPool, generator: np.random.Generator) -> Iterator[CandidateLists]:
+        """The lists of all queries of a pool, some queries at a time."""
+        config = self.list_config
+        query_side, gallery_side = store_sides(self.store, self.direction)
+        index = make_flat_index(gallery_side, pool.gallery)
         for start in range(0, len(pool.queries), CHUNK):
             part = pool[start : start + CHUNK]
-            queries = asking[part.queries].astype(np.float32)
+            queries = query_side[part.queries].astype(np.float32)
             chunk = QueryChunk(
                 part,
                 queries,
-                side,
+                gallery_side,
                 generator,
-                mining,
+                config,
                 index=lambda: index,
-                nearest=lambda queries=queries: search(index, queries, self.config.sampling_top),  # type: ignore[misc]
+                nearest=partial(search_nearest, index, queries, self.config.sampling_top),
             )
-            yield assemble_lists(part, STRATEGIES[mining.strategy](chunk), generator)
+            yield assemble_lists(part, STRATEGIES[config.strategy](chunk), generator)
 
 
-def search(index: faiss.IndexFlat, queries: np.ndarray, width: int) -> RankedItems:
+def search_nearest(index: "faiss.IndexFlat", queries: np.ndarray, width: int) -> RankedItems:
     """The nearest items of each query; between equal similarities the gallery's order decides."""
     similarity, items = index.search(queries, min(width, index.ntotal))  # type: ignore[call-arg]
     order = np.lexsort((items, -similarity), axis=1)

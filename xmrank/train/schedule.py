@@ -1,4 +1,4 @@
-"""Where a training stands: its validations, its best one, and the stretches between them."""
+"""The steps of a training: when to validate, which lists a step takes, the step size, and how far a trial is."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,14 +14,14 @@ Epoch = dict[str, float]
 
 @dataclass
 class TrialProgress:
-    """The validations of one trial, and the best of them (the earliest on ties)."""
+    """The validations of one trial, and which of them is the best (the earliest one on ties)."""
 
     epochs: list[Epoch] = field(default_factory=list)
     best_epoch: float = 0
     best_value: float = -1.0
     best_number: int = 0
 
-    def add(self, epoch: Epoch) -> bool:
+    def add_validation(self, epoch: Epoch) -> bool:
         """Add a validation; returns whether it is the best so far."""
         self.epochs.append(epoch)
         if epoch["validation_mean"] <= self.best_value:
@@ -31,25 +31,31 @@ class TrialProgress:
 
     @property
     def step(self) -> int:
-        """Steps taken."""
+        """The number of steps taken."""
         return int(self.epochs[-1]["step"]) if self.epochs else 0
 
-    def is_over(self, plan: "TrainingSchedule") -> bool:
-        """Whether all steps are taken, or the last ``patience`` validations brought nothing better."""
-        waited = len(self.epochs) - self.best_number
-        return self.step >= plan.steps or (plan.config.patience is not None and waited >= plan.config.patience)
+    def is_over(self, schedule: "TrainingSchedule") -> bool:
+        """Whether all steps are taken, or none of the last ``patience`` validations was the best so far."""
+        since_best = len(self.epochs) - self.best_number
+        patience = schedule.config.patience
+        return self.step >= schedule.steps or (patience is not None and since_best >= patience)
 
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """The steps of a training on so many lists."""
+    """The steps of a training.
+
+    Attributes:
+        config: epochs, batch size, step size, how often to validate.
+        lists: number of lists of an epoch.
+    """
 
     config: TrainConfig
     lists: int
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of one pass; the last one may hold fewer lists."""
+        """Steps of one pass over the lists; the last one may have fewer lists."""
         return -(-self.lists // self.config.batch_size)
 
     @property
@@ -58,32 +64,36 @@ class TrainingSchedule:
         return self.config.epochs * self.steps_per_epoch
 
     def next_validation(self, step: int) -> int:
-        """The first step after which to validate, given that so many are taken."""
+        """The number of steps after which to validate next, when ``step`` steps are taken."""
         every = self.config.validate_every_steps or self.config.validate_every * self.steps_per_epoch
         return min((step // every + 1) * every, self.steps)
 
-    def epochs(self, step: int) -> float:
-        """Passes over the lists after so many steps; a whole number at the end of one."""
+    def count_epochs(self, step: int) -> float:
+        """Passes over the lists after a number of steps; a whole number at the end of one."""
         whole, rest = divmod(step, self.steps_per_epoch)
         return whole + rest / self.steps_per_epoch if rest else whole
 
-    def batches(self, seed: int, start: int, end: int) -> Iterator[np.ndarray]:
-        """The lists of the steps from ``start`` to ``end``; they follow from the seed and the step alone."""
+    def epoch_of(self, step: int) -> int:
+        """The epoch that a step belongs to, from 1."""
+        return step // self.steps_per_epoch + 1
+
+    def list_rows(self, seed: int, start: int, end: int) -> Iterator[np.ndarray]:
+        """The numbers of the lists of each step from ``start`` to ``end``; they follow from seed and step alone."""
         order, size = np.empty(0, np.int64), self.config.batch_size
         for step in range(start, end):
-            epoch, place = divmod(step, self.steps_per_epoch)
-            if place == 0 or step == start:
+            epoch, index = divmod(step, self.steps_per_epoch)
+            if index == 0 or step == start:
                 order = epoch_order(self.lists, seed, epoch + 1)
-            yield order[place * size : (place + 1) * size]
+            yield order[index * size : (index + 1) * size]
 
-    def rate(self, step: int) -> float:
-        """The step size: constant, or one cycle (a linear rise over the first tenth, then a cosine to zero)."""
+    def step_size(self, step: int) -> float:
+        """The step size: constant, or one cycle."""
         peak = self.config.learning_rate
         return peak if self.config.schedule == "constant" else one_cycle(peak, step, self.steps)
 
 
 def one_cycle(peak: float, step: int, steps: int) -> float:
-    """The step size: a linear rise over the first tenth of the steps, then a cosine to zero."""
+    """A step size that rises linearly over the first tenth of the steps and then falls as a cosine to zero."""
     warm = max(1, steps // 10)
     if step < warm:
         return peak * (step + 1) / warm

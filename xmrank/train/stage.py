@@ -1,20 +1,27 @@
-"""The training stage: check, begin the MLflow runs, train what is not trained."""
+"""The training stage: check, open the directory and the MLflow runs, launch the workers, finish."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from xmrank.config import DIRECTIONS, TrainConfig, semantic
 from xmrank.embed.store import EmbeddingStore
 from xmrank.losses import LOSSES
 from xmrank.mine.list_paths import STAGE as MINE
+from xmrank.mine.list_paths import lists_path
+from xmrank.mine.mapped_lists import open_lists
 from xmrank.mine.roles import ROLES
 from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.launcher import launch_workers
 from xmrank.runtime.paths import resolve
 from xmrank.tracking.run_tree import RunTree
-from xmrank.train.ray import TrainingWork, train_on_cluster
+from xmrank.train.epoch_watcher import watch_epochs
 from xmrank.train.settings import Best, check_loss, config_of, list_params, read_best, semantic_with
-from xmrank.train.trial_data import check_draws
-from xmrank.train.trials import Trial, all_trials, pending
+from xmrank.train.trainer import train_worker
+from xmrank.train.training_data import check_sampling
+from xmrank.train.training_work import TrainingWork
+from xmrank.train.trials import Trial, all_trials, pending_trials
 
 STAGE = "train"
 
@@ -29,26 +36,54 @@ def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manif
 
     Raises:
         ConfigError: an unknown loss, direction, ranker or feature.
-        DataError: inputs that are not finished, or lists that were mined from another store.
+        DataError: inputs that are not finished, lists that were mined from another store, or a trial that failed: the
+            other trials are trained then.
     """
+    # Refuse what cannot work before anything is written.
     store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_manifest(resolve(config.lists), MINE)
-    best = read_best(config)
-    check(config, best, store, lists)
+    best, trials = read_best(config), all_trials(config)
+    check_config(config, best, store, lists)
+    inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint}
     output = resolve(config.output)
     stage = StageDirectory.open(
-        output,
-        STAGE,
-        config=semantic_with(config, best),
-        inputs={"embeddings": store.fingerprint, "lists": lists.fingerprint},
-        overwrite=config.overwrite,
+        output, STAGE, config=semantic_with(config, best), inputs=inputs, overwrite=config.overwrite
     )
-    manifest = stage.done or train_all(stage, config, best, store, lists, parent)
-    print(f"train: {manifest.counts['rankers']} rankers in {output}")
-    return manifest
+
+    if stage.done is None:
+        runs = open_runs(stage, config, store, parent)
+        try:
+            pending = pending_trials(trials, output)
+            if pending:
+                run_ids = {trial.name: begin_run(runs, trial, config, best) for trial in pending}
+                work = plan_work(stage, config, best, store, runs.uri, run_ids)
+                # One Ray Train run for all trials, since its start takes longer than many a trial.
+                with watch_epochs(work):
+                    launch_workers(
+                        train_worker,
+                        work,
+                        name=STAGE,
+                        scratch=stage.work / "ray",
+                        workers=config.workers,
+                        tasks=len(trials),
+                        group_size=config.workers_per_trial,
+                    )
+                raise_failures(work)
+        finally:
+            end_runs(runs, trials, output)
+        for trial in trials:
+            trial.remove_leftovers(output)
+        stage.done = stage.finish(counts={"rankers": len(trials)}, settings={"threads": 1, "roles": list(ROLES)})
+    print(f"train: {stage.done.counts['rankers']} rankers in {output}")
+    return stage.done
 
 
-def check(config: TrainConfig, best: Best, store: EmbeddingStore, lists: Manifest) -> None:
-    """Refuse what cannot work before anything is started."""
+def check_config(config: TrainConfig, best: Best, store: EmbeddingStore, lists: Manifest) -> None:
+    """Refuse what cannot work before anything is started.
+
+    Raises:
+        ConfigError: names the flag.
+        DataError: lists that were mined from another store.
+    """
     for flag, values, known in (
         ("--losses", config.losses, LOSSES),
         ("--directions", config.directions, DIRECTIONS),
@@ -61,51 +96,81 @@ def check(config: TrainConfig, best: Best, store: EmbeddingStore, lists: Manifes
     for trial in all_trials(config):
         settings = config_of(trial, config, best)
         check_loss(settings, trial.loss)
-        check_draws(resolve(config.lists), store, trial.direction, settings, trial.seed)
+        check_sampling(resolve(config.lists), store, trial.direction, settings, trial.seed)
 
 
-def train_all(
-    stage: StageDirectory,
-    config: TrainConfig,
-    best: Best,
-    store: EmbeddingStore,
-    lists: Manifest,
-    parent: Callable[[], str] | None,
-) -> Manifest:
-    """Train the trials that are not done and finish the stage."""
-    trials, output = all_trials(config), stage.directory
-    by_name = {trial.name: trial for trial in trials}
+def open_runs(
+    stage: StageDirectory, config: TrainConfig, store: EmbeddingStore, parent: Callable[[], str] | None
+) -> RunTree:
+    """The MLflow runs of the stage, with the parent begun or continued."""
     runs = RunTree(
-        output,
+        stage.directory,
         STAGE,
-        name=f"train {output.parent.name}",
-        tags={"encoder": str(store.encoder["name"]), "dataset": store.dataset, "candidates": lists.fingerprint},
+        name=f"train {stage.directory.parent.name}",
+        tags={
+            "encoder": str(store.encoder["name"]),
+            "dataset": store.dataset,
+            "candidates": str(stage.inputs["lists"]),
+        },
         params=semantic(config),
         inputs=stage.inputs,
         parent=parent,
     )
     runs.begin_parent()
-    try:
-        left = pending(trials, output)
-        if left:
-            ids = {trial.name: begin_run(runs, trial, config, best) for trial in left}
-            about = {"lists": lists.fingerprint, "embeddings": store.fingerprint, "encoder": store.encoder}
-            places = store.directory, resolve(config.lists), output
-            folders = stage.work / "failures", stage.work / "lists"
-            work = TrainingWork(config, best, *places, trials, about, *folders, runs.uri, ids)
-            train_on_cluster(work, stage.work / "ray")
-    finally:
-        runs.end(
-            failed=bool(pending(trials, output)),
-            is_done=lambda name: by_name[name].is_done(output),
-            files_of=lambda name: by_name[name].files(output),
-        )
-    for trial in trials:
-        trial.tidy(output)
-    return stage.finish(counts={"rankers": len(trials)}, settings={"threads": 1, "roles": list(ROLES)})
+    return runs
 
 
 def begin_run(runs: RunTree, trial: Trial, config: TrainConfig, best: Best) -> str:
     """Begin or continue the MLflow run of a trial; returns its id."""
     params = list_params(config_of(trial, config, best), trial.loss, trial.direction, trial.seed)
     return runs.begin_child(trial.name, tags={"loss": trial.loss, "direction": trial.direction}, params=params)
+
+
+def end_runs(runs: RunTree, trials: list[Trial], output: Path) -> None:
+    """End the runs that no worker has ended."""
+    by_name = {trial.name: trial for trial in trials}
+    runs.end(
+        failed=bool(pending_trials(trials, output)),
+        is_done=lambda name: by_name[name].is_done(output),
+        files_of=lambda name: by_name[name].output_files(output),
+    )
+
+
+def plan_work(
+    stage: StageDirectory,
+    config: TrainConfig,
+    best: Best,
+    store: EmbeddingStore,
+    tracking_uri: str,
+    run_ids: Mapping[str, str],
+) -> TrainingWork:
+    """What the workers are given; no failure of an earlier run is left."""
+    work = TrainingWork(
+        config=config,
+        best=best,
+        embeddings=store.directory,
+        lists=resolve(config.lists),
+        output=stage.directory,
+        trials=all_trials(config),
+        about={**stage.inputs, "encoder": store.encoder},
+        failures=stage.work / "failures",
+        cache=stage.work / "lists",
+        tracking_uri=tracking_uri,
+        runs=dict(run_ids),
+    )
+    shutil.rmtree(work.failures, ignore_errors=True)
+    # Large lists are unpacked here, once, so that workers only map the files.
+    for direction in config.directions:
+        for role in ROLES:
+            open_lists(lists_path(work.lists, direction, role), work.cache)
+    return work
+
+
+def raise_failures(work: TrainingWork) -> None:
+    """Raise the first failure that a worker has written.
+
+    Raises:
+        DataError: why the trial failed.
+    """
+    for failure in sorted(work.failures.glob("*")):
+        raise DataError(failure.read_text())

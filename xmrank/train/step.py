@@ -1,10 +1,9 @@
-"""Rankers that learn side by side: one, or a stack of one shape with a leading model axis; and their optimiser."""
+"""The training step: of one ranker, or of a stack of rankers of one shape with a leading model axis."""
 
 import contextlib
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -16,244 +15,264 @@ from xmrank.config import TrainConfig
 from xmrank.losses import LOSSES
 from xmrank.rankers import Ranker
 from xmrank.rankers.layers import dropout_draws
-from xmrank.train.list_data import BatchSource, RankerBatch
+from xmrank.train.epoch_metrics import EpochMetrics
+from xmrank.train.list_data import ListData, RankerBatch, gather_stacked_batch
 from xmrank.train.settings import loss_parameters
 from xmrank.train.worker_group import WorkerGroup
 
 INDEPENDENT = {"neural_ndcg": {"independent": True}}
-"""Parameters with which a list's loss depends on that list alone, so not on the batch, process or stack it is in."""
+"""Parameters that make the loss of a list depend on that list alone: not on its batch, its process or its stack."""
 
 ORDINAL = "ordinal"
-"""The loss whose ranker has an output a level."""
+"""The loss whose ranker has one output for each level of relevance."""
+VALIDATION_BATCH = 256
+"""Validation lists scored at once, over all rankers of a stack."""
 
 warnings.filterwarnings("ignore", message=".*batching rule for aten::_scaled_dot_product_flash_attention_for_cpu")
 
 
-@dataclass(frozen=True)
-class ScoredLists:
-    """What is kept of a batch: the scores of every model's lists, one model after another, without the embeddings.
-
-    Attributes:
-        scores, labels, mask: [models · lists, items].
-    """
-
-    scores: Tensor
-    labels: Tensor
-    mask: Tensor
-
-
 class TrainingStep:
-    """One ranker, under DDP when its group has several processes, or a stack of several, each with a loss of its own.
+    """Trains one ranker, under DDP when its group has several processes, or a stack of rankers.
 
-    In a stack, every parameter has a leading model axis and a step is one computation for all of them. Where a model
-    is small beside the cost of starting a computation, as on a GPU, a stack takes hardly longer than one of them.
+    In a stack, every parameter has a leading model axis, and a step is one computation for all models. Where a model
+    is small beside the cost of starting a computation, as on a GPU, a stack takes hardly longer than one model.
 
     Args:
-        rankers: of one shape, on one device; trained in place unless they are stacked.
-        losses: the name of each one's loss; models that share one are best given next to each other.
+        rankers: of one shape, on one device; trained in place, unless they are several.
+        losses: the name of each ranker's loss; rankers of one loss next to each other are computed together.
         config: batch sizes, precision, optimiser.
-        group: this process's place; a stack is trained by one process.
+        group: the processes that train one ranker together; a stack is trained by one process.
+        moments: for each ranker, the optimiser's state that ``copy_moments`` gave; empty at the start of a training.
+
+    Raises:
+        KeyError: moments of other parameters.
     """
 
     def __init__(
-        self, rankers: Sequence[Ranker], losses: Sequence[str], config: TrainConfig, group: WorkerGroup
+        self,
+        rankers: Sequence[Ranker],
+        losses: Sequence[str],
+        config: TrainConfig,
+        group: WorkerGroup,
+        moments: Sequence[dict[str, Tensor]] = (),
     ) -> None:
-        self.losses, self.config, self.group, self.size = list(losses), config, group, len(rankers)
+        self.losses, self.config, self.group, self.models = list(losses), config, group, len(rankers)
         self.loss_parameters = {n: {**INDEPENDENT.get(n, {}), **loss_parameters(config, n)} for n in set(losses)}
         self.module: nn.Module = rankers[0]
         self.parameters: dict[str, Tensor] = dict(rankers[0].named_parameters())
         self.buffers: dict[str, Tensor] = dict(rankers[0].named_buffers())
-        self.decayed = [name for name, parameter in self.parameters.items() if parameter.dim() >= 2]
+        matrices = [name for name, parameter in self.parameters.items() if parameter.dim() >= 2]
         self.device = next(iter(self.parameters.values())).device
-        if self.size > 1:
+        if self.models > 1:
+            # Parameters become tensors of their own; the module only gives the computation its shape.
             self.parameters, self.buffers = stack_module_state(list(rankers))  # type: ignore[arg-type]
             self.module = copy.deepcopy(rankers[0]).to("meta")
         elif group.size > 1:
             self.module = group.wrap(rankers[0])
-        self.optimizer = make_optimizer(config, self.parameters, self.decayed)
+        self.optimizer = make_optimizer(config, self.parameters, matrices)
+        if moments and moments[0]:
+            self._load_moments(moments)
 
-    def scores(self, batch: RankerBatch) -> Tensor:
-        """The scores of a batch that holds the lists of one model after another, [models · lists, items(, levels)].
-
-        Similarities come refined with the lists (`courses`): computed once, not in every step.
-        """
-        inputs = (batch.query, batch.candidates, batch.similarity, batch.mask)
-        if self.size == 1:
-            scores: Tensor = self.module(*inputs[:3], mask=batch.mask, refined=True)
-            return scores
-        apart = (tensor.unflatten(0, (self.size, -1)) for tensor in inputs)
-        return vmap(self._one_of_stack)(self.parameters, self.buffers, *apart).flatten(0, 1)
-
-    def _one_of_stack(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Tensor) -> Tensor:
-        *given, mask = inputs
-        return functional_call(self.module, (parameters, buffers), tuple(given), {"mask": mask, "refined": True})
-
-    def step(self, data: BatchSource, rows: Sequence[np.ndarray], rate: float, seeds: Sequence[int]) -> "StepResult":
-        """One step of every model: the gradient of its global batch's loss, whatever share of it is computed here.
+    def take(
+        self,
+        data: Sequence[ListData],
+        rows: Sequence[np.ndarray],
+        step_size: float,
+        dropout_seeds: Sequence[int],
+        metrics: EpochMetrics,
+    ) -> None:
+        """Take one step of every ranker: down the gradient of its loss over its global batch.
 
         Args:
-            data: the lists; a stack's, of one model after another.
-            rows: for each model, the numbers of its global batch's lists; all models have equally many.
-            rate: step size.
-            seeds: of each model's dropout in this step.
+            data: the lists of each ranker.
+            rows: for each ranker, the numbers of the lists of its global batch; all have equally many.
+            step_size: the learning rate of this step.
+            dropout_seeds: of each ranker in this step.
+            metrics: takes the loss and the scores.
         """
         self.module.train()
         self.optimizer.zero_grad(set_to_none=True)
-        parts = self._parts(rows)
-        done = []
-        with dropout_draws([torch.Generator(self.device).manual_seed(seed) for seed in seeds]):
+        parts = self._split_rows(rows)
+        part_sums = []
+        with dropout_draws([torch.Generator(self.device).manual_seed(seed) for seed in dropout_seeds]):
             for number, part in enumerate(parts):
-                with self._reducing(number == len(parts) - 1):
-                    done.append(self._accumulate(data.batch(part)))
-        totals = self.group.sum(torch.stack([terms.doubled() for terms, _ in done]).sum(0))
-        summed = done[0][0].summed
-        self._scale_gradients(torch.where(summed, 1.0, 1 / totals[:, 1].clamp(min=1)).float() * self.group.size)
-        self._clip()
+                # Under DDP, gradients are exchanged after the last part only.
+                with self._gradient_exchange(last=number == len(parts) - 1):
+                    # Forward: the scores of this process's lists of every ranker.
+                    batch = gather_stacked_batch(data, part)
+                    with self.autocast():
+                        scores = self.score_batch(batch)
+                    # Backward, of the numerators alone: the denominators of the global batch are not known yet.
+                    numerators, denominators, is_sum = self.sum_losses(scores, batch)
+                    numerators.sum().backward()
+                    part_sums.append(torch.stack([numerators.detach().double(), denominators.double()], 1))
+                    metrics.add_scores(scores.detach(), batch)
+                    # Free the embeddings before those of the next part are gathered.
+                    del batch, scores, numerators
+
+        # Over all parts and processes: the loss of a model is its numerator over its denominator, or the numerator.
+        totals = self.group.sum(torch.stack(part_sums).sum(0))
+        denominators = torch.where(is_sum, 1.0, totals[:, 1].clamp(min=1))
+        # DDP has divided the gradients by the number of processes.
+        self._scale_gradients((1 / denominators).float() * self.group.size)
+        self._clip_gradients()
+
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = rate
+            parameters["lr"] = step_size
         self.optimizer.step()
-        # The sum over a batch is reported a list.
-        weights = torch.where(summed, float(len(rows[0])), totals[:, 1])
-        return StepResult(torch.stack([totals[:, 0], weights], 1), [scored for _, scored in done])
 
-    def terms(self, scores: Tensor, batch: RankerBatch) -> "ModelLossSums":
-        """The parts of every model's loss on the lists that it scored."""
-        lists = len(scores) // self.size
-        totals: list[Tensor] = []
-        weights: list[Tensor] = []
-        summed: list[bool] = []
-        for name, run in groupby(range(self.size), key=self.losses.__getitem__):
-            models = len(list(run))
-            rows = slice(len(summed) * lists, (len(summed) + models) * lists)
-            its = scores[rows].unsqueeze(-1) if name == ORDINAL and scores.dim() == 2 else scores[rows]
-            sums = LOSSES[name].sums(its, batch.labels[rows], mask=batch.mask[rows], **self.loss_parameters[name])
-            totals.append(sums.numerator.unflatten(0, (models, lists)).sum(1))
-            weights.append(sums.denominator.unflatten(0, (models, lists)).sum(1))
-            summed += [sums.reduction == "sum"] * models
-        return ModelLossSums(torch.cat(totals), torch.cat(weights), torch.tensor(summed, device=scores.device))
+        # A loss that is a sum over the lists is reported per list.
+        lists = float(len(rows[0]))
+        metrics.loss_sums += torch.stack([totals[:, 0], torch.where(is_sum, lists, totals[:, 1])], 1)
 
-    def weights(self, model: int) -> dict[str, Tensor]:
-        """A copy of one model's state dict."""
-        everything = {**self.parameters, **self.buffers}
-        return {name: self._of(model, tensor).detach().clone() for name, tensor in everything.items()}
+    @torch.no_grad()
+    def validate(self, data: Sequence[ListData]) -> EpochMetrics:
+        """The loss and metrics of every ranker on its validation lists, each list once, divided among the processes.
 
-    def moments(self, model: int) -> dict[str, Tensor]:
-        """A copy of what the optimiser has gathered for one model; names are ``parameter/kind``."""
-        return {
-            f"{name}/{kind}": (value if kind == "step" else self._of(model, value)).clone()
-            for name, parameter in self.parameters.items()
-            for kind, value in self.optimizer.state[parameter].items()
-        }
-
-    def resume(self, moments: Sequence[dict[str, Tensor]]) -> None:
-        """Take up the optimiser where each model's moments left it; the rankers have their weights already.
-
-        Raises:
-            KeyError: moments of other parameters.
+        Args:
+            data: the lists of each ranker; equally many for all.
         """
+        self.module.eval()
+        metrics = EpochMetrics(self.models, self.device)
+        rows = np.arange(len(data[0].lists))[self.group.rank :: self.group.size]
+        at_once = max(1, VALIDATION_BATCH // self.models)
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
+            batch = gather_stacked_batch(data, [part] * self.models)
+            with self.autocast():
+                scores = self.score_batch(batch)
+            numerators, denominators, is_sum = self.sum_losses(scores, batch)
+            # A loss that is a sum over the lists is reported per list.
+            counted = torch.where(is_sum, float(len(part)), denominators.double())
+            metrics.loss_sums += torch.stack([numerators.double(), counted], 1)
+            metrics.add_scores(scores, batch)
+        metrics.loss_sums = self.group.sum(metrics.loss_sums)
+        return metrics
+
+    def score_batch(self, batch: RankerBatch) -> Tensor:
+        """The scores of a batch that holds the lists of one ranker after another, [models · lists, items(, levels)].
+
+        Similarities come refined with the lists (`training_data`): computed once, not in every step.
+        """
+        inputs = (batch.query, batch.candidates, batch.similarity, batch.mask)
+        if self.models == 1:
+            scores: Tensor = self.module(*inputs[:3], mask=batch.mask, refined=True)
+            return scores
+        by_model = (tensor.unflatten(0, (self.models, -1)) for tensor in inputs)
+        return vmap(self._score_with_one)(self.parameters, self.buffers, *by_model).flatten(0, 1)
+
+    def _score_with_one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Tensor) -> Tensor:
+        """The scores of one ranker of the stack; ``vmap`` adds the model axis."""
+        *given, mask = inputs
+        return functional_call(self.module, (parameters, buffers), tuple(given), {"mask": mask, "refined": True})
+
+    def sum_losses(self, scores: Tensor, batch: RankerBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of every ranker on the lists that it scored, as numerator and denominator.
+
+        Returns:
+            numerators, with a gradient, and denominators, both [models]; and where the numerator alone is the loss,
+            bool [models].
+        """
+        lists = len(scores) // self.models
+        numerators: list[Tensor] = []
+        denominators: list[Tensor] = []
+        is_sum: list[bool] = []
+        # Rankers that share a loss are next to each other: their lists are one batch for the loss function.
+        for name, same in groupby(self.losses):
+            models = len(list(same))
+            rows = slice(len(is_sum) * lists, (len(is_sum) + models) * lists)
+            given = scores[rows]
+            if name == ORDINAL and given.dim() == 2:
+                given = given.unsqueeze(-1)  # a ranker with a single level has no axis for it
+            sums = LOSSES[name].sums(given, batch.labels[rows], mask=batch.mask[rows], **self.loss_parameters[name])
+            numerators.append(sums.numerator.unflatten(0, (models, lists)).sum(1))
+            denominators.append(sums.denominator.unflatten(0, (models, lists)).sum(1))
+            is_sum += [sums.reduction == "sum"] * models
+        return torch.cat(numerators), torch.cat(denominators), torch.tensor(is_sum, device=scores.device)
+
+    def copy_weights(self, model: int) -> dict[str, Tensor]:
+        """A copy of one ranker's state dict."""
+        everything = {**self.parameters, **self.buffers}
+        return {name: self._select_model(model, tensor).detach().clone() for name, tensor in everything.items()}
+
+    def copy_moments(self, model: int) -> dict[str, Tensor]:
+        """A copy of the optimiser's state for one ranker, by ``parameter/kind``; empty before the first step."""
+        moments = {}
+        for name, parameter in self.parameters.items():
+            for kind, value in self.optimizer.state[parameter].items():
+                moments[f"{name}/{kind}"] = (value if kind == "step" else self._select_model(model, value)).clone()
+        return moments
+
+    def _load_moments(self, moments: Sequence[dict[str, Tensor]]) -> None:
+        """Put the optimiser where each ranker's moments left it."""
         names = {id(parameter): name for name, parameter in self.parameters.items()}
+        # The optimiser numbers its parameters in the order of its groups.
         ordered = [names[id(p)] for group in self.optimizer.param_groups for p in group["params"]]
         kinds = {key.rpartition("/")[2] for key in moments[0]}
-        state = {
-            number: {kind: self._joined([m[f"{name}/{kind}"] for m in moments], kind) for kind in kinds}
-            for number, name in enumerate(ordered)
-        }
+        state: dict[int, dict[str, Tensor]] = {}
+        for number, name in enumerate(ordered):
+            state[number] = {kind: self._stack_values([m[f"{name}/{kind}"] for m in moments], kind) for kind in kinds}
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
-    def _of(self, model: int, tensor: Tensor) -> Tensor:
-        return tensor[model] if self.size > 1 else tensor
+    def _select_model(self, model: int, tensor: Tensor) -> Tensor:
+        """One ranker's part of a tensor."""
+        return tensor[model] if self.models > 1 else tensor
 
-    def _joined(self, values: list[Tensor], kind: str) -> Tensor:
-        """One kind of moment of all models; they have taken the same number of steps."""
-        return values[0] if kind == "step" or self.size == 1 else torch.stack(values)
+    def _stack_values(self, values: list[Tensor], kind: str) -> Tensor:
+        """One kind of moment of all rankers; they have taken the same number of steps."""
+        return values[0] if kind == "step" or self.models == 1 else torch.stack(values)
 
-    def _parts(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """This process's lists, in parts of which each goes through the model at once; every process has as many."""
-        mine = [row[self.group.rank :: self.group.size] for row in rows]
+    def _split_rows(self, rows: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        """This process's lists of each ranker, cut into the parts that go through the rankers at once.
+
+        Every process has as many parts, though some may be empty.
+        """
         at_once = self.config.micro_batch or self.config.batch_size
         count = -(-len(rows[0]) // at_once)
-        split = [np.array_split(row, count) for row in mine]
-        return [np.concatenate(part) for part in zip(*split, strict=True)]
-
-    def _accumulate(self, batch: RankerBatch) -> tuple["ModelLossSums", ScoredLists]:
-        """Add the gradient of the batch's numerators; returns the loss's parts and what is kept."""
-        with self.autocast():
-            scores = self.scores(batch)
-        terms = self.terms(scores, batch)
-        terms.total.sum().backward()
-        detached = ModelLossSums(terms.total.detach(), terms.weight, terms.summed)
-        return detached, ScoredLists(figures(scores.detach()), batch.labels, batch.mask)
+        own = [numbers[self.group.rank :: self.group.size] for numbers in rows]
+        by_model = [np.array_split(numbers, count) for numbers in own]
+        return [list(part) for part in zip(*by_model, strict=True)]
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The arithmetic of the forward pass."""
         lower = self.config.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=lower)
 
-    def _reducing(self, last: bool) -> contextlib.AbstractContextManager[object]:
-        """Under DDP, gradients are exchanged after the last part only."""
+    def _gradient_exchange(self, *, last: bool) -> contextlib.AbstractContextManager[object]:
+        """Whether DDP averages gradients over the processes in a backward pass."""
         if self.group.size == 1 or last:
             return contextlib.nullcontext()
         return self.module.no_sync()  # type: ignore[operator, no-any-return]
 
     def _scale_gradients(self, factors: Tensor) -> None:
-        """Multiply each model's gradient by its factor, [models]."""
-        for gradient in self._gradients():
-            gradient *= factors.view(-1, *[1] * (gradient.dim() - 1)) if self.size > 1 else factors[0]
+        """Multiply each ranker's gradient by its factor, [models]."""
+        for gradient in self._list_gradients():
+            gradient *= factors.view(-1, *[1] * (gradient.dim() - 1)) if self.models > 1 else factors[0]
 
-    def _clip(self) -> None:
-        """Shorten each model's gradient to the largest norm."""
+    def _clip_gradients(self) -> None:
+        """Shorten each ranker's gradient to the largest norm that is allowed."""
         limit = self.config.gradient_clip
         if limit is None:
             return
-        squares = [g.flatten(1).square().sum(1) if self.size > 1 else g.square().sum()[None] for g in self._gradients()]
+        # A norm for each ranker: a stack must not clip one ranker for the gradient of another.
+        if self.models > 1:
+            squares = [gradient.flatten(1).square().sum(1) for gradient in self._list_gradients()]
+        else:
+            squares = [gradient.square().sum()[None] for gradient in self._list_gradients()]
         norms = torch.stack(squares).sum(0).sqrt()
         self._scale_gradients((limit / (norms + 1e-6)).clamp(max=1))
 
-    def _gradients(self) -> list[Tensor]:
+    def _list_gradients(self) -> list[Tensor]:
         return [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
 
 
-@dataclass(frozen=True)
-class ModelLossSums:
-    """The parts of each model's loss.
-
-    Attributes:
-        total, weight: numerator and denominator, [models].
-        summed: where the numerator alone is the loss, bool [models].
-    """
-
-    total: Tensor
-    weight: Tensor
-    summed: Tensor
-
-    def doubled(self) -> Tensor:
-        """Both, float64 [models, 2]."""
-        return torch.stack([self.total.double(), self.weight.double()], 1)
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What a step reports.
-
-    Attributes:
-        totals: the numerator and denominator of each model's loss over the group, float64 [models, 2].
-        scored: this process's part.
-    """
-
-    totals: Tensor
-    scored: list[ScoredLists]
-
-
-def make_optimizer(config: TrainConfig, parameters: dict[str, Tensor], decayed: Sequence[str]) -> torch.optim.Optimizer:
-    """Adam; weight decay, when there is any, is decoupled and of the matrices only, not of biases and norms."""
+def make_optimizer(
+    config: TrainConfig, parameters: dict[str, Tensor], matrices: Sequence[str]
+) -> torch.optim.Optimizer:
+    """Adam; weight decay is decoupled and only of the matrices, not of biases and norms."""
     groups = [
-        {"params": [p for name, p in parameters.items() if name in decayed], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in parameters.items() if name not in decayed], "weight_decay": 0.0},
+        {"params": [p for name, p in parameters.items() if name in matrices], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in parameters.items() if name not in matrices], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, fused=True)
-
-
-def figures(scores: Tensor) -> Tensor:
-    """One figure an item to rank by: the score, or with an ordinal head the expected level."""
-    return scores if scores.dim() == 2 else scores.float().sigmoid().sum(-1)

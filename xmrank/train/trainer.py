@@ -1,9 +1,9 @@
-"""The training of rankers: plain torch, resumable at every validation, the same alone, stacked and under DDP."""
+"""The trainer: the worker process of the stage, and the training loop for one ranker or a stack of rankers."""
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,196 +11,278 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xmrank.config import TrainConfig
-from xmrank.metrics import list_metrics, mean_over_queries
+from xmrank.config import Direction, TrainConfig
+from xmrank.embed.store import EmbeddingStore
+from xmrank.mine.list_paths import lists_path
+from xmrank.mine.mapped_lists import open_lists
+from xmrank.mine.roles import Role
 from xmrank.rankers import Ranker, RefinementParameters, RefinementSizes, build_ranker
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
-from xmrank.train.checkpoint import load_state, read_meta, save_ranker, save_state
-from xmrank.train.list_data import ListData, StackedListData
+from xmrank.runtime.launcher import Worker
+from xmrank.train.checkpoint import load_state, save_ranker, save_state
+from xmrank.train.cost import TrialCost
+from xmrank.train.epoch_metrics import VALIDATION_METRICS, EpochMetrics
+from xmrank.train.list_data import ListData
 from xmrank.train.schedule import Epoch, TrainingSchedule, TrialProgress
-from xmrank.train.step import ORDINAL, ScoredLists, TrainingStep, figures
-from xmrank.train.trial_data import TrialData, TrialDataSource, refinement_sizes
-from xmrank.train.trials import HISTORY, STATE, Trial
-from xmrank.train.worker_group import WorkerGroup
+from xmrank.train.step import ORDINAL, TrainingStep
+from xmrank.train.training_data import TrainingData, refinement_sizes
+from xmrank.train.training_work import RunLog, TrainingWork
+from xmrank.train.trial_groups import group_trials
+from xmrank.train.trial_log import TrialLog
+from xmrank.train.trials import HISTORY, STATE, Trial, TrialFailed, pending_trials
+from xmrank.train.worker_group import WorkerGroup, split_into_groups
 
-VALIDATION_METRICS = ("hit@1", "hit@5", "hit@10")
-EVALUATION_BATCH = 256
 DROPOUT_STREAM = 0xD50
-TOGETHER = 64
-"""Batches whose metrics are computed in one go."""
-STACK_LIMIT = 64
-"""Models of one stack at most."""
+"""Separates the seeds of dropout from other draws under the same seed."""
 
-OnEpoch = Callable[[Trial, Epoch, float], object]
+
+def train_worker(work: TrainingWork, worker: Worker) -> None:
+    """Train this process's trials: each alone or stacked, or together with other processes under DDP."""
+    number, count, group = split_into_groups(worker.rank, worker.world_size, work.config.workers_per_trial)
+    store = EmbeddingStore.open(work.embeddings)
+    on_one_gpu = worker.device.type == "cuda" and group.size == 1
+    stacked = work.config.stack == "on" or (work.config.stack == "auto" and on_one_gpu)
+
+    # A group of processes takes every count-th trial, done or not, so that after a restart it takes the same ones.
+    trials = pending_trials(work.trials[number::count], work.output)
+    for direction in dict.fromkeys(trial.direction for trial in trials):
+        own = [trial for trial in trials if trial.direction == direction]
+        train = open_list_data(work, store, direction, "train", worker.device)
+        validation = open_list_data(work, store, direction, "validation", worker.device)
+        cost: TrialCost | None = None
+        # Trials of one configuration share their data: a refinement is fitted once for all trials of a seed.
+        data_of: dict[TrainConfig, TrainingData] = {}
+        for together in group_trials(own, work.config_of, work.output, stacked=stacked):
+            config = work.config_of(together[0])
+            if config not in data_of:
+                data_of[config] = TrainingData.open(train, validation, store, work.lists, direction, config)
+            data = data_of[config]
+            cost = cost or TrialCost(data.lists_per_epoch, worker.device, group.size)
+            log = RunLog(work, cost, by_step=config.validate_every_steps is not None)
+            train_group(together, TrainingJob(config, data, work.output, group, work.about, log))
+
+
+def open_list_data(
+    work: TrainingWork, store: EmbeddingStore, direction: Direction, role: Role, device: torch.device
+) -> ListData:
+    """The mined lists of a direction and role, ready for batches."""
+    return ListData.of(open_lists(lists_path(work.lists, direction, role), work.cache), store, direction, device)
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What rankers of one direction are trained with.
+    """What a group of trials is trained with.
 
     Attributes:
         config: everything but loss, direction and seed.
-        courses: lists to learn from, and lists that choose the epoch.
+        data: the lists to train on, and those that choose the epoch.
         output: the stage's directory; each trial has its own in it.
-        group: this process's place among those that train a ranker.
+        group: the processes that train a ranker together.
         about: further fields of every ranker's JSON.
-        on_epoch: called by the leading process with each trial, its new validation, and the seconds that an epoch
-            takes; in a stack, its share of them.
+        log: is told of validations, ends and failures.
     """
 
     config: TrainConfig
-    courses: TrialDataSource
+    data: TrainingData
     output: Path
     group: WorkerGroup
     about: dict[str, Any]
-    on_epoch: OnEpoch
+    log: TrialLog
 
     @property
-    def plan(self) -> TrainingSchedule:
-        """The steps."""
-        return TrainingSchedule(self.config, len(self.courses))
-
-
-def train_trials(trials: Sequence[Trial], material: TrainingJob, *, stacked: bool) -> dict[Trial, str]:
-    """Train rankers of one direction, one after another or stacked, and keep the best epoch of each.
-
-    Initial weights follow from the seed, the order of the lists from seed and epoch, dropout from seed, step and rank:
-    an interrupted run ends in the same weights as one that was not, and a stacked one, up to the order of sums in
-    floating point, as one alone.
-
-    Returns:
-        Why, for each trial that failed; the others are done.
-    """
-
-    def alike(trial: Trial) -> tuple[bool, int]:  # a stack needs one shape, and one place to go on from
-        return trial.loss == ORDINAL, position(trial, material.output)
-
-    failures: dict[Trial, str] = {}
-    for _, group in groupby(sorted(trials, key=alike), key=alike):
-        company = sorted(group, key=lambda trial: (trial.loss, trial.seed))
-        size = STACK_LIMIT if stacked else 1
-        for start in range(0, len(company), size):
-            failures |= train_together(company[start : start + size], material)
-    return failures
-
-
-def position(trial: Trial, output: Path) -> int:
-    """Steps that an earlier run took."""
-    state = trial.directory(output) / STATE
-    try:
-        return TrialProgress(**read_meta(state)).step if state.exists() else 0
-    except DataError:  # said by whoever is to continue from it, of this trial alone
-        return -1
+    def schedule(self) -> TrainingSchedule:
+        """The steps of the training."""
+        return TrainingSchedule(self.config, self.data.lists_per_epoch)
 
 
 @dataclass
 class TrialState:
-    """A trial in training: how far it is, and its best weights so far."""
+    """A trial in training.
+
+    Attributes:
+        ranker: trained in place when it is alone; in a stack, its weights are put back when the stack changes.
+        progress: the validations so far.
+        best: state dict of the best validation.
+        moments: the optimiser's state that goes with the ranker's weights; empty before the first step.
+    """
 
     trial: Trial
     ranker: Ranker
-    course: TrialData
     progress: TrialProgress
     best: dict[str, Tensor]
     moments: dict[str, Tensor]
 
 
-def train_together(trials: Sequence[Trial], material: TrainingJob) -> dict[Trial, str]:
-    """Train trials that stand at the same step, as one learner; those that end early leave it."""
-    failures: dict[Trial, str] = {}
-    pupils = []
+def train_group(trials: Sequence[Trial], job: TrainingJob) -> None:
+    """Train the rankers of some trials of one direction together, and write the best epoch of each.
+
+    Initial weights follow from the seed, the order of the lists from seed and epoch, dropout from seed, step and
+    process. So an interrupted training ends in the same weights as one that was not interrupted, and a stack in the
+    weights of each ranker alone, up to the order of sums in floating point.
+
+    Args:
+        trials: one, or those of a stack: of one shape and at the same step (`group_trials`).
+        job: the configuration, the data, and where results go.
+    """
+    config, data, schedule, group = job.config, job.data, job.schedule, job.group
+
+    # Start every trial, or continue it where an earlier run left it.
+    states: list[TrialState] = []
     for trial in trials:
-        try:
-            pupils.append(enrol(trial, material))
-        except DataError as error:
-            failures[trial] = str(error)
-    while pupils:
-        failures |= until_one_leaves(pupils, material)
-        pupils = [p for p in pupils if p.trial not in failures and not p.progress.is_over(material.plan)]
-    return failures
+        with record_failure(trial, job):
+            state = open_trial(trial, job)
+            # The leading process removes the state of a trial that is over: only when all processes have read it.
+            group.wait_for_all(data.train.device)
+            if not finish_if_over(state, job):
+                states.append(state)
+
+    step: TrainingStep | None = None
+    while states:
+        started = time.perf_counter()
+        if step is None:
+            rankers, losses = [state.ranker for state in states], [state.trial.loss for state in states]
+            step = TrainingStep(rankers, losses, config, group, [state.moments for state in states])
+
+        # Train up to the next validation. With --validate-start, the first validation comes before the first step.
+        start = states[0].progress.step
+        start_is_due = config.validate_start and not all(state.progress.epochs for state in states)
+        end = start if start_is_due else schedule.next_validation(start)
+        training = EpochMetrics(step.models, step.device)
+        # Every trial has an order of lists of its own.
+        batches = [schedule.list_rows(state.trial.seed, start, end) for state in states]
+        for number, rows in enumerate(zip(*batches, strict=True), start):
+            lists = [data.sample_lists(state.trial.seed, schedule.epoch_of(number)) for state in states]
+            dropout_seeds = [dropout_seed(state.trial, number, group.rank) for state in states]
+            step.take(lists, rows, schedule.step_size(number), dropout_seeds, training)
+
+        # Validate: one entry of the history for each trial. Training metrics are those of the steps' own scores.
+        entries = validate_rankers(step, [data.validation_lists(state.trial.seed) for state in states])
+        if end > start:
+            trained = training.summarise("train", group)
+            entries = [figures | entry for figures, entry in zip(trained, entries, strict=True)]
+        epochs = (end - start) / schedule.steps_per_epoch or 1
+        seconds = (time.perf_counter() - started) / len(states) / epochs
+
+        # Keep the best weights of each trial, save its state, log. Who is over or has failed leaves the group.
+        remaining: list[TrialState] = []
+        for model, (state, entry) in enumerate(zip(states, entries, strict=True)):
+            with record_failure(state.trial, job):
+                entry = {"epoch": schedule.count_epochs(end), "step": end} | entry
+                record_validation(state, entry, seconds, step, model, job)
+                if not finish_if_over(state, job):
+                    remaining.append(state)
+        if len(remaining) < len(states):
+            # The others go on in a smaller stack, from where they are.
+            for model, state in enumerate(states):
+                state.ranker.load_state_dict(step.copy_weights(model))
+                state.moments = step.copy_moments(model)
+            states, step = remaining, None
 
 
-def enrol(trial: Trial, material: TrainingJob) -> TrialState:
-    """A trial at its start, or where an earlier run left it."""
+@contextlib.contextmanager
+def record_failure(trial: Trial, job: TrainingJob) -> Iterator[None]:
+    """Record the failure of one trial, and let the others go on."""
+    try:
+        yield
+    except TrialFailed as failure:
+        if job.group.leads:
+            job.log.fail_trial(trial, failure)
+
+
+def open_trial(trial: Trial, job: TrainingJob) -> TrialState:
+    """A trial at its start, or where an earlier run left it.
+
+    Raises:
+        TrialFailed: a damaged state.
+    """
     torch.manual_seed(trial.seed)
-    config, courses = material.config, material.courses
-    sizes = refinement_sizes(courses, config.refine)
-    ranker = make_ranker(config, courses.train.queries.shape[1], trial.loss, sizes).to(courses.train.device)
-    pupil = TrialState(trial, ranker, courses.of(trial.seed, ranker, config.refine), TrialProgress(), {}, {})
-    state = trial.directory(material.output) / STATE
-    if state.exists():
-        pupil.best, pupil.moments, meta = load_state(state, ranker)
-        pupil.progress = TrialProgress(**meta)
-    return pupil
+    config, data = job.config, job.data
+    ranker = make_ranker(config, data.dimensions, trial.loss, refinement_sizes(data, config.refine))
+    ranker = ranker.to(data.train.device)
+    data.load_refinement(trial.seed, ranker)
+    path = trial.directory(job.output) / STATE
+    if not path.exists():
+        return TrialState(trial, ranker, TrialProgress(), {}, {})
+    try:
+        best, moments, meta = load_state(path, ranker)
+    except DataError as error:
+        raise TrialFailed(str(error)) from None
+    return TrialState(trial, ranker, TrialProgress(**meta), best, moments)
 
 
-def until_one_leaves(pupils: list[TrialState], material: TrainingJob) -> dict[Trial, str]:
-    """Train until at least one trial is over or has failed; returns why, for those that failed."""
-    plan, leads = material.plan, material.group.leads
-    learner = TrainingStep([p.ranker for p in pupils], [p.trial.loss for p in pupils], material.config, material.group)
-    failures: dict[Trial, str] = {}
-    over = [p.progress.is_over(plan) for p in pupils]  # a run that was killed after the last validation
-    if pupils[0].moments:
-        learner.resume([p.moments for p in pupils])
-    if material.config.validate_start and any(not p.progress.epochs for p in pupils):
-        failures |= validate_start(learner, pupils, material)
-    while not any(over) and not failures:
-        started, step = time.perf_counter(), pupils[0].progress.step
-        entries = next_validation(learner, pupils, material, failures)
-        epochs = (plan.next_validation(step) - step) / plan.steps_per_epoch
-        seconds = (time.perf_counter() - started) / len(pupils) / epochs
-        for number, (pupil, entry) in enumerate(zip(pupils, entries, strict=True)):
-            if pupil.trial not in failures:
-                note(learner, number, pupil, entry, seconds, material)
-        over = [p.trial not in failures and p.progress.is_over(plan) for p in pupils]
-    for number, pupil in enumerate(pupils):
-        pupil.ranker.load_state_dict(learner.weights(number))
-        pupil.moments = learner.moments(number)
-        if over[number] and leads:
-            graduate(pupil, material)
-    return failures
+def validate_rankers(step: TrainingStep, data: Sequence[ListData]) -> list[Epoch]:
+    """Loss and metrics of every ranker on its validation lists; ``validation_mean`` chooses the epoch."""
+    entries = step.validate(data).summarise("validation", step.group)
+    for entry in entries:
+        total = sum(entry[f"validation_{name}"] for name in VALIDATION_METRICS)
+        entry["validation_mean"] = total / len(VALIDATION_METRICS)
+    return entries
 
 
-def validate_start(learner: TrainingStep, pupils: Sequence[TrialState], material: TrainingJob) -> dict[Trial, str]:
-    """Validate those that have taken no step yet; returns why, for those that failed."""
-    started, failures = time.perf_counter(), dict[Trial, str]()
-    data, trials = [p.course.validation for p in pupils], [p.trial for p in pupils]
-    entries = evaluate(learner, data, trials, material.group, failures)
-    seconds = (time.perf_counter() - started) / len(pupils)
-    for number, (pupil, entry) in enumerate(zip(pupils, entries, strict=True)):
-        if pupil.trial not in failures and not pupil.progress.epochs:
-            note(learner, number, pupil, {"epoch": 0, "step": 0, **entry}, seconds, material)
-    return failures
-
-
-def note(
-    learner: TrainingStep, number: int, pupil: TrialState, entry: Epoch, seconds: float, material: TrainingJob
+def record_validation(
+    state: TrialState, entry: Epoch, seconds: float, step: TrainingStep, model: int, job: TrainingJob
 ) -> None:
-    """Take note of one model's validation, and keep what a resumed run needs."""
-    if pupil.progress.add(entry):
-        pupil.best = learner.weights(number)
-    if material.group.leads:
-        keep(pupil, learner.weights(number), learner.moments(number), material.output)
-        material.on_epoch(pupil.trial, entry, seconds)
+    """Add a validation to a trial's history, keep the weights if they are the best, save the state, and log.
+
+    Args:
+        state: of the trial.
+        entry: the validation.
+        seconds: time of an epoch.
+        step: holds the weights.
+        model: the trial's index in the stack.
+        job: where to save and log.
+
+    Raises:
+        TrialFailed: the loss is not finite.
+    """
+    check_losses(state.trial, entry)
+    if state.progress.epochs and state.progress.step == entry["step"]:
+        return  # validated before its first step already, by a run that was then killed
+    if state.progress.add_validation(entry):
+        state.best = step.copy_weights(model)
+    if job.group.leads:
+        path = state.trial.directory(job.output) / STATE
+        save_state(path, step.copy_weights(model), state.best, step.copy_moments(model), vars(state.progress))
+        job.log.log_validation(state.trial, entry, seconds)
 
 
-def keep(pupil: TrialState, weights: dict[str, Tensor], moments: dict[str, Tensor], output: Path) -> None:
-    """Write what a resumed run needs."""
-    save_state(pupil.trial.directory(output) / STATE, weights, pupil.best, moments, vars(pupil.progress))
+def check_losses(trial: Trial, entry: Epoch) -> None:
+    """Refuse a training that has diverged.
+
+    Raises:
+        TrialFailed: names the loss that is not finite.
+    """
+    what = {"train_loss": f"of epoch {entry['epoch']:.4g}", "validation_loss": "on the validation lists"}
+    for name, where in what.items():
+        loss = entry.get(name, 0.0)
+        if not np.isfinite(loss):
+            raise TrialFailed(f"{trial.name}: the loss {where} is {loss}; try a smaller --learning-rate")
 
 
-def graduate(pupil: TrialState, material: TrainingJob) -> None:
-    """Write the ranker and, last, the history of a trial that is over."""
-    trial, progress, directory = pupil.trial, pupil.progress, pupil.trial.directory(material.output)
-    about = {**material.about, "loss": trial.loss, "direction": trial.direction, "seed": trial.seed}
-    save_ranker(directory, pupil.ranker, pupil.best, {**about, "best_epoch": progress.best_epoch})
-    write_json(directory / HISTORY, {**vars(trial), "best_epoch": progress.best_epoch, "epochs": progress.epochs})
-    (directory / STATE).unlink(missing_ok=True)
+def finish_if_over(state: TrialState, job: TrainingJob) -> bool:
+    """Write the ranker and the history of a trial that is over; returns whether it is."""
+    if not state.progress.is_over(job.schedule):
+        return False
+    if job.group.leads:
+        trial, progress = state.trial, state.progress
+        directory = trial.directory(job.output)
+        about = {**job.about, "loss": trial.loss, "direction": trial.direction, "seed": trial.seed}
+        save_ranker(directory, state.ranker, state.best, {**about, "best_epoch": progress.best_epoch})
+        # Last, since a trial with a history is done.
+        write_json(directory / HISTORY, {**vars(trial), "best_epoch": progress.best_epoch, "epochs": progress.epochs})
+        (directory / STATE).unlink(missing_ok=True)
+        job.log.finish_trial(trial)
+    return True
+
+
+def dropout_seed(trial: Trial, step: int, rank: int) -> int:
+    """The seed of a trial's dropout in one step of one process."""
+    return int(np.random.SeedSequence([trial.seed, DROPOUT_STREAM, step, rank]).generate_state(1, np.uint32)[0])
 
 
 def make_ranker(config: TrainConfig, dimensions: int, loss: str, sizes: RefinementSizes | None = None) -> Ranker:
-    """The configured ranker; it has several levels only with an ordinal loss.
+    """The configured ranker, with its initial weights; it has several levels only with an ordinal loss.
 
     Args:
         config: the settings.
@@ -211,109 +293,3 @@ def make_ranker(config: TrainConfig, dimensions: int, loss: str, sizes: Refineme
     parameters = config.ranker if loss == ORDINAL else replace(config.ranker, levels=1)
     model_part = {field.name: getattr(config.refine, field.name) for field in fields(RefinementParameters)}
     return build_ranker(parameters, dimensions=dimensions, refinement=RefinementParameters(**model_part), sizes=sizes)
-
-
-def next_validation(
-    learner: TrainingStep, pupils: Sequence[TrialState], material: TrainingJob, failures: dict[Trial, str]
-) -> list[Epoch]:
-    """Train up to the next validation; one entry a model. Train metrics come from the scores of the steps themselves.
-
-    Models whose loss is no number are added to ``failures``.
-    """
-    plan, group, trials = material.plan, material.group, [p.trial for p in pupils]
-    start = pupils[0].progress.step
-    end = plan.next_validation(start)
-    totals = torch.zeros(learner.size, 2, dtype=torch.float64, device=learner.device)
-    scored: list[ScoredLists] = []
-    batches = zip(*(plan.batches(trial.seed, start, end) for trial in trials), strict=True)
-    for step, rows in enumerate(batches, start):
-        seeds = [dropout_seed(trial, step, group.rank) for trial in trials]
-        epoch = step // plan.steps_per_epoch + 1
-        lists = StackedListData([pupil.course.train(epoch) for pupil in pupils])
-        taken = learner.step(lists, rows, plan.rate(step), seeds)
-        totals += taken.totals
-        scored += taken.scored
-    place = f"epoch {plan.epochs(end):.4g}"
-    losses = mean_losses(totals, trials, f"the loss of {place}", failures)
-    trained = metrics_of(scored, learner.size, group)
-    selected = evaluate(learner, [pupil.course.validation for pupil in pupils], trials, group, failures)
-    return [
-        {"epoch": plan.epochs(end), "step": end, "train_loss": loss, **prefixed("train", train), **validation}
-        for loss, train, validation in zip(losses, trained, selected, strict=True)
-    ]
-
-
-def dropout_seed(trial: Trial, step: int, rank: int) -> int:
-    """The seed of a trial's dropout in one step of one process."""
-    return int(np.random.SeedSequence([trial.seed, DROPOUT_STREAM, step, rank]).generate_state(1, np.uint32)[0])
-
-
-def mean_losses(totals: Tensor, trials: Sequence[Trial], what: str, failures: dict[Trial, str]) -> list[float]:
-    """The losses that numerators and denominators give, [models, 2]; where training has diverged, a failure."""
-    losses = (totals[:, 0] / totals[:, 1].clamp(min=1)).tolist()
-    for trial, loss in zip(trials, losses, strict=True):
-        if not np.isfinite(loss):
-            failures.setdefault(trial, f"{trial.name}: {what} is {loss}; try a smaller --learning-rate")
-    return losses
-
-
-@torch.no_grad()
-def evaluate(
-    learner: TrainingStep,
-    data: Sequence[ListData],
-    trials: Sequence[Trial],
-    group: WorkerGroup,
-    failures: dict[Trial, str],
-) -> list[Epoch]:
-    """Loss and metrics of every model on its validation lists, each list once, shared out over the group."""
-    learner.module.eval()
-    rows = np.arange(len(data[0].lists))[group.rank :: group.size]
-    totals = torch.zeros(learner.size, 2, dtype=torch.float64, device=learner.device)
-    scored: list[ScoredLists] = []
-    at_once = max(1, EVALUATION_BATCH // learner.size)
-    for start in range(0, len(rows), at_once):
-        part = rows[start : start + at_once]
-        batch = StackedListData(data).batch(np.tile(part, learner.size))
-        with learner.autocast():
-            scores = learner.scores(batch)
-        terms = learner.terms(scores, batch)
-        weight = torch.where(terms.summed, float(len(part)), terms.weight.double())
-        totals += torch.stack([terms.total.double(), weight], 1)
-        scored.append(ScoredLists(figures(scores), batch.labels, batch.mask))
-    losses = mean_losses(group.sum(totals), trials, "the loss on the validation lists", failures)
-    entries = []
-    for loss, metrics in zip(losses, metrics_of(scored, learner.size, group), strict=True):
-        mean = sum(metrics[name] for name in VALIDATION_METRICS) / len(VALIDATION_METRICS)
-        entries.append({**prefixed("validation", metrics), "validation_loss": loss, "validation_mean": mean})
-    return entries
-
-
-def metrics_of(scored: Sequence[ScoredLists], models: int, group: WorkerGroup) -> list[dict[str, float]]:
-    """Each model's mean metrics over the lists that the whole group scored with it."""
-    parts: dict[str, list[np.ndarray]] = {name: [np.empty((models, 0))] for name in VALIDATION_METRICS}
-    for start in range(0, len(scored), TOGETHER):
-        scores, labels, mask = joined(scored[start : start + TOGETHER], models)
-        values = list_metrics(scores.cpu().numpy(), labels.cpu().numpy(), mask=mask.cpu().numpy())
-        for name in VALIDATION_METRICS:
-            parts[name].append(values[name].reshape(models, -1))
-    everyone = group.gather([torch.from_numpy(np.concatenate(parts[name], 1)) for name in VALIDATION_METRICS])
-    columns = [torch.cat(column, 1).numpy() for column in zip(*everyone, strict=True)]
-    # Sorted, so that the mean's last digit does not depend on who scored which list.
-    return [
-        {n: mean_over_queries(np.sort(c[model])).mean for n, c in zip(VALIDATION_METRICS, columns, strict=True)}
-        for model in range(models)
-    ]
-
-
-def joined(scored: Sequence[ScoredLists], models: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, labels and mask of several batches, still one model after another."""
-    columns = zip(*(vars(part).values() for part in scored), strict=True)
-    scores, labels, mask = (
-        torch.cat([tensor.unflatten(0, (models, -1)) for tensor in column], 1).flatten(0, 1) for column in columns
-    )
-    return scores.float().nan_to_num(), labels, mask  # NaN is of a trial that has failed: its loss said so
-
-
-def prefixed(prefix: str, metrics: dict[str, float]) -> Epoch:
-    """The metrics under names such as ``train_hit@1``."""
-    return {f"{prefix}_{name}": value for name, value in metrics.items()}

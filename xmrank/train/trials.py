@@ -1,10 +1,11 @@
-"""A trial: one loss, one direction, one seed."""
+"""A trial: one ranker to train, for one loss, one direction and one seed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from xmrank.config import Direction, TrainConfig
+from xmrank.runtime.errors import DataError
 
 STATE = "state.safetensors"
 RANKER = "ranker.safetensors"
@@ -12,9 +13,13 @@ RANKER_JSON = "ranker.json"
 HISTORY = "history.json"
 
 
+class TrialFailed(DataError):  # noqa: N818  (said of the trial, not of the program)
+    """A trial cannot go on: its loss is not finite any more, or its saved state cannot be read."""
+
+
 @dataclass(frozen=True)
 class Trial:
-    """What is trained in one go."""
+    """One ranker to train."""
 
     loss: str
     direction: Direction
@@ -22,33 +27,36 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Its name and the name of its folder."""
+        """The trial's name, which is also the name of its folder."""
         return f"{self.loss}-{self.direction}-seed{self.seed}"
 
     def directory(self, output: Path) -> Path:
-        """Its folder in the stage's output."""
+        """The trial's folder in the stage's output."""
         return output / "trials" / self.name
 
-    def files(self, output: Path) -> list[Path]:
-        """What it leaves when it is done; its history is written last."""
+    def output_files(self, output: Path) -> list[Path]:
+        """The files of a finished trial; its history is written last."""
         return [self.directory(output) / name for name in (RANKER, RANKER_JSON, HISTORY)]
 
     def is_done(self, output: Path) -> bool:
-        """Whether it was trained to the end."""
+        """Whether the trial was trained to the end."""
         return (self.directory(output) / HISTORY).exists()
 
-    def tidy(self, output: Path) -> None:
-        """Remove what a process that was killed within a write, or right after its last epoch, left beside them."""
+    def remove_leftovers(self, output: Path) -> None:
+        """Remove other files of a finished trial: a process may have been killed while it wrote or removed one."""
         for path in self.directory(output).iterdir():
-            if path not in self.files(output):
+            if path not in self.output_files(output):
                 path.unlink()
 
 
 def all_trials(config: TrainConfig) -> list[Trial]:
-    """Every loss × direction × seed; seeds vary fastest, so that workers that take turns get equal shares of each."""
+    """Every loss × direction × seed.
+
+    Seeds vary fastest: workers take trials in turn, so each gets equally many of every loss and direction.
+    """
     return [Trial(loss, d, seed) for loss in config.losses for d in config.directions for seed in config.seeds]
 
 
-def pending(trials: Iterable[Trial], output: Path) -> list[Trial]:
+def pending_trials(trials: Iterable[Trial], output: Path) -> list[Trial]:
     """The trials that are not done."""
     return [trial for trial in trials if not trial.is_done(output)]

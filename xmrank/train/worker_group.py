@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -10,10 +11,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """This process's place among those that train one ranker.
+    """The processes that train one ranker, as one of them sees it.
 
     Attributes:
-        rank, size: which of how many.
+        rank: number of this process in the group, from 0.
+        size: number of processes.
         handle: torch's process group; None for one process alone.
     """
 
@@ -40,6 +42,10 @@ class WorkerGroup:
             dist.all_reduce(total, group=self.handle)
         return total
 
+    def wait_for_all(self, device: torch.device) -> None:
+        """Return when every process of the group has come here."""
+        self.sum(torch.zeros(1, device=device)).item()
+
     def gather(self, values: list[Tensor]) -> list[list[Tensor]]:
         """Every process's tensors, by rank."""
         if self.size == 1:
@@ -57,7 +63,8 @@ def split_into_groups(rank: int, world: int, size: int) -> tuple[int, int, Worke
     """
     count = world // size
     handles: list[Any] = []
+    # Every process must take part in making every group, in the same order.
     if size > 1:
         handles = [dist.new_group(list(range(i * size, (i + 1) * size))) for i in range(count)]
-    mine = rank // size
-    return mine, count, WorkerGroup(rank % size, size, handles[mine] if handles else None)
+    own = rank // size
+    return own, count, WorkerGroup(rank % size, size, handles[own] if handles else None)

@@ -13,20 +13,21 @@ import torch
 from xmrank.config import Direction, TrainConfig, TuneConfig, semantic
 from xmrank.embed.store import EmbeddingStore
 from xmrank.losses import LOSSES
-from xmrank.metrics import mlflow_name
 from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.mine.list_paths import lists_path
 from xmrank.mine.mapped_lists import open_lists
 from xmrank.runtime.directory import read_manifest
-from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.paths import resolve
 from xmrank.train.checkpoint import read_meta
 from xmrank.train.list_data import ListData
 from xmrank.train.schedule import Epoch, TrialProgress
 from xmrank.train.settings import LOSS_PREFIX, check_loss, with_point
-from xmrank.train.stage import check
-from xmrank.train.trainer import TrainingJob, train_trials
-from xmrank.train.trial_data import TrialDataSource
+from xmrank.train.stage import check_config
+from xmrank.train.trainer import TrainingJob, train_group
+from xmrank.train.training_data import TrainingData
+from xmrank.train.training_work import epoch_metrics_for_mlflow
+from xmrank.train.trial_log import TrialLog
 from xmrank.train.trials import HISTORY, STATE, Trial
 from xmrank.train.worker_group import WorkerGroup
 from xmrank.tune.search_target import (
@@ -38,6 +39,24 @@ from xmrank.tune.search_target import (
     SearchTarget,
 )
 from xmrank.tune.space import Space, add_entry, read_entries
+
+
+@dataclass(frozen=True)
+class PointLog(TrialLog):
+    """Reports the validations of a point's training; a failure ends the training.
+
+    Attributes:
+        report: takes the metrics of every validation.
+        lists: lists of an epoch.
+    """
+
+    report: ReportEpoch
+    lists: int
+
+    def log_validation(self, trial: Trial, epoch: Epoch, seconds: float) -> None:  # noqa: ARG002
+        """Report metrics and costs."""
+        cost = {"cost/epoch_seconds": seconds, "cost/lists_per_second": self.lists / seconds}
+        self.report(int(epoch["step"]), epoch_metrics_for_mlflow(epoch) | cost, epoch["validation_mean"])
 
 
 @dataclass(frozen=True)
@@ -65,7 +84,7 @@ class RankerTarget(SearchTarget):
         """
         store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_manifest(resolve(config.lists), MINE)
         base = dataclasses.replace(config.train, embeddings=store.directory, lists=resolve(config.lists))
-        check(base, {}, store, lists)
+        check_config(base, {}, store, lists)
         for loss in base.losses:
             check_loss(base, loss)
         inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint}
@@ -114,21 +133,13 @@ class RankerTarget(SearchTarget):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         train, validation = read_list_data(self.base.embeddings, self.base.lists, cache, trial.direction, device)
         store = EmbeddingStore.open(self.base.embeddings)
-        source = TrialDataSource.open(train, validation, store, self.base.lists, trial.direction, settings)
-
-        def log_epoch(_trial: Trial, epoch: Epoch, seconds: float) -> None:
-            metrics = {mlflow_name(n).replace("_", "/", 1): v for n, v in epoch.items() if n not in ("epoch", "step")}
-            metrics |= {"cost/epoch_seconds": seconds, "cost/lists_per_second": len(source) / seconds}
-            report(int(epoch["step"]), metrics, epoch["validation_mean"])
-
-        job = TrainingJob(settings, source, folder, WorkerGroup(), {}, log_epoch)
-        failures = train_trials([trial], job, stacked=False)
-        if failures:
-            raise DataError(failures[trial])
+        data = TrainingData.open(train, validation, store, self.base.lists, trial.direction, settings)
+        log = PointLog(report, data.lists_per_epoch)
+        train_group([trial], TrainingJob(settings, data, folder, WorkerGroup(), {}, log))
         history = json.loads((trial.directory(folder) / HISTORY).read_text())
         progress = TrialProgress()
         for epoch in history["epochs"]:
-            progress.add(epoch)
+            progress.add_validation(epoch)
         return outcome_of(progress)
 
     def read_stopped(self, point: SearchPoint, folder: Path) -> PointOutcome | None:

@@ -1,4 +1,4 @@
-"""What a trial learns from: similarities by members that have not seen the images."""
+"""Training data: drawn lists, out-of-fold similarities, and what trials of one seed share."""
 
 import json
 from dataclasses import replace
@@ -15,12 +15,12 @@ from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.list_paths import lists_path
 from xmrank.rankers import ContextAwareParameters, RefinementSizes
 from xmrank.runtime.errors import ConfigError
-from xmrank.train.adapters import TrainingPairs, apart
+from xmrank.train.adapters import TrainingPairs, make_fold_refinement
 from xmrank.train.checkpoint import read_ranker
 from xmrank.train.list_data import ListData
 from xmrank.train.stage import train
 from xmrank.train.trainer import make_ranker
-from xmrank.train.trial_data import TrialDataSource, refined, refinement_sizes
+from xmrank.train.training_data import TrainingData, refine_list_data, refinement_sizes
 from xmrank.train.trials import Trial
 
 from .toys import assert_equal_weights, result, run_toys, train_toy
@@ -44,21 +44,25 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def mined(tiny_store, tmp_path_factory):
     """A store of 120 training images and its lists."""
-    folder = tmp_path_factory.mktemp("courses")
+    folder = tmp_path_factory.mktemp("training_data")
     store = tiny_store(folder / "store", splits={"train": 120, "val": 20, "test": 30}, signal=0.7)
     return store, mine_small(store.directory, folder / "lists").output
 
 
-def courses(mined, direction="i2t", config=CONFIG):
+def open_data(mined, direction="i2t", config=CONFIG):
+    """The training data of the mined lists."""
     store, folder = mined
     data = [ListData.of(CandidateLists.read(lists_path(folder, direction, role)), store, direction, CPU)
             for role in ("train", "validation")]  # fmt: skip
-    return TrialDataSource.open(*data, store, folder, direction, config)
+    return TrainingData.open(*data, store, folder, direction, config)
 
 
-def ranker_of(made, config=CONFIG):
+def ranker_of(made, config=CONFIG, seed=0):
+    """A ranker with the refinement of a seed."""
     torch.manual_seed(0)
-    return make_ranker(config, 16, "softmax", refinement_sizes(made, config.refine)).eval()
+    ranker = make_ranker(config, 16, "softmax", refinement_sizes(made, config.refine)).eval()
+    made.load_refinement(seed, ranker)
+    return ranker
 
 
 def similarity_of(refinement, store, lists, direction, member=slice(None)):
@@ -77,125 +81,124 @@ def similarity_of(refinement, store, lists, direction, member=slice(None)):
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
-def test_training_lists_are_judged_by_what_has_not_seen_them(mined, direction):
+def test_training_lists_have_out_of_fold_similarities(mined, direction):
     config = replace(CONFIG, refine=replace(REFINE, memory_weight=0.3, memory_neighbours=5))
-    made = courses(mined, direction, config)
+    made = open_data(mined, direction, config)
     ranker = ranker_of(made, config)
-    course = made.of(0, ranker, config.refine)
-    lists = course.train(1).lists
+    lists, folds = made.sample_lists(0, 1).lists, made.refinements[0].folds
     owner = lists.queries if direction == "i2t" else mined[0].image_of_caption[lists.queries]
     pairs = TrainingPairs.of(mined[0], made.images, CPU)
     expected, in_use = np.empty(len(lists.candidates)), similarity_of(ranker.refinement, mined[0], lists, direction)
-    for member, share in enumerate(course.shares):
-        which = np.repeat(np.isin(owner, share), lists.lengths)
-        one = apart(ranker.refinement, member, share, pairs, 0)
+    for member, fold in enumerate(folds):
+        which = np.repeat(np.isin(owner, fold), lists.lengths)
+        one = make_fold_refinement(ranker.refinement, member, fold, pairs, 0)
         expected[which] = similarity_of(one, mined[0], lists, direction)[which]
     assert np.abs(expected - in_use).max() > 0.05
     np.testing.assert_allclose(lists.similarity, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
-def test_learned_weights_rank_training_and_validation_lists(mined, direction):
+def test_fusion_weights_rank_training_and_validation_lists(mined, direction):
     plain = replace(CONFIG, refine=replace(REFINE, memory_weight=0.3, memory_neighbours=5))
     config = replace(plain, refine=replace(plain.refine, learn_fusion=True))
-    made = courses(mined, direction, config)
-    ranker, same = ranker_of(made, config), ranker_of(made, config)
-    course, unweighed = made.of(0, ranker, config.refine), made.of(0, same, plain.refine)
+    made, unweighted = open_data(mined, direction, config), open_data(mined, direction, plain)
+    ranker, same = ranker_of(made, config), ranker_of(unweighted, plain)
+    folds = made.refinements[0].folds
     weights = ranker.refinement.fusion_weights
     assert weights[0, 0] == 1 and not torch.allclose(weights, same.refinement.fusion_weights, atol=0.01)
     assert torch.equal(ranker.refinement.bank, same.refinement.bank)
-    validation = course.validation.lists
+    validation = made.validation_lists(0).lists
     np.testing.assert_allclose(
         validation.similarity, similarity_of(ranker.refinement, mined[0], validation, direction), atol=1e-5
     )
-    lists, before = course.train(1).lists, unweighed.train(1).lists
+    lists, before = made.sample_lists(0, 1).lists, unweighted.sample_lists(0, 1).lists
     assert np.array_equal(lists.candidates, before.candidates)
     assert np.abs(lists.similarity - before.similarity).max() > 0.01
     pairs = TrainingPairs.of(mined[0], made.images, CPU)
     owner = lists.queries if direction == "i2t" else mined[0].image_of_caption[lists.queries]
-    which = np.repeat(np.isin(owner, course.shares[0]), lists.lengths)
-    one = apart(ranker.refinement, 0, course.shares[0], pairs, 0)
+    which = np.repeat(np.isin(owner, folds[0]), lists.lengths)
+    one = make_fold_refinement(ranker.refinement, 0, folds[0], pairs, 0)
     expected = similarity_of(one, mined[0], lists, direction)
     np.testing.assert_allclose(lists.similarity[which], expected[which], atol=1e-5)
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_without_a_memory_that_is_one_member(mined, direction):
-    made = courses(mined, direction)
+    made = open_data(mined, direction)
     ranker = ranker_of(made)
-    course = made.of(0, ranker, REFINE)
-    lists = course.train(1).lists
+    lists, folds = made.sample_lists(0, 1).lists, made.refinements[0].folds
     owner = lists.queries if direction == "i2t" else mined[0].image_of_caption[lists.queries]
-    which = np.repeat(np.isin(owner, course.shares[1]), lists.lengths)
+    which = np.repeat(np.isin(owner, folds[1]), lists.lengths)
     alone = [similarity_of(ranker.refinement, mined[0], lists, direction, slice(m, m + 1)) for m in (0, 1)]
     assert np.abs(alone[0] - alone[1]).max() > 0.01
     np.testing.assert_allclose(lists.similarity, np.where(which, alone[1], alone[0]), atol=1e-5)
 
 
-def test_validation_lists_are_judged_by_all_members_as_lists_in_use_are(mined):
-    made = courses(mined)
+def test_validation_lists_have_the_similarity_of_all_members_as_lists_in_use_have(mined):
+    made = open_data(mined)
     ranker = ranker_of(made)
-    data = made.of(0, ranker, REFINE).validation
+    data = made.validation_lists(0)
     expected = similarity_of(ranker.refinement, mined[0], data.lists, "i2t")
     np.testing.assert_allclose(data.lists.similarity, expected, atol=1e-5)
-    raw = made.validation.batch(np.arange(5))
+    raw = made.validation.gather_batch(np.arange(5))
     with torch.no_grad():
         used = ranker(raw.query, raw.candidates, raw.similarity, mask=raw.mask)
-    torch.testing.assert_close(used, 20.0 * data.batch(np.arange(5)).similarity, atol=1e-3, rtol=0)
+    torch.testing.assert_close(used, 20.0 * data.gather_batch(np.arange(5)).similarity, atol=1e-3, rtol=0)
     np.testing.assert_allclose(
         score_lists(ranker, made.validation.lists, mined[0], "i2t", CPU), 20.0 * expected, atol=1e-3
     )
 
 
-def test_trials_of_one_seed_share_what_is_learned_once(mined, monkeypatch):
-    made = courses(mined)
-    one, other = ranker_of(made), ranker_of(made)
-    course = made.of(0, one, REFINE)
-    monkeypatch.setattr("xmrank.train.trial_data.learn", None)  # called again, it would fail
-    assert made.of(0, other, REFINE) is course
+def test_trials_of_one_seed_share_a_refinement_that_is_fitted_once(mined, monkeypatch):
+    made = open_data(mined)
+    one, lists = ranker_of(made), made.sample_lists(0, 1)
+    monkeypatch.setattr("xmrank.train.training_data.fit_refinement", None)  # called again, it would fail
+    other = ranker_of(made)
+    assert made.sample_lists(0, 1) is lists
     assert torch.equal(one.refinement.bank, other.refinement.bank)
     assert other.refinement.bank.abs().sum() > 0
 
 
 def test_fixed_lists_are_what_was_mined(mined):
-    made = courses(mined, config=TrainConfig(ranker=CONFIG.ranker))
+    made = open_data(mined, config=TrainConfig(ranker=CONFIG.ranker))
     ranker = ranker_of(made, TrainConfig(ranker=CONFIG.ranker))
-    course = made.of(0, ranker, RefinementSettings())
-    assert course.train(1) is course.train(2) is made.train
-    assert refined(ranker, made.validation) is made.validation
-    assert len(made) == len(made.train.lists)
+    assert made.sample_lists(0, 1) is made.sample_lists(0, 2) is made.train
+    assert made.validation_lists(0) is made.validation
+    assert refine_list_data(ranker, made.validation) is made.validation
+    assert made.lists_per_epoch == len(made.train.lists)
 
 
-def test_lists_are_new_every_epoch_and_the_same_again_after_a_resume(mined):
-    made = courses(mined, config=replace(CONFIG, refine=RefinementSettings()))
-    course, later = (made.of(0, ranker_of(made, TrainConfig()), RefinementSettings()) for _ in range(2))
-    first, second = course.train(1).lists, course.train(2).lists
+def test_lists_differ_every_epoch_and_are_the_same_again_after_a_resume(mined):
+    config = replace(CONFIG, refine=RefinementSettings())
+    made, later = open_data(mined, config=config), open_data(mined, config=config)
+    first, second = made.sample_lists(0, 1).lists, made.sample_lists(0, 2).lists
     assert not np.array_equal(first.candidates, second.candidates)
-    assert np.array_equal(later.train(2).lists.candidates, second.candidates)
+    assert np.array_equal(later.sample_lists(0, 2).lists.candidates, second.candidates)
+    assert not np.array_equal(made.sample_lists(1, 2).lists.candidates, second.candidates)
 
 
-def test_an_interrupted_training_on_fresh_lists_and_a_refinement_ends_in_the_same_weights(mined, tmp_path):
+def test_an_interrupted_training_on_drawn_lists_and_a_refinement_ends_in_the_same_weights(mined, tmp_path):
     config = replace(CONFIG, epochs=3)
-    weights, history = train_toy(tmp_path / "undisturbed", config, courses=courses(mined, config=config))
+    weights, history = train_toy(tmp_path / "undisturbed", config, data=open_data(mined, config=config))
 
     def stop(epoch, seconds):
         if epoch["epoch"] == 2:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        train_toy(tmp_path / "resumed", config, on_epoch=stop, courses=courses(mined, config=config))
-    resumed, figures = train_toy(tmp_path / "resumed", config, courses=courses(mined, config=config))
+        train_toy(tmp_path / "resumed", config, on_epoch=stop, data=open_data(mined, config=config))
+    resumed, figures = train_toy(tmp_path / "resumed", config, data=open_data(mined, config=config))
     assert_equal_weights(resumed, weights)
     assert figures == history
 
 
-def test_a_stack_of_seeds_learns_from_the_lists_of_each(mined, tmp_path):
+def test_a_stack_of_seeds_is_trained_on_the_lists_of_each(mined, tmp_path):
     config = replace(CONFIG, batch_size=30, ranker=replace(CONFIG.ranker, dropout=0.2))
     trials = [Trial("softmax", "i2t", seed) for seed in (0, 1)]
     figures = []
     for stacked in (False, True):
         output = tmp_path / str(stacked)
-        assert run_toys(output, config, trials, stacked=stacked, courses=courses(mined, config=config)) == {}
+        assert run_toys(output, config, trials, stacked=stacked, data=open_data(mined, config=config)) == {}
         figures.append([result(output / trial.name)[1]["epochs"] for trial in trials])
     for alone, together in zip(*figures, strict=True):
         for one, other in zip(alone, together, strict=True):
@@ -231,23 +234,23 @@ def test_a_refinement_of_fixed_lists_is_refused():
         TrainConfig(refine=REFINE)
 
 
-def test_lists_that_need_more_than_a_share_has_are_refused(mined, tmp_path):
+def test_lists_that_need_more_than_a_fold_has_are_refused(mined, tmp_path):
     store, folder = mined
     config = replace(CONFIG, embeddings=store.directory, lists=folder, output=tmp_path / "rankers", directions=("t2i",))
-    with pytest.raises(ConfigError, match=r"--random-candidates 12, but a share .* has only 9 t2i items"):
+    with pytest.raises(ConfigError, match=r"--random-candidates 12, but a fold .* has only 9 t2i items"):
         train(replace(config, refine=replace(REFINE, members=11)))
 
 
 @pytest.mark.parametrize(("members", "bank", "expected"), [(3, 50, 50), (3, 90, 80), (0, 9, 0)])
-def test_a_bank_is_no_larger_than_what_every_member_knows(mined, members, bank, expected):
-    made = courses(mined)
+def test_a_bank_is_no_larger_than_what_every_member_is_trained_on(mined, members, bank, expected):
+    made = open_data(mined)
     made = replace(made, images=made.images[:120])
     assert refinement_sizes(made, RefinementSettings(members=members, bank_size=bank)).bank == expected
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_a_memory_has_all_captions_of_the_training_images_or_as_many_as_allowed(mined, direction):
-    made, text = courses(mined, direction), {"i2t": "candidate", "t2i": "query"}[direction]
+    made, text = open_data(mined, direction), {"i2t": "candidate", "t2i": "query"}[direction]
     captions = int(np.isin(mined[0].image_of_caption, made.images).sum())
     for limit, expected in ((10**6, captions), (7, 7)):
         sizes = refinement_sizes(made, replace(REFINE, memory_weight=0.3, memory_size=limit))

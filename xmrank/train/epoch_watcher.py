@@ -1,0 +1,56 @@
+"""Shows the progress of a training that runs in other processes."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from xmrank.runtime.progress import Progress
+from xmrank.train.checkpoint import read_meta
+from xmrank.train.training_work import TrainingWork
+from xmrank.train.trials import STATE, Trial
+
+POLL_S = 1.0
+"""Seconds between two looks at the trials' files."""
+
+
+@contextlib.contextmanager
+def watch_epochs(work: TrainingWork) -> Iterator[None]:
+    """Show the epochs done over all trials while the block runs; they are read from the trials' own files."""
+    stop = threading.Event()
+    done = count_all_epochs(work)
+    total = sum(work.config_of(trial).epochs for trial in work.trials)
+    with Progress("train (epochs)", total, sum(done.values())) as progress:
+
+        def watch() -> None:
+            while not stop.wait(POLL_S):
+                now = count_all_epochs(work)
+                running = [name for name, epochs in now.items() if epochs > done[name]]
+                progress.advance(sum(now.values()) - sum(done.values()), note=", ".join(running[:4]))
+                done.update(now)
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            progress.advance(sum(count_all_epochs(work).values()) - sum(done.values()))
+
+
+def count_all_epochs(work: TrainingWork) -> dict[str, int]:
+    """Trial name → epochs done."""
+    return {trial.name: count_epochs(trial, work) for trial in work.trials}
+
+
+def count_epochs(trial: Trial, work: TrainingWork) -> int:
+    """The epochs of a trial that are done."""
+    if trial.is_done(work.output):
+        return work.config_of(trial).epochs  # also of a trial that stopped early: nothing of it is left to do
+    state = trial.directory(work.output) / STATE
+    # The trial may finish, and its state be removed, while it is read here.
+    with contextlib.suppress(OSError):
+        if state.exists():
+            epochs = read_meta(state)["epochs"]
+            return int(epochs[-1]["epoch"]) if epochs else 0
+    return 0
