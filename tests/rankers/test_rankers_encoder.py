@@ -8,7 +8,7 @@ from ranker_samples import build
 from torch import nn
 
 from xmrank.rankers.layers import Dropout
-from xmrank.rankers.transformer import RankEncoding, SelfAttention, UnbiasedLayerNorm, sinusoids
+from xmrank.rankers.transformer import RankEncoding, SelfAttention, UnbiasedLayerNorm, make_sinusoids
 
 
 def test_attention_equals_torchs_own():
@@ -70,7 +70,7 @@ def test_unbiased_layer_norm_of_a_constant_has_a_finite_gradient():
 
 
 def test_sinusoids_spelled_out():
-    table = sinusoids(3, 5)
+    table = make_sinusoids(3, 5)
     row = [math.sin(2), math.cos(2), math.sin(2 / 10000 ** (2 / 5)), math.cos(2 / 10000 ** (2 / 5))]
     assert table[2].tolist() == pytest.approx([*row, math.sin(2 / 10000 ** (4 / 5))], abs=1e-7)
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from xmrank.rankers import RefinementParameters, RefinementSizes, rebuild_ranker
 from xmrank.rankers.key_value_memory import KeyValueMemory
-from xmrank.rankers.refinement import Refinement, adapt
+from xmrank.rankers.refinement import Refinement, apply_adapters
 
 
 def gelu(x):
@@ -39,7 +39,7 @@ def filled(dimensions=6, members=2, **changes):
 def test_an_adapter_adds_what_its_two_layers_make_of_the_embedding():
     inner, outer = tensor([[[2.0], [0.0]]]), tensor([[[0.0, 3.0]]])
     x = tensor([[0.6, 0.8]])
-    found = adapt(x, [inner, tensor([[[-0.2]]]), outer, tensor([[[0.5, 0.0]]])])
+    found = apply_adapters(x, [inner, tensor([[[-0.2]]]), outer, tensor([[[0.5, 0.0]]])])
     raw = [0.6 + 0.5, 0.8 + 3.0 * gelu(2.0 * 0.6 - 0.2)]
     length = math.hypot(*raw)
     torch.testing.assert_close(found, tensor([[[raw[0] / length, raw[1] / length]]]))
@@ -190,7 +190,7 @@ def test_a_memory_is_kept_with_the_ranker_in_half_precision():
     assert (state["refinement.memory.captions"].shape, state["refinement.memory.images"].shape) == ((5, 6), (2, 6))
     assert state["refinement.memory.captions"].dtype == torch.half
     assert state["refinement.fusion_weights"].tolist() == [[1.0, 0.5], pytest.approx([0.3, 0.15])]
-    assert ranker.refinement.memory.text == "candidate"
+    assert ranker.refinement.memory.caption_side == "candidate"
     again = rebuild_ranker(ranker.describe())
     again.load_state_dict(state)
     assert again.refinement.memory.hyperparameters.memory_neighbours == 150

@@ -1,9 +1,9 @@
-"""The paper's ranker: a transformer encoder over the list, so that an item's score depends on what it stands beside."""
+"""The paper's ranker: a transformer encoder over the list, so that a score depends on the other items of the list."""
 
 from torch import Tensor, nn
 
 from xmrank.rankers.item_features import first_stage_rank
-from xmrank.rankers.layers import FullyConnected, linear
+from xmrank.rankers.layers import FullyConnected, make_linear
 from xmrank.rankers.parameters import ContextAwareParameters
 from xmrank.rankers.ranker import Ranker, zero_layer_
 from xmrank.rankers.refinement import Refinement
@@ -11,7 +11,7 @@ from xmrank.rankers.transformer import LAYER_NORMS, EncoderLayer, RankEncoding
 
 
 class ContextAwareRanker(Ranker):
-    """Item features → layers in front → rank encoding, if any → pre-norm encoder → final norm → score.
+    """Item features → linear layers → rank encoding, if any → pre-norm encoder → final norm → score.
 
     Source: Pobrotyn et al., "Context-aware learning to rank with self-attention", SIGIR eCom 2020.
     """
@@ -23,7 +23,8 @@ class ContextAwareRanker(Ranker):
     ) -> None:
         super().__init__(parameters, dimensions, refinement)
         width, dropout, norm = parameters.width, parameters.dropout, parameters.layer_norm
-        self.front = FullyConnected(parameters.sizes, activation=parameters.activation, dropout=dropout)
+        # The order of the layers is the order of the random draws of their initial weights.
+        self.front = FullyConnected(parameters.layer_sizes, activation=parameters.activation, dropout=dropout)
         self.position = None
         if parameters.positional is not None:
             self.position = RankEncoding(width, parameters.max_rank, learned=parameters.positional == "learned")
@@ -32,25 +33,26 @@ class ContextAwareRanker(Ranker):
             for _ in range(parameters.layers)
         )
         self.norm = LAYER_NORMS[norm](width)
-        self.output = linear(width, parameters.levels)
+        self.output = make_linear(width, parameters.levels)
         if parameters.zero_init_output:
             zero_layer_(self.output)
 
     def score_hidden(self, hidden: Tensor, similarity: Tensor, mask: Tensor | None) -> Tensor:
-        """The layers in front, the encoder and the output layer, [lists, items, levels]."""
+        """The linear layers, the encoder and the output layer, [lists, items, levels]."""
         items = self.front(hidden)
         if self.position is not None:
             items = self.position(items, first_stage_rank(similarity, mask))
-        attend = None if mask is None else _attendable(mask)
+        # The same for all layers: padding is never attended to.
+        attend = None if mask is None else _make_attention_mask(mask)
         for layer in self.layers:
             items = layer(items, attend)
         output: Tensor = self.output(self.norm(items))
         return output
 
 
-def _attendable(mask: Tensor) -> Tensor:
-    """Where attention may look, [lists, 1, 1, items]: at real items, and in a list without any at all of its padding.
+def _make_attention_mask(mask: Tensor) -> Tensor:
+    """True where an item may be attended to, [lists, 1, 1, items]: real items, and all items of an empty list.
 
-    A softmax over nothing would be NaN there, and stay NaN in the gradients of every other list.
+    A softmax over no items would be NaN, and would make the gradients of all other lists NaN.
     """
     return (mask | ~mask.any(-1, keepdim=True))[:, None, None, :]

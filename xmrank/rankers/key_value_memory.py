@@ -44,23 +44,24 @@ class KeyValueMemory(nn.Module):
         super().__init__()
         self.hyperparameters, self.sizes = parameters, sizes
         pairs, images = sizes.memory_pairs, sizes.memory_images
+        # Half precision halves the checkpoint; embedding stores have no more.
         self.register_buffer("captions", torch.zeros(pairs, dimensions, dtype=torch.half))
         self.register_buffer("images", torch.zeros(images, dimensions, dtype=torch.half))
         self.register_buffer("owner", torch.zeros(pairs, dtype=torch.int64))
         self.register_buffer("bank", torch.zeros(sizes.bank, dimensions))
 
     @property
-    def text(self) -> str:
+    def caption_side(self) -> str:
         """The side of a list that captions are on, query or candidate."""
         return self.sizes.text
 
     def embed_queries(self, x: Tensor) -> Tensor:
         """Queries as they are compared with candidates here, [items, d]."""
-        return self.retrieve_images(x) if self.text == "query" else x
+        return self.retrieve_images(x) if self.caption_side == "query" else x
 
     def embed_candidates(self, x: Tensor) -> Tensor:
         """Candidates as they are compared with queries here, [items, d]."""
-        return self.retrieve_images(x) if self.text == "candidate" else x
+        return self.retrieve_images(x) if self.caption_side == "candidate" else x
 
     def retrieve_images(self, captions: Tensor, own: Tensor | None = None) -> Tensor:
         """r of every caption: the weighted mean of the images of similar captions.
@@ -75,9 +76,11 @@ class KeyValueMemory(nn.Module):
         keys, values = self.captions.to(captions.dtype), self.images.to(captions.dtype)
         neighbours, scale = self.hyperparameters.memory_neighbours, self.hyperparameters.memory_scale
         retrieved = [captions.new_empty(0, captions.shape[1])]
+        # In blocks, so that the cosines with all keys fit into memory.
         for start in range(0, len(captions), BLOCK):
             part = slice(start, start + BLOCK)
             cosine = captions[part] @ keys.T
+            # In training, a caption must not find its own image.
             if own is not None:
                 cosine = cosine.masked_fill(own[part, None] == self.owner, -torch.inf)
             nearest, indices = cosine.topk(min(neighbours, len(keys)), -1, sorted=False)

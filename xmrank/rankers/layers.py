@@ -1,4 +1,4 @@
-"""Layers that the rankers share, and how their weights start."""
+"""Layers that the rankers share, and their initialisation."""
 
 import contextlib
 import math
@@ -18,13 +18,13 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
-"""Activations by the name a parameter has."""
+"""Activations by their names in the parameters."""
 
 
 def linear_init_(weight: Tensor, bias: Tensor, *, stacked: int = 1) -> None:
     """Glorot-uniform weight, and a bias uniform within ±1/√inputs, in place, from torch's global generator.
 
-    `stacked` matrices that share one tensor for speed are each initialised as if they stood alone.
+    `stacked` matrices in one tensor are each initialised as if it were separate.
     """
     for part in weight.chunk(stacked):
         nn.init.xavier_uniform_(part)
@@ -32,18 +32,19 @@ def linear_init_(weight: Tensor, bias: Tensor, *, stacked: int = 1) -> None:
     nn.init.uniform_(bias, -bound, bound)
 
 
-def linear(inputs: int, outputs: int, *, stacked: int = 1) -> nn.Linear:
-    """A linear layer started by `linear_init_`."""
+def make_linear(inputs: int, outputs: int, *, stacked: int = 1) -> nn.Linear:
+    """A linear layer initialised by `linear_init_`."""
+    # nn.Linear draws weights of its own first, which moves the global generator on.
     layer = nn.Linear(inputs, outputs)
     linear_init_(layer.weight, layer.bias, stacked=stacked)
     return layer
 
 
 class Dropout(nn.Module):
-    """Drops each element with the given probability and scales the others to keep the expectation; only in training.
+    """Dropout with the random generator of `dropout_draws`, or outside of it torch's global one of the device.
 
-    What is dropped follows from `dropout_draws`; outside of it, from torch's global generator of the device. The
-    probability is rounded to a multiple of 2⁻¹⁶, and the scale is that of the rounded one.
+    In training, drops each element with the given probability and scales the others to keep the expectation.
+    The probability is rounded to a multiple of 2⁻¹⁶.
     """
 
     def __init__(self, probability: float) -> None:
@@ -54,6 +55,7 @@ class Dropout(nn.Module):
         """Any shape and floating dtype → the same."""
         if not self.training or self.probability == 0:
             return x
+        # In units of 2⁻¹⁶; something is always kept.
         dropped = min(round(self.probability * 2**16), 2**16 - 1)
         keep: Tensor = _Keep.apply(x, dropped)
         return x * keep
@@ -64,11 +66,11 @@ _generators: ContextVar[Sequence[torch.Generator | None]] = ContextVar("generato
 
 @contextlib.contextmanager
 def dropout_draws(generators: Sequence[torch.Generator | None]) -> Iterator[None]:
-    """Draw what is dropped with these generators, of the device of the rankers.
+    """Use these generators for dropout.
 
     Args:
-        generators: one; or one a model when models are called together under `torch.func.vmap`: each of them then
-            drops what it would drop by itself.
+        generators: on the device of the rankers: one; or one per model if models are called together under
+            `torch.func.vmap`, so that each drops what it would drop alone.
     """
     token = _generators.set(generators)
     try:
@@ -78,14 +80,14 @@ def dropout_draws(generators: Sequence[torch.Generator | None]) -> Iterator[None
 
 
 class _Keep(torch.autograd.Function):
-    """What an input is multiplied by: 0 for what is dropped, the scale for the rest. Not differentiable.
+    """The factor of each element: 0 if it is dropped, otherwise the scale. Not differentiable.
 
-    A function with a rule of its own for vmap, because the random numbers of a model must not depend on its company.
+    It has its own rule for vmap, because the random numbers of a model must not depend on the other models.
     """
 
     @staticmethod
     def forward(x: Tensor, dropped: int) -> Tensor:
-        return _draw(x.shape, x, dropped, _generators.get()[0])
+        return _draw_keep(x.shape, x, dropped, _generators.get()[0])
 
     @staticmethod
     def setup_context(ctx: Any, _inputs: tuple[Tensor, int], output: Tensor) -> None:
@@ -97,43 +99,46 @@ class _Keep(torch.autograd.Function):
 
     @staticmethod
     def vmap(_info: Any, in_dims: tuple[int, None], x: Tensor, dropped: int) -> tuple[Tensor, int]:
+        # The shape of one model's input; each model draws with its own generator.
         shape = x.shape[: in_dims[0]] + x.shape[in_dims[0] + 1 :]
-        return torch.stack([_draw(shape, x, dropped, generator) for generator in _generators.get()]), 0
+        return torch.stack([_draw_keep(shape, x, dropped, generator) for generator in _generators.get()]), 0
 
 
-def _draw(shape: Sequence[int], like: Tensor, dropped: int, generator: torch.Generator | None) -> Tensor:
-    """0 with probability `dropped` / 2¹⁶, else the scale; [shape], the dtype and device of `like`.
+def _draw_keep(shape: Sequence[int], like: Tensor, dropped: int, generator: torch.Generator | None) -> Tensor:
+    """0 with probability `dropped` / 2¹⁶, otherwise the scale; [shape], dtype and device of `like`.
 
-    Four elements share one draw of 64 bits, 16 bits each: on a CPU 3-4 times faster than a draw for each.
+    Four elements share one random number of 64 bits, 16 bits each, which is 3 to 4 times faster on a CPU.
     """
     size = math.prod(shape)
     draws = torch.randint(-(2**63), 2**63 - 1, (-(-size // 4),), generator=generator, device=like.device)
+    # Each int16 is uniform on −2¹⁵ … 2¹⁵ − 1.
     keep = (draws.view(torch.int16) >= dropped - 2**15)[:size].view(shape)
     return keep.to(like.dtype).mul_(2**16 / (2**16 - dropped))
 
 
 class FullyConnected(nn.Module):
-    """What follows the first linear layer: activation and dropout, then the same after each further linear layer.
+    """The layers after the first linear layer: activation and dropout, and again after each further linear layer.
 
     Args:
-        sizes: outputs of the first layer, which is not part of this module, and of the further ones.
-        activation: a name among `parameters.ACTIVATIONS`; None: none.
-        dropout: probability of dropping an activation.
+        sizes: output sizes of the first layer, which is not part of this module, and of the further ones.
+        activation: a key of `ACTIVATION_FUNCTIONS`; None: none.
+        dropout: dropout probability of the activations.
     """
 
     def __init__(self, sizes: tuple[int, ...], *, activation: str | None, dropout: float) -> None:
         super().__init__()
         self.activation = ACTIVATION_FUNCTIONS[activation] if activation else None
         self.dropout = Dropout(dropout)
-        self.layers = nn.ModuleList(linear(inputs, outputs) for inputs, outputs in pairwise(sizes))
+        self.layers = nn.ModuleList(make_linear(inputs, outputs) for inputs, outputs in pairwise(sizes))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[lists, items, sizes[0]] → [lists, items, sizes[-1]]."""
-        hidden = self._finish(hidden)
+        hidden = self._apply_activation(hidden)
         for layer in self.layers:
-            hidden = self._finish(layer(hidden))
+            hidden = self._apply_activation(layer(hidden))
         return hidden
 
-    def _finish(self, hidden: Tensor) -> Tensor:
+    def _apply_activation(self, hidden: Tensor) -> Tensor:
+        """Activation, if any, and dropout."""
         activated: Tensor = self.dropout(hidden if self.activation is None else self.activation(hidden))
         return activated

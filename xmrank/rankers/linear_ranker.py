@@ -1,4 +1,4 @@
-"""One linear layer on the item features: the least a ranker can be, and the yardstick for the others."""
+"""One linear layer on the item features, the simplest ranker."""
 
 from torch import Tensor
 
@@ -10,14 +10,15 @@ from xmrank.rankers.refinement import Refinement
 class LinearRanker(Ranker):
     """Scores w·x + b for item features x.
 
-    On `concat` alone the query shifts all scores of its list alike, so that the order is that of a fixed preference
-    among candidates; product, difference or cosine make it depend on the query.
+    With `concat` alone, the query adds the same number to all scores of its list, so the order of the candidates is the
+    same for all queries. With product, difference or cosine it depends on the query.
     """
 
     parameters_type = LinearParameters
 
     def __init__(self, parameters: LinearParameters, dimensions: int, refinement: Refinement | None = None) -> None:
         super().__init__(parameters, dimensions, refinement)
+        # The only layer is the output layer.
         if parameters.zero_init_output:
             zero_layer_(self.input)
 

@@ -51,6 +51,7 @@ class RankerParameters:
     """Initialise the output layer with zeros. With a residual, training starts from the first-stage ranking."""
 
     def __post_init__(self) -> None:
+        # The dataclass is frozen; JSON gives lists back, and the order of the names must not matter.
         object.__setattr__(self, "features", _sort_distinct("features", self.features, FEATURES))
         require_count("levels", self.levels)
         for name in ("input_norm", "residual_learnable", "zero_init_output"):
@@ -59,11 +60,12 @@ class RankerParameters:
         require_choice("output_activation", self.output_activation, (None, *get_args(OutputActivation)))
         if self.residual is not None and not (_is_number(self.residual) and math.isfinite(self.residual)):
             raise ValueError(f"residual {self.residual!r}: expected a finite number or None")
+        # The cosine is not normalised, so there would be nothing to do.
         if self.input_norm and self.features == ("cosine",):
             raise ValueError("input_norm True: expected embedding features to normalise; features has only cosine")
 
     @property
-    def sizes(self) -> tuple[int, ...]:
+    def layer_sizes(self) -> tuple[int, ...]:
         """Output sizes of the linear layers that come first; the first of them reads the item features."""
         raise NotImplementedError
 
@@ -104,11 +106,12 @@ class ContextAwareParameters(RankerParameters):
         require_choice("positional", self.positional, (None, *get_args(Positional)))
         require_choice("layer_norm", self.layer_norm, get_args(LayerNorm))
         require_rate("dropout", self.dropout)
+        # The heads share the width in equal parts.
         if self.width % self.heads:
             raise ValueError(f"width {self.width}: expected a multiple of heads {self.heads}")
 
     @property
-    def sizes(self) -> tuple[int, ...]:
+    def layer_sizes(self) -> tuple[int, ...]:
         """The layers before the encoder."""
         return (*self.hidden, self.width)
 
@@ -135,7 +138,7 @@ class PointwiseParameters(RankerParameters):
         require_rate("dropout", self.dropout)
 
     @property
-    def sizes(self) -> tuple[int, ...]:
+    def layer_sizes(self) -> tuple[int, ...]:
         """The hidden layers."""
         return self.hidden
 
@@ -147,7 +150,7 @@ class LinearParameters(RankerParameters):
     name: ClassVar[str] = "linear"
 
     @property
-    def sizes(self) -> tuple[int, ...]:
+    def layer_sizes(self) -> tuple[int, ...]:
         """The only layer, which is the output layer."""
         return (self.levels,)
 
@@ -212,6 +215,7 @@ def as_json(parameters: Any) -> dict[str, Any]:
 
 def require_count(name: str, value: object, least: int = 1) -> None:
     """Raise ValueError unless the value is an integer of at least `least`."""
+    # bool is a subclass of int.
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} {value!r}: expected an integer of at least {least}")
 
@@ -245,6 +249,7 @@ def as_sizes(name: str, value: Any) -> tuple[int, ...]:
 
 def _sort_distinct(name: str, value: Any, choices: tuple[str, ...]) -> tuple[str, ...]:
     """The chosen names in the order of the choices, so that two spellings of a choice make the same model."""
+    # A text is a sequence of letters, so it is refused by its type.
     valid = isinstance(value, list | tuple) and len(value) > 0 and all(chosen in choices for chosen in value)
     if not valid or len(set(value)) < len(value):
         raise ValueError(f"{name} {value!r}: expected a list of distinct names among {', '.join(choices)}")

@@ -1,22 +1,24 @@
-"""A multi-layer perceptron that scores each item on its own."""
+"""A multi-layer perceptron that scores each item by itself."""
 
 from torch import Tensor
 
-from xmrank.rankers.layers import FullyConnected, linear
+from xmrank.rankers.layers import FullyConnected, make_linear
 from xmrank.rankers.parameters import PointwiseParameters
 from xmrank.rankers.ranker import Ranker, zero_layer_
 from xmrank.rankers.refinement import Refinement
 
 
 class PointwiseRanker(Ranker):
-    """Item features → hidden layers → score. An item's score depends on no other item, but through `cosine`."""
+    """Item features → hidden layers → score. It does not depend on the other items, except by `cosine`."""
 
     parameters_type = PointwiseParameters
 
     def __init__(self, parameters: PointwiseParameters, dimensions: int, refinement: Refinement | None = None) -> None:
         super().__init__(parameters, dimensions, refinement)
-        self.hidden = FullyConnected(parameters.sizes, activation=parameters.activation, dropout=parameters.dropout)
-        self.output = linear(parameters.sizes[-1], parameters.levels)
+        self.hidden = FullyConnected(
+            parameters.layer_sizes, activation=parameters.activation, dropout=parameters.dropout
+        )
+        self.output = make_linear(parameters.layer_sizes[-1], parameters.levels)
         if parameters.zero_init_output:
             zero_layer_(self.output)
 

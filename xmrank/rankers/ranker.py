@@ -31,13 +31,14 @@ class Ranker(nn.Module):
         self.hyperparameters, self.dimensions, self.levels = parameters, dimensions, parameters.levels
         self.input = ItemFeatures(
             dimensions,
-            parameters.sizes[0],
+            parameters.layer_sizes[0],
             parameters.features,
             norm=parameters.input_norm,
             dropout=parameters.input_dropout,
         )
         self.output_activation = parameters.output_activation
         self.refinement = refinement
+        # A parameter is trained; a buffer is only kept with the weights.
         if parameters.residual is None:
             self.residual = None
         elif parameters.residual_learnable:
@@ -60,7 +61,8 @@ class Ranker(nn.Module):
         }
 
     def score_hidden(self, hidden: Tensor, similarity: Tensor, mask: Tensor | None) -> Tensor:
-        """The first layer's outputs [lists, items, sizes[0]] → the output [lists, items, levels], not yet activated."""
+        """The first layer's outputs [lists, items, layer_sizes[0]] → the output [lists, items, levels], not yet
+        activated."""
         raise NotImplementedError
 
     def forward(
@@ -97,9 +99,10 @@ class Ranker(nn.Module):
             ValueError: shapes or dtypes do not fit; `projected` with features that cannot be projected,
                 or with a similarity that is not refined yet.
         """
+        # Projected candidates have the columns of the first layer's outputs.
         columns = self.input.projected_size if projected else self.dimensions
         _require_fitting(query, candidates, similarity, mask, self.dimensions, columns)
-        dtype = self.input.weight.dtype
+        dtype = self.input.weight.dtype  # embeddings may be stored in half precision
         query, candidates, similarity = query.to(dtype), candidates.to(dtype), similarity.to(dtype)
         # Without padding the mask costs time and changes nothing.
         if mask is not None and _is_all_real(mask):
@@ -109,6 +112,7 @@ class Ranker(nn.Module):
             candidates = candidates.masked_fill(~mask[..., None], 0)
             similarity = similarity.masked_fill(~mask, 0)
         if self.refinement is not None and not refined:
+            # Refining needs the embeddings, of which a projection has lost a part.
             if projected:
                 raise ValueError(
                     "projected candidates cannot be refined; expected a refined similarity, and refined=True"
@@ -116,6 +120,7 @@ class Ranker(nn.Module):
             similarity = self.refinement(query, candidates)
         hidden = self.input(query, candidates, similarity, mask, projected=projected)
         scores = self._add_residual(self.score_hidden(hidden, similarity, mask), similarity)
+        # What the layers made of the padding is not a score.
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], 0)
         return scores.squeeze(-1) if self.levels == 1 else scores
@@ -138,6 +143,7 @@ class Ranker(nn.Module):
         scores: Tensor = self(query, candidates, similarity, mask=mask, projected=projected, refined=refined)
         if self.levels == 1:
             return scores
+        # The expected level is the sum over thresholds of the probability that the item is above it.
         expected = (scores if self.output_activation == "sigmoid" else scores.sigmoid()).sum(-1)
         return expected if mask is None else expected.masked_fill(~mask, 0)
 
@@ -178,7 +184,7 @@ def _is_all_real(mask: Tensor) -> bool:
     """Whether all items are known to be real; False where the check would wait for a GPU, or is refused by vmap."""
     if mask.device.type != "cpu":
         return False
-    try:
+    try:  # vmap refuses to make a bool of a tensor
         return bool(mask.all())
     except RuntimeError:
         return False

@@ -58,6 +58,7 @@ class Refinement(nn.Module):
     def __init__(self, dimensions: int, parameters: RefinementParameters, sizes: RefinementSizes) -> None:
         super().__init__()
         self.hyperparameters, self.sizes, self.members = parameters, sizes, parameters.members
+        # Its weights in the fusion are kept in any case, so that they can be copied between refinements.
         self.memory = KeyValueMemory(dimensions, parameters, sizes) if sizes.memory_pairs else None
         hub, memory = parameters.hubness_weight, parameters.memory_weight
         self.register_buffer("fusion_weights", torch.tensor([[1.0, hub], [memory, memory * hub]]))
@@ -68,6 +69,7 @@ class Refinement(nn.Module):
             "outer": (members, width, dimensions),
             "outer_bias": (members, 1, dimensions),
         }
+        # Buffers and not parameters: the optimiser of the ranker must not change them.
         for side in SIDES:
             for name in MATRICES:
                 self.register_buffer(f"{side}_{name}", torch.zeros(shapes[name]))
@@ -76,6 +78,7 @@ class Refinement(nn.Module):
     @property
     def view_weights(self) -> Tensor:
         """w and u of every view, [views, 2]."""
+        # The mean over members, and the memory as one more view.
         members = self.fusion_weights[:1].expand(self.members, 2) / self.members
         return members if self.memory is None else torch.cat([members, self.fusion_weights[1:]])
 
@@ -85,7 +88,7 @@ class Refinement(nn.Module):
 
     def adapt_side(self, side: str, x: Tensor) -> Tensor:
         """One side's embeddings after the adapters of each member, [items, d] → [members, items, d]."""
-        return adapt(x.to(self.bank.dtype), [getattr(self, f"{side}_{name}") for name in MATRICES])
+        return apply_adapters(x.to(self.bank.dtype), [getattr(self, f"{side}_{name}") for name in MATRICES])
 
     def embed_queries(self, x: Tensor) -> Tensor:
         """Queries as each view represents them, [items, d] → [views, items, d]."""
@@ -104,12 +107,14 @@ class Refinement(nn.Module):
         count = min(self.hyperparameters.neighbours, banks.shape[1])
         if not count:
             return RefinedCandidates(embeddings, embeddings.new_zeros(embeddings.shape[:2]))
+        # CSLS: the mean cosine with the nearest queries of the bank.
         nearest = (embeddings @ banks.transpose(1, 2)).topk(count, -1, sorted=False).values
         return RefinedCandidates(embeddings, nearest.mean(-1))
 
     def forward(self, query: Tensor, candidates: Tensor) -> Tensor:
         """The refined similarity, [lists, items], of query [lists, d] and candidates [lists, items, d]."""
         lists, items, dimensions = candidates.shape
+        # All candidates of the batch at once, as if they were one gallery.
         queries = self.embed_queries(query)
         refined = self.embed_candidates(candidates.reshape(-1, dimensions))
         embeddings = refined.embeddings.view(-1, lists, items, dimensions)
@@ -131,6 +136,7 @@ class Refinement(nn.Module):
         """
         parameters, sizes = replace(self.hyperparameters, members=1), replace(self.sizes, memory_pairs=0)
         single = Refinement(self.bank.shape[2], parameters, sizes).to(self.bank.device)
+        # The fusion weights stay those of the whole: a single member takes the part of all.
         single.memory = None if self.memory is None else self.memory.drop_images(images)
         single.fusion_weights.copy_(self.fusion_weights)
         for name in ("bank", *(f"{side}_{matrix}" for side in SIDES for matrix in MATRICES)):
@@ -138,7 +144,7 @@ class Refinement(nn.Module):
         return single
 
 
-def adapt(x: Tensor, matrices: Sequence[Tensor], drop: float = 0.0) -> Tensor:
+def apply_adapters(x: Tensor, matrices: Sequence[Tensor], drop: float = 0.0) -> Tensor:
     """Apply the adapters of all members: x + B·gelu(A·x) at unit length.
 
     Args:
@@ -151,5 +157,6 @@ def adapt(x: Tensor, matrices: Sequence[Tensor], drop: float = 0.0) -> Tensor:
         [members, items, d].
     """
     inner, inner_bias, outer, outer_bias = matrices
+    # A residual adapter: with B = 0 it changes nothing.
     hidden = F.dropout(F.gelu(x @ inner + inner_bias), drop, training=drop > 0)
     return F.normalize(x + hidden @ outer + outer_bias, dim=-1)

@@ -44,6 +44,7 @@ def build_ranker(
         raise ValueError(f"ranker {parameters.name}: expected one of {', '.join(RANKERS)}")
     if dimensions < 1:
         raise ValueError(f"dimensions {dimensions}: expected an integer of at least 1")
+    # Made first; it draws no random numbers, so the initial weights do not depend on it.
     module = None
     if refinement is not None and refinement.members:
         module = Refinement(dimensions, refinement, sizes or RefinementSizes())
@@ -62,6 +63,7 @@ def rebuild_ranker(description: Mapping[str, Any]) -> Ranker:
     """
     parameters = make_parameters(description["ranker"], **description["parameters"])
     refinement = description["refinement"]
+    # Whether the buffers of a refinement exist is part of the shape.
     if refinement is None:
         return build_ranker(parameters, dimensions=description["dimensions"])
     return build_ranker(
@@ -85,6 +87,7 @@ def make_parameters(name: str, **values: Any) -> RankerParameters:
     if name not in RANKERS:
         raise ValueError(f"ranker {name}: expected one of {', '.join(RANKERS)}")
     parameters_type = RANKERS[name].parameters_type
+    # Checked here, because a dataclass would raise a TypeError that names only one of them.
     known = [field.name for field in fields(parameters_type)]
     unknown = [parameter for parameter in values if parameter not in known]
     if unknown:

@@ -12,7 +12,7 @@ from xmrank.config import Direction, RefinementSettings
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.pool import captions_of
 from xmrank.rankers.key_value_memory import KeyValueMemory
-from xmrank.rankers.refinement import MATRICES, SIDES, Refinement, adapt
+from xmrank.rankers.refinement import MATRICES, SIDES, Refinement, apply_adapters
 from xmrank.train.schedule import one_cycle
 
 FOLDS_STREAM = 0x5A4E5
@@ -170,7 +170,7 @@ def in_batch_loss(
     if config.noise:
         spread = config.noise * pairs.image.shape[1] ** -0.5
         sides = {side: x + spread * torch.randn_like(x) for side, x in sides.items()}
-    image, text = (adapt(x, adapters[side], config.dropout) for side, x in sides.items())
+    image, text = (apply_adapters(x, adapters[side], config.dropout) for side, x in sides.items())
     logits = config.scale * image @ text.transpose(1, 2)
 
     # Captions of one image are no negatives of each other.
@@ -230,7 +230,7 @@ def fill_memory(memory: KeyValueMemory, pairs: TrainingPairs, seed: int) -> None
 def fill_memory_bank(memory: KeyValueMemory, pairs: TrainingPairs, fold: np.ndarray, stream: Sequence[int]) -> None:
     """Fill the bank with training queries as the memory sees them, none of the fold."""
     captions = draw_bank_captions(pairs, fold, len(memory.bank), np.random.default_rng(stream))
-    if memory.text == "query":
+    if memory.caption_side == "query":
         # A caption must not retrieve its own image from the memory: in use, no query is in it.
         own = torch.from_numpy(pairs.owner[captions]).to(memory.owner.device)
         memory.bank.copy_(memory.retrieve_images(query_embeddings(pairs, captions, "t2i"), own))
