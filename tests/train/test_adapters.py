@@ -182,10 +182,10 @@ def test_a_bank_holds_adapted_queries_of_different_images_outside_the_members_fo
     side, owner = (pairs.image, np.arange(90)) if direction == "i2t" else (pairs.text, pairs.owner)
     seen = made.embed_queries(side)
     for member, fold in enumerate(folds):
-        places = (made.bank[member] @ seen[member].T).argmax(1).numpy()
-        torch.testing.assert_close(made.bank[member], seen[member][torch.from_numpy(places)])
-        asking = images[owner[places]]
-        assert len(set(asking)) == 10 and not set(asking) & set(fold)
+        rows = (made.bank[member] @ seen[member].T).argmax(1).numpy()
+        torch.testing.assert_close(made.bank[member], seen[member][torch.from_numpy(rows)])
+        query_images = images[owner[rows]]
+        assert len(set(query_images)) == 10 and not set(query_images) & set(fold)
 
 
 def with_memory(store, images, direction, pairs=None, size=40, seed=0):
@@ -205,9 +205,9 @@ def test_a_memory_holds_pairs_that_the_seed_draws_and_queries_that_do_not_retrie
     memory = made.memory
     assert len(pairs.owner) > 40
     torch.testing.assert_close(memory.images.float(), pairs.image, atol=1e-3, rtol=0)
-    places = (memory.captions.float() @ pairs.text.T).argmax(1)
-    assert len(set(places.tolist())) == 40
-    assert memory.owner.tolist() == pairs.owner[places.numpy()].tolist()
+    rows = (memory.captions.float() @ pairs.text.T).argmax(1)
+    assert len(set(rows.tolist())) == 40
+    assert memory.owner.tolist() == pairs.owner[rows.numpy()].tolist()
     assert not torch.equal(memory.captions, with_memory(store, images, direction, seed=1)[0].memory.captions)
     if direction == "i2t":
         nearest = (memory.bank @ pairs.image.T).max(1)

@@ -139,7 +139,7 @@ def test_a_damaged_state_is_refused_in_one_line(state, cut):
     state.write_bytes(state.read_bytes()[:cut])
     with pytest.raises(DataError, match=f"{state}: cannot continue from it"):
         load_state(state, make())
-    with pytest.raises(DataError, match="the trial starts anew"):
+    with pytest.raises(DataError, match="remove the file to start"):
         read_meta(state)
 
 

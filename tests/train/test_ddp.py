@@ -21,7 +21,7 @@ from xmrank.train.worker_group import WorkerGroup
 from .toys import result, run_toy, settings, toy_data
 
 WEIGHTS, SCORES, FIGURES = 1e-5, 1e-3, 1e-4
-"""Tolerances. One list more or less in a mean is at least 1/33, a wrong share of a batch moves weights by 0.01."""
+"""Tolerances. One list more or less in a mean is at least 1/33, a wrong part of a batch moves weights by 0.01."""
 LOSSES = ("lambdarank", "ranknet", "listnet", "neural_ndcg")
 """A sum over the batch, a mean over its pairs, and two means over its lists."""
 CONFIG = settings(epochs=2, batch_size=8, learning_rate=0.01, gradient_clip=5.0)

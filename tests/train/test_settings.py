@@ -1,4 +1,4 @@
-"""Settings of trials: parameters of losses, and what a search found best for a direction and loss."""
+"""Settings of trials: parameters of losses, and the best settings of a search for a direction and loss."""
 
 import json
 

@@ -76,10 +76,10 @@ def test_two_workers_that_train_one_ranker_report_the_figures_of_one(trained, tm
 def test_a_killed_job_is_continued_to_the_same_result(trained, tmp_path, track_at):
     track_at(tmp_path)
     output = tmp_path / "rankers"
-    places = ["--embeddings", trained.config.embeddings, "--lists", trained.config.lists, "--output", output]
+    flags = ["--embeddings", trained.config.embeddings, "--lists", trained.config.lists, "--output", output]
     with (tmp_path / "log").open("w") as log:
         job = subprocess.Popen(
-            [sys.executable, JOB, *map(str, places), *FLAGS.split()], stdout=log, stderr=log, start_new_session=True
+            [sys.executable, JOB, *map(str, flags), *FLAGS.split()], stdout=log, stderr=log, start_new_session=True
         )
         wait_for_first_trial(output, lambda: job.poll() is None)
         os.killpg(job.pid, signal.SIGKILL)

@@ -27,8 +27,8 @@ def inputs(tiny_store, tmp_path, track_at):
     track_at(tmp_path)
     store = tiny_store(tmp_path / "store")
     lists = mine_small(store.directory, tmp_path / "lists")
-    places = {"embeddings": store.directory, "lists": lists.output, "output": tmp_path / "rankers"}
-    return replace(TRAINING, **places, directions=("i2t",), seeds=(0,), workers=1)
+    paths = {"embeddings": store.directory, "lists": lists.output, "output": tmp_path / "rankers"}
+    return replace(TRAINING, **paths, directions=("i2t",), seeds=(0,), workers=1)
 
 
 @pytest.fixture
@@ -159,8 +159,8 @@ def command(monkeypatch, capsys, *flags):
     ],
 )
 def test_a_wrong_flag_is_one_line_and_status_2(inputs, no_training, monkeypatch, capsys, flags, message):
-    places = ("--embeddings", inputs.embeddings, "--lists", inputs.lists, "--output", inputs.output)
-    status, error = command(monkeypatch, capsys, *places, *flags)
+    paths = ("--embeddings", inputs.embeddings, "--lists", inputs.lists, "--output", inputs.output)
+    status, error = command(monkeypatch, capsys, *paths, *flags)
     assert status == 2
     assert error.startswith("train: ")
     assert message in error

@@ -67,17 +67,17 @@ def ranker_of(made, config=CONFIG, seed=0):
 
 def similarity_of(refinement, store, lists, direction, member=slice(None)):
     """The refinement's similarity of every item, computed one list at a time, by the members that are chosen."""
-    asking, side = (store.image, store.text) if direction == "i2t" else (store.text, store.image)
+    query_side, gallery_side = (store.image, store.text) if direction == "i2t" else (store.text, store.image)
     w, u = (weights[member] for weights in refinement.view_weights.T)
     if member != slice(None):
         w, u = w * refinement.members, u * refinement.members
-    found = []
+    parts = []
     for query, start, stop in zip(lists.queries, lists.offsets[:-1], lists.offsets[1:], strict=True):
-        asked = refinement.embed_queries(torch.from_numpy(asking[[query]]))[member]
-        seen = refinement.embed_candidates(torch.from_numpy(side[lists.candidates[start:stop]]))
-        cosine = (seen.embeddings[member] @ asked.mT)[..., 0]
-        found.append((w @ cosine - u @ seen.hubness[member]).numpy())
-    return np.concatenate(found)
+        queries = refinement.embed_queries(torch.from_numpy(query_side[[query]]))[member]
+        seen = refinement.embed_candidates(torch.from_numpy(gallery_side[lists.candidates[start:stop]]))
+        cosine = (seen.embeddings[member] @ queries.mT)[..., 0]
+        parts.append((w @ cosine - u @ seen.hubness[member]).numpy())
+    return np.concatenate(parts)
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
@@ -222,10 +222,10 @@ def test_the_stage_trains_refined_rankers_that_work_on_raw_embeddings(mined, tmp
         lists = CandidateLists.read(lists_path(folder, "i2t", "validation"))
         scored[loss] = score_lists(ranker, lists, store, "i2t", CPU)
         _, labels, _, mask = lists.pad_lists(np.arange(len(lists)))
-        found = list_metrics(scored[loss].reshape(mask.shape), labels, mask=mask)
+        metrics = list_metrics(scored[loss].reshape(mask.shape), labels, mask=mask)
         best = next(e for e in history["epochs"] if e["epoch"] == history["best_epoch"])
         for k in (1, 5, 10):
-            assert np.mean(found[f"hit@{k}"]) == pytest.approx(best[f"validation_hit@{k}"], abs=1e-6)
+            assert np.mean(metrics[f"hit@{k}"]) == pytest.approx(best[f"validation_hit@{k}"], abs=1e-6)
     assert not np.allclose(scored["softmax"], scored["ranknet"])
 
 

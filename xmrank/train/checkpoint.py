@@ -44,7 +44,7 @@ def read_ranker(directory: Path, device: torch.device | str = "cpu") -> tuple[Ra
         ranker = rebuild_ranker(about)
         ranker.load_state_dict(load_file(directory / RANKER, device="cpu"))
     except (*UNREADABLE, OSError) as error:
-        raise DataError(f"{directory}: not a ranker of this version: {cause(error)}") from None
+        raise DataError(f"{directory}: not a ranker of this version: {shorten_message(error)}") from None
     return ranker.to(device).eval(), about
 
 
@@ -60,7 +60,7 @@ def read_about(directory: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text()))
     except UNREADABLE as error:
-        raise DataError(f"{path}: not the JSON of a ranker: {cause(error)}") from None
+        raise DataError(f"{path}: not the JSON of a ranker: {shorten_message(error)}") from None
 
 
 def save_state(
@@ -74,9 +74,10 @@ def save_state(
 
     Args:
         path: the file.
-        weights, best: the model's state dict, now and at its best validation.
-        moments: what the optimiser has gathered, by name.
-        meta: the rest, JSON-able.
+        weights: the model's state dict.
+        best: its state dict at the best validation so far.
+        moments: the optimiser's state, by name.
+        meta: the rest, as JSON values.
     """
     parts = {"model": weights, "best": best, "optimizer": moments}
     tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
@@ -95,10 +96,10 @@ def load_state(path: Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[st
     device = next(model.parameters()).device
     try:
         tensors = load_file(path, device=str(device))
-        model.load_state_dict(taken(tensors, "model."))
+        model.load_state_dict(select_prefix(tensors, "model."))
     except UNREADABLE as error:
-        raise not_a_state(path, error) from None
-    return taken(tensors, "best."), taken(tensors, "optimizer."), meta
+        raise make_state_error(path, error) from None
+    return select_prefix(tensors, "best."), select_prefix(tensors, "optimizer."), meta
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -111,19 +112,21 @@ def read_meta(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             return dict(json.loads(file.metadata()[META]))
     except UNREADABLE as error:
-        raise not_a_state(path, error) from None
+        raise make_state_error(path, error) from None
 
 
-def not_a_state(path: Path, error: Exception) -> DataError:
-    """The failure to continue from a file."""
-    return DataError(f"{path}: cannot continue from it: {cause(error)} (without the file, the trial starts anew)")
+def make_state_error(path: Path, error: Exception) -> DataError:
+    """The error of a file that a training cannot continue from."""
+    return DataError(
+        f"{path}: cannot continue from it: {shorten_message(error)} (remove the file to start the trial again)"
+    )
 
 
-def cause(error: Exception) -> str:
-    """An error's message in one line of bearable length."""
+def shorten_message(error: Exception) -> str:
+    """An error's message in one line, cut at 300 characters."""
     return " ".join(str(error).split())[:300]
 
 
-def taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose name begins with a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
