@@ -34,10 +34,11 @@ def main() -> None:
         print(f"xmrank {__version__}")
         return
     job, *arguments = words
-    name = job.replace("-", "_")
+    name = job.replace("-", "_")  # xmrank train-encoder
     if name not in JOBS:
         print(f"xmrank: no job {job}; expected one of: {', '.join(JOBS)}", file=sys.stderr)
         sys.exit(2)
+    # From here on the command line is that of the job's script.
     sys.argv = [program, *arguments]
     run_job(name, program=f"xmrank {name}")
 
@@ -97,7 +98,7 @@ def run(
 
 
 def report_failure(name: str, error: Exception) -> int:
-    """Print the failure as a user should see it; returns the exit status."""
+    """Print an error, in one line if the user can correct it; returns the exit status."""
     cause = find_cause(error)
     if isinstance(cause, ConfigError):
         print(f"{name}: {cause}", file=sys.stderr)
@@ -107,25 +108,31 @@ def report_failure(name: str, error: Exception) -> int:
     elif isinstance(cause, OSError) and cause.strerror:
         print(f"{name}: {cause.filename or 'writing'}: {cause.strerror}", file=sys.stderr)
     else:
+        # A bug: where it happened is what a developer needs.
         traceback.print_exception(error)
         print(f"{name}: failed: {type(cause).__name__}: {cause}", file=sys.stderr)
     return 1
 
 
 def find_cause(error: BaseException) -> BaseException:
-    """The first failure of xmrank or of the system inside what Ray wrapped around it, or the error itself."""
+    """The error of xmrank or of the system that Ray has wrapped in errors of its own; otherwise the error itself."""
+    # Breadth first: the outermost error that the user can act on is the most specific about the stage.
     pending: list[BaseException] = [error]
     seen: set[int] = set()
     while pending:
         current = pending.pop(0)
+        # Ray makes classes that are both its own error and ours; those have a cause.
         if isinstance(current, XmrankError | OSError) and not hasattr(current, "cause"):
             return current
         if id(current) in seen:
             continue
         seen.add(id(current))
         failures = getattr(current, "worker_failures", None)
+        # Ray keeps the original in an attribute, Python in __cause__ or, unless it was suppressed, in __context__.
         inner = [getattr(current, "cause", None), current.__cause__]
-        inner += [] if current.__suppress_context__ else [current.__context__]
-        inner += list(failures.values()) if isinstance(failures, dict) else []
+        if not current.__suppress_context__:
+            inner.append(current.__context__)
+        if isinstance(failures, dict):
+            inner += failures.values()
         pending += [e for e in inner if isinstance(e, BaseException)]
     return error

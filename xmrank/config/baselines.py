@@ -99,6 +99,7 @@ class BaselinesConfig:
         for share in self.listwise:
             if not 0 <= share <= 1:
                 raise ConfigError(f"--listwise {share:g}: expected a share between 0 and 1")
+        # Features of one side cannot be compared with embeddings of the other.
         if (self.image_features is None) != (self.text_features is None):
             raise ConfigError("--image-features and --text-features: expected both or neither")
         for text in self.galleries:

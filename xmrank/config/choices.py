@@ -41,8 +41,10 @@ class Choice:
     @property
     def prefix(self) -> str:
         """What the dotted names of its settings begin with: "train.ranker.", or "train." for a flat one."""
+        if not self.flat:
+            return f"{self.path}."
         parent = self.path.rpartition(".")[0]
-        return f"{parent}." if self.flat and parent else "" if self.flat else f"{self.path}."
+        return f"{parent}." if parent else ""
 
     def list_settings(self, option: str) -> list[str]:
         """The settings of an option, dotted names without the prefix."""
@@ -57,6 +59,7 @@ class Choice:
 
         So ``--import-images`` needs no ``--dataset arrays``.
         """
+        # With two owners, a setting says nothing about which of them is meant.
         having = [option for option in self.options if self.has_setting(option, name)]
         if len(having) == 1 and getattr(self.options[having[0]], "implied", False):
             return having[0]
@@ -66,17 +69,19 @@ class Choice:
         """Whether a dotted name belongs to this choice: to any of its options, or at least by its prefix."""
         if not self.flat:
             return name.startswith(self.prefix)
+        # Without a prefix of its own, only the known settings can be told from other flags.
         return any(self.has_setting(option, name) for option in self.options)
 
 
 def find_choices(config_type: type[Any], prefix: str = "") -> Iterator[Choice]:
     """All choices in a configuration, those of nested dataclasses included."""
-    hints = typing.get_type_hints(config_type, include_extras=True)
+    hints = typing.get_type_hints(config_type, include_extras=True)  # with the marker FLAT
     for field in fields(config_type):
         path = f"{prefix}{field.name}"
         options = find_options(hints[field.name])
         if options:
             flat = FLAT in getattr(hints[field.name], "__metadata__", ())
+            # Choices inside an option are not supported: they would depend on another choice.
             yield Choice(path, options, default_of(field).name, flat)
         elif is_dataclass(hints[field.name]):
             yield from find_choices(typing.cast(type[Any], hints[field.name]), f"{path}.")
@@ -89,6 +94,7 @@ def find_options(hint: Any) -> dict[str, type[Any]]:
     if typing.get_origin(hint) not in (typing.Union, types.UnionType):
         return {}
     members = typing.get_args(hint)
+    # X | None and unions of plain types are ordinary fields.
     if not all(is_dataclass(member) and hasattr(member, "name") for member in members):
         return {}
     return {member.name: member for member in members}
@@ -132,6 +138,7 @@ def choose(config: Any, chosen: Mapping[str, type[Any]], prefix: str = "") -> An
     for field in fields(config):
         path, value = f"{prefix}{field.name}", getattr(config, field.name)
         if path in chosen:
+            # The defaults of the option, whatever the field held before.
             value = make_defaults(chosen[path])
         elif is_dataclass(value) and any(name.startswith(f"{path}.") for name in chosen):
             value = choose(value, chosen, f"{path}.")
@@ -141,6 +148,7 @@ def choose(config: Any, chosen: Mapping[str, type[Any]], prefix: str = "") -> An
 
 def copy_unchecked(config_type: type[Any], values: Mapping[str, Any]) -> Any:
     """An instance with these values, made without ``__init__`` and ``__post_init__``."""
+    # Frozen dataclasses refuse plain assignment, so the attributes are set on the object itself.
     instance = object.__new__(config_type)
     for name, value in values.items():
         object.__setattr__(instance, name, value)

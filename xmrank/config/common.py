@@ -18,6 +18,7 @@ ExplicitNames = Annotated[frozenset[str], tyro.conf.Suppress]
 def semantic(config: Any) -> dict[str, Any]:
     """The part of a configuration that decides the output: without ``config.RUNTIME_FIELDS`` (paths, workers …)."""
     values = as_values(config)
+    # Where files are and how many processes write them does not change their contents.
     for name in config.RUNTIME_FIELDS:
         del values[name]
     return values
@@ -37,15 +38,18 @@ def as_values(config: Any) -> dict[str, Any]:
     parameters of all losses those of the chosen losses).
     """
     values: dict[str, Any] = {}
+    # A class variable, which is no field; a field of this name replaces it below.
     if isinstance(getattr(type(config), "name", None), str):
         values["name"] = config.name
     selected_by: dict[str, str] = getattr(config, "SELECTED_BY", {})
     for field in dataclasses.fields(config):
+        # What does not count in a comparison does not count in a fingerprint.
         if not field.compare:
             continue
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             value = as_values(value)
+        # A parameter of a loss that is not trained must not change the fingerprint.
         if field.name in selected_by:
             selected = getattr(config, selected_by[field.name])
             value = {name: part for name, part in value.items() if name in selected}

@@ -57,6 +57,7 @@ class EmbedConfig:
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
         if not 0 <= self.max_broken <= 1:
             raise ConfigError(f"--max-broken {self.max_broken}: expected a fraction between 0 and 1")
+        # Existing vectors are copied as they are.
         if self.reuse and self.imports:
             raise ConfigError(f"--reuse {self.reuse}: an import encodes nothing that could be reused")
 

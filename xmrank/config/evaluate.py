@@ -44,6 +44,7 @@ class EvaluateConfig:
         for flag, values in (("--top-n", self.top_n), ("--galleries", self.galleries)):
             if len(set(values)) < len(values):
                 raise ConfigError(f"{flag} {' '.join(map(str, values))}: expected each once")
+        # Parsed here only to refuse wrong entries before any work.
         for text in self.galleries:
             folds_of(text)
 

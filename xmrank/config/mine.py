@@ -73,12 +73,14 @@ class MineConfig:
         at_least("--workers", self.workers, 0)
         for name in ("random_negatives", "probes", "ef_search"):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
+        # The hardest are a part of the random candidates.
         if self.strategy == "random-hard" and self.hard_negatives > self.random_candidates:
             raise ConfigError(
                 f"--hard-negatives {self.hard_negatives} exceeds --random-candidates {self.random_candidates}"
             )
         if self.relevance_texts and self.relevance != "captions":
             raise ConfigError(f"--relevance-texts: expected with --relevance captions, not {self.relevance}")
+        # These settings choose negatives by the positive, which then would not be retrieved like any other item.
         if self.positives == "retrieved" and (self.strategy == "mixed" or self.leaves_out):
             raise ConfigError(
                 "--positives retrieved: the list is the first stage's own; expected --strategy top-k or random-hard, "

@@ -48,7 +48,9 @@ def parse_config(
     choices = list(find_choices(config_type))
     explicit = split_flags(arguments)
     given, chosen = apply_choices(choices, name_choices(split_flags(list_flags(values)), choices), explicit)
+    # tyro starts from defaults in which each choice is made, and so knows the flags of the chosen dataclasses.
     defaults = choose(make_defaults(config_type), {c.path: c.options[chosen[c.path]] for c in choices})
+    # tyro prints a framed message and exits; its text becomes a single line.
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -61,7 +63,7 @@ def parse_config(
                 config=(tyro.conf.AvoidSubcommands,),
             )
     except SystemExit as stop:
-        if stop.code in (0, None):
+        if stop.code in (0, None):  # after --help
             raise
         raise ConfigError(join_message(complaint.getvalue()) + (f" (preset {preset})" if preset else "")) from None
     return mark_explicit(config, {name_setting(flag) for flag in explicit})
@@ -80,6 +82,7 @@ def mark_explicit(config: Config, names: Iterable[str], prefix: str = "") -> Con
     changes: dict[str, Any] = {}
     for field in fields(config):
         value = getattr(config, field.name)
+        # Nested configurations know their settings without the prefix: train.epochs is epochs in TrainConfig.
         marked = mark_explicit(value, names, f"{prefix}{field.name}.")
         if marked is not value:
             changes[field.name] = marked
@@ -92,6 +95,7 @@ def split_flags(words: Iterable[str]) -> list[list[str]]:
     """The words of a command line in groups, each a flag and its values; words before the first flag form a group."""
     groups: list[list[str]] = []
     for word in words:
+        # No value begins with two dashes; a negative number has one.
         if not groups or word.startswith("--"):
             groups.append([word])
         else:
@@ -111,6 +115,7 @@ def name_choices(preset: list[list[str]], choices: list[Choice]) -> list[list[st
     renamed = []
     for word, *rest in preset:
         for choice in choices:
+            # A preset may write --ranker.name, and --dataset.annotations for a flat choice.
             path = choice.path.replace("_", "-")
             if word == f"--{path}.name":
                 word = f"--{path}"
@@ -135,6 +140,7 @@ def apply_choices(
     for choice in choices:
         in_preset, preset = take_choice(choice, preset)
         in_flags, explicit = take_choice(choice, explicit)
+        # A flag goes before a preset, and a preset before the default.
         of_preset = in_preset or find_implied(choice, preset) or choice.default
         name = chosen[choice.path] = in_flags or find_implied(choice, explicit) or of_preset
         if name != of_preset:
@@ -164,6 +170,7 @@ def take_choice(choice: Choice, flags: list[list[str]]) -> tuple[str | None, lis
         if not flag[0].startswith("--") or name_setting(flag) != choice.path:
             rest.append(flag)
             continue
+        # Several values are joined, so that the message shows all of them.
         word, _, value = flag[0].partition("=")
         name = " ".join([value, *flag[1:]]).strip()
         if name not in choice.options:
@@ -187,6 +194,7 @@ def refuse_setting(choice: Choice, name: str, flag: list[str]) -> None:
 
 def describe_job(config_type: type[Any], choices: list[Choice], chosen: Mapping[str, str]) -> str:
     """The text above the flags in ``--help``: what the job does, and its choices, which tyro does not list."""
+    # A paragraph for the docstring and for each choice: tyro keeps empty lines only.
     lines = [" ".join((config_type.__doc__ or "").split())]
     for choice in choices:
         flag, name = f"--{choice.path.replace('_', '-')}", chosen[choice.path]

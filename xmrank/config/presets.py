@@ -46,6 +46,7 @@ def read_settings(preset: str, folder: Path, job: str, config_type: type[Any]) -
     values = read_yaml(preset, folder)
     if job != EXPERIMENT:
         return take_section(values, job, preset)
+    # tyro refuses unknown keys, but the settings of another job deserve a message of their own.
     stages = {field.name for field in fields(config_type)}
     for key in values:
         if key in JOBS and key not in stages:
@@ -59,6 +60,7 @@ def read_yaml(preset: str, folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: no such preset (the known ones are listed), or a file that is not a YAML mapping.
     """
+    # The suffix decides, so that a file named like a preset is not read by mistake.
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
@@ -79,8 +81,9 @@ def take_section(values: Mapping[str, Any], job: str, preset: str) -> Mapping[st
     Raises:
         ConfigError: a section that is not a mapping, or whose name is no job: a typo would otherwise be ignored.
     """
-    known = {*JOBS, job}
+    known = {*JOBS, job}  # a script outside of the registry may have presets too
     for key, section in values.items():
+        # Other keys, such as the output of an experiment, are not for this job.
         if isinstance(section, Mapping) and key not in known:
             raise ConfigError(f"--preset {preset}: no job {key}; expected a section of: {', '.join(sorted(known))}")
     section = values.get(job)

@@ -14,28 +14,28 @@ DATA_FORM = re.compile(r"[\w.-]+(/[\w.+-]+)?=.+")
 
 @dataclass(frozen=True)
 class LcmConfig:
-    """LCM; the paper's values."""
+    """LCM, with the values of its paper."""
 
     a: float = 1e-2
     """Weight of the images' network in the pivots."""
     b: float = 1e-2
     """Weight of the texts' network in the pivots."""
     c: float = 1e-1
-    """Weight of the label encoder in the pivots; 0: no label network (lcm_c0 sets it)."""
+    """Weight of the label network in the pivots; 0: no label network (as in lcm_c0)."""
     sigma: float = 1e-2
-    """Weight of the distance to the pivots in the label network's loss."""
+    """Weight of the distance to the pivots in the loss of the label network."""
     width: int = 256
-    """Units of the hidden layer."""
+    """Size of the hidden layer."""
     dimensions: int = 32
     """Dimensions of the common space."""
     dropout: float = 0.2
-    """Share of the hidden units dropped in training."""
+    """Dropout probability of the hidden layer."""
     learning_rate: float = 1e-3
-    """Of Adam."""
+    """Learning rate of Adam."""
     batch_size: int = 64
-    """Items a step."""
+    """Items per step."""
     rounds: int = 1000
-    """Most rounds: an epoch of each network, then the pivots."""
+    """Largest number of rounds: an epoch of each network, then the pivots."""
 
     def __post_init__(self) -> None:
         for name in ("a", "b", "c", "sigma", "dropout", "learning_rate"):
@@ -49,22 +49,22 @@ class LcmConfig:
 
 @dataclass(frozen=True)
 class DscmrConfig:
-    """DSCMR; the values of its authors' code."""
+    """DSCMR, with the values of its authors' code."""
 
     alpha: float = 1e-3
-    """Weight of the discrimination in the common space."""
+    """Weight of the discrimination loss in the common space."""
     beta: float = 0.1
-    """Weight of the distance between the two of a pair."""
+    """Weight of the distance between image and text of a pair."""
     width: int = 2048
-    """Units of each modality's layer."""
+    """Size of the layer of each modality."""
     dimensions: int = 1024
     """Dimensions of the common space."""
     learning_rate: float = 1e-4
-    """Of Adam."""
+    """Learning rate of Adam."""
     batch_size: int = 100
-    """Pairs a step."""
+    """Pairs per step."""
     epochs: int = 500
-    """Most epochs."""
+    """Largest number of epochs."""
 
     def __post_init__(self) -> None:
         for name in ("width", "dimensions", "epochs"):
@@ -74,20 +74,20 @@ class DscmrConfig:
 
 @dataclass(frozen=True)
 class Clip4cmrConfig:
-    """CLIP4CMR with the prototype loss of PAN; the values of its authors' code."""
+    """CLIP4CMR with the prototype loss of PAN, with the values of its authors' code."""
 
     width: int = 256
-    """Units of the hidden layer."""
+    """Size of the hidden layer."""
     dimensions: int = 1024
     """Dimensions of the common space."""
     dropout: float = 0.1
-    """Share of the outputs dropped in training."""
+    """Dropout probability of the outputs."""
     learning_rate: float = 1e-4
-    """Of Adam."""
+    """Learning rate of Adam."""
     batch_size: int = 300
-    """Pairs a step."""
+    """Pairs per step."""
     epochs: int = 500
-    """Most epochs."""
+    """Largest number of epochs."""
 
     def __post_init__(self) -> None:
         for name in ("width", "dimensions", "epochs"):
@@ -105,27 +105,29 @@ class SupervisedConfig:
     data: tuple[str, ...] = ()
     """Labelled sets, each as NAME=PATH or NAME/FEATURES=PATH: an embedding store, a feature file (.mat, .npz, .h5, .pkl
     of arrays) or a folder of them (also .npy). Known names: wikipedia, pascal-sentence, nus-wide-10k, xmedianet,
-    ms-coco, mirflickr. FEATURES may be IMAGE+TEXT, which also chooses among several arrays of a file; PATH,PATH takes
+    ms-coco, mirflickr. FEATURES may be IMAGE+TEXT, which also selects among several arrays of a file. PATH,PATH reads
     images from the first and texts from the second."""
     labels: tuple[str, ...] = ()
-    """Labels of stores without any, each as NAME=PATH: COCO's instances JSON, or MIRFlickr's folder of annotations."""
+    """Labels for stores without labels, each as NAME=PATH: COCO's instances JSON, or MIRFlickr's folder of
+    annotations."""
     output: Path = Path("runs/supervised")
-    """Directory of the results (results) and their report (report)."""
+    """Directory of the results (in results) and of their report (in report)."""
     methods: tuple[str, ...] = METHODS
-    """embeddings (as they are), lcm, lcm_c0 (no label network, labels used in the second stage only), lcm_kmeans (no
-    labels: clusters stand for them), dscmr, clip4cmr."""
+    """Methods: embeddings (unchanged), lcm, lcm_c0 (no label network; labels are used in the second stage only),
+    lcm_kmeans (no labels; clusters replace them), dscmr, clip4cmr."""
     runs: tuple[int, ...] = (0, 1, 2)
-    """Seeds: a run each."""
+    """Seeds; one run with each."""
     neighbours: int = 50
-    """K: training items that a query's labels are counted over."""
+    """K, the number of nearest training items whose labels represent a query in the second stage."""
     patience: int = 20
-    """Rounds or epochs without a better validation mAP after which training stops."""
+    """Stop after this many rounds or epochs without a better validation mAP."""
     captions: Literal["first", "mean"] = "first"
-    """Stores: the text of an image, its first caption or the mean of all."""
+    """Embedding stores: the text of an image is its first caption, or the mean of all captions."""
     split_seed: int = 0
-    """Draws the validation items of sets without any; the same for all runs."""
+    """Seed that chooses validation items in sets without any; the same for all runs."""
     best: Path | None = None
-    """Best settings of lcm on each set, the best.json of jobs/tune.py --target supervised; flags go before them."""
+    """Best settings of LCM on each set, as found by tune.py --target supervised (best.json). They replace defaults and
+    a preset's settings; a setting that is given as a flag is kept."""
     lcm: LcmConfig = field(default_factory=LcmConfig)
     """LCM."""
     dscmr: DscmrConfig = field(default_factory=DscmrConfig)
@@ -133,20 +135,21 @@ class SupervisedConfig:
     clip4cmr: Clip4cmrConfig = field(default_factory=Clip4cmrConfig)
     """CLIP4CMR."""
     tsne: int = 600
-    """Items of each kind in the t-SNE pictures of lcm's common space; 0: no pictures."""
+    """Number of images and of texts in the t-SNE pictures of LCM's common space; 0: no pictures."""
     title: str = "Supervised cross-modal retrieval"
     """Heading of the report."""
     workers: int = 0
-    """Methods that are trained at a time; 0: one a GPU, or one a core."""
+    """Methods that are trained at the same time; 0: one per GPU, or one per core."""
     explicit: ExplicitNames = field(default=frozenset(), compare=False)
     """Names of settings that --best does not replace."""
     overwrite: bool = False
-    """Empty the output directories first."""
+    """Delete the contents of the output directories first."""
 
     def __post_init__(self) -> None:
         for text in self.data:
             if not DATA_FORM.fullmatch(text):
                 raise ConfigError(f"--data {text}: expected NAME=PATH or NAME/FEATURES=PATH")
+            # PATH,PATH: images from the first, texts from the second.
             if len(text.split("=", 1)[1].split(",")) > 2:
                 raise ConfigError(f"--data {text}: expected one path, or two with a comma between them")
         names = [text.split("=", 1)[0] for text in self.data]
@@ -165,6 +168,7 @@ class SupervisedConfig:
             at_least("--runs", seed, 0)
 
     def _check_labels(self, names: set[str]) -> None:
+        """Raise ConfigError for labels that are not NAME=PATH of one of the sets."""
         for text in self.labels:
             name, equals, path = text.partition("=")
             if not (equals and path):

@@ -43,6 +43,7 @@ class RefinementSettings(RefinementParameters):
     the given weights are the start."""
 
     def __post_init__(self) -> None:
+        # The parameters of the model know nothing of flags; here their messages get them.
         try:
             super().__post_init__()
         except ValueError as error:
@@ -51,6 +52,7 @@ class RefinementSettings(RefinementParameters):
             at_least(f"--refine.{name.replace('_', '-')}", getattr(self, name), 1)
         for name in ("noise", "weight_decay", "bank_size"):
             at_least(f"--refine.{name.replace('_', '-')}", getattr(self, name), 0)
+        # Cross-fitting: a member needs other folds to learn on.
         if self.members == 1:
             raise ConfigError("--refine.members 1: expected 0 or at least 2, since each learns on the others' folds")
         if not 0 <= self.average <= 1:
@@ -145,8 +147,10 @@ class TrainConfig:
                 at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         for name in ("workers", "micro_batch", "weight_decay"):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
+        # A stack is one model in one process; DDP would divide it again.
         if self.stack == "on" and self.workers_per_trial > 1:
             raise ConfigError(f"--stack on: trains in one process; --workers-per-trial is {self.workers_per_trial}")
+        # Training lists must hold images of one fold, on which their member has not learned.
         if self.refine.members and self.sampling == "fixed":
             raise ConfigError(
                 "--refine.members: expected --sampling random-hard or sub-gallery; a fixed list mixes images that a "
@@ -154,11 +158,13 @@ class TrainConfig:
             )
         if self.learning_rate <= 0:
             raise ConfigError(f"--learning-rate {self.learning_rate}: expected more than 0")
+        # Names of losses are checked by the stage: the registry needs torch.
         for name in ("losses", "directions", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ConfigError(f"--{name} {' '.join(map(str, values))}: expected one or more, each once")
         at_least("--seeds", min(self.seeds), 0)
+        # The processes are divided into groups of equal size.
         if self.workers and self.workers % self.workers_per_trial:
             raise ConfigError(
                 f"--workers {self.workers}: expected a multiple of --workers-per-trial {self.workers_per_trial}"

@@ -16,33 +16,34 @@ class TrainEncoderConfig:
     output: Path = Path("runs/encoder")
     """Directory of the trained weights."""
     model: str = "xmrank-tiny"
-    """The model's configuration: xmrank-tiny or a name that open_clip knows."""
+    """The model's configuration: xmrank-tiny, or a name that open_clip knows."""
     images: int = 24000
-    """Scenes to train on, five captions each."""
+    """Number of scenes to train on, with five captions each."""
     held_out: int = 400
-    """Other scenes of the same seed, on which hit@1 is measured after every epoch."""
+    """Number of other scenes of the same seed, on which hit@1 is measured after every epoch."""
     data_seed: int = 1000003
-    """Seed of these scenes; never that of a data set that the encoder will be measured on."""
+    """Seed of these scenes; it must not be that of a data set on which the encoder will be evaluated."""
     seed: int = 0
     """Seed of the initial weights, the data order and the augmentation."""
     epochs: int = 5
-    """Passes over the scenes; an image meets all its captions in each."""
+    """Passes over the scenes; in each, an image is paired with all its captions."""
     batch_size: int = 128
-    """Images of a step, over all workers; the captions of the others are negatives."""
+    """Images per step, over all workers; the captions of the other images are the negatives."""
     learning_rate: float = 1e-3
-    """Highest step size of AdamW."""
+    """Highest learning rate of AdamW."""
     warmup: float = 0.05
-    """Fraction of the steps in which the step size rises; it falls as a cosine afterwards."""
+    """Fraction of the steps in which the learning rate rises; after that it falls as a cosine."""
     weight_decay: float = 0.1
     """Decoupled weight decay of the matrices."""
     shift: int = 3
-    """Augmentation: a step's images move by up to this many pixels. Never mirrored: captions say left and right."""
+    """Augmentation: the images of a step are shifted by up to this many pixels. They are never mirrored, since captions
+    say left and right."""
     autocast: bool = True
     """Compute the image side in bfloat16."""
     workers: int = 0
-    """Training processes; 0: one a GPU, or one a core. An interrupted run is resumed with the same number."""
+    """Training processes; 0: one per GPU, or one per core. An interrupted run must be resumed with the same number."""
     overwrite: bool = False
-    """Empty the output directory first."""
+    """Delete the contents of the output directory first."""
 
     def __post_init__(self) -> None:
         for name in ("images", "held_out", "epochs", "batch_size"):

@@ -16,44 +16,47 @@ class TuneConfig:
     """Search the best settings and train with them for several seeds.
 
     The target rankers searches the settings of each loss and direction, the target baselines those of each baseline,
-    the target supervised those of LCM on each labelled set. Only rankers are trained again."""
+    the target supervised those of LCM on each labelled set. Only rankers are trained again.
+    """
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"embeddings", "lists", "output", "workers", "overwrite"})
     embeddings: Path = RUN / "embeddings"
     """Embedding store that the lists were mined from."""
     lists: Path = RUN / "lists"
-    """Candidate lists; those of the role validation decide, and nothing else."""
+    """Candidate lists; only those of the role validation decide."""
     output: Path = RUN / "tuned"
-    """Directory of the search (search) and of the rankers of the best settings (rankers)."""
+    """Directory of the search (in search) and of the rankers with the best settings (in rankers)."""
     target: Literal["rankers", "baselines", "supervised"] = "rankers"
-    """What the settings belong to. baselines: settings of --baselines.baselines, as in vsepp.margin=[0.1,0.2], for
-    baselines.py --best. supervised: a, b, c, sigma and neighbours of LCM on --supervised.data, for supervised.py
-    --best."""
+    """Owner of the settings: rankers; baselines (those of --baselines.baselines, such as vsepp.margin=[0.1,0.2], for
+    baselines.py --best); supervised (a, b, c, sigma and neighbours of LCM on --supervised.data, for supervised.py
+    --best)."""
     space: tuple[str, ...] = ()
-    """What is searched, each as NAME=VALUES: learning_rate=[0.001,0.0003] ranker.width=[64,128]
-    neural_ndcg.temperature=[0.5,1] (a loss's parameter); for random and optuna also uniform(a,b) and log(a,b)."""
+    """Settings to search, each as NAME=VALUES: learning_rate=[0.001,0.0003] ranker.width=[64,128]
+    neural_ndcg.temperature=[0.5,1] (a parameter of a loss); with random and optuna also uniform(a,b) and log(a,b)."""
     search: Literal["grid", "random", "optuna"] = "grid"
-    """grid: all combinations; random: --samples points drawn by --seed; optuna: --samples points proposed by TPE."""
+    """grid: all combinations; random: --samples random points; optuna: --samples points proposed by TPE."""
     samples: int = 20
-    """random, optuna: points for each loss and direction, each baseline, or each labelled set."""
+    """random, optuna: number of points for each loss and direction, each baseline, or each labelled set."""
     scheduler: Literal["none", "asha"] = "none"
-    """asha: stop points early that are behind; which ones depends on when they run, so on the machine."""
+    """asha: stop bad points early. Which ones are stopped depends on the timing, and so on the machine."""
     grace: int = 2
-    """asha: validations that every point gets. A baseline that is solved in one go is never stopped."""
+    """asha: number of validations before a point can be stopped. A baseline with a closed-form solution is never
+    stopped."""
     seed: int = 0
-    """Seed of the draws, and of every training of the search."""
+    """Seed of the random points and of every training of the search."""
     repeats: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of the rankers that are trained with the best settings."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """Everything that is not searched; its losses and directions are."""
+    """Target rankers: all settings that are not searched."""
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
-    """Target baselines: everything that is not searched."""
+    """Target baselines: all settings that are not searched."""
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
-    """Target supervised: the sets, and everything that is not searched."""
+    """Target supervised: the labelled sets, and all settings that are not searched."""
     workers: int = 0
-    """Points that are trained at a time; 0: one a GPU, or one a core. More than GPUs: they share them."""
+    """Points that are trained at the same time; 0: one per GPU, or one per core. If they are more than the GPUs, they
+    share them."""
     overwrite: bool = False
-    """Empty the output directories first."""
+    """Delete the contents of the output directories first."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "grace"):
