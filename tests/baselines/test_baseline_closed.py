@@ -11,11 +11,11 @@ from cca_zoo.linear import CCA, RidgeCCA
 from cca_zoo.nonparametric import KCCA
 
 from xmrank.baselines.closed import (
-    cca,
-    cosine,
-    kernel_cca,
+    fit_cca,
+    fit_cosine,
+    fit_kernel_cca,
+    fit_regularised_cca,
     linear_cca,
-    regularised_cca,
 )
 from xmrank.baselines.feature_pairs import FeaturePairs
 from xmrank.baselines.settings import CcaSettings, CosineSettings, KernelSettings, RegularisedSettings
@@ -84,7 +84,7 @@ def test_cca_by_svd_equals_reference_values(case):
 
 
 def test_cca_is_that_of_cca_zoo_and_of_a_plain_svd(pairs):
-    found = both(cca(pairs, CcaSettings(dimensions=3)), pairs)
+    found = both(fit_cca(pairs, CcaSettings(dimensions=3)), pairs)
     views = pairs.image[pairs.owner].astype(float), pairs.text.astype(float)
     model = CCA(3).fit(views)
     theirs = model.transform(views)
@@ -99,25 +99,25 @@ def test_cca_is_that_of_cca_zoo_and_of_a_plain_svd(pairs):
 def test_a_side_of_lower_rank_leaves_fewer_dimensions(pairs):
     """Shares of topics add up to 1: ten of them have rank nine."""
     shares = np.concatenate([pairs.text, 1 - pairs.text.sum(1, keepdims=True)], axis=1)
-    assert both(cca(replace(pairs, text=shares), CcaSettings()), pairs=replace(pairs, text=shares))[1].shape[1] == 5
+    assert both(fit_cca(replace(pairs, text=shares), CcaSettings()), pairs=replace(pairs, text=shares))[1].shape[1] == 5
 
 
 def test_regularised_cca_is_that_of_cca_zoo_on_standardised_sides(pairs):
-    found = both(regularised_cca(pairs, RegularisedSettings(dimensions=3, shrinkage=0.3)), pairs)
+    found = both(fit_regularised_cca(pairs, RegularisedSettings(dimensions=3, shrinkage=0.3)), pairs)
     views = standard(pairs.image.astype(float))[pairs.owner], standard(pairs.text.astype(float))
     theirs = RidgeCCA(3, shrinkage=0.3).fit(views).transform(views)
     same_up_to_signs((found[0][pairs.owner], found[1]), [unit(z) for z in theirs], rtol=1e-4, atol=1e-5)
-    plain = both(cca(pairs, CcaSettings(dimensions=3)), pairs)
+    plain = both(fit_cca(pairs, CcaSettings(dimensions=3)), pairs)
     assert np.abs(np.abs(found[1]) - np.abs(plain[1])).max() > 0.01
 
 
 def test_no_more_dimensions_than_the_shorter_side(pairs):
-    assert both(cca(pairs, CcaSettings(dimensions=128)), pairs)[0].shape == (40, 5)
+    assert both(fit_cca(pairs, CcaSettings(dimensions=128)), pairs)[0].shape == (40, 5)
 
 
 def test_kernel_cca_is_that_of_cca_zoo_also_for_new_items(pairs):
     settings = KernelSettings(dimensions=3, pairs=1000, width=0.5, shrinkage=0.2)
-    towers = kernel_cca(pairs, settings)
+    towers = fit_kernel_cca(pairs, settings)
     views = standard(pairs.image.astype(float))[pairs.owner], standard(pairs.text.astype(float))
     anchors = towers.image[1].anchors.numpy(), towers.text[1].anchors.numpy()
     assert len(anchors[0]) == len(anchors[1]) == len(pairs.owner)
@@ -134,17 +134,19 @@ def test_kernel_cca_is_that_of_cca_zoo_also_for_new_items(pairs):
 
 
 def test_kernel_cca_draws_pairs_of_different_images_first(pairs):
-    towers = kernel_cca(pairs, KernelSettings(dimensions=3, pairs=40))
+    towers = fit_kernel_cca(pairs, KernelSettings(dimensions=3, pairs=40))
     anchors = towers.image[1].anchors.numpy()
     assert len(np.unique(anchors.round(6), axis=0)) == 40
 
 
 def test_cosine_changes_nothing(pairs):
-    towers = cosine(pairs, CosineSettings())
+    towers = fit_cosine(pairs, CosineSettings())
     np.testing.assert_allclose(towers.project("text", pairs.text), unit(pairs.text.astype(float)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("fit", [lambda p: cca(p, CcaSettings(3)), lambda p: kernel_cca(p, KernelSettings(3, 30))])
+@pytest.mark.parametrize(
+    "fit", [lambda p: fit_cca(p, CcaSettings(3)), lambda p: fit_kernel_cca(p, KernelSettings(3, 30))]
+)
 def test_towers_come_back_from_their_file(pairs, tmp_path, fit):
     towers = fit(pairs)
     save_towers(tmp_path, towers, {"method": "x"})
@@ -157,7 +159,7 @@ def test_towers_come_back_from_their_file(pairs, tmp_path, fit):
 def test_a_file_that_is_no_baseline_is_named(pairs, tmp_path):
     with pytest.raises(DataError, match="not a baseline of this version"):
         load_towers(tmp_path)
-    save_towers(tmp_path, cca(pairs, CcaSettings(3)), {})
+    save_towers(tmp_path, fit_cca(pairs, CcaSettings(3)), {})
     (tmp_path / "towers.safetensors").write_bytes(b"x")
     with pytest.raises(DataError, match="not a baseline of this version"):
         load_towers(tmp_path)
@@ -165,4 +167,4 @@ def test_a_file_that_is_no_baseline_is_named(pairs, tmp_path):
 
 def test_pairs_without_a_spread_do_not_divide_by_it(pairs):
     flat = replace(pairs, image=np.concatenate([pairs.image, np.ones((40, 1), np.float32)], axis=1))
-    assert np.isfinite(both(regularised_cca(flat, RegularisedSettings(3)), flat)[0]).all()
+    assert np.isfinite(both(fit_regularised_cca(flat, RegularisedSettings(3)), flat)[0]).all()

@@ -15,13 +15,13 @@ from torch import tensor
 from xmrank.baselines.objectives import (
     canonical_correlations,
     caption_relevance,
-    cmpc,
-    cmpm,
-    dcca,
-    infonce,
-    listwise,
+    cmpc_loss,
+    cmpm_loss,
+    dcca_loss,
+    infonce_loss,
+    listwise_loss,
     mix_losses,
-    vsepp,
+    vsepp_loss,
 )
 from xmrank.losses import approx as losses_approx
 from xmrank.losses import smooth_ndcg
@@ -53,11 +53,11 @@ def assert_gradients(value, leaves, expected, tolerance):
 @pytest.mark.parametrize("ridge", ["0.0", "0.001", "0.0001"])
 def test_canonical_correlations_are_the_singular_values(case, ridge):
     arrays = load("dcca_cca")
-    found = canonical_correlations(
+    candidates = canonical_correlations(
         *(torch.from_numpy(arrays[f"case{case}.{h}"]) for h in ("H1", "H2")), ridge=float(ridge)
     )
     expected = torch.from_numpy(arrays[f"case{case}.numpy_singular_values_reg{ridge}"])
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(candidates, expected, rtol=1e-9, atol=1e-12)
 
 
 @reference
@@ -68,7 +68,7 @@ def test_dcca(case):
     sides = leaf(arrays[f"case{case}.H1"]), leaf(arrays[f"case{case}.H2"])
     key, k = f"case{case}.michaelvll_topk", int(arrays[f"case{case}.k"])
     if k == min(side.shape[1] for side in sides):
-        value = dcca(*sides, ridge=1e-3, smoothing=1e-3)
+        value = dcca_loss(*sides, ridge=1e-3, smoothing=1e-3)
     else:
         value = -(canonical_correlations(*sides, ridge=1e-3)[:k].square() + 1e-3).sqrt().sum()
     assert value.item() == pytest.approx(float(arrays[f"{key}.loss64"]), rel=1e-9)
@@ -80,7 +80,9 @@ def test_dcca_of_one_dimension_is_the_correlation():
     # deviations −4/3 −1/3 5/3 and −2/3 −5/3 7/3
     covariance = (8 + 5 + 35) / 9 / 2
     variances = (16 + 1 + 25) / 9 / 2 + 0.5, (4 + 25 + 49) / 9 / 2 + 0.5
-    assert dcca(first, second, ridge=0.5).item() == pytest.approx(-covariance / math.sqrt(variances[0] * variances[1]))
+    assert dcca_loss(first, second, ridge=0.5).item() == pytest.approx(
+        -covariance / math.sqrt(variances[0] * variances[1])
+    )
 
 
 @reference
@@ -88,7 +90,7 @@ def test_dcca_of_one_dimension_is_the_correlation():
 def test_cmpm(case):
     arrays = load("cmpm_cmpc_tf")
     sides = leaf(arrays[f"case{case}.img"]), leaf(arrays[f"case{case}.txt"])
-    value = cmpm(*sides, torch.from_numpy(arrays[f"case{case}.labels"]))
+    value = cmpm_loss(*sides, torch.from_numpy(arrays[f"case{case}.labels"]))
     key = f"case{case}.tf_cmpm"
     assert value.item() == pytest.approx(float(arrays[f"{key}64"]), rel=1e-9)
     assert_gradients(value, sides, [arrays[f"{key}_grad_img64"], arrays[f"{key}_grad_txt64"]], 1e-9)
@@ -96,7 +98,7 @@ def test_cmpm(case):
 
 def test_cmpm_by_hand():
     image, text = tensor([[2.0, 0.0], [0.0, 1.0]]), tensor([[3.0, 0.0], [0.0, 5.0]])
-    value = cmpm(image, text, tensor([7, 8]))
+    value = cmpm_loss(image, text, tensor([7, 8]))
 
     def divergence(own):  # of the softmax of (own, 0) from (1, 0)
         p = math.exp(own) / (math.exp(own) + 1)
@@ -113,7 +115,7 @@ def test_cmpc(case):
     """The reference rounds its logits to single precision."""
     arrays = load("cmpm_cmpc_tf")
     leaves = [leaf(arrays[f"case{case}.{name}"]) for name in ("img", "txt", "W")]
-    value = cmpc(leaves[0], leaves[1], torch.from_numpy(arrays[f"case{case}.labels"]), leaves[2])
+    value = cmpc_loss(leaves[0], leaves[1], torch.from_numpy(arrays[f"case{case}.labels"]), leaves[2])
     key = f"case{case}.tf_cmpc"
     assert value.item() == pytest.approx(float(arrays[f"{key}64"]), rel=1e-6)
     assert_gradients(value, leaves, [arrays[f"{key}_grad_{name}64"] for name in ("img", "txt", "W")], 1e-5)
@@ -130,7 +132,7 @@ def test_vsepp(case, margin, hardest):
     if f"{key}.loss64" not in arrays:
         pytest.skip("no such case")
     sides = leaf(arrays[f"case{case}.img"]), leaf(arrays[f"case{case}.txt"])
-    value = 2 * len(sides[0]) * vsepp(*sides, margin=float(margin), hardest=bool(hardest))
+    value = 2 * len(sides[0]) * vsepp_loss(*sides, margin=float(margin), hardest=bool(hardest))
     assert value.item() == pytest.approx(float(arrays[f"{key}.loss64"]), rel=1e-9)
     assert_gradients(value, sides, [arrays[f"{key}.grad_img64"], arrays[f"{key}.grad_txt64"]], 1e-9)
 
@@ -150,14 +152,14 @@ def test_listwise_itr(case, temperature, weight):
     torch.testing.assert_close(relevance, expected, rtol=1e-9, atol=1e-12)
     relevance = expected  # captions of one image tie in its IDCG, or do not, by the last bit of a product
     sides = leaf(arrays[f"case{case}.img_emb"]), leaf(arrays[f"case{case}.txt_emb"])
-    ranked = listwise(*sides, relevance, temperature=float(temperature), reference_compatible=True)
-    value = mix_losses(vsepp(*sides, margin=0.2), ranked, float(weight))
+    ranked = listwise_loss(*sides, relevance, temperature=float(temperature), reference_compatible=True)
+    value = mix_losses(vsepp_loss(*sides, margin=0.2), ranked, float(weight))
     assert value.item() == pytest.approx(float(arrays[f"{key}.loss64"]), rel=1e-9, abs=1e-12)
     expected = [arrays[f"{key}.grad_{side}64"] for side in ("img", "txt")]
     if case == 4:  # images 0 and 1 are equal, so tie as the hardest: their gradient goes to one there, to both here
         assert torch.equal(sides[0][0], sides[0][1])
-        found = torch.autograd.grad(value, sides)
-        for ours, theirs in zip(found, map(torch.from_numpy, expected), strict=True):
+        candidates = torch.autograd.grad(value, sides)
+        for ours, theirs in zip(candidates, map(torch.from_numpy, expected), strict=True):
             close = {"rtol": 1e-8, "atol": 1e-8 * float(theirs.abs().max())}
             torch.testing.assert_close(ours[2:], theirs[2:], **close)
             torch.testing.assert_close(ours[:2].sum(0), theirs[:2].sum(0), **close)
@@ -172,8 +174,8 @@ def test_listwise_asks_the_columns_of_the_relevance_in_the_other_direction():
     scores = image @ text.T
     expected = (smooth_ndcg(scores, relevance) + smooth_ndcg(scores.T, relevance.T)) / 2
     faulty = (smooth_ndcg(scores, relevance) + smooth_ndcg(scores.T, relevance)) / 2
-    assert listwise(image, text, relevance).item() == pytest.approx(expected.item())
-    assert listwise(image, text, relevance, reference_compatible=True).item() == pytest.approx(faulty.item())
+    assert listwise_loss(image, text, relevance).item() == pytest.approx(expected.item())
+    assert listwise_loss(image, text, relevance, reference_compatible=True).item() == pytest.approx(faulty.item())
     assert abs(expected.item() - faulty.item()) > 0.01
 
 
@@ -181,8 +183,8 @@ def test_relevance_by_hand():
     own = tensor([[[1.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [0.6, 0.8]]])
     real = tensor([[True, True], [True, False]])  # the second image has one caption
     captions = tensor([[1.0, 0.0], [0.6, 0.8]])
-    found = caption_relevance(own, real, captions)
-    assert found.tolist() == [
+    candidates = caption_relevance(own, real, captions)
+    assert candidates.tolist() == [
         pytest.approx([(1 + 1.0) / 2, (1 + 0.8) / 2]),
         pytest.approx([(1 - 1.0) / 2, (1 - 0.6) / 2]),
     ]
@@ -191,7 +193,7 @@ def test_relevance_by_hand():
 def test_infonce_by_hand():
     image, text = torch.eye(2), tensor([[0.6, 0.8], [0.8, 0.6]])
     rows = math.log(1 + math.exp(5 * (0.8 - 0.6)))  # of every image, and of every text
-    assert infonce(image, text, 5.0).item() == pytest.approx(rows)
+    assert infonce_loss(image, text, 5.0).item() == pytest.approx(rows)
 
 
 def test_weight_mixes():
@@ -217,10 +219,10 @@ def test_blocks_of_dense_lists_change_nothing(monkeypatch, padded):
 LARGE = """
 import resource, torch
 torch.set_num_threads(1)
-from xmrank.baselines.objectives import listwise
+from xmrank.baselines.objectives import listwise_loss
 image, text = (torch.nn.functional.normalize(torch.randn(BATCH, 64), dim=1).requires_grad_() for _ in "ab")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-listwise(image, text, torch.rand(BATCH, BATCH)).backward()
+listwise_loss(image, text, torch.rand(BATCH, BATCH)).backward()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

@@ -245,7 +245,7 @@ def test_rankers_without_runs_in_this_tracking_file_are_evaluated_all_the_same(
     manifest = evaluate(settings(trained, tmp_path / "evaluation"))
     assert manifest.fingerprint == evaluated.manifest.fingerprint
     first = json.loads((tmp_path / "evaluation/tracking.json").read_text())["cosine"]
-    assert tracking.status(f"sqlite:///{tmp_path}/mlflow.db", first) == "FINISHED"
+    assert tracking.read_status(f"sqlite:///{tmp_path}/mlflow.db", first) == "FINISHED"
 
 
 def test_lists_of_other_embeddings_are_refused(trained, tmp_path, tiny_store):

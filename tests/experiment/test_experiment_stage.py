@@ -29,7 +29,7 @@ from xmrank.config import (
 )
 from xmrank.config.parsing import parse_config
 from xmrank.datasets.settings import ScenesConfig, ScenesSettings
-from xmrank.experiment.stage import ExperimentRun, experiment, with_places
+from xmrank.experiment.stage import ExperimentRun, experiment, with_stage_directories
 from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime.directory import Manifest, read_manifest
 from xmrank.runtime.errors import ConfigError
@@ -117,7 +117,7 @@ def test_every_preset_begins_with_the_command_that_runs_it(preset):
 
 
 def test_every_stage_gets_a_directory_in_the_experiments():
-    config = with_places(replace(small(), output=Path("runs/x")))
+    config = with_stage_directories(replace(small(), output=Path("runs/x")))
     assert config.embed.output == Path("runs/x/embeddings")
     assert (config.mine.embeddings, config.mine.output) == (Path("runs/x/embeddings"), Path("runs/x/lists"))
     assert (config.train.embeddings, config.train.lists) == (Path("runs/x/embeddings"), Path("runs/x/lists"))
@@ -128,7 +128,7 @@ def test_every_stage_gets_a_directory_in_the_experiments():
 
 
 def test_overwrite_holds_for_all_stages():
-    config = with_places(replace(small(), overwrite=True))
+    config = with_stage_directories(replace(small(), overwrite=True))
     assert all(getattr(config, stage).overwrite for stage in STAGES.values())
 
 
@@ -140,7 +140,7 @@ def test_a_place_given_by_hand_is_refused_with_its_flag(stage, name):
     config = small()
     config = replace(config, **{stage: replace(getattr(config, stage), **{name: Path("elsewhere")})})
     with pytest.raises(ConfigError, match=f"--{stage}.{name}: set by --output in an experiment; leave it out"):
-        with_places(config)
+        with_stage_directories(config)
 
 
 class TestParent:
@@ -155,15 +155,15 @@ class TestParent:
         return tmp_path
 
     def finish(self, parent, output, fingerprint="first"):
-        parent.finish(Manifest("report", {}, {}, {}, fingerprint=fingerprint), output / "report")
+        parent.finish_run(Manifest("report", {}, {}, {}, fingerprint=fingerprint), output / "report")
 
     def test_is_begun_once_and_continued(self, output):
-        run = ExperimentRun(output, small()).begin()
-        assert ExperimentRun(output, small()).begin() == run
+        run = ExperimentRun(output, small()).begin_run()
+        assert ExperimentRun(output, small()).begin_run() == run
 
     def test_takes_the_reports_files_and_ends(self, output):
         parent = ExperimentRun(output, small())
-        run = parent.begin()
+        run = parent.begin_run()
         self.finish(parent, output)
         client = MlflowClient(parent.runs.uri)
         assert client.get_run(run).info.status == "FINISHED"
@@ -186,25 +186,25 @@ class TestParent:
         self.finish(parent, output, fingerprint="second")
         (copy,) = (output / "mlartifacts").rglob("table.csv")
         assert copy.read_text() == "new"
-        assert tracking.status(parent.runs.uri, parent.runs.ids["parent"]) == "FINISHED"
+        assert tracking.read_status(parent.runs.uri, parent.runs.ids["parent"]) == "FINISHED"
 
     def test_is_ended_by_a_rerun_when_the_first_was_killed_before_that(self, output, monkeypatch):
         parent = ExperimentRun(output, small())
         with monkeypatch.context() as killed:
-            killed.setattr(runs, "end", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+            killed.setattr(runs, "end_run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 self.finish(parent, output)
         again = ExperimentRun(output, small())
         self.finish(again, output)
         assert again.runs.ids == parent.runs.ids
-        assert tracking.status(again.runs.uri, again.runs.ids["parent"]) == "FINISHED"
+        assert tracking.read_status(again.runs.uri, again.runs.ids["parent"]) == "FINISHED"
 
     def test_fails_with_the_experiment(self, output):
         parent = ExperimentRun(output, small())
-        parent.fail()  # nothing was begun
-        parent.begin()
-        parent.fail()
-        assert tracking.status(parent.runs.uri, parent.runs.ids["parent"]) == "FAILED"
+        parent.fail_run()  # nothing was begun
+        parent.begin_run()
+        parent.fail_run()
+        assert tracking.read_status(parent.runs.uri, parent.runs.ids["parent"]) == "FAILED"
 
 
 @pytest.fixture(scope="module")

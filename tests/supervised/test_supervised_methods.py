@@ -16,9 +16,9 @@ from xmrank.config.supervised import METHODS, Clip4cmrConfig, DscmrConfig, LcmCo
 from xmrank.supervised.clip4cmr import Clip4cmr, pan_loss
 from xmrank.supervised.dscmr import Dscmr, dscmr_loss
 from xmrank.supervised.labelled_set import LabelledItems, LabelledSet, labelled_set, with_labels
-from xmrank.supervised.lcm import Lcm, distance, label_loss, pivots
-from xmrank.supervised.map_evaluation import NAIVE, PREDICTED, TWO_STAGE, measure
-from xmrank.supervised.method_training import TwoSides, batches, precisions, train_module
+from xmrank.supervised.lcm import Lcm, label_loss, make_pivots, squared_distance
+from xmrank.supervised.map_evaluation import NAIVE, PREDICTED, TWO_STAGE, measure_searches
+from xmrank.supervised.method_training import TwoSides, average_precisions, draw_batches, train_module
 from xmrank.supervised.methods import FITS, fit_method
 from xmrank.supervised.two_stage_knn import by_distance
 
@@ -159,13 +159,15 @@ def test_pivots_are_signs_and_the_sign_of_0_is_1():
     config = LcmConfig(a=0.5, b=0.25, c=1.0)
     image, text, labels = tensor([[1.0, -1.0, 0.0]]), tensor([[0.0, 1.0, 0.0]]), tensor([[-0.4, 0.2, 0.0]])
     # 0.5 − 0.4; −0.5 + 0.25 + 0.2; 0
-    assert pivots(image, text, labels, config).tolist() == [[1.0, -1.0, 1.0]]
-    assert pivots(image, text, None, config).tolist() == [[1.0, -1.0, 1.0]]
-    assert pivots(-image, text, None, config).tolist() == [[-1.0, 1.0, 1.0]]
+    assert make_pivots(image, text, labels, config).tolist() == [[1.0, -1.0, 1.0]]
+    assert make_pivots(image, text, None, config).tolist() == [[1.0, -1.0, 1.0]]
+    assert make_pivots(-image, text, None, config).tolist() == [[-1.0, 1.0, 1.0]]
 
 
 def test_the_losses_of_lcm_spelled_out():
-    assert distance(tensor([[1.0, 2.0], [0.0, 0.0]]), tensor([[0.0, 0.0], [0.0, 3.0]])).item() == (1 + 4 + 9) / 2
+    assert (
+        squared_distance(tensor([[1.0, 2.0], [0.0, 0.0]]), tensor([[0.0, 0.0], [0.0, 3.0]])).item() == (1 + 4 + 9) / 2
+    )
     module = Lcm(2, 2, 1, LcmConfig(dimensions=1))
     with torch.no_grad():
         for network in (module.encoder, module.decoder):
@@ -199,7 +201,7 @@ def test_clusters_need_no_label_at_all():
     assert not one.own_labels
     assert one.train_labels.sum(axis=1).tolist() == [1] * 200
     np.testing.assert_array_equal(one.embed("image", data.query.image), two.embed("image", data.query.image))
-    assert {found.search for found in measure(data, one, 15)} == {NAIVE, PREDICTED}
+    assert {found.search for found in measure_searches(data, one, 15)} == {NAIVE, PREDICTED}
 
 
 # --- all of them
@@ -212,7 +214,7 @@ def test_query_labels_change_no_ranking(method, several):
     noise = np.random.default_rng(2).random(data.query.labels.shape) < 0.5
     blind = replace(data, query=with_labels(data.query, noise))
     rankings = [
-        {(f.direction, f.search): f.digest for f in measure(given, fit_method(method, given, QUICK, 0), 15)}
+        {(f.direction, f.search): f.digest for f in measure_searches(given, fit_method(method, given, QUICK, 0), 15)}
         for given in (data, blind)
     ]
     assert rankings[0] == rankings[1]
@@ -224,7 +226,9 @@ def test_the_labels_of_the_retrieval_set_are_seen_by_two_stage_search_alone():
     noise = np.random.default_rng(2).permutation(data.retrieval.labels)
     other = replace(data, retrieval=with_labels(data.retrieval, noise))
     fitted = fit_method("lcm", data, QUICK, 0)
-    one, two = ({(f.direction, f.search): f.digest for f in measure(given, fitted, 15)} for given in (data, other))
+    one, two = (
+        {(f.direction, f.search): f.digest for f in measure_searches(given, fitted, 15)} for given in (data, other)
+    )
     assert {search for key, digest in one.items() if digest != two[key] for search in key[1:]} == {TWO_STAGE}
 
 
@@ -233,9 +237,9 @@ def test_what_is_learned_separates_classes(method, monkeypatch):
     rising = itertools.count()  # lcm's two-stage mAP is best long before its distances are
     monkeypatch.setattr("xmrank.supervised.lcm.two_stage_map", lambda *_: float(next(rising)))
     data = blobs()
-    before = mean_of(measure(data, fit_method("embeddings", data, QUICK, 0), 15), NAIVE)
+    before = mean_of(measure_searches(data, fit_method("embeddings", data, QUICK, 0), 15), NAIVE)
     fitted = fit_method(method, data, replace(QUICK, lcm=replace(QUICK.lcm, rounds=25)), 0)
-    found = measure(data, fitted, 15)
+    found = measure_searches(data, fitted, 15)
     assert mean_of(found, NAIVE) > before + 0.15
     assert mean_of(found, TWO_STAGE) > 0.9
     values = [entry["validation_map"] for entry in fitted.history]
@@ -256,24 +260,28 @@ def test_the_same_seed_gives_the_same_space_and_another_another(method):
 
 def test_features_of_two_lengths_have_no_distance_as_they_are():
     data = blobs(text=5)
-    found = measure(data, fit_method("embeddings", data, QUICK, 0), 15)
+    found = measure_searches(data, fit_method("embeddings", data, QUICK, 0), 15)
     assert {entry.search for entry in found} == {TWO_STAGE, PREDICTED}
     assert mean_of(found, TWO_STAGE) > 0.8  # stage 1 needs none
 
 
 def test_stage_1_ranks_the_true_label():
     data = blobs(noise=0.01)
-    entry = next(f for f in measure(data, fit_method("embeddings", data, QUICK, 0), 15) if f.search == TWO_STAGE)
+    entry = next(
+        f for f in measure_searches(data, fit_method("embeddings", data, QUICK, 0), 15) if f.search == TWO_STAGE
+    )
     assert entry.reciprocal_rank.tolist() == [1.0] * 60
     unlabelled = replace(data, query=with_labels(data.query, np.zeros_like(data.query.labels)))
-    entry = next(f for f in measure(unlabelled, fit_method("embeddings", data, QUICK, 0), 15) if f.search == TWO_STAGE)
+    entry = next(
+        f for f in measure_searches(unlabelled, fit_method("embeddings", data, QUICK, 0), 15) if f.search == TWO_STAGE
+    )
     assert np.isnan(entry.reciprocal_rank).all() and np.isnan(entry.precision).all()
 
 
 def test_relevant_is_what_shares_a_label():
     queries, items = np.zeros((1, 1), np.float32), np.array([[1.0], [2.0], [3.0], [4.0]], np.float32)
     labels = np.array([[1, 1, 0], [0, 0, 1], [0, 1, 1], [0, 0, 0]], bool)
-    (value,) = precisions(by_distance(queries, items), np.array([[0, 1, 0]], bool), labels)
+    (value,) = average_precisions(by_distance(queries, items), np.array([[0, 1, 0]], bool), labels)
     assert value == pytest.approx((1 / 1 + 2 / 3) / 2)
 
 
@@ -300,7 +308,7 @@ def test_training_stops_and_keeps_the_earliest_best():
 
 @pytest.mark.parametrize(("count", "size", "parts"), [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (1, 4, [1]), (8, 4, [4, 4])])
 def test_batches_hold_every_row_once_and_never_end_with_a_single_one(count, size, parts):
-    found = list(batches(count, size, torch.Generator().manual_seed(0)))
+    found = list(draw_batches(count, size, torch.Generator().manual_seed(0)))
     assert [len(part) for part in found] == parts
     assert sorted(torch.cat(found).tolist()) == list(range(count))
 

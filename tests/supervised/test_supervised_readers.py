@@ -17,7 +17,7 @@ from xmrank.runtime.errors import DataError
 from xmrank.supervised.labelled_set import TABLE_1, labels_of
 from xmrank.supervised.layouts import place_of, read_features
 from xmrank.supervised.set_readers import SetSource, read_source, sources_of
-from xmrank.supervised.stores import annotated
+from xmrank.supervised.stores import read_annotations
 
 DATA = os.environ.get("XMRANK_TEST_DATA")
 TRAIN, TEST = 20, 6
@@ -254,24 +254,24 @@ def test_cocos_categories_are_columns_by_their_ids(tmp_path):
     path.write_text(
         json.dumps({"categories": categories, "annotations": objects, "images": [{"id": i} for i in (7, 8, 9)]})
     )
-    labels, classes = annotated(["9", "8", "7"], path)
+    labels, classes = read_annotations(["9", "8", "7"], path)
     assert classes == ("person", "2", "car")
     assert labels.tolist() == [[True, False, False], [False, False, False], [False, False, True]]
     with pytest.raises(DataError, match=r"knows nothing of image 5 \(0 more like it\)"):
-        annotated(["5"], path)
+        read_annotations(["5"], path)
     path.write_text("[]")
     with pytest.raises(DataError, match="not COCO's instances JSON"):
-        annotated(["5"], path)
+        read_annotations(["5"], path)
 
 
 def test_mirflickrs_annotations_are_lists_of_image_numbers(tmp_path):
     for name, text in {"sky": "1\n3\n", "sky_r1": "3\n", "dog": "2\n", "README": "words"}.items():
         (tmp_path / f"{name}.txt").write_text(text)
-    labels, classes = annotated(["im1.jpg", "im2.jpg", "im3"], tmp_path)
+    labels, classes = read_annotations(["im1.jpg", "im2.jpg", "im3"], tmp_path)
     assert classes == ("dog", "sky")
     assert labels.tolist() == [[False, True], [True, False], [False, True]]
     with pytest.raises(DataError, match=r"image a\.jpg has no number"):
-        annotated(["a.jpg"], tmp_path)
+        read_annotations(["a.jpg"], tmp_path)
 
 
 @pytest.mark.skipif(DATA is None, reason="XMRANK_TEST_DATA does not name the folder of real data")

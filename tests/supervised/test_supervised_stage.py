@@ -18,7 +18,7 @@ from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.supervised import method_runs as runs
 from xmrank.supervised import stage
-from xmrank.supervised.lcm_tables import SupervisedResults, change, claim_table, feature_tables, spread
+from xmrank.supervised.lcm_tables import SupervisedResults, claim_table, feature_tables, format_change, format_spread
 from xmrank.supervised.stage import supervised
 
 TINY = SupervisedConfig(
@@ -261,6 +261,10 @@ def test_claims_are_relative_changes_of_the_average():
     results = SupervisedResults({"name": "x"}, [{"method": "lcm", "rows": rows}], [])
     # 0.315 over 0.3, and 0.225 over 0.3
     assert claim_table(results).rows == (("LCM", "+5 %", "no", "−25 %"),)
-    assert (change(0.33, 0.3), change(0.2999, 0.3), change(0.3, float("nan"))) == ("+10 %", "0 %", "–")
-    assert (spread([0.1, 0.3]), spread([0.25]), spread([])) == ("0.200 ± 0.141", "0.250", "–")
+    assert (format_change(0.33, 0.3), format_change(0.2999, 0.3), format_change(0.3, float("nan"))) == (
+        "+10 %",
+        "0 %",
+        "–",
+    )
+    assert (format_spread([0.1, 0.3]), format_spread([0.25]), format_spread([])) == ("0.200 ± 0.141", "0.250", "–")
     assert feature_tables([results]) == []

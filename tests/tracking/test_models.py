@@ -48,7 +48,7 @@ def register(uri, home, tmp_path):
         package = ModelPackage(tmp_path / folder, loader, inputs, {"x": (-1, 2)}, (-1, 2), ["mlflow"])
         beats = lambda other: factor > float(other["score"])  # noqa: E731
         tags = {"score": str(factor)}
-        return models.register(
+        return models.register_model(
             uri, home, NAME, package, fingerprint=f"toy{factor}", tags=tags, alias="best", beats=beats, run=run
         )
 
@@ -111,7 +111,7 @@ def test_a_call_that_was_killed_before_it_registered_is_taken_up(register, clien
 def test_a_call_that_was_killed_before_the_alias_gives_it_on_the_rerun(register, monkeypatch):
     register(3)
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(models, "settle", lambda *arguments: pytest.fail("killed"))
+        broken.setattr(models, "assign_alias", lambda *arguments: pytest.fail("killed"))
         with pytest.raises(BaseException, match="killed"):
             register(4)
     again = register(4)
@@ -123,7 +123,7 @@ def test_a_model_that_could_not_be_logged_is_marked_as_failed_and_made_anew(regi
         raise OSError(28, "No space left on device")
 
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(models, "save", no_space)
+        broken.setattr(models, "save_model", no_space)
         with pytest.raises(tracking.TrackingError, match=f"the model {NAME} cannot be registered there: No space left"):
             register(3)
     experiment = client.get_experiment_by_name("xmrank").experiment_id
@@ -132,8 +132,8 @@ def test_a_model_that_could_not_be_logged_is_marked_as_failed_and_made_anew(regi
 
 
 def test_a_model_belongs_to_its_run_whose_status_stays(register, client, uri, home):
-    run = tracking.begin(uri, home, "trial", params={"seed": 1})
-    tracking.end(uri, run)
+    run = tracking.begin_run(uri, home, "trial", params={"seed": 1})
+    tracking.end_run(uri, run)
     register(3, run=run)
     assert client.get_model_version(NAME, "1").run_id == run
     data = client.get_run(run)
@@ -149,12 +149,12 @@ def test_a_run_that_is_not_there_is_left_out(register, client):
 def test_files_are_fetched(register, uri, tmp_path):
     register(3)
     for model in (f"models:/{NAME}@best", f"models:/{NAME}/1"):
-        assert (models.download(uri, model, tmp_path / model[-2:]) / "toy.json").read_text() == "3"
+        assert (models.download_model(uri, model, tmp_path / model[-2:]) / "toy.json").read_text() == "3"
 
 
 @pytest.mark.parametrize("model", ["models:/other@best", f"models:/{NAME}@other", f"models:/{NAME}/7", "models:/"])
 def test_a_model_that_is_not_there_is_one_line_with_those_that_are(register, uri, tmp_path, model):
     register(3)
     with pytest.raises(tracking.TrackingError, match=f"{model}: no such model in .*models:/{NAME}@best") as failure:
-        models.download(uri, model, tmp_path / "fetched")
+        models.download_model(uri, model, tmp_path / "fetched")
     assert "\n" not in str(failure.value)

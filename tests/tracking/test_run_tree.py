@@ -89,7 +89,7 @@ def test_a_rerun_continues_the_runs_whose_ids_are_on_disk(tree, tmp_path):
 def test_a_child_that_is_not_resumed_replaces_what_an_interrupted_call_began(tree):
     first = tree.begin_child("one")
     second = tree.begin_child("one", resume=False)
-    assert tracking.status(tree.uri, first) is None
+    assert tracking.read_status(tree.uri, first) is None
     assert tree.ids["one"] == second
 
 

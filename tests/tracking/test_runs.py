@@ -61,16 +61,16 @@ def test_the_environment_names_another_server_and_experiment(home, tmp_path, mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
     uri = tracking.connect(tmp_path)
     assert uri == f"sqlite:///{home}/mlflow.db"
-    assert read(uri, tracking.begin(uri, tmp_path, "one")).info.experiment_id == runs.experiment_id(
+    assert read(uri, tracking.begin_run(uri, tmp_path, "one")).info.experiment_id == runs.experiment_id(
         MlflowClient(uri), home
     )
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_has_a_name_a_parent_tags_flat_params_and_inputs(home, uri):
-    parent = tracking.begin(uri, home, "sweep")
+    parent = tracking.begin_run(uri, home, "sweep")
     params = {"epochs": 2, "ranker": {"width": 64, "features": ["concat"]}, "long": "x" * 7000}
-    run = tracking.begin(
+    run = tracking.begin_run(
         uri, home, "trial", parent=parent, tags={"loss": "listnet"}, params=params, inputs={"lists": "0123456789" * 6}
     )
     data = read(uri, run)
@@ -89,7 +89,7 @@ def test_a_run_has_a_name_a_parent_tags_flat_params_and_inputs(home, uri):
 
 
 def test_metrics_go_in_at_once_and_keep_their_history(home, uri):
-    run = tracking.begin(uri, home, "trial")
+    run = tracking.begin_run(uri, home, "trial")
     for step, value in enumerate((0.5, 0.75), start=1):
         tracking.log_metrics(uri, run, {"train/loss": value, "validation/mean": value / 2}, step=step)
     history = MlflowClient(uri).get_metric_history(run, "train/loss")
@@ -98,7 +98,7 @@ def test_metrics_go_in_at_once_and_keep_their_history(home, uri):
 
 
 def test_every_metric_has_a_name_that_mlflow_takes(home, uri):
-    run = tracking.begin(uri, home, "trial")
+    run = tracking.begin_run(uri, home, "trial")
     names = [f"i2t/{place}{mlflow_name(name)}" for name in METRICS for place in ("", "gallery/", "top-100/")]
     tracking.log_metrics(uri, run, dict.fromkeys(names, 0.5))
     assert set(read(uri, run).data.metrics) == set(names)
@@ -107,46 +107,46 @@ def test_every_metric_has_a_name_that_mlflow_takes(home, uri):
 
 
 def test_a_run_ends_finished_or_failed(home, uri):
-    run = tracking.begin(uri, home, "trial")
-    assert tracking.status(uri, run) == "RUNNING"
-    tracking.end(uri, run, failed=True)
-    assert tracking.status(uri, run) == "FAILED"
-    tracking.end(uri, run)
-    assert tracking.status(uri, run) == "FINISHED"
+    run = tracking.begin_run(uri, home, "trial")
+    assert tracking.read_status(uri, run) == "RUNNING"
+    tracking.end_run(uri, run, failed=True)
+    assert tracking.read_status(uri, run) == "FAILED"
+    tracking.end_run(uri, run)
+    assert tracking.read_status(uri, run) == "FINISHED"
 
 
 def test_a_run_is_continued(home, uri):
-    run = tracking.begin(uri, home, "trial", params={"epochs": 2})
-    tracking.end(uri, run, failed=True)
-    assert tracking.begin(uri, home, "trial", resume=run, params={"epochs": 2}) == run
-    assert tracking.status(uri, run) == "RUNNING"
+    run = tracking.begin_run(uri, home, "trial", params={"epochs": 2})
+    tracking.end_run(uri, run, failed=True)
+    assert tracking.begin_run(uri, home, "trial", resume=run, params={"epochs": 2}) == run
+    assert tracking.read_status(uri, run) == "RUNNING"
 
 
 def test_a_run_that_was_deleted_is_begun_anew(home, uri):
-    gone = tracking.begin(uri, home, "trial")
+    gone = tracking.begin_run(uri, home, "trial")
     MlflowClient(uri).delete_run(gone)
-    assert tracking.status(uri, gone) is None
-    assert tracking.status(uri, "0" * 32) is None
-    again = tracking.begin(uri, home, "trial", resume=gone)
+    assert tracking.read_status(uri, gone) is None
+    assert tracking.read_status(uri, "0" * 32) is None
+    again = tracking.begin_run(uri, home, "trial", resume=gone)
     assert again != gone
-    assert tracking.status(uri, again) == "RUNNING"
+    assert tracking.read_status(uri, again) == "RUNNING"
 
 
 def test_a_child_whose_id_was_lost_gives_way_to_the_one_begun_in_its_place(home, uri):
-    parent, other = (tracking.begin(uri, home, "sweep") for _ in range(2))
-    lost = tracking.begin(uri, home, "trial", parent=parent, params={"epochs": 1})
-    kept = [tracking.begin(uri, home, name, parent=p) for name, p in (("trial 2", parent), ("trial", other))]
-    done = tracking.begin(uri, home, "trial 3", parent=parent)
-    tracking.end(uri, done)
-    again = tracking.begin(uri, home, "trial", parent=parent, params={"epochs": 2})
-    tracking.begin(uri, home, "trial 3", parent=parent)
-    assert tracking.status(uri, lost) is None
-    assert {tracking.status(uri, run) for run in (again, parent, *kept)} == {"RUNNING"}
-    assert tracking.status(uri, done) == "FINISHED"
+    parent, other = (tracking.begin_run(uri, home, "sweep") for _ in range(2))
+    lost = tracking.begin_run(uri, home, "trial", parent=parent, params={"epochs": 1})
+    kept = [tracking.begin_run(uri, home, name, parent=p) for name, p in (("trial 2", parent), ("trial", other))]
+    done = tracking.begin_run(uri, home, "trial 3", parent=parent)
+    tracking.end_run(uri, done)
+    again = tracking.begin_run(uri, home, "trial", parent=parent, params={"epochs": 2})
+    tracking.begin_run(uri, home, "trial 3", parent=parent)
+    assert tracking.read_status(uri, lost) is None
+    assert {tracking.read_status(uri, run) for run in (again, parent, *kept)} == {"RUNNING"}
+    assert tracking.read_status(uri, done) == "FINISHED"
 
 
 def test_tags_and_artefacts_are_added(home, uri, tmp_path):
-    run = tracking.begin(uri, home, "trial")
+    run = tracking.begin_run(uri, home, "trial")
     (tmp_path / "history.json").write_text("{}")
     tracking.set_tags(uri, run, {"note": "kept"})
     tracking.log_artifacts(uri, run, tmp_path / "history.json")
@@ -162,7 +162,7 @@ def log_twenty(uri, run):
 
 
 def test_two_processes_log_at_once(home, uri):
-    own, others = (tracking.begin(uri, home, name) for name in ("trial 0", "trial 1"))
+    own, others = (tracking.begin_run(uri, home, name) for name in ("trial 0", "trial 1"))
     other = multiprocessing.get_context("spawn").Process(target=log_twenty, args=(uri, others))
     other.start()
     logged = 0
@@ -188,7 +188,7 @@ def test_a_server_that_is_not_there_is_one_line_at_once(tmp_path, monkeypatch, p
 
 def test_patience_is_only_short_for_the_first_call_and_the_users_own_counts(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
-    with runs.defaults(runs.FIRST_CALL):
+    with runs.default_environment(runs.FIRST_CALL):
         assert runs.os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
         assert runs.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in runs.os.environ
@@ -197,14 +197,14 @@ def test_patience_is_only_short_for_the_first_call_and_the_users_own_counts(monk
 
 @pytest.mark.parametrize(("changes", "dirty"), [("", "false"), (" M file.py", "true")])
 def test_a_run_says_which_code_it_came_from(monkeypatch, changes, dirty):
-    monkeypatch.setattr(runs, "git", lambda command, *rest: "abc123" if command == "rev-parse" else changes)
+    monkeypatch.setattr(runs, "run_git", lambda command, *rest: "abc123" if command == "rev-parse" else changes)
     monkeypatch.setenv("RAY_JOB_SUBMISSION_ID", "raysubmit_1")
     expected = {"git_sha": "abc123", "git_dirty": dirty, "ray_submission_id": "raysubmit_1"}
     assert tracking.origin_tags() == expected
 
 
 def test_code_outside_of_a_repository_has_no_commit(monkeypatch):
-    monkeypatch.setattr(runs, "git", lambda *arguments: None)
+    monkeypatch.setattr(runs, "run_git", lambda *arguments: None)
     assert tracking.origin_tags() == {}
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert runs.git("status") is None
+    assert runs.run_git("status") is None

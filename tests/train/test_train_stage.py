@@ -133,9 +133,9 @@ def test_what_a_process_left_that_died_right_after_the_last_epoch_is_put_in_orde
     uri = tracking.connect(trained.home)
     left = [runs_of(output, trained.home)[name].info.run_id for name in (NAMES[0], "parent")]
     for run_id in left:
-        tracking.begin(uri, trained.home, "", resume=run_id)
+        tracking.begin_run(uri, trained.home, "", resume=run_id)
     assert train(replace(trained.config, output=output)).fingerprint == trained.manifest.fingerprint
-    assert [tracking.status(uri, run_id) for run_id in left] == ["FINISHED", "FINISHED"]
+    assert [tracking.read_status(uri, run_id) for run_id in left] == ["FINISHED", "FINISHED"]
 
 
 def command(monkeypatch, capsys, *flags):
@@ -241,10 +241,10 @@ def test_a_damaged_state_is_one_line(inputs):
 @pytest.mark.usefixtures("in_process")
 def test_an_experiment_gives_its_run_as_the_parent_and_ends_it_itself(inputs, tmp_path):
     uri = tracking.connect(tmp_path)
-    parent = tracking.begin(uri, tmp_path, "experiment")
+    parent = tracking.begin_run(uri, tmp_path, "experiment")
     train(inputs, lambda: parent)
     runs = runs_of(inputs.output, tmp_path)
     assert runs.pop("parent").info.run_id == parent
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent}
-    assert tracking.status(uri, parent) == "RUNNING"
+    assert tracking.read_status(uri, parent) == "RUNNING"
     train(inputs, lambda: pytest.fail("a finished stage needs no parent"))

@@ -44,7 +44,9 @@ class BaselineFeatures:
             DataError: a file that is not there, no such array, or of other rows than the store has.
         """
         arrays = {"image": store.image, "text": store.text, "relevance": store.text}
-        for (side, path), rows in zip(sources(config).items(), (len(store.image), *2 * [len(store.text)]), strict=True):
+        for (side, path), rows in zip(
+            list_sources(config).items(), (len(store.image), *2 * [len(store.text)]), strict=True
+        ):
             if path is not None:
                 arrays[side] = load_matching_rows(resolve(path), f"--{FLAGS[side]}", rows)
         return cls(**arrays)
@@ -53,18 +55,18 @@ class BaselineFeatures:
 FLAGS = {"image": "image-features", "text": "text-features", "relevance": "relevance-texts"}
 
 
-def sources(config: BaselinesConfig) -> dict[str, Path | None]:
+def list_sources(config: BaselinesConfig) -> dict[str, Path | None]:
     """The files of each of ``Features``, as configured."""
     return {"image": config.image_features, "text": config.text_features, "relevance": config.relevance_texts}
 
 
-def fingerprints(config: BaselinesConfig) -> dict[str, str]:
+def fingerprint_sources(config: BaselinesConfig) -> dict[str, str]:
     """The content of every file that is configured."""
-    found = {FLAGS[side].replace("-", "_"): path for side, path in sources(config).items()}
+    found = {FLAGS[side].replace("-", "_"): path for side, path in list_sources(config).items()}
     return {name: sha256_file(resolve(path)) for name, path in found.items() if path is not None}
 
 
-def roles(lists: Path) -> dict[str, np.ndarray]:
+def read_roles(lists: Path) -> dict[str, np.ndarray]:
     """The image rows of each role, int64, ascending."""
     content = json.loads((lists / "splits.json").read_text())
     return {role: np.array(entry["images"], np.int64) for role, entry in content.items()}
@@ -76,7 +78,7 @@ def fitted_images(config: BaselinesConfig, store: EmbeddingStore) -> np.ndarray:
     Raises:
         ConfigError: a split that the store does not have, or no image left.
     """
-    parts = roles(resolve(config.lists))
+    parts = read_roles(resolve(config.lists))
     if not config.fit_splits:
         return parts["train"]
     for split in config.fit_splits:
@@ -118,7 +120,7 @@ class ValidationLists:
         captions = np.unique(np.concatenate([lists["t2i"].queries, lists["i2t"].candidates]))
         return cls(features, lists, images, captions)
 
-    def figures(self, towers: ProjectionTowers) -> dict[str, float]:
+    def measure_towers(self, towers: ProjectionTowers) -> dict[str, float]:
         """hit@1, hit@5 and hit@10 of each direction, and the mean of all of them: validation_mean."""
         image = towers.project("image", self.features.image[self.images])
         text = towers.project("text", self.features.text[self.captions])
@@ -126,12 +128,14 @@ class ValidationLists:
         for direction, lists in self.lists.items():
             asking, items = np.repeat(lists.queries, lists.lengths), lists.candidates
             rows, columns = (asking, items) if direction == "i2t" else (items, asking)
-            scores = products(image[np.searchsorted(self.images, rows)], text[np.searchsorted(self.captions, columns)])
-            found |= {f"validation_{direction}_{name}": value for name, value in hits(lists, scores).items()}
+            scores = multiply_rows(
+                image[np.searchsorted(self.images, rows)], text[np.searchsorted(self.captions, columns)]
+            )
+            found |= {f"validation_{direction}_{name}": value for name, value in measure_hits(lists, scores).items()}
         return {**found, "validation_mean": float(np.mean([*found.values()]))}
 
 
-def hits(lists: CandidateLists, scores: np.ndarray) -> dict[str, float]:
+def measure_hits(lists: CandidateLists, scores: np.ndarray) -> dict[str, float]:
     """The mean of each validation metric over lists whose items have these scores, flat."""
     _, labels, _, mask = lists.pad_lists(np.arange(len(lists)))
     matrix = np.zeros(mask.shape, np.float32)
@@ -140,12 +144,12 @@ def hits(lists: CandidateLists, scores: np.ndarray) -> dict[str, float]:
     return {name: mean_over_queries(metrics[name]).mean for name in VALIDATION_METRICS}
 
 
-def products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def multiply_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Row by row, the dot product in float64, rounded to float32, [rows]: as galleries are searched."""
     return np.einsum("nd,nd->n", first, second, dtype=np.float64).astype(np.float32)
 
 
-def projected(
+def project_store(
     towers: ProjectionTowers, features: BaselineFeatures, store: EmbeddingStore, images: np.ndarray
 ) -> EmbeddingStore:
     """The store with the towers' projections in place of its embeddings, for some images and their captions."""
@@ -154,13 +158,13 @@ def projected(
     return EmbeddingStore(
         **{
             **vars(store),
-            "image": _spread(image, images, len(store.image)),
-            "text": _spread(text, captions, len(store.text)),
+            "image": _spread_rows(image, images, len(store.image)),
+            "text": _spread_rows(text, captions, len(store.text)),
         }
     )
 
 
-def _spread(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+def _spread_rows(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     """The values at their rows of an array of zeros, [count, d]; rows that nobody asks for take no memory."""
     array = np.zeros((count, values.shape[1]), np.float32)
     array[rows] = values

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xmrank.baselines.baseline_features import BaselineFeatures, products, projected
+from xmrank.baselines.baseline_features import BaselineFeatures, multiply_rows, project_store
 from xmrank.baselines.registry import BASELINES
 from xmrank.baselines.towers import load_towers
 from xmrank.config import BaselinesConfig
@@ -42,10 +42,10 @@ class BaselineScorer(Scorer):
         own = BASELINES[about["baseline"]].embeddings
         plain = BaselineFeatures(store.image, store.text, store.text)
         features = plain if own else BaselineFeatures.open(self.features, store)
-        projections = projected(towers, features, store, protocols.images)
+        projections = project_store(towers, features, store, protocols.images)
         queries, items = np.repeat(lists.lists.queries, lists.lists.lengths), lists.lists.candidates
         images, captions = (queries, items) if protocols.direction == "i2t" else (items, queries)
-        scores = products(projections.image[images], projections.text[captions])
+        scores = multiply_rows(projections.image[images], projections.text[captions])
         yield MethodResult(protocols.table_key(lists.name, **named), lists, lists.measure(scores), scores, {})
         for search in protocols.searches:
             gallery = search.gallery

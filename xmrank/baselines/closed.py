@@ -10,59 +10,59 @@ from torch import nn
 
 from xmrank.baselines.feature_pairs import FeaturePairs
 from xmrank.baselines.settings import CcaSettings, CosineSettings, KernelSettings, RegularisedSettings
-from xmrank.baselines.towers import KernelMap, ProjectionTowers, Standardise, standardised
+from xmrank.baselines.towers import KernelMap, ProjectionTowers, Standardise, standardise_layers
 
 KERNEL_STREAM = 0x4E71
 """Separates the draw of kernel CCA's pairs from other draws."""
 
 
-def cosine(_pairs: FeaturePairs, _settings: CosineSettings) -> ProjectionTowers:
+def fit_cosine(_pairs: FeaturePairs, _settings: CosineSettings) -> ProjectionTowers:
     """What the encoder embeds is in one space already."""
     return ProjectionTowers([], [])
 
 
-def cca(pairs: FeaturePairs, settings: CcaSettings) -> ProjectionTowers:
+def fit_cca(pairs: FeaturePairs, settings: CcaSettings) -> ProjectionTowers:
     """Linear canonical correlation analysis, a pair a caption; both sides standardised first.
 
     Source: Hotelling, "Relations between two sets of variates", Biometrika 1936; by cca-zoo.
     """
-    return _linear(pairs, CCA(_dimensions(pairs, settings.dimensions)))
+    return _fit_linear(pairs, CCA(_limit_dimensions(pairs, settings.dimensions)))
 
 
-def regularised_cca(pairs: FeaturePairs, settings: RegularisedSettings) -> ProjectionTowers:
+def fit_regularised_cca(pairs: FeaturePairs, settings: RegularisedSettings) -> ProjectionTowers:
     """Canonical ridge: covariances are shrunk towards the identity.
 
     Source: Vinod, "Canonical ridge and econometrics of joint production", Journal of Econometrics 1976; by cca-zoo.
     """
-    return _linear(pairs, RidgeCCA(_dimensions(pairs, settings.dimensions), shrinkage=settings.shrinkage))
+    return _fit_linear(pairs, RidgeCCA(_limit_dimensions(pairs, settings.dimensions), shrinkage=settings.shrinkage))
 
 
-def _dimensions(pairs: FeaturePairs, wanted: int) -> int:
+def _limit_dimensions(pairs: FeaturePairs, wanted: int) -> int:
     """As many as wanted, or as there are."""
     return min(wanted, pairs.image.shape[1], pairs.text.shape[1])
 
 
-def _linear(pairs: FeaturePairs, model: CCA | RidgeCCA) -> ProjectionTowers:
+def _fit_linear(pairs: FeaturePairs, model: CCA | RidgeCCA) -> ProjectionTowers:
     """Towers of a linear model of cca-zoo, in float64; of fewer dimensions where a side has a lower rank."""
     sides = pairs.image, pairs.text
-    firsts = [standardised([], rows)[1] for rows in sides]
-    views = [_standard(first, rows) for first, rows in zip(firsts, sides, strict=True)]
+    firsts = [standardise_layers([], rows)[1] for rows in sides]
+    views = [_standardise_rows(first, rows) for first, rows in zip(firsts, sides, strict=True)]
     views[0] = views[0][pairs.owner]
     model.fit(views)
     sizes = [{"in_features": len(weights), "out_features": weights.shape[1]} for weights in model.weights_]
     layers = [[("standardise", {"width": size["in_features"]}), ("linear", size)] for size in sizes]
     towers = ProjectionTowers(*layers).double()
     for tower, first, view, weights in zip((towers.image, towers.text), firsts, views, model.weights_, strict=True):
-        _put(tower, first, weights, view.mean(0))
+        _fill_linear(tower, first, weights, view.mean(0))
     return towers
 
 
-def _standard(first: Standardise, rows: np.ndarray) -> np.ndarray:
+def _standardise_rows(first: Standardise, rows: np.ndarray) -> np.ndarray:
     """Rows, standardised, float64."""
     return (rows - first.centre.double().numpy()) / first.scale.double().numpy()
 
 
-def _put(tower: nn.Sequential, first: Standardise, weights: np.ndarray, centre: np.ndarray) -> None:
+def _fill_linear(tower: nn.Sequential, first: Standardise, weights: np.ndarray, centre: np.ndarray) -> None:
     """Give a tower of two layers its standardisation and (x − centre) · weights."""
     tower[0].load_state_dict(first.state_dict())
     linear = tower[1]
@@ -72,7 +72,7 @@ def _put(tower: nn.Sequential, first: Standardise, weights: np.ndarray, centre: 
         linear.bias.copy_(torch.from_numpy(-centre @ weights))
 
 
-def kernel_cca(pairs: FeaturePairs, settings: KernelSettings) -> ProjectionTowers:
+def fit_kernel_cca(pairs: FeaturePairs, settings: KernelSettings) -> ProjectionTowers:
     """Kernel CCA with Gaussian kernels, on pairs drawn at random, of different images as long as there are.
 
     Source: Hardoon, Szedmak and Shawe-Taylor, "Canonical correlation analysis: an overview with application to learning
@@ -84,8 +84,8 @@ def kernel_cca(pairs: FeaturePairs, settings: KernelSettings) -> ProjectionTower
     others = np.setdiff1d(np.arange(len(captions)), first)
     captions = captions[np.concatenate([np.sort(first), others])][: settings.pairs]
     sides = (pairs.image, pairs.image[pairs.owner[captions]]), (pairs.text, pairs.text[captions])
-    firsts = [standardised([], rows)[1] for rows, _ in sides]
-    views = [_standard(first, chosen) for first, (_, chosen) in zip(firsts, sides, strict=True)]
+    firsts = [standardise_layers([], rows)[1] for rows, _ in sides]
+    views = [_standardise_rows(first, chosen) for first, (_, chosen) in zip(firsts, sides, strict=True)]
     gammas = [settings.width / (2 * view.var(0).sum()) for view in views]  # the mean squared distance
     dimensions = min(settings.dimensions, len(captions) - 1)
     model = KCCA(dimensions, shrinkage=settings.shrinkage, kernel="rbf", gamma=gammas, center=False).fit(views)
@@ -99,11 +99,11 @@ def kernel_cca(pairs: FeaturePairs, settings: KernelSettings) -> ProjectionTower
     towers = ProjectionTowers(*layers).double()
     for number, tower in enumerate((towers.image, towers.text)):
         tower[0].load_state_dict(firsts[number].state_dict())
-        _put_kernel(tower[1], views[number], model.weights_[number], float(gammas[number]))
+        _fill_kernel(tower[1], views[number], model.weights_[number], float(gammas[number]))
     return towers
 
 
-def _put_kernel(layer: nn.Module, anchors: np.ndarray, weights: np.ndarray, gamma: float) -> None:
+def _fill_kernel(layer: nn.Module, anchors: np.ndarray, weights: np.ndarray, gamma: float) -> None:
     """Give a kernel map its anchors, weights, and the offset that centres it in the kernel's space."""
     assert isinstance(layer, KernelMap)
     layer.anchors.copy_(torch.from_numpy(anchors))

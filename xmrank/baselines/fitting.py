@@ -45,13 +45,13 @@ class FittingJob:
     uri: str
     runs: dict[str, str]
 
-    def directory(self, fit: BaselineFit) -> Path:
+    def directory_for(self, fit: BaselineFit) -> Path:
         """The folder of a fit."""
         return directory_of(self.output, fit)
 
     def list_pending(self) -> list[BaselineFit]:
         """The fits that are not done: a fit's history is written last."""
-        return [fit for fit in self.fits if not (self.directory(fit) / HISTORY).exists()]
+        return [fit for fit in self.fits if not (self.directory_for(fit) / HISTORY).exists()]
 
     def list_trained(self) -> list[BaselineFit]:
         """The fits, done or not, of baselines that are trained by steps."""
@@ -71,68 +71,68 @@ class FittingData:
         self.store = EmbeddingStore.open(resolve(config.embeddings))
         self.images = fitted_images(config, self.store)
 
-    def features(self, fit: BaselineFit) -> BaselineFeatures:
+    def features_for(self, fit: BaselineFit) -> BaselineFeatures:
         """The features that a fit sees."""
-        return self._own if BASELINES[fit.baseline].embeddings else self._given
+        return self._own_features if BASELINES[fit.baseline].embeddings else self._given_features
 
-    def pairs(self, fit: BaselineFit) -> FeaturePairs:
+    def pairs_for(self, fit: BaselineFit) -> FeaturePairs:
         """The pairs that it learns from."""
         return self._own_pairs if BASELINES[fit.baseline].embeddings else self._given_pairs
 
-    def validation(self, fit: BaselineFit) -> ValidationLists:
+    def validation_for(self, fit: BaselineFit) -> ValidationLists:
         """The lists that choose its best epoch."""
-        return ValidationLists.of(self.config, self.features(fit))
+        return ValidationLists.of(self.config, self.features_for(fit))
 
     @cached_property
-    def _given(self) -> BaselineFeatures:
+    def _given_features(self) -> BaselineFeatures:
         return BaselineFeatures.open(self.config, self.store)
 
     @cached_property
-    def _own(self) -> BaselineFeatures:
+    def _own_features(self) -> BaselineFeatures:
         return BaselineFeatures(self.store.image, self.store.text, self.store.text)
 
     @cached_property
     def _given_pairs(self) -> FeaturePairs:
-        return pairs_of(self._given, self.store, self.images)
+        return pairs_of(self._given_features, self.store, self.images)
 
     @cached_property
     def _own_pairs(self) -> FeaturePairs:
-        return pairs_of(self._own, self.store, self.images)
+        return pairs_of(self._own_features, self.store, self.images)
 
 
-def fit_all(fits: list[BaselineFit], work: FittingJob, device: torch.device) -> None:
+def fit_all(fits: list[BaselineFit], job: FittingJob, device: torch.device) -> None:
     """Fit one after another; one that fails leaves word why, and the others go on."""
-    material = FittingData(work.config)
+    data = FittingData(job.config)
     for fit in fits:
         try:
-            fit_one(fit, work, material, device)
+            fit_one(fit, job, data, device)
         except DataError as error:
-            write_text(work.failures / fit.name, f"{fit.name}: {error}")
+            write_text(job.failures / fit.name, f"{fit.name}: {error}")
 
 
-def fit_one(fit: BaselineFit, work: FittingJob, material: FittingData, device: torch.device) -> None:
+def fit_one(fit: BaselineFit, job: FittingJob, data: FittingData, device: torch.device) -> None:
     """Fit a baseline, write its towers and, last, its history."""
-    baseline, settings = BASELINES[fit.baseline], settings_of(work.config, fit.baseline, fit.method)
-    validation, run = material.validation(fit), work.runs[fit.name]
-    training = HeadTraining(fit.seed, device, validation.figures, fit.listwise, logger(work.uri, run))
-    towers, best = baseline.fit(material.pairs(fit), settings, training)
-    directory = work.directory(fit)
+    baseline, settings = BASELINES[fit.baseline], settings_of(job.config, fit.baseline, fit.method)
+    validation, run = data.validation_for(fit), job.runs[fit.name]
+    training = HeadTraining(fit.seed, device, validation.measure_towers, fit.listwise, make_epoch_logger(job.uri, run))
+    towers, best = baseline.fit(data.pairs_for(fit), settings, training)
+    directory = job.directory_for(fit)
     save_towers(directory, towers, {**vars(fit), "method": fit.method, "settings": vars(settings)})
-    figures = best.epochs[best.number - 1] if best.epochs else validation.figures(towers)
-    tracking.log_metrics(work.uri, run, {mlflow_name(f"best/{name}"): value for name, value in figures.items()})
+    figures = best.epochs[best.number - 1] if best.epochs else validation.measure_towers(towers)
+    tracking.log_metrics(job.uri, run, {mlflow_name(f"best/{name}"): value for name, value in figures.items()})
     history = {"best_epoch": best.number, "epochs": best.epochs, "best": figures}
     write_json(directory / HISTORY, history)
-    tracking.log_artifacts(work.uri, run, directory / HISTORY)
+    tracking.log_artifacts(job.uri, run, directory / HISTORY)
 
 
-def logger(uri: str, run: str) -> Callable[[EpochFigures], None]:
+def make_epoch_logger(uri: str, run: str) -> Callable[[EpochFigures], None]:
     """Logs the figures of an epoch to a run."""
 
-    def log(epoch: EpochFigures) -> None:
+    def log_epoch(epoch: EpochFigures) -> None:
         metrics = {mlflow_name(name): value for name, value in epoch.items() if name != "epoch"}
         tracking.log_metrics(uri, run, metrics, step=int(epoch["epoch"]))
 
-    return log
+    return log_epoch
 
 
 def read_history(directory: Path) -> dict[str, object]:

@@ -13,7 +13,7 @@ from xmrank.baselines import objectives
 from xmrank.baselines.closed import linear_cca
 from xmrank.baselines.feature_pairs import FeaturePairs
 from xmrank.baselines.settings import DccaSettings, HeadSettings, InfonceSettings, VseppSettings
-from xmrank.baselines.towers import Layers, ProjectionTowers, standardised
+from xmrank.baselines.towers import Layers, ProjectionTowers, standardise_layers
 from xmrank.runtime.errors import DataError
 from xmrank.train.fit_loop import EpochFigures, ReportEpoch, fit_epochs, ignore_epoch
 
@@ -50,10 +50,10 @@ class BestFit:
 class Objective(nn.Module):
     """A pairwise objective of raw projections, with what parameters it has of its own.
 
-    Called with the raw projections of a batch's images and texts, [pairs, d] each, and the places of its images.
+    Called with the raw projections of a batch's images and texts, [pairs, d] each, and the indices of its images.
     """
 
-    def forward(self, image: Tensor, text: Tensor, places: Tensor) -> Tensor:
+    def forward(self, image: Tensor, text: Tensor, images: Tensor) -> Tensor:
         """A scalar."""
         raise NotImplementedError
 
@@ -65,8 +65,8 @@ class Vsepp(Objective):
         super().__init__()
         self.margin = settings.margin
 
-    def forward(self, image: Tensor, text: Tensor, places: Tensor) -> Tensor:  # noqa: ARG002
-        return objectives.vsepp(F.normalize(image, dim=1), F.normalize(text, dim=1), margin=self.margin)
+    def forward(self, image: Tensor, text: Tensor, images: Tensor) -> Tensor:  # noqa: ARG002
+        return objectives.vsepp_loss(F.normalize(image, dim=1), F.normalize(text, dim=1), margin=self.margin)
 
 
 class Infonce(Objective):
@@ -76,9 +76,9 @@ class Infonce(Objective):
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(1 / settings.temperature).log())
 
-    def forward(self, image: Tensor, text: Tensor, places: Tensor) -> Tensor:  # noqa: ARG002
+    def forward(self, image: Tensor, text: Tensor, images: Tensor) -> Tensor:  # noqa: ARG002
         scale = self.log_scale.exp().clamp(max=100)
-        return objectives.infonce(F.normalize(image, dim=1), F.normalize(text, dim=1), scale)
+        return objectives.infonce_loss(F.normalize(image, dim=1), F.normalize(text, dim=1), scale)
 
 
 class Cmpm(Objective):
@@ -87,8 +87,8 @@ class Cmpm(Objective):
     def __init__(self, settings: HeadSettings, _pairs: FeaturePairs) -> None:  # noqa: ARG002
         super().__init__()
 
-    def forward(self, image: Tensor, text: Tensor, places: Tensor) -> Tensor:
-        return objectives.cmpm(image, text, places)
+    def forward(self, image: Tensor, text: Tensor, images: Tensor) -> Tensor:
+        return objectives.cmpm_loss(image, text, images)
 
 
 class CmpmCmpc(Objective):
@@ -98,8 +98,8 @@ class CmpmCmpc(Objective):
         super().__init__()
         self.classes = nn.Parameter(nn.init.xavier_uniform_(torch.empty(settings.dimensions, len(pairs.image))))
 
-    def forward(self, image: Tensor, text: Tensor, places: Tensor) -> Tensor:
-        return objectives.cmpm(image, text, places) + objectives.cmpc(image, text, places, self.classes)
+    def forward(self, image: Tensor, text: Tensor, images: Tensor) -> Tensor:
+        return objectives.cmpm_loss(image, text, images) + objectives.cmpc_loss(image, text, images, self.classes)
 
 
 class Dcca(Objective):
@@ -109,11 +109,11 @@ class Dcca(Objective):
         super().__init__()
         self.ridge = settings.ridge
 
-    def forward(self, image: Tensor, text: Tensor, places: Tensor) -> Tensor:  # noqa: ARG002
-        return objectives.dcca(image.double(), text.double(), ridge=self.ridge)
+    def forward(self, image: Tensor, text: Tensor, images: Tensor) -> Tensor:  # noqa: ARG002
+        return objectives.dcca_loss(image.double(), text.double(), ridge=self.ridge)
 
 
-def head(width: int, settings: HeadSettings) -> Layers:
+def list_head_layers(width: int, settings: HeadSettings) -> Layers:
     """The layers of one projection head."""
     layers: list[tuple[str, dict[str, Any]]] = [("dropout", {"p": settings.dropout})]
     if settings.hidden:
@@ -124,7 +124,7 @@ def head(width: int, settings: HeadSettings) -> Layers:
 
 def make_heads(pairs: FeaturePairs, settings: HeadSettings) -> ProjectionTowers:
     """Untrained heads behind the standardisation of each side."""
-    sides = [standardised(head(rows.shape[1], settings), rows) for rows in (pairs.image, pairs.text)]
+    sides = [standardise_layers(list_head_layers(rows.shape[1], settings), rows) for rows in (pairs.image, pairs.text)]
     towers = ProjectionTowers(*(layers for layers, _ in sides))
     for tower, (_, first) in zip((towers.image, towers.text), sides, strict=True):
         tower[0].load_state_dict(first.state_dict())
@@ -216,7 +216,7 @@ class HeadTrainer:
         if training.listwise:
             relevance = pairs.rate_captions(images, captions, self.own_captions).to(device)
             unit = F.normalize(image, dim=1), F.normalize(text, dim=1)
-            listwise = objectives.listwise(*unit, relevance, temperature=self.settings.listwise_temperature)
+            listwise = objectives.listwise_loss(*unit, relevance, temperature=self.settings.listwise_temperature)
         # With S-NDCG alone, the pairwise objective is not computed at all: its parameters get no gradient.
         if training.listwise == 1:
             assert listwise is not None

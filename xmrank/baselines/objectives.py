@@ -36,7 +36,7 @@ def canonical_correlations(first: Tensor, second: Tensor, ridge: float = 1e-3) -
     return torch.linalg.svdvals(whitened)
 
 
-def dcca(first: Tensor, second: Tensor, *, ridge: float = 1e-3, smoothing: float = 0.0) -> Tensor:
+def dcca_loss(first: Tensor, second: Tensor, *, ridge: float = 1e-3, smoothing: float = 0.0) -> Tensor:
     """Minus the sum of the canonical correlations of a batch.
 
     Args:
@@ -50,7 +50,7 @@ def dcca(first: Tensor, second: Tensor, *, ridge: float = 1e-3, smoothing: float
     return -(canonical_correlations(first, second, ridge).square() + smoothing).sqrt().sum()
 
 
-def cmpm(image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
+def cmpm_loss(image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
     """Cross-modal projection matching: the KL divergence of projections from matches, both directions added.
 
     Definition: with p = softmax over j of x_i · z_j/‖z_j‖ and q the matches of i, 1 / their number each: the mean over
@@ -65,13 +65,13 @@ def cmpm(image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
     match = (labels.unsqueeze(1) == labels).to(image.dtype)
     wanted = match / match.sum(1, keepdim=True) + EPSILON
     total = image.new_zeros(())
-    for asking, found in ((image, text), (text, image)):
-        projected = (asking @ F.normalize(found, dim=1).T).softmax(1)
+    for queries, candidates in ((image, text), (text, image)):
+        projected = (queries @ F.normalize(candidates, dim=1).T).softmax(1)
         total = total + (projected * torch.log(EPSILON + projected / wanted)).sum(1).mean()
     return total
 
 
-def cmpc(image: Tensor, text: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+def cmpc_loss(image: Tensor, text: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Cross-modal projection classification: cross-entropy of each side's projection onto the other, added.
 
     Args:
@@ -90,7 +90,7 @@ def cmpc(image: Tensor, text: Tensor, labels: Tensor, weights: Tensor) -> Tensor
     return total
 
 
-def vsepp(image: Tensor, text: Tensor, *, margin: float = 0.2, hardest: bool = True) -> Tensor:
+def vsepp_loss(image: Tensor, text: Tensor, *, margin: float = 0.2, hardest: bool = True) -> Tensor:
     """The triplet hinge of each pair against the batch's other items, the mean of both directions.
 
     Args:
@@ -106,7 +106,7 @@ def vsepp(image: Tensor, text: Tensor, *, margin: float = 0.2, hardest: bool = T
     ) / 2
 
 
-def infonce(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
+def infonce_loss(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
     """Cross-entropy of each item's own partner among the batch's, the mean of both directions.
 
     Args:
@@ -121,7 +121,7 @@ def infonce(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
     return (softmax(scores, own) + softmax(scores.T, own)) / 2
 
 
-def listwise(
+def listwise_loss(
     image: Tensor, text: Tensor, relevance: Tensor, *, temperature: float = 0.01, reference_compatible: bool = False
 ) -> Tensor:
     """S-NDCG of the batch's cosines, the mean of both directions.
@@ -135,10 +135,10 @@ def listwise(
     Source: Li et al., "Integrating listwise ranking into pairwise-based image-text retrieval", 2023.
     """
     scores = image @ text.T
-    asked = relevance if reference_compatible else relevance.T
+    text_relevance = relevance if reference_compatible else relevance.T
     both = [
         smooth_ndcg(square, labels, temperature=temperature, reference_compatible=reference_compatible)
-        for square, labels in ((scores, relevance), (scores.T, asked))
+        for square, labels in ((scores, relevance), (scores.T, text_relevance))
     ]
     return (both[0] + both[1]) / 2
 

@@ -38,7 +38,7 @@ class Baseline:
     embeddings: bool = False
 
 
-def solved(
+def make_solved(
     fit: Callable[[FeaturePairs, Any], ProjectionTowers], settings: Any, *, embeddings: bool = False
 ) -> Baseline:
     """A baseline that is solved in one go."""
@@ -49,21 +49,23 @@ def solved(
     return Baseline(in_one_go, settings, embeddings=embeddings)
 
 
-def trained(kind: Callable[[Any, FeaturePairs], heads.Objective], settings: Any, *, listwise: bool = True) -> Baseline:
+def make_trained(
+    kind: Callable[[Any, FeaturePairs], heads.Objective], settings: Any, *, listwise: bool = True
+) -> Baseline:
     """A baseline of projection heads under an objective."""
     return Baseline(partial(heads.train_heads, kind=kind), settings, learned=True, listwise=listwise)
 
 
 BASELINES: dict[str, Baseline] = {
-    "cosine": solved(closed.cosine, defaults.CosineSettings(), embeddings=True),
-    "cca": solved(closed.cca, defaults.CcaSettings()),
-    "regularised_cca": solved(closed.regularised_cca, defaults.RegularisedSettings()),
-    "kernel_cca": solved(closed.kernel_cca, defaults.KernelSettings()),
-    "dcca": trained(heads.Dcca, defaults.DccaSettings(), listwise=False),
-    "cmpm": trained(heads.Cmpm, defaults.HeadSettings()),
-    "cmpm_cmpc": trained(heads.CmpmCmpc, defaults.HeadSettings()),
-    "vsepp": trained(heads.Vsepp, defaults.VseppSettings()),
-    "infonce": trained(heads.Infonce, defaults.InfonceSettings()),
+    "cosine": make_solved(closed.fit_cosine, defaults.CosineSettings(), embeddings=True),
+    "cca": make_solved(closed.fit_cca, defaults.CcaSettings()),
+    "regularised_cca": make_solved(closed.fit_regularised_cca, defaults.RegularisedSettings()),
+    "kernel_cca": make_solved(closed.fit_kernel_cca, defaults.KernelSettings()),
+    "dcca": make_trained(heads.Dcca, defaults.DccaSettings(), listwise=False),
+    "cmpm": make_trained(heads.Cmpm, defaults.HeadSettings()),
+    "cmpm_cmpc": make_trained(heads.CmpmCmpc, defaults.HeadSettings()),
+    "vsepp": make_trained(heads.Vsepp, defaults.VseppSettings()),
+    "infonce": make_trained(heads.Infonce, defaults.InfonceSettings()),
 }
 
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xmrank.baselines.baseline_features import BaselineFeatures, fingerprints, fitted_images
+from xmrank.baselines.baseline_features import BaselineFeatures, fingerprint_sources, fitted_images
 from xmrank.baselines.baseline_scoring import BaselineScorer
 from xmrank.baselines.fitting import FittingJob, directory_of
 from xmrank.baselines.ray import fit_on_cluster
@@ -36,22 +36,22 @@ def baselines(config: BaselinesConfig) -> Manifest:
         DataError: inputs that are not finished or do not belong together, features of other rows than the store's.
     """
     store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_manifest(resolve(config.lists), MINE)
-    check(config, store, lists)
+    check_inputs(config, store, lists)
     output = resolve(config.output)
     stage = StageDirectory.open(
         output,
         STAGE,
         config=describe_settings(config),
-        inputs={"embeddings": store.fingerprint, "lists": lists.fingerprint, **fingerprints(config)},
+        inputs={"embeddings": store.fingerprint, "lists": lists.fingerprint, **fingerprint_sources(config)},
         overwrite=config.overwrite,
     )
-    manifest = stage.done or run(stage, with_absolute_paths(config), store, lists)
+    manifest = stage.done or fit_and_evaluate(stage, with_absolute_paths(config), store, lists)
     print_means(json.loads((output / "summary.json").read_text())["rows"])
     print(f"baselines: {manifest.counts['fits']} fits in {output}")
     return manifest
 
 
-def check(config: BaselinesConfig, store: EmbeddingStore, lists: Manifest) -> None:
+def check_inputs(config: BaselinesConfig, store: EmbeddingStore, lists: Manifest) -> None:
     """Refuse what cannot work before anything is started."""
     check_baselines(config)
     if lists.inputs["embeddings"] != store.fingerprint:
@@ -68,7 +68,9 @@ def with_absolute_paths(config: BaselinesConfig) -> BaselinesConfig:
     return dataclasses.replace(config, **paths)
 
 
-def run(stage: StageDirectory, config: BaselinesConfig, store: EmbeddingStore, lists: Manifest) -> Manifest:
+def fit_and_evaluate(
+    stage: StageDirectory, config: BaselinesConfig, store: EmbeddingStore, lists: Manifest
+) -> Manifest:
     """Fit and evaluate what is missing, and finish the stage."""
     fits, output = list_fits(config), stage.directory
     runs = RunTree(
@@ -82,10 +84,10 @@ def run(stage: StageDirectory, config: BaselinesConfig, store: EmbeddingStore, l
     finished = False
     try:
         ids = {fit.name: begin_run(runs, config, fit) for fit in fits}
-        work = FittingJob(config, output, fits, stage.work / "failures", runs.uri, ids)
-        with Progress("baselines (fits)", len(fits), len(fits) - len(work.list_pending())) as progress:
-            left = len(work.list_pending())
-            fit_on_cluster(work, stage.work / "ray")
+        job = FittingJob(config, output, fits, stage.work / "failures", runs.uri, ids)
+        with Progress("baselines (fits)", len(fits), len(fits) - len(job.list_pending())) as progress:
+            left = len(job.list_pending())
+            fit_on_cluster(job, stage.work / "ray")
             progress.advance(left)
         rows = evaluate_all(stage, config, fits)
         log_means(runs, rows)

@@ -82,7 +82,7 @@ class ProjectionTowers(nn.Module):
         self.layers = {"image": [*image], "text": [*text]}
         self.image, self.text = (nn.Sequential(*(LAYERS[n](**a) for n, a in side)) for side in (image, text))
 
-    def side(self, side: Side) -> nn.Sequential:
+    def tower_of(self, side: Side) -> nn.Sequential:
         """One of the towers."""
         return self.image if side == "image" else self.text
 
@@ -96,7 +96,7 @@ class ProjectionTowers(nn.Module):
         Returns:
             float32 [items, d].
         """
-        tower = self.side(side).eval()
+        tower = self.tower_of(side).eval()
         like = next(iter(tower.state_dict().values()), torch.zeros(()))
         parts = []
         for start in range(0, len(rows), ROWS):
@@ -105,7 +105,7 @@ class ProjectionTowers(nn.Module):
         return np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
 
 
-def standardised(tower: Layers, rows: np.ndarray) -> tuple[Layers, Standardise]:
+def standardise_layers(tower: Layers, rows: np.ndarray) -> tuple[Layers, Standardise]:
     """Layers behind a standardisation, and that with the mean and deviation of rows [items, features]."""
     first = Standardise(rows.shape[1])
     deviation = rows.std(0, dtype=np.float64)

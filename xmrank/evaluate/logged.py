@@ -34,7 +34,7 @@ def log_results(directory: Path, rankers: Path, stage: str, rows: Rows, timing: 
             metrics.setdefault(run, {})[tracked_name(row)] = row["mean"]
     for run, values in metrics.items():
         # Rankers that were trained with another tracking server have their runs there.
-        if tracking.status(runs.uri, run):
+        if tracking.read_status(runs.uri, run):
             tracking.log_metrics(runs.uri, run, values)
     runs.end(failed=False)
 

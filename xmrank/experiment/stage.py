@@ -32,31 +32,31 @@ def experiment(config: ExperimentConfig) -> Manifest:
     Raises:
         ConfigError, DataError: as the stages do.
     """
-    config = with_places(config)
+    config = with_stage_directories(config)
     output = resolve(config.output)
     embed(config.embed)
     mine(config.mine)
     parent = ExperimentRun(output, config)
     try:
-        train(config.train, parent.begin)
+        train(config.train, parent.begin_run)
         evaluate(config.evaluate)
         manifest = report(config.report)
-        parent.register(output / "rankers")
-        parent.finish(manifest, output / "report")
+        parent.register_best(output / "rankers")
+        parent.finish_run(manifest, output / "report")
     except BaseException:
-        parent.fail()
+        parent.fail_run()
         raise
     parent.print_run()
     return manifest
 
 
-def with_places(config: ExperimentConfig) -> ExperimentConfig:
+def with_stage_directories(config: ExperimentConfig) -> ExperimentConfig:
     """The configuration with every stage's directories inside the experiment's.
 
     Raises:
         ConfigError: a stage's directory was given by hand.
     """
-    places = {
+    directories = {
         "embeddings": config.output / "embeddings",
         "lists": config.output / "lists",
         "rankers": config.output / "rankers",
@@ -66,7 +66,7 @@ def with_places(config: ExperimentConfig) -> ExperimentConfig:
     changes: dict[str, Any] = {}
     for stage, folder in own.items():
         part = getattr(config, stage)
-        wanted = {name: path for name, path in places.items() if hasattr(part, name)} | {
+        wanted = {name: path for name, path in directories.items() if hasattr(part, name)} | {
             "output": config.output / folder
         }
         for name in wanted:
@@ -84,30 +84,30 @@ class ExperimentRun:
         params = {"embed.model": config.embed.model, "mine.seed": config.mine.seed}
         self.runs = RunTree(output, "experiment", params=params)
 
-    def begin(self) -> str:
+    def begin_run(self) -> str:
         """Begin or continue the run; returns its id."""
         run_id = self.runs.begin_parent()
         if self.runs.notes.get(URI) != self.runs.uri:
             self.runs.keep_note(URI, self.runs.uri)
         return run_id
 
-    def finish(self, manifest: Manifest, folder: Path) -> None:
+    def finish_run(self, manifest: Manifest, folder: Path) -> None:
         """Log a new report's files and end the run."""
         if self.runs.notes.get(REPORTED) != manifest.fingerprint:
-            self.begin()
+            self.begin_run()
             self.runs.log_artifacts(PARENT, *(folder / name for name in REPORT_FILES))
         if self.runs.is_begun:
             self.runs.end(failed=False)
             self.runs.keep_note(REPORTED, manifest.fingerprint)
 
-    def register(self, rankers: Path) -> None:
+    def register_best(self, rankers: Path) -> None:
         """Register the best rankers, unless an earlier call did so under this name: the registry takes seconds."""
         done = f"{self.config.register} {read_manifest(rankers, TRAIN).fingerprint}"
         if self.config.registers and self.runs.notes.get(REGISTERED) != done:
             register(RegisterConfig(rankers, self.config.register))
             self.runs.keep_note(REGISTERED, done)
 
-    def fail(self) -> None:
+    def fail_run(self) -> None:
         """End the run as failed, if it was begun."""
         self.runs.end(failed=True)
 

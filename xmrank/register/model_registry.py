@@ -105,7 +105,7 @@ def download_ranker(uri: str, downloads: Path) -> Path:
     from xmrank.tracking.run_tree import connect_tracking
 
     try:
-        return models.download(connect_tracking(), uri, downloads)
+        return models.download_model(connect_tracking(), uri, downloads)
     except tracking.TrackingError as error:
         raise DataError(f"--ranker {error}") from None
 

@@ -74,7 +74,7 @@ def register_ranker(uri: str, name: str, trained: TrainedRanker, run: str | None
             requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
         )
         tags = version_tags(about, trained)
-        return models.register(
+        return models.register_model(
             uri,
             home(),
             name,

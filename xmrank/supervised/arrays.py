@@ -72,31 +72,31 @@ def _as_array(value: Any) -> np.ndarray | None:
     return value if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "biuf" else None
 
 
-def _mat(path: Path) -> Mapping[str, Any]:
+def _read_mat(path: Path) -> Mapping[str, Any]:
     """MATLAB's files: up to version 7 by scipy; 7.3 is HDF5 with the axes the other way round."""
     if h5py.is_hdf5(path):
-        return {name: value.T for name, value in _hdf5(path).items()}
+        return {name: value.T for name, value in _read_hdf5(path).items()}
     return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
 
 
-def _hdf5(path: Path) -> Mapping[str, Any]:
+def _read_hdf5(path: Path) -> Mapping[str, Any]:
     values: dict[str, Any] = {}
 
-    def keep(name: str, node: Any) -> None:
+    def keep_array(name: str, node: Any) -> None:
         if isinstance(node, h5py.Dataset) and not name.startswith("#"):
             values[name] = node[()]
 
     with h5py.File(path, "r") as file:
-        file.visititems(keep)
+        file.visititems(keep_array)
     return values
 
 
-def _npz(path: Path) -> Mapping[str, Any]:
+def _read_npz(path: Path) -> Mapping[str, Any]:
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
 
 
-def _npy(path: Path) -> Mapping[str, Any]:
+def _read_npy(path: Path) -> Mapping[str, Any]:
     return {"": np.load(path, allow_pickle=False)}
 
 
@@ -110,7 +110,7 @@ class ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _pickled(path: Path) -> Mapping[str, Any]:
+def _read_pickle(path: Path) -> Mapping[str, Any]:
     try:
         value = ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except DataError as error:
@@ -118,7 +118,7 @@ def _pickled(path: Path) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {"": value}
 
 
-def _listed(path: Path) -> Mapping[str, Any]:
+def _read_list(path: Path) -> Mapping[str, Any]:
     """The Wikipedia set's lists: text id, image id, class number in every line."""
     rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
     if not rows or any(len(row) != 3 for row in rows):
@@ -127,13 +127,13 @@ def _listed(path: Path) -> Mapping[str, Any]:
 
 
 READERS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
-    ".mat": _mat,
-    ".npy": _npy,
-    ".npz": _npz,
-    ".h5": _hdf5,
-    ".h5py": _hdf5,
-    ".hdf5": _hdf5,
-    ".pkl": _pickled,
-    ".pickle": _pickled,
-    ".list": _listed,
+    ".mat": _read_mat,
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".h5": _read_hdf5,
+    ".h5py": _read_hdf5,
+    ".hdf5": _read_hdf5,
+    ".pkl": _read_pickle,
+    ".pickle": _read_pickle,
+    ".list": _read_list,
 }

@@ -52,7 +52,7 @@ class Clip4cmr(TwoSides):
         )
         self.prototypes = nn.Parameter(torch.randn(classes, config.dimensions))
 
-    def loss(self, image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
+    def compute_loss(self, image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
         """The prototype loss of both modalities."""
         prototypes = F.normalize(self.prototypes, dim=1)
         return pan_loss(self.image(image), prototypes, labels) + pan_loss(self.text(text), prototypes, labels)
@@ -68,7 +68,7 @@ def fit_clip4cmr(
     return fit_pairs(
         module,
         adam,
-        module.loss,
+        module.compute_loss,
         data,
         batch_size=own.batch_size,
         epochs=own.epochs,

@@ -43,11 +43,11 @@ def dscmr_loss(
     """
     in_labels = sum(torch.linalg.vector_norm(p - labels, dim=1).mean() for p in (image_predictions, text_predictions))
     shared = labels @ labels.T
-    in_space = sum(_likelihood(one, other, shared) for one, other in ((image, image), (image, text), (text, text)))
+    in_space = sum(_mean_likelihood(one, other, shared) for one, other in ((image, image), (image, text), (text, text)))
     return in_labels + alpha * in_space + beta * torch.linalg.vector_norm(image - text, dim=1).mean()
 
 
-def _likelihood(one: Tensor, other: Tensor, shared: Tensor) -> Tensor:
+def _mean_likelihood(one: Tensor, other: Tensor, shared: Tensor) -> Tensor:
     lengths = torch.linalg.vector_norm(one, dim=1)[:, None] * torch.linalg.vector_norm(other, dim=1)
     theta = one @ other.T / lengths.clamp(min=LEAST_LENGTHS) / 2
     return (F.softplus(theta) - shared * theta).mean()
@@ -71,7 +71,7 @@ class Dscmr(TwoSides):
         )
         self.classifier = nn.Linear(config.dimensions, classes)
 
-    def loss(self, image: Tensor, text: Tensor, labels: Tensor, *, alpha: float, beta: float) -> Tensor:
+    def compute_loss(self, image: Tensor, text: Tensor, labels: Tensor, *, alpha: float, beta: float) -> Tensor:
         """The loss of pairs of features, on the common space before its vectors get unit length."""
         one, other = self.image[:-1](image), self.text[:-1](text)
         return dscmr_loss(one, other, self.classifier(one), self.classifier(other), labels, alpha=alpha, beta=beta)
@@ -87,7 +87,7 @@ def fit_dscmr(
     return fit_pairs(
         module,
         adam,
-        partial(module.loss, alpha=own.alpha, beta=own.beta),
+        partial(module.compute_loss, alpha=own.alpha, beta=own.beta),
         data,
         batch_size=own.batch_size,
         epochs=own.epochs,

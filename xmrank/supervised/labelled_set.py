@@ -125,7 +125,7 @@ def labelled_set(
     Raises:
         DataError: no items to train on or to ask with; features that are not finite; parts that disagree in length.
     """
-    given = {part: _checked(items, f"{source}: {part}") for part, items in parts.items()}
+    given = {part: _check_items(items, f"{source}: {part}") for part, items in parts.items()}
     notes = []
     if "train" not in given or not ({"test", "query"} & given.keys()):
         raise DataError(f"{source}: has the parts {', '.join(given) or 'none'}; expected train and test (or query)")
@@ -186,7 +186,7 @@ def with_labels(items: LabelledItems, labels: np.ndarray) -> LabelledItems:
     return replace(items, labels=labels)
 
 
-def _checked(items: LabelledItems, where: str) -> LabelledItems:
+def _check_items(items: LabelledItems, where: str) -> LabelledItems:
     """The items with features of unit length."""
     for side in ("image", "text"):
         if len(shape := getattr(items, side).shape) != 2:

@@ -64,13 +64,13 @@ def find_slots(arrays: Arrays, features: str, source: str) -> dict[tuple[str, st
         DataError: two feature arrays of one part, or labels of images and texts that differ.
     """
     wanted = dict(zip(("image", "text"), features.lower().split("+"), strict=False)) if "+" in features else {}
-    found: dict[tuple[str, str], list[str]] = {}
+    by_part: dict[tuple[str, str], list[str]] = {}
     for key in sorted(arrays):
         split, kind = place_of(key)
         if split and kind:
-            found.setdefault((split, kind), []).append(key)
+            by_part.setdefault((split, kind), []).append(key)
     slots = {}
-    for (split, kind), keys in found.items():
+    for (split, kind), keys in by_part.items():
         named = [key for key in keys if wanted.get(kind) in words(key)]
         chosen = named or keys
         same = all(np.array_equal(np.ravel(arrays[key]), np.ravel(arrays[chosen[0]])) for key in chosen)

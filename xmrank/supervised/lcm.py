@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xmrank.config.supervised import LcmConfig, SupervisedConfig
 from xmrank.supervised.labelled_set import LabelledItems, LabelledSet, with_labels
-from xmrank.supervised.method_training import FittedMethod, TwoSides, batches, train_module, two_stage_map
+from xmrank.supervised.method_training import FittedMethod, TwoSides, draw_batches, train_module, two_stage_map
 from xmrank.train.fit_loop import EpochFigures, ReportEpoch
 
 
@@ -24,12 +24,12 @@ class Lcm(TwoSides):
 
     def __init__(self, image: int, text: int, classes: int, config: LcmConfig) -> None:
         super().__init__()
-        self.image, self.text = (self._side(inputs, config) for inputs in (image, text))
+        self.image, self.text = (self._make_side(inputs, config) for inputs in (image, text))
         self.encoder = nn.Sequential(nn.Linear(classes, config.dimensions), nn.Tanh())
         self.decoder = nn.Sequential(nn.Linear(config.dimensions, classes), nn.Sigmoid())
 
     @staticmethod
-    def _side(inputs: int, config: LcmConfig) -> nn.Sequential:
+    def _make_side(inputs: int, config: LcmConfig) -> nn.Sequential:
         return nn.Sequential(
             nn.Linear(inputs, config.width),
             nn.BatchNorm1d(config.width),
@@ -40,7 +40,7 @@ class Lcm(TwoSides):
         )
 
 
-def pivots(image: Tensor, text: Tensor, labels: Tensor | None, config: LcmConfig) -> Tensor:
+def make_pivots(image: Tensor, text: Tensor, labels: Tensor | None, config: LcmConfig) -> Tensor:
     """B = sign(a F + b G + c E), the paper's equation 6, with sign(0) = +1; labels None stands for c = 0."""
     weighted = config.a * image + config.b * text
     if labels is not None:
@@ -51,12 +51,12 @@ def pivots(image: Tensor, text: Tensor, labels: Tensor | None, config: LcmConfig
 def label_loss(module: Lcm, labels: Tensor, target: Tensor, sigma: float) -> Tensor:
     """L_intra = ‖D(E(Y)) − Y‖² + σ ‖B − E(Y)‖², means over items (equation 5)."""
     latent = module.encoder(labels)
-    return distance(module.decoder(latent), labels) + sigma * distance(latent, target)
+    return squared_distance(module.decoder(latent), labels) + sigma * squared_distance(latent, target)
 
 
-def distance(found: Tensor, target: Tensor) -> Tensor:
+def squared_distance(output: Tensor, target: Tensor) -> Tensor:
     """The mean over items of the squared Euclidean distance (equations 3 and 4)."""
-    return (found - target).square().sum(dim=1).mean()
+    return (output - target).square().sum(dim=1).mean()
 
 
 class LcmTrainer:
@@ -78,17 +78,19 @@ class LcmTrainer:
     def train_round(self) -> EpochFigures:
         """Train every network for an epoch, then move the pivots; returns the losses after that."""
         module = self.module
-        self._epoch(self.adams[0], lambda rows: distance(module.image(self.image[rows]), self.pivots[rows]))
-        self._epoch(self.adams[1], lambda rows: distance(module.text(self.text[rows]), self.pivots[rows]))
+        self._train_epoch(
+            self.adams[0], lambda rows: squared_distance(module.image(self.image[rows]), self.pivots[rows])
+        )
+        self._train_epoch(self.adams[1], lambda rows: squared_distance(module.text(self.text[rows]), self.pivots[rows]))
         if self.config.c:
-            self._epoch(
+            self._train_epoch(
                 self.adams[2],
                 lambda rows: label_loss(module, self.labels[rows], self.pivots[rows], self.config.sigma),
             )
         return self._move_pivots()
 
-    def _epoch(self, adam: torch.optim.Adam, loss_of: Callable[[Tensor], Tensor]) -> None:
-        for rows in batches(len(self.labels), self.config.batch_size, self.generator):
+    def _train_epoch(self, adam: torch.optim.Adam, loss_of: Callable[[Tensor], Tensor]) -> None:
+        for rows in draw_batches(len(self.labels), self.config.batch_size, self.generator):
             loss = loss_of(rows)
             adam.zero_grad()
             loss.backward()
@@ -99,12 +101,12 @@ class LcmTrainer:
         module, config = self.module.eval(), self.config
         image, text = module.image(self.image), module.text(self.text)
         latent = module.encoder(self.labels) if config.c else None
-        self.pivots = pivots(image, text, latent, config)
-        losses = {"image": distance(image, self.pivots), "text": distance(text, self.pivots)}
+        self.pivots = make_pivots(image, text, latent, config)
+        losses = {"image": squared_distance(image, self.pivots), "text": squared_distance(text, self.pivots)}
         pivot = config.a * losses["image"] + config.b * losses["text"]
         if latent is not None:
             losses["label"] = label_loss(module, self.labels, self.pivots, config.sigma)
-            pivot = pivot + config.c * distance(latent, self.pivots)
+            pivot = pivot + config.c * squared_distance(latent, self.pivots)
         losses["pivot"] = pivot
         return {name: float(loss) for name, loss in losses.items()} | {"total": float(sum(losses.values()))}
 

@@ -62,9 +62,9 @@ class SupervisedResults:
         """In the order that they were run in."""
         return list(dict.fromkeys(run["method"] for run in self.runs))
 
-    def values(self, method: str, search: str, column: str, metric: str = "map") -> list[float]:
+    def list_values(self, method: str, search: str, column: str, metric: str = "map") -> list[float]:
         """A metric of every run, in one direction or averaged over both; none where it was not measured."""
-        found = []
+        means = []
         for run in self.runs:
             if run["method"] != method:
                 continue
@@ -72,12 +72,12 @@ class SupervisedResults:
             own = list(rows.values()) if column == AVERAGE else [rows.get(column)]
             known = [value for value in own if value is not None]
             if known and len(known) == len(own):
-                found.append(statistics.fmean(known))
-        return found
+                means.append(statistics.fmean(known))
+        return means
 
-    def mean(self, method: str, search: str, column: str = AVERAGE) -> float:
+    def average_runs(self, method: str, search: str, column: str = AVERAGE) -> float:
         """The mean over runs; NaN where it was not measured."""
-        values = self.values(method, search, column)
+        values = self.list_values(method, search, column)
         return statistics.fmean(values) if values else math.nan
 
     def of_class(self, method: str, search: str, number: int) -> float:
@@ -92,7 +92,7 @@ class SupervisedResults:
         return statistics.fmean(values) if values else math.nan
 
 
-def spread(values: Sequence[float]) -> str:
+def format_spread(values: Sequence[float]) -> str:
     """Mean ± standard deviation over runs (n − 1), three digits: 0.353 ± 0.004."""
     if not values:
         return NONE
@@ -100,7 +100,7 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.3f}{deviation}"
 
 
-def change(new: float, old: float) -> str:
+def format_change(new: float, old: float) -> str:
     """A relative change: +12 %."""
     if math.isnan(new) or math.isnan(old) or not old:
         return NONE
@@ -113,7 +113,7 @@ def map_table(results: SupervisedResults) -> PlainTable:
     rows = []
     for method in results.methods:
         for search, name in SEARCH_NAMES.items():
-            cells = [spread(results.values(method, search, column)) for column in COLUMNS]
+            cells = [format_spread(results.list_values(method, search, column)) for column in COLUMNS]
             if cells[-1] != NONE:
                 paper = paper_figures(results.about["name"], method, search)
                 beside = [f"{value:.2f}" for value in paper] if paper else [NONE] * 3
@@ -131,10 +131,10 @@ def claim_table(results: SupervisedResults) -> PlainTable:
     """What two-stage search changes, with the retrieval set's labels and without them."""
     rows = []
     for method in results.methods:
-        naive, told, untold = (results.mean(method, search) for search in SEARCH_NAMES)
+        naive, told, untold = (results.average_runs(method, search) for search in SEARCH_NAMES)
         if not math.isnan(naive):
             holds = NONE if math.isnan(told) else "yes" if told / naive - 1 >= GAIN else "no"
-            rows.append((METHOD_NAMES[method], change(told, naive), holds, change(untold, naive)))
+            rows.append((METHOD_NAMES[method], format_change(told, naive), holds, format_change(untold, naive)))
     heading = ("method", "two-stage over distance", "10 % or more", "with labels predicted over distance")
     note = "Relative change of the average mAP. The paper says 10 % and more for every method."
     return PlainTable("Does two-stage search help?", heading, tuple(rows), note)
@@ -143,9 +143,9 @@ def claim_table(results: SupervisedResults) -> PlainTable:
 def stage_1_table(results: SupervisedResults) -> PlainTable:
     """Mean reciprocal rank of the true label in stage 1."""
     rows = [
-        (METHOD_NAMES[method], *(spread(results.values(method, "two_stage", d, "mrr")) for d in DIRECTIONS))
+        (METHOD_NAMES[method], *(format_spread(results.list_values(method, "two_stage", d, "mrr")) for d in DIRECTIONS))
         for method in results.methods
-        if results.values(method, "two_stage", "i2t", "mrr")
+        if results.list_values(method, "two_stage", "i2t", "mrr")
     ]
     paper = MRR.get(results.about["name"])
     if paper:
@@ -177,7 +177,7 @@ def class_table(results: SupervisedResults) -> PlainTable:
         (method, search)
         for method in results.methods
         for search in ("distance", "two_stage")
-        if results.values(method, search, AVERAGE)
+        if results.list_values(method, search, AVERAGE)
     ]
     rows = [
         (name, *(_plain(results.of_class(method, search, number)) for method, search in pairs))
@@ -216,7 +216,7 @@ def feature_tables(every: Sequence[SupervisedResults]) -> list[PlainTable]:
         rows = tuple(
             (
                 *_kinds(results.about["features"]),
-                *(spread(results.values("lcm", "two_stage", column)) for column in COLUMNS),
+                *(format_spread(results.list_values("lcm", "two_stage", column)) for column in COLUMNS),
             )
             for results in group
         )
@@ -251,7 +251,7 @@ def _lines(results: SupervisedResults, method: str, search: str) -> list[tuple[A
     lines: list[tuple[Any, ...]] = []
     for metric in ("map", "mrr"):
         for column in COLUMNS:
-            if values := results.values(method, search, column, metric):
+            if values := results.list_values(method, search, column, metric):
                 deviation = statistics.stdev(values) if len(values) > 1 else ""
                 lines.append((column, metric, "", statistics.fmean(values), deviation, len(values)))
     for number, name in enumerate(results.about["classes"]):

@@ -27,17 +27,17 @@ def log_run(runs: RunTree, run: MethodRun) -> None:
         inputs=[f"data {run.source.key}"],
         resume=False,
     )
-    result, timing = run.read("result.json"), run.read("timing.json")
+    result, timing = run.read_part("result.json"), run.read_part("timing.json")
     for number, entry in enumerate(result["history"], start=1):
         metrics = {name if name == "validation_map" else f"loss/{name}": value for name, value in entry.items()}
         runs.log_metrics(run.name, metrics, step=number)
     times = {f"{search}/ms_per_query": value for search, value in timing["milliseconds"].items()}
     costs = {"cost/train_seconds": timing["seconds"], "best_round": result["best_round"]}
-    runs.log_metrics(run.name, {**means(result["rows"]), **times, **costs})
+    runs.log_metrics(run.name, {**average_rows(result["rows"]), **times, **costs})
     runs.end_child(run.name)
 
 
-def means(rows: list[dict[str, Any]]) -> dict[str, float]:
+def average_rows(rows: list[dict[str, Any]]) -> dict[str, float]:
     """A run's means by MLflow names: i2t/two_stage/map, i2t/two_stage/mrr, average/two_stage/map."""
     values = {
         f"{row['direction']}/{row['search']}/{metric}": row[metric]

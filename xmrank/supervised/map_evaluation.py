@@ -9,7 +9,7 @@ import numpy as np
 
 from xmrank.config import DIRECTIONS, Direction
 from xmrank.supervised.labelled_set import LabelledSet
-from xmrank.supervised.method_training import FittedMethod, Side, precisions
+from xmrank.supervised.method_training import FittedMethod, Side, average_precisions
 from xmrank.supervised.two_stage_knn import TwoStageRanking, by_distance, label_ranks, predict_labels, two_stage
 
 NAIVE, TWO_STAGE, PREDICTED = "distance", "two_stage", "two_stage_predicted"
@@ -43,42 +43,42 @@ class SearchResult:
         return hashlib.sha256(np.ascontiguousarray(self.ranking.order).data).hexdigest()
 
 
-def measure(data: LabelledSet, fitted: FittedMethod, neighbours: int) -> list[SearchResult]:
+def measure_searches(data: LabelledSet, fitted: FittedMethod, neighbours: int) -> list[SearchResult]:
     """Every search that the method allows: no distance without a common space, no true labels for clusters.
 
     The rankings are made before any label of a query is looked at.
     """
-    found = []
+    results = []
     for direction in DIRECTIONS:
-        for search, (ranking, milliseconds) in rankings(data, fitted, neighbours, direction).items():
-            precision = precisions(ranking, data.query.labels, data.retrieval.labels)
+        for search, (ranking, milliseconds) in rank_queries(data, fitted, neighbours, direction).items():
+            precision = average_precisions(ranking, data.query.labels, data.retrieval.labels)
             reciprocal = None
             if search == TWO_STAGE:
                 reciprocal = reciprocal_ranks(data, fitted, neighbours, direction)
-            found.append(SearchResult(direction, search, ranking, precision, reciprocal, milliseconds))
-    return found
+            results.append(SearchResult(direction, search, ranking, precision, reciprocal, milliseconds))
+    return results
 
 
-def rankings(
+def rank_queries(
     data: LabelledSet, fitted: FittedMethod, neighbours: int, direction: Direction
 ) -> dict[str, tuple[TwoStageRanking, float]]:
     """The rankings of all queries in one direction, with the milliseconds that a query took."""
-    asking, asked = SIDES[direction]
-    queries = fitted.embed(asking, getattr(data.query, asking))
-    items = fitted.embed(asked, getattr(data.retrieval, asked))
-    train, labels = fitted.embed(asking, getattr(data.train, asking)), fitted.train_labels
+    query_side, item_side = SIDES[direction]
+    queries = fitted.embed(query_side, getattr(data.query, query_side))
+    items = fitted.embed(item_side, getattr(data.retrieval, item_side))
+    train, labels = fitted.embed(query_side, getattr(data.train, query_side)), fitted.train_labels
     made = {}
     if items.shape[1] == queries.shape[1]:
-        made[NAIVE] = _timed(lambda: by_distance(queries, items), len(queries))
+        made[NAIVE] = _time_search(lambda: by_distance(queries, items), len(queries))
     if fitted.own_labels:
         true = data.retrieval.labels
-        made[TWO_STAGE] = _timed(
+        made[TWO_STAGE] = _time_search(
             lambda: two_stage(queries, train, labels, items, true, neighbours=neighbours), len(queries)
         )
     # Once for the whole retrieval set, so not part of a query's time.
-    other = fitted.embed(asked, getattr(data.train, asked))
+    other = fitted.embed(item_side, getattr(data.train, item_side))
     guessed = predict_labels(items, other, labels, neighbours=neighbours)
-    made[PREDICTED] = _timed(
+    made[PREDICTED] = _time_search(
         lambda: two_stage(queries, train, labels, items, guessed, neighbours=neighbours), len(queries)
     )
     return made
@@ -88,12 +88,12 @@ def reciprocal_ranks(data: LabelledSet, fitted: FittedMethod, neighbours: int, d
     """1 / place of the best true label of each query in stage 1's order, float64 [queries]; NaN without a label."""
     side, _ = SIDES[direction]
     queries, train = (fitted.embed(side, getattr(items, side)) for items in (data.query, data.train))
-    places = label_ranks(queries, train, fitted.train_labels, neighbours=neighbours).astype(np.float64)
-    best = np.where(data.query.labels, places, np.inf).min(axis=1)
+    ranks = label_ranks(queries, train, fitted.train_labels, neighbours=neighbours).astype(np.float64)
+    best = np.where(data.query.labels, ranks, np.inf).min(axis=1)
     return np.where(np.isfinite(best), 1 / (best + 1), np.nan)
 
 
-def _timed(search: Callable[[], TwoStageRanking], queries: int) -> tuple[TwoStageRanking, float]:
+def _time_search(search: Callable[[], TwoStageRanking], queries: int) -> tuple[TwoStageRanking, float]:
     started = time.perf_counter()
     ranking = search()
     return ranking, 1000 * (time.perf_counter() - started) / queries

@@ -18,7 +18,7 @@ from xmrank.config import SupervisedConfig
 from xmrank.metrics import mean_over_queries
 from xmrank.runtime.files import atomic_path, write_json, write_table
 from xmrank.supervised.labelled_set import LabelledSet
-from xmrank.supervised.map_evaluation import SearchResult, measure
+from xmrank.supervised.map_evaluation import SearchResult, measure_searches
 from xmrank.supervised.method_training import FittedMethod
 from xmrank.supervised.methods import fit_method
 from xmrank.supervised.set_readers import SetSource, read_source
@@ -63,18 +63,18 @@ class MethodRun:
         """Of its files and its MLflow run."""
         return f"{self.source.key}-{self.method}-run{self.seed}"
 
-    def part(self, kind: str) -> Path:
+    def path_of(self, kind: str) -> Path:
         """A file of its work: metrics.parquet, timing.json, tsne.json, result.json; the last is written last."""
         return self.work / self.name / kind
 
     @property
     def done(self) -> bool:
         """Whether an earlier run finished it."""
-        return self.part("result.json").exists()
+        return self.path_of("result.json").exists()
 
-    def read(self, kind: str) -> Any:
+    def read_part(self, kind: str) -> Any:
         """The value of a JSON part."""
-        return json.loads(self.part(kind).read_text())
+        return json.loads(self.path_of(kind).read_text())
 
 
 def make_run(run: MethodRun) -> str:
@@ -84,17 +84,17 @@ def make_run(run: MethodRun) -> str:
     started = time.perf_counter()
     fitted = fit_method(run.method, data, run.config, run.seed)
     seconds = time.perf_counter() - started
-    found = measure(data, fitted, run.config.neighbours)
+    results = measure_searches(data, fitted, run.config.neighbours)
     keys = {"dataset": data.name, "features": data.features, "method": run.method, "seed": run.seed}
-    write_table(run.part("metrics.parquet"), metrics_table(keys, found))
-    write_json(run.part("timing.json"), {**keys, "seconds": seconds, "milliseconds": milliseconds(found)})
+    write_table(run.path_of("metrics.parquet"), metrics_table(keys, results))
+    write_json(run.path_of("timing.json"), {**keys, "seconds": seconds, "milliseconds": list_milliseconds(results)})
     if fitted.module is not None:
         save_model(run, fitted)
     if run.pictures:
-        write_json(run.part("tsne.json"), pictures(data, fitted, run.config.tsne, run.seed))
-    rows = [row_of(entry, data) for entry in found]
+        write_json(run.path_of("tsne.json"), draw_pictures(data, fitted, run.config.tsne, run.seed))
+    rows = [row_of(entry, data) for entry in results]
     about = {"best_round": fitted.best_round, "history": fitted.history, "rows": rows}
-    write_json(run.part("result.json"), {**keys, **about})
+    write_json(run.path_of("result.json"), {**keys, **about})
     return run.name
 
 
@@ -110,10 +110,10 @@ def use_one_thread() -> None:
     faiss.omp_set_num_threads(1)
 
 
-def metrics_table(keys: dict[str, Any], found: list[SearchResult]) -> pa.Table:
+def metrics_table(keys: dict[str, Any], results: list[SearchResult]) -> pa.Table:
     """The values of every query: average precision, and of stage 1 the reciprocal rank of its true label."""
     parts = []
-    for entry in found:
+    for entry in results:
         values = {"ap": entry.precision}
         if entry.reciprocal_rank is not None:
             values["mrr"] = entry.reciprocal_rank
@@ -126,26 +126,26 @@ def metrics_table(keys: dict[str, Any], found: list[SearchResult]) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def row_of(found: SearchResult, data: LabelledSet) -> dict[str, Any]:
+def row_of(results: SearchResult, data: LabelledSet) -> dict[str, Any]:
     """The means of one search of one direction, over all queries and over those of each class."""
-    mean = mean_over_queries(found.precision)
-    row: dict[str, Any] = {"direction": found.direction, "search": found.search, "ranking_sha256": found.digest}
-    row |= {"map": number(mean.mean), "queries": mean.counted, "excluded": mean.excluded}
-    if found.reciprocal_rank is not None:
-        row["mrr"] = number(mean_over_queries(found.reciprocal_rank).mean)
-    classes = [found.precision[data.query.labels[:, column]] for column in range(len(data.classes))]
-    row["classes"] = [number(mean_over_queries(values).mean) for values in classes]
+    mean = mean_over_queries(results.precision)
+    row: dict[str, Any] = {"direction": results.direction, "search": results.search, "ranking_sha256": results.digest}
+    row |= {"map": number_or_none(mean.mean), "queries": mean.counted, "excluded": mean.excluded}
+    if results.reciprocal_rank is not None:
+        row["mrr"] = number_or_none(mean_over_queries(results.reciprocal_rank).mean)
+    classes = [results.precision[data.query.labels[:, column]] for column in range(len(data.classes))]
+    row["classes"] = [number_or_none(mean_over_queries(values).mean) for values in classes]
     return row
 
 
-def number(value: float) -> float | None:
+def number_or_none(value: float) -> float | None:
     """JSON has no NaN."""
     return None if np.isnan(value) else float(value)
 
 
-def milliseconds(found: list[SearchResult]) -> dict[str, float]:
+def list_milliseconds(results: list[SearchResult]) -> dict[str, float]:
     """Time a query took in each search and direction."""
-    return {f"{entry.direction}/{entry.search}": entry.milliseconds for entry in found}
+    return {f"{entry.direction}/{entry.search}": entry.milliseconds for entry in results}
 
 
 def save_model(run: MethodRun, fitted: FittedMethod) -> None:
@@ -161,7 +161,7 @@ def save_model(run: MethodRun, fitted: FittedMethod) -> None:
     write_json(folder / "model.json", about)
 
 
-def pictures(data: LabelledSet, fitted: FittedMethod, count: int, seed: int) -> list[dict[str, Any]]:
+def draw_pictures(data: LabelledSet, fitted: FittedMethod, count: int, seed: int) -> list[dict[str, Any]]:
     """The three pictures of the paper's Figure 2, as points in the plane: t-SNE of each search space.
 
     What stage 1 searches (training and query items of one modality, images and texts), and what ranking by distance

@@ -29,7 +29,7 @@ class TwoSides(nn.Module):
         """Features in the common space, float32 [items, d], with the network in evaluation mode."""
         self.eval()
         network, device = getattr(self, side), next(self.parameters()).device
-        parts = [network(torch.from_numpy(features[i : i + EMBED_ROWS]).to(device)) for i in starts(features)]
+        parts = [network(torch.from_numpy(features[i : i + EMBED_ROWS]).to(device)) for i in list_starts(features)]
         return torch.cat(parts).float().cpu().numpy()
 
 
@@ -62,12 +62,12 @@ class FittedMethod:
     module: TwoSides | None = None
 
 
-def starts(rows: np.ndarray) -> range:
+def list_starts(rows: np.ndarray) -> range:
     """Where the parts of a large array begin."""
     return range(0, len(rows), EMBED_ROWS)
 
 
-def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def draw_batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """All rows in random order, ``size`` at a time; a single last row joins the part before: batch norm needs two."""
     parts = list(torch.randperm(count, generator=generator).split(size))
     if len(parts) > 1 and len(parts[-1]) == 1:
@@ -142,7 +142,7 @@ def fit_pairs(
 
     def train_epoch() -> EpochFigures:
         losses = []
-        for rows in batches(len(labels), batch_size, generator):
+        for rows in draw_batches(len(labels), batch_size, generator):
             loss = loss_of(image[rows], text[rows], labels[rows])
             adam.zero_grad()
             loss.backward()
@@ -173,19 +173,19 @@ def two_stage_map(module: TwoSides, data: LabelledSet, neighbours: int) -> float
     }
     (image, train_image), (text, train_text) = sides["image"], sides["text"]
     labels, own = data.train.labels, data.validation.labels
-    found = [
+    results = [
         two_stage(image, train_image, labels, text, own, neighbours=neighbours),
         two_stage(text, train_text, labels, image, own, neighbours=neighbours),
     ]
-    return mean_map(found, own)
+    return mean_map(results, own)
 
 
 def mean_map(rankings: list[TwoStageRanking], labels: np.ndarray) -> float:
     """The mean of several rankings' mAP, where the items with these labels are queries and retrieval set."""
-    return float(np.mean([np.nanmean(precisions(ranking, labels, labels)) for ranking in rankings]))
+    return float(np.mean([np.nanmean(average_precisions(ranking, labels, labels)) for ranking in rankings]))
 
 
-def precisions(ranking: TwoStageRanking, query_labels: np.ndarray, item_labels: np.ndarray) -> np.ndarray:
+def average_precisions(ranking: TwoStageRanking, query_labels: np.ndarray, item_labels: np.ndarray) -> np.ndarray:
     """Average precision of every query, float64 [queries]: relevant is what shares a label; NaN where nothing does."""
     shared = query_labels.astype(np.float32) @ item_labels.astype(np.float32).T > 0
     return average_precision(np.take_along_axis(shared, ranking.order, axis=1), tied=ranking.tied)

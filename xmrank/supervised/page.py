@@ -78,7 +78,7 @@ def report_results(manifest: Manifest, folder: Path, *, title: str, overwrite: b
         overwrite=overwrite,
     )
     if not stage.done:
-        write_report(stage, build(title, manifest, folder / "results", every), every)
+        write_report(stage, build_content(title, manifest, folder / "results", every), every)
     tables = [size_table(every, TABLE_1)]
     for results in every:
         tables += [make(results) for make in TERMINAL]
@@ -100,12 +100,14 @@ def read_results(folder: Path) -> list[SupervisedResults]:
     return every
 
 
-def build(title: str, manifest: Manifest, folder: Path, every: Sequence[SupervisedResults]) -> SupervisedContent:
+def build_content(
+    title: str, manifest: Manifest, folder: Path, every: Sequence[SupervisedResults]
+) -> SupervisedContent:
     """All parts of the report."""
     drawn = json.loads((folder / TSNE).read_text()) if (folder / TSNE).exists() else {}
     sections = [
-        SetSection(name_of(results.about), [make(results) for make in TABLES], charts_of(drawn, results, place))
-        for place, results in enumerate(every)
+        SetSection(name_of(results.about), [make(results) for make in TABLES], charts_of(drawn, results, number_of_set))
+        for number_of_set, results in enumerate(every)
     ]
     runs = manifest.counts["runs"]
     return SupervisedContent(
@@ -126,14 +128,16 @@ def write_report(stage: StageDirectory, content: SupervisedContent, every: Seque
     stage.finish(counts={"sets": len(every), "charts": sum(len(section.charts) for section in content.sections)})
 
 
-def charts_of(drawn: dict[str, Any], results: SupervisedResults, place: int) -> list[Chart]:
+def charts_of(drawn: dict[str, Any], results: SupervisedResults, number_of_set: int) -> list[Chart]:
     """The t-SNE pictures of a set, where there are any."""
     about = results.about
     key = f"{about['name']}-{about['features']}" if about["features"] else about["name"]
-    return [scatter(picture, f"tsne-{place}-{number}") for number, picture in enumerate(drawn.get(key, []))]
+    return [
+        draw_scatter(picture, f"tsne-{number_of_set}-{number}") for number, picture in enumerate(drawn.get(key, []))
+    ]
 
 
-def scatter(picture: dict[str, Any], name: str) -> Chart:
+def draw_scatter(picture: dict[str, Any], name: str) -> Chart:
     """Points in the plane: the colour is the class (eight colours in turn), the marker the kind of item."""
     figure, axes = make_canvas(4.6, 4.0)
     axes.set_axis_off()
@@ -157,17 +161,17 @@ def render_markdown(content: SupervisedContent) -> str:
     """The report without its pictures."""
     lines = [f"# {escape_markdown(content.title)}", "", escape_markdown(content.subtitle), ""]
     for table in content.overview:
-        lines += _markdown(table)
+        lines += _format_markdown(table)
     for section in content.sections:
         lines += [f"# {escape_markdown(section.title)}", ""]
         for table in section.tables:
-            lines += _markdown(table)
+            lines += _format_markdown(table)
     lines += ["## Settings", "", *(f"- {escape_markdown(name)}: `{value}`" for name, value in content.settings), ""]
     lines += ["## Fingerprints", "", *(f"- {escape_markdown(name)}: `{value}`" for name, value in content.fingerprints)]
     return "\n".join(lines) + "\n"
 
 
-def _markdown(table: PlainTable) -> list[str]:
+def _format_markdown(table: PlainTable) -> list[str]:
     rule = ["---", *("--:" for _ in table.heading[1:])]
     body = [list(map(escape_markdown, row)) for row in table.rows]
     grid = [f"| {' | '.join(cells)} |" for cells in (list(map(escape_markdown, table.heading)), rule, *body)]
@@ -185,8 +189,8 @@ def print_tables(tables: Sequence[PlainTable]) -> None:
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200, highlight=False)
     for table in tables:
         drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-        for place, heading in enumerate(table.heading):
-            drawn.add_column(Text(heading), justify="right" if place else "left", no_wrap=True)
+        for number_of_set, heading in enumerate(table.heading):
+            drawn.add_column(Text(heading), justify="right" if number_of_set else "left", no_wrap=True)
         for row in table.rows:
             drawn.add_row(*map(Text, row))
         console.print(f"\n{table.title}", style="bold", markup=False)

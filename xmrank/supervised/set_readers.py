@@ -44,9 +44,9 @@ def sources_of(
     annotations = dict(text.split("=", 1) for text in labels)
     sources = []
     for text in data:
-        full, places = text.split("=", 1)
+        full, locations = text.split("=", 1)
         name, _, features = full.partition("/")
-        paths = tuple(resolve(place) for place in places.split(","))
+        paths = tuple(resolve(location) for location in locations.split(","))
         own = annotations.get(name)
         sources.append(SetSource(name, features, paths, resolve(own) if own else None, captions, seed))
     return sources

@@ -44,7 +44,7 @@ def supervised(config: SupervisedConfig) -> Manifest:
     for source in sources:
         data = read_source(source)
         print(f"supervised: {source.key}: {data.beside_table_1()}")
-        sets[source.key] = about(data)
+        sets[source.key] = describe_set(data)
     values = {**semantic(config), "sets": sorted(sets)} | ({"best": best} if best else {})
     inputs = {f"data {key}": str(entry["fingerprint"]) for key, entry in sets.items()}
     output = resolve(config.output)
@@ -81,7 +81,7 @@ def read_best_settings(config: SupervisedConfig, sets: list[str]) -> dict[str, d
     return own
 
 
-def about(data: LabelledSet) -> dict[str, object]:
+def describe_set(data: LabelledSet) -> dict[str, object]:
     """What the report says of a set."""
     sizes = {**data.sizes, "classes": len(data.classes)}
     widths = {"image": data.widths[0], "text": data.widths[1]}
@@ -103,7 +103,7 @@ def run_all(
     failed = True
     try:
         settings = {source.key: with_lcm_settings(config, best.get(source.key, {})) for source in sources}
-        runs = plan(stage, config, sources, settings)
+        runs = plan_runs(stage, config, sources, settings)
         left = [run for run in runs if not run.done]
         by_name = {run.name: run for run in runs}
         with Progress("supervised (runs)", len(runs), len(runs) - len(left)) as progress:
@@ -112,14 +112,14 @@ def run_all(
                 progress.advance(note=name)
         for run in runs:
             log_run(tracked, run)  # those that a killed call made and did not log
-        join(stage, runs, sets)
+        join_results(stage, runs, sets)
         failed = False
     finally:
         tracked.end(failed=failed)
     return stage.finish(counts={"runs": len(runs), "sets": len(sources)}, settings={"threads": 1})
 
 
-def plan(
+def plan_runs(
     stage: StageDirectory, config: SupervisedConfig, sources: list[SetSource], settings: dict[str, SupervisedConfig]
 ) -> list[MethodRun]:
     """Every method with every seed on every set; embeddings once, for nothing in them is random."""
@@ -139,12 +139,12 @@ def plan(
     ]
 
 
-def join(stage: StageDirectory, runs: list[MethodRun], sets: dict[str, dict[str, object]]) -> None:
+def join_results(stage: StageDirectory, runs: list[MethodRun], sets: dict[str, dict[str, object]]) -> None:
     """One file of each kind out of the parts of all runs."""
-    table = pa.concat_tables([pq.read_table(run.part("metrics.parquet")) for run in runs])
+    table = pa.concat_tables([pq.read_table(run.path_of("metrics.parquet")) for run in runs])
     write_table(stage.directory / METRICS, table)
-    write_json(stage.directory / TIMING, [run.read("timing.json") for run in runs])
-    drawn = {run.source.key: run.read("tsne.json") for run in runs if run.part("tsne.json").exists()}
+    write_json(stage.directory / TIMING, [run.read_part("timing.json") for run in runs])
+    drawn = {run.source.key: run.read_part("tsne.json") for run in runs if run.path_of("tsne.json").exists()}
     if drawn:
         write_json(stage.directory / TSNE, drawn)
-    write_json(stage.directory / RESULTS, {"sets": sets, "runs": [run.read("result.json") for run in runs]})
+    write_json(stage.directory / RESULTS, {"sets": sets, "runs": [run.read_part("result.json") for run in runs]})

@@ -32,7 +32,7 @@ def read_store(
     """
     store = EmbeddingStore.open(directory)
     ids = store.images["image_id"].to_pylist()
-    labels, classes = own_labels(store) if annotations is None else annotated(ids, annotations)
+    labels, classes = own_labels(store) if annotations is None else read_annotations(ids, annotations)
     rows, text = texts_of(store, captions)
     splits = store.images["split"].to_numpy(zero_copy_only=False)
     named = {split: part for split, part in SPLITS.items() if (splits[rows] == split).any()}
@@ -63,10 +63,10 @@ def own_labels(store: EmbeddingStore) -> tuple[np.ndarray, tuple[str, ...]]:
     if not any(lists):
         raise DataError(f"{store.directory}: no image has labels; give annotations with --labels NAME=PATH")
     numbers = sorted({number for labels in lists for number in labels})
-    return matrix(lists, numbers), tuple(map(str, numbers))
+    return make_label_matrix(lists, numbers), tuple(map(str, numbers))
 
 
-def annotated(image_ids: list[str], path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_annotations(image_ids: list[str], path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """The labels of images by an annotation file.
 
     COCO's instances JSON: an image has the categories of its objects. All ids from 1 to the largest count as classes,
@@ -74,27 +74,27 @@ def annotated(image_ids: list[str], path: Path) -> tuple[np.ndarray, tuple[str, 
     numbers, without the ``CLASS_r1.txt``: 24 classes; image ids are those of im123.jpg.
     """
     if path.is_dir():
-        return _mirflickr(image_ids, path)
+        return _read_mirflickr(image_ids, path)
     try:
         value = json.loads(path.read_text())
         categories = {int(entry["id"]): str(entry["name"]) for entry in value["categories"]}
-        found: dict[str, set[int]] = {str(entry["id"]): set() for entry in value["images"]}
+        labels_of: dict[str, set[int]] = {str(entry["id"]): set() for entry in value["images"]}
         for entry in value["annotations"]:
-            found[str(entry["image_id"])].add(int(entry["category_id"]))
+            labels_of[str(entry["image_id"])].add(int(entry["category_id"]))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file or folder") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not COCO's instances JSON ({type(error).__name__}: {error})") from None
-    lost = [image for image in image_ids if image not in found]
+    lost = [image for image in image_ids if image not in labels_of]
     if lost:
         raise DataError(f"{path}: knows nothing of image {lost[0]} ({len(lost) - 1} more like it)")
     numbers = list(range(1, max(categories) + 1))
-    return matrix([sorted(found[image]) for image in image_ids], numbers), tuple(
+    return make_label_matrix([sorted(labels_of[image]) for image in image_ids], numbers), tuple(
         categories.get(number, str(number)) for number in numbers
     )
 
 
-def _mirflickr(image_ids: list[str], folder: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+def _read_mirflickr(image_ids: list[str], folder: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     files = sorted(p for p in folder.glob("*.txt") if not p.stem.endswith("_r1") and p.stem.lower() != "readme")
     if not files:
         raise DataError(f"{folder}: no annotations here; expected CLASS.txt, each a list of image numbers")
@@ -109,9 +109,9 @@ def _mirflickr(image_ids: list[str], folder: Path) -> tuple[np.ndarray, tuple[st
     return labels, tuple(file.stem for file in files)
 
 
-def matrix(lists: list[list[int]], numbers: list[int]) -> np.ndarray:
+def make_label_matrix(lists: list[list[int]], numbers: list[int]) -> np.ndarray:
     """Lists of class numbers as bool [items, classes]."""
-    column = {number: place for place, number in enumerate(numbers)}
+    column = {number: column_number for column_number, number in enumerate(numbers)}
     labels = np.zeros((len(lists), len(numbers)), np.bool_)
     for row, own in enumerate(lists):
         labels[row, [column[number] for number in own]] = True

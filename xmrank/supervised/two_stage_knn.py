@@ -35,7 +35,7 @@ def by_distance(queries: np.ndarray, items: np.ndarray) -> TwoStageRanking:
         queries: float32 [queries, d].
         items: float32 [items, d].
     """
-    return _ranked(queries, items, np.zeros((len(queries), 1), np.uint16), np.zeros((1, len(items)), np.int64))
+    return _rank_items(queries, items, np.zeros((len(queries), 1), np.uint16), np.zeros((1, len(items)), np.int64))
 
 
 def two_stage(
@@ -65,7 +65,7 @@ def two_stage(
     """
     ranks = label_ranks(queries, train, train_labels, neighbours=neighbours)
     none = np.full((len(ranks), 1), ranks.shape[1], np.uint16)
-    return _ranked(queries, items, np.concatenate([ranks, none], axis=1), _label_lists(item_labels))
+    return _rank_items(queries, items, np.concatenate([ranks, none], axis=1), _label_lists(item_labels))
 
 
 def label_ranks(
@@ -85,7 +85,7 @@ def label_ranks(
     Returns:
         Places from 0, uint16 [queries, classes].
     """
-    return _places(*neighbour_labels(queries, train, train_labels, neighbours=neighbours))
+    return _invert_order(*neighbour_labels(queries, train, train_labels, neighbours=neighbours))
 
 
 def neighbour_labels(
@@ -102,7 +102,7 @@ def neighbour_labels(
     weights = np.stack([np.ones_like(squared), np.sqrt(np.maximum(squared, 0))], axis=1).astype(np.float64)
     labels = train_labels.astype(np.float64)
     sums = np.empty((len(queries), 2, labels.shape[1]))
-    for rows in _parts(len(queries)):
+    for rows in _split_rows(len(queries)):
         sums[rows] = weights[rows] @ labels[found[rows]]
     counts = sums[:, 0]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -121,17 +121,17 @@ def predict_labels(
         bool [items, classes].
     """
     counts, means = neighbour_labels(items, train, train_labels, neighbours=neighbours)
-    best = _places(counts, means) == 0
+    best = _invert_order(counts, means) == 0
     if (train_labels.sum(axis=1) > 1).any():
         best |= counts >= min(neighbours, len(train)) / 2
     return best & (counts > 0)  # neighbours without any label predict none
 
 
-def _places(counts: np.ndarray, means: np.ndarray) -> np.ndarray:
+def _invert_order(counts: np.ndarray, means: np.ndarray) -> np.ndarray:
     order = np.lexsort((means, -counts), axis=1)  # stable: what is equal in both stays by label number
-    places = np.empty(order.shape, np.uint16)
-    np.put_along_axis(places, order, np.arange(order.shape[1], dtype=np.uint16)[None], axis=1)
-    return places
+    ranks = np.empty(order.shape, np.uint16)
+    np.put_along_axis(ranks, order, np.arange(order.shape[1], dtype=np.uint16)[None], axis=1)
+    return ranks
 
 
 def _label_lists(labels: np.ndarray) -> np.ndarray:
@@ -141,7 +141,7 @@ def _label_lists(labels: np.ndarray) -> np.ndarray:
     return np.where(np.take_along_axis(labels, order, 1), order, labels.shape[1]).T
 
 
-def _ranked(queries: np.ndarray, items: np.ndarray, places: np.ndarray, label_lists: np.ndarray) -> TwoStageRanking:
+def _rank_items(queries: np.ndarray, items: np.ndarray, ranks: np.ndarray, label_lists: np.ndarray) -> TwoStageRanking:
     """Items by the first place that any of their labels has, then by distance.
 
     One sort of integers that hold place, distance and the item's number: numpy sorts those several times faster than it
@@ -150,21 +150,21 @@ def _ranked(queries: np.ndarray, items: np.ndarray, places: np.ndarray, label_li
     Args:
         queries, items: as ``two_stage`` has them.
         places: of each label, and last of having none, uint16 [queries, labels + 1].
-        label_lists: columns of ``places``, [most labels, items].
+        label_lists: columns of ``ranks``, [most labels, items].
     """
     count = len(items)
     item_bits = max(1, (count - 1).bit_length())
-    if item_bits + places.shape[1].bit_length() > KEY_BITS - DISTANCE_BITS:
-        raise ValueError(f"{count} items, {places.shape[1]} labels: too many for one key of {KEY_BITS} bits")
+    if item_bits + ranks.shape[1].bit_length() > KEY_BITS - DISTANCE_BITS:
+        raise ValueError(f"{count} items, {ranks.shape[1]} labels: too many for one key of {KEY_BITS} bits")
     numbers, last = np.arange(count, dtype=np.uint64), np.uint64((1 << item_bits) - 1)
-    shifted = places.astype(np.uint64) << np.uint64(item_bits + DISTANCE_BITS)
+    shifted = ranks.astype(np.uint64) << np.uint64(item_bits + DISTANCE_BITS)
     order = np.empty((len(queries), count), np.int64)
     tied = np.zeros(order.shape, np.bool_)
-    for rows in _parts(len(queries)):
+    for rows in _split_rows(len(queries)):
         keys = _distance_bits(queries[rows], items)
         keys <<= np.uint64(item_bits)
         keys |= numbers
-        keys |= _first_places(shifted[rows], label_lists)
+        keys |= _first_ranks(shifted[rows], label_lists)
         keys.sort(axis=1)
         np.bitwise_and(keys, last, out=order[rows].view(np.uint64))
         keys >>= np.uint64(item_bits)
@@ -172,11 +172,11 @@ def _ranked(queries: np.ndarray, items: np.ndarray, places: np.ndarray, label_li
     return TwoStageRanking(order, tied)
 
 
-def _first_places(places: np.ndarray, label_lists: np.ndarray) -> np.ndarray:
+def _first_ranks(ranks: np.ndarray, label_lists: np.ndarray) -> np.ndarray:
     """The least of the places of each item's labels, [queries, items]."""
-    first = places.take(label_lists[0], axis=1)
+    first = ranks.take(label_lists[0], axis=1)
     for row in label_lists[1:]:
-        np.minimum(first, places.take(row, axis=1), out=first)
+        np.minimum(first, ranks.take(row, axis=1), out=first)
     return first
 
 
@@ -192,6 +192,6 @@ def _distance_bits(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
     return squared.view(np.uint32).astype(np.uint64)
 
 
-def _parts(count: int) -> Iterator[slice]:
+def _split_rows(count: int) -> Iterator[slice]:
     for start in range(0, count, CHUNK):
         yield slice(start, start + CHUNK)

@@ -2,24 +2,24 @@
 
 from xmrank.tracking.runs import (
     TrackingError,
-    begin,
+    begin_run,
     connect,
-    end,
+    end_run,
     log_artifacts,
     log_metrics,
     origin_tags,
+    read_status,
     set_tags,
-    status,
 )
 
 __all__ = [
     "TrackingError",
-    "begin",
+    "begin_run",
     "connect",
-    "end",
+    "end_run",
     "log_artifacts",
     "log_metrics",
     "origin_tags",
+    "read_status",
     "set_tags",
-    "status",
 ]

@@ -17,7 +17,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
-from xmrank.tracking.runs import TrackingError, defaults, experiment_id, reason, status
+from xmrank.tracking.runs import TrackingError, default_environment, describe_error, experiment_id, read_status
 
 CODE = Path(__file__).with_name("model_code.py")
 FINGERPRINT = "fingerprint"
@@ -26,9 +26,9 @@ SETTLED = "settled"
 Shape = tuple[int, ...]
 
 
-def surroundings(uri: str) -> AbstractContextManager[None]:
+def set_environment(uri: str) -> AbstractContextManager[None]:
     """What MLflow reads from the environment: where ``models:/…`` leads, and no bar for a copy of two files."""
-    return defaults({"MLFLOW_TRACKING_URI": uri, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"})
+    return default_environment({"MLFLOW_TRACKING_URI": uri, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"})
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class RegisteredModel:
     holder: str
 
 
-def register(
+def register_model(
     uri: str,
     home: Path,
     name: str,
@@ -100,19 +100,22 @@ def register(
         TrackingError: the server has no registry, or refuses.
     """
     try:
-        with surroundings(uri):
+        with set_environment(uri):
             client = MlflowClient(uri)
             if not client.search_registered_models(f"name='{name}'"):
                 client.create_registered_model(name)
             versions = client.search_model_versions(f"name='{name}'")
             known = next((v for v in versions if v.tags.get(FINGERPRINT) == fingerprint), None)
             version = known or add_version(
-                client, name, logged(client, home, package, fingerprint, tags, run), {FINGERPRINT: fingerprint, **tags}
+                client,
+                name,
+                find_or_log(client, home, package, fingerprint, tags, run),
+                {FINGERPRINT: fingerprint, **tags},
             )
-            holder = settle(client, name, str(version.version), version.tags, alias, beats)
+            holder = assign_alias(client, name, str(version.version), version.tags, alias, beats)
         return RegisteredModel(name, str(version.version), known is None, holder)
     except Exception as error:  # MLflow, SQLAlchemy and requests each raise their own
-        raise TrackingError(f"{uri}: the model {name} cannot be registered there: {reason(error)}") from error
+        raise TrackingError(f"{uri}: the model {name} cannot be registered there: {describe_error(error)}") from error
 
 
 def add_version(client: MlflowClient, name: str, model: Any, tags: Mapping[str, str]) -> Any:
@@ -122,7 +125,7 @@ def add_version(client: MlflowClient, name: str, model: Any, tags: Mapping[str, 
     )
 
 
-def settle(
+def assign_alias(
     client: MlflowClient,
     name: str,
     version: str,
@@ -146,25 +149,27 @@ def tags_of(client: MlflowClient, name: str, version: str) -> dict[str, str]:
     return dict(client.get_model_version(name, version).tags)
 
 
-def logged(
+def find_or_log(
     client: MlflowClient, home: Path, package: ModelPackage, fingerprint: str, tags: Mapping[str, str], run: str | None
 ) -> Any:
     """The logged model of this content: what a call that was killed before it could register it left, or a new one."""
     experiment = experiment_id(client, home)
-    found = client.search_logged_models([experiment], filter_string=f"tags.{FINGERPRINT} = '{fingerprint}'")
-    ready = [model for model in found if model.status == LoggedModelStatus.READY]
-    return ready[0] if ready else log(client, experiment, package, {FINGERPRINT: fingerprint, **tags}, run)
+    candidates = client.search_logged_models([experiment], filter_string=f"tags.{FINGERPRINT} = '{fingerprint}'")
+    ready = [model for model in candidates if model.status == LoggedModelStatus.READY]
+    return ready[0] if ready else log_model(client, experiment, package, {FINGERPRINT: fingerprint, **tags}, run)
 
 
-def log(client: MlflowClient, experiment: str, package: ModelPackage, tags: Mapping[str, str], run: str | None) -> Any:
+def log_model(
+    client: MlflowClient, experiment: str, package: ModelPackage, tags: Mapping[str, str], run: str | None
+) -> Any:
     """Log a model; it belongs to the run where there is one."""
-    run = run if run and status(client.tracking_uri, run) else None
+    run = run if run and read_status(client.tracking_uri, run) else None
     params = client.get_run(run).data.params if run else {}
     model = client.create_logged_model(experiment, "ranker", run, dict(tags), params, "ranker")
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model"
-            save(path, package, Model(model_uuid=model.model_id, run_id=run, model_id=model.model_id))
+            save_model(path, package, Model(model_uuid=model.model_id, run_id=run, model_id=model.model_id))
             client.log_model_artifacts(model.model_id, str(path))
         if run:
             client.log_outputs(run, [LoggedModelOutput(model.model_id, 0)])
@@ -174,7 +179,7 @@ def log(client: MlflowClient, experiment: str, package: ModelPackage, tags: Mapp
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
-def save(path: Path, package: ModelPackage, model: Model) -> None:
+def save_model(path: Path, package: ModelPackage, model: Model) -> None:
     """Write a model as MLflow keeps it; the example is tried on the way."""
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     with warnings.catch_warnings():
@@ -191,7 +196,7 @@ def save(path: Path, package: ModelPackage, model: Model) -> None:
         )
 
 
-def download(uri: str, model: str, folder: Path) -> Path:
+def download_model(uri: str, model: str, folder: Path) -> Path:
     """Fetch the files of a registered model.
 
     Args:
@@ -206,15 +211,19 @@ def download(uri: str, model: str, folder: Path) -> Path:
         TrackingError: no such model, version or alias, or its files are gone; it names what there is.
     """
     try:
-        with surroundings(uri):
-            place = mlflow.artifacts.download_artifacts(f"{model}/artifacts", dst_path=str(folder), tracking_uri=uri)
-        return next(path for path in Path(place).iterdir() if path.is_dir())
+        with set_environment(uri):
+            path_text = mlflow.artifacts.download_artifacts(
+                f"{model}/artifacts", dst_path=str(folder), tracking_uri=uri
+            )
+        return next(path for path in Path(path_text).iterdir() if path.is_dir())
     except (MlflowException, OSError, StopIteration) as error:
-        known = ", ".join(names(uri)) or "none"
-        raise TrackingError(f"{model}: no such model in {uri}: {reason(error)} (registered there: {known})") from None
+        known = ", ".join(list_aliases(uri)) or "none"
+        raise TrackingError(
+            f"{model}: no such model in {uri}: {describe_error(error)} (registered there: {known})"
+        ) from None
 
 
-def names(uri: str) -> list[str]:
+def list_aliases(uri: str) -> list[str]:
     """The registered models with their aliases, as URIs."""
     models = MlflowClient(uri).search_registered_models(max_results=20)
     return [f"models:/{model.name}@{alias}" for model in models for alias in sorted(model.aliases)]

@@ -138,7 +138,7 @@ class RunTree:
 
     def is_open(self, key: str) -> bool:
         """Whether there is such a run and nothing has ended it."""
-        return key in self.ids and runs.status(self.uri, self.ids[key]) == "RUNNING"
+        return key in self.ids and runs.read_status(self.uri, self.ids[key]) == "RUNNING"
 
     def log_metrics(self, key: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Log many metrics of a run at once; names as MLflow allows them (no ``@``)."""
@@ -150,7 +150,7 @@ class RunTree:
 
     def end_child(self, key: str, *, failed: bool = False) -> None:
         """End a child as finished or failed."""
-        runs.end(self.uri, self.ids[key], failed=failed)
+        runs.end_run(self.uri, self.ids[key], failed=failed)
 
     def end(
         self,
@@ -179,7 +179,7 @@ class RunTree:
                 self.log_artifacts(key, *files_of(key))
             self.end_child(key, failed=not done)
         if not self._given_parent:
-            runs.end(self.uri, self._parent, failed=failed)
+            runs.end_run(self.uri, self._parent, failed=failed)
 
     def keep_note(self, key: str, value: str) -> None:
         """Keep a fact beside the run ids for later calls; they find it in ``notes``."""
@@ -201,7 +201,7 @@ class RunTree:
         if self._origin is None:
             self._origin = runs.origin_tags()
         used = self.inputs if inputs is None else {name: self.inputs[name] for name in inputs}
-        run_id = runs.begin(
+        run_id = runs.begin_run(
             uri,
             self._home,
             name,

@@ -35,15 +35,15 @@ def connect(home: Path) -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
     try:
-        with defaults(FIRST_CALL):
+        with default_environment(FIRST_CALL):
             experiment_id(MlflowClient(uri), home)
     except Exception as error:  # SQLAlchemy, requests and MLflow each raise their own
-        raise TrackingError(f"{uri}: cannot track runs there: {reason(error)}") from None
+        raise TrackingError(f"{uri}: cannot track runs there: {describe_error(error)}") from None
     return uri
 
 
 @contextlib.contextmanager
-def defaults(values: Mapping[str, str]) -> Iterator[None]:
+def default_environment(values: Mapping[str, str]) -> Iterator[None]:
     """Environment variables for the block, where the user has not set them."""
     own = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(own)
@@ -54,7 +54,7 @@ def defaults(values: Mapping[str, str]) -> Iterator[None]:
             del os.environ[name]
 
 
-def reason(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What is wrong, in one line: the system's own words where they are found inside what libraries wrapped around."""
     inner: BaseException | None = error
     while inner:
@@ -67,9 +67,9 @@ def reason(error: BaseException) -> str:
 def experiment_id(client: MlflowClient, home: Path) -> str:
     """The experiment of MLFLOW_EXPERIMENT_NAME, else ``xmrank``; made when it is not there."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
     # A server keeps artefacts where it was told to; a local file has no such place of its own.
     local = not os.environ.get("MLFLOW_TRACKING_URI")
     try:
@@ -78,7 +78,7 @@ def experiment_id(client: MlflowClient, home: Path) -> str:
         return str(client.get_experiment_by_name(name).experiment_id)
 
 
-def begin(
+def begin_run(
     uri: str,
     home: Path,
     name: str,
@@ -106,7 +106,7 @@ def begin(
         The run id.
     """
     client = MlflowClient(uri)
-    if resume and status(uri, resume):
+    if resume and read_status(uri, resume):
         client.set_terminated(resume, RunStatus.to_string(RunStatus.RUNNING))
         return resume
     experiment = experiment_id(client, home)
@@ -114,7 +114,7 @@ def begin(
         remove_unclaimed(client, experiment, parent, name)
     all_tags = {NAME_TAG: name, **({PARENT_TAG: parent} if parent else {}), **(tags or {})}
     run_id = str(client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
-    values = [Param(k, str(v)[:PARAM_LIMIT]) for k, v in flat(params or {}).items()]
+    values = [Param(k, str(v)[:PARAM_LIMIT]) for k, v in flatten_settings(params or {}).items()]
     client.log_batch(run_id, params=values)
     data = [
         DatasetInput(Dataset(k, digest[:36], "xmrank", k), [InputTag("mlflow.data.context", k)])
@@ -132,7 +132,7 @@ def remove_unclaimed(client: MlflowClient, experiment: str, parent: str, name: s
             client.delete_run(run.info.run_id)
 
 
-def status(uri: str, run_id: str) -> str | None:
+def read_status(uri: str, run_id: str) -> str | None:
     """RUNNING, FINISHED or FAILED; None where there is no such run, or it was deleted."""
     try:
         info = MlflowClient(uri).get_run(run_id).info
@@ -159,17 +159,17 @@ def log_artifacts(uri: str, run_id: str, *paths: Path) -> None:
         client.log_artifact(run_id, str(path))
 
 
-def end(uri: str, run_id: str, *, failed: bool = False) -> None:
+def end_run(uri: str, run_id: str, *, failed: bool = False) -> None:
     """End a run as finished or failed."""
     MlflowClient(uri).set_terminated(run_id, RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED))
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as ``ranker.width`` and the like."""
     result: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            result |= flat(value, f"{prefix}{key}.")
+            result |= flatten_settings(value, f"{prefix}{key}.")
         else:
             result[f"{prefix}{key}"] = value
     return result
@@ -178,14 +178,14 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def origin_tags() -> dict[str, str]:
     """Where a run comes from: the code's git commit and whether it was changed, the Ray submission's id."""
     tags: dict[str, str] = {}
-    commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    commit, changed = run_git("rev-parse", "HEAD"), run_git("status", "--porcelain", "--untracked-files=no")
     if commit:
         tags |= {"git_sha": commit, "git_dirty": str(bool(changed)).lower()}
     submission = os.environ.get("RAY_JOB_SUBMISSION_ID")
     return tags | ({"ray_submission_id": submission} if submission else {})
 
 
-def git(*arguments: str) -> str | None:
+def run_git(*arguments: str) -> str | None:
     """What git says in the folder of this code; None outside of a repository or without git."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:

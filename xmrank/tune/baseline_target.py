@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from xmrank.baselines.baseline_features import BaselineFeatures, fingerprints
+from xmrank.baselines.baseline_features import BaselineFeatures, fingerprint_sources
 from xmrank.baselines.fitting import FittingData
 from xmrank.baselines.heads import HeadTraining
 from xmrank.baselines.registry import (
@@ -71,7 +71,7 @@ class BaselineTarget(SearchTarget):
         check_baselines(base)
         store, lists = EmbeddingStore.open(base.embeddings), read_manifest(base.lists, MINE)
         BaselineFeatures.open(base, store)
-        inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint, **fingerprints(base)}
+        inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint, **fingerprint_sources(base)}
         return cls(config, base, inputs, {"encoder": str(store.encoder["name"])})
 
     def describe_config(self) -> dict[str, Any]:
@@ -115,17 +115,17 @@ class BaselineTarget(SearchTarget):
         fit = self.fit_of(point.group)
         settings = self.settings_of(point.group, point.settings)
         data = read_fitting_data(self.base)
-        validation = data.validation(fit)
+        validation = data.validation_for(fit)
 
         def report_epoch(epoch: EpochFigures) -> None:
             metrics = {mlflow_name(name): value for name, value in epoch.items() if name != "epoch"}
             report(int(epoch["epoch"]), metrics, epoch[METRIC])
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        training = HeadTraining(fit.seed, device, validation.figures, fit.listwise, report_epoch)
-        towers, best = BASELINES[fit.baseline].fit(data.pairs(fit), settings, training)
+        training = HeadTraining(fit.seed, device, validation.measure_towers, fit.listwise, report_epoch)
+        towers, best = BASELINES[fit.baseline].fit(data.pairs_for(fit), settings, training)
         if not best.epochs:
-            figures = validation.figures(towers)
+            figures = validation.measure_towers(towers)
             return PointOutcome(figures[METRIC], figures=rename_figures(figures))
         figures = best.epochs[best.number - 1]
         return PointOutcome(figures[METRIC], best.number, len(best.epochs), figures=rename_figures(figures))
