@@ -72,7 +72,7 @@ class RunLog(TrialLog):
         """Log the trial's files and end its run."""
         run = self.work.runs[trial.name]
         tracking.log_artifacts(self.work.tracking_uri, run, *trial.output_files(self.work.output))
-        tracking.end(self.work.tracking_uri, run)
+        tracking.end_run(self.work.tracking_uri, run)
 
     def fail_trial(self, trial: Trial, failure: TrialFailed) -> None:
         """Write the failure for the driver. Raised here, it would restart all workers, and come again."""
