@@ -128,6 +128,7 @@ def adapter_step_size(config: RefinementSettings, step: int, steps: int) -> floa
 def init_adapter(refinement: Refinement) -> Adapter:
     """A as torch initialises a linear layer, and B = 0, so that an adapter starts as the identity."""
     bound = refinement.bank.shape[2] ** -0.5
+    # Query and candidate adapters have the same shapes.
     blank = [getattr(refinement, f"query_{name}") for name in MATRICES]
     # Drawn on the CPU, so that the result does not depend on the device.
     drawn = [torch.empty_like(b, device="cpu").uniform_(-bound, bound).to(b.device) for b in blank[:2]]
@@ -146,6 +147,7 @@ def draw_batches(captions: Sequence[np.ndarray], size: int, steps: int, seed: in
     generators = [np.random.default_rng([seed, PAIRS_STREAM, member]) for member in range(len(captions))]
     left = [np.empty(0, np.int64) for _ in captions]
     for _ in range(steps):
+        # A member that has too few captions left for a batch starts another pass; the rest of the pass is dropped.
         for member, (generator, rows) in enumerate(zip(generators, captions, strict=True)):
             if len(left[member]) < size:
                 left[member] = generator.permutation(rows)
@@ -221,6 +223,7 @@ def fill_memory(memory: KeyValueMemory, pairs: TrainingPairs, seed: int) -> None
     generator = np.random.default_rng([seed, MEMORY_STREAM])
     captions = np.sort(generator.permutation(len(pairs.owner))[: len(memory.captions)])
     memory.captions.copy_(pairs.text[torch.from_numpy(captions).to(pairs.text.device)])
+    # All images stay: captions are drawn, and each refers to its image by position.
     memory.images.copy_(pairs.image)
     memory.owner.copy_(torch.from_numpy(pairs.owner[captions]))
     fill_memory_bank(memory, pairs, np.empty(0, np.int64), [seed, MEMORY_STREAM])
@@ -242,6 +245,7 @@ def make_fold_refinement(
     refinement: Refinement, member: int, fold: np.ndarray, pairs: TrainingPairs, seed: int
 ) -> Refinement:
     """The refinement of a fold's training lists: the member that was not trained on it, and a memory without it."""
+    # The memory counts images by their position among the training images, not by their row in the store.
     images = torch.from_numpy(np.flatnonzero(np.isin(pairs.rows, fold)))
     made = refinement.take_member(member, images.to(refinement.bank.device))
     if made.memory is not None:

@@ -41,6 +41,7 @@ def read_ranker(directory: Path, device: torch.device | str = "cpu") -> tuple[Ra
     """
     about = read_about(directory)
     try:
+        # On the CPU first: the file may have been written on another device.
         ranker = rebuild_ranker(about)
         ranker.load_state_dict(load_file(directory / RANKER, device="cpu"))
     except (*UNREADABLE, OSError) as error:
@@ -81,6 +82,7 @@ def save_state(
     """
     parts = {"model": weights, "best": best, "optimizer": moments}
     tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+    # The meta travels in the header of the file, so that one atomic write saves everything.
     with atomic_path(path) as temporary:
         # A copy each: safetensors refuses tensors that share memory.
         save_file({k: t.detach().cpu().clone() for k, t in tensors.items()}, temporary, {META: json.dumps(meta)})
@@ -109,6 +111,7 @@ def read_meta(path: Path) -> dict[str, Any]:
         DataError: a damaged file.
     """
     try:
+        # Reads the header only: the progress watcher does this every second.
         with safe_open(path, "pt") as file:
             return dict(json.loads(file.metadata()[META]))
     except UNREADABLE as error:

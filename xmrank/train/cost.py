@@ -46,6 +46,7 @@ class TrialCost:
             "cost/lists_per_second": self.lists / seconds,
             "cost/peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNITS / 2**20,
         }
+        # All processes that train the trial occupy a GPU each.
         if self.device.type == "cuda":
             costs["cost/gpu_seconds"] = total * self.workers
             costs["cost/peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20

@@ -37,12 +37,13 @@ class EpochMetrics:
         self.batches.append((by_item, batch.labels, batch.mask))
 
     def summarise(self, prefix: str, group: WorkerGroup) -> list[Epoch]:
-        """Each ranker's mean loss and metrics over the lists of all processes, by ``train_loss`` and the like
+        """Each ranker's mean loss and metrics over the lists of all processes, by names such as ``train_loss``.
 
         Args:
             prefix: train or validation.
             group: the processes whose lists are put together; ``loss_sums`` are those of all of them already.
         """
+        # Denominators are whole numbers: one below 1 means that no list counted, and then the loss is 0.
         numerators, denominators = self.loss_sums.unbind(1)
         losses = (numerators / denominators.clamp(min=1)).tolist()
         values = self._gather_values(group)
@@ -58,11 +59,13 @@ class EpochMetrics:
     def _gather_values(self, group: WorkerGroup) -> dict[str, np.ndarray]:
         """The metrics of every list of all processes, each [models, lists]."""
         parts: dict[str, list[np.ndarray]] = {name: [np.empty((self.models, 0))] for name in VALIDATION_METRICS}
+        # Metrics are computed on the CPU, many batches at a time: one copy from the device instead of one per batch.
         for start in range(0, len(self.batches), BATCHES_AT_ONCE):
             scores, labels, mask = self._join_batches(start, start + BATCHES_AT_ONCE)
             values = list_metrics(scores.cpu().numpy(), labels.cpu().numpy(), mask=mask.cpu().numpy())
             for name in VALIDATION_METRICS:
                 parts[name].append(values[name].reshape(self.models, -1))
+        # Then every process gets the values of all.
         own = [torch.from_numpy(np.concatenate(parts[name], 1)) for name in VALIDATION_METRICS]
         columns = zip(*group.gather(own), strict=True)
         return {name: torch.cat(column, 1).numpy() for name, column in zip(VALIDATION_METRICS, columns, strict=True)}

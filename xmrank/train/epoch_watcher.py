@@ -17,11 +17,13 @@ POLL_S = 1.0
 def watch_epochs(work: TrainingWork) -> Iterator[None]:
     """Show the epochs done over all trials while the block runs; they are read from the trials' own files."""
     stop = threading.Event()
+    # Epochs that earlier runs did count as done before, not as progress of this run.
     done = count_all_epochs(work)
     total = sum(work.config_of(trial).epochs for trial in work.trials)
     with Progress("train (epochs)", total, sum(done.values())) as progress:
 
         def watch() -> None:
+            # Waits for the next look, or for the end of the block.
             while not stop.wait(POLL_S):
                 now = count_all_epochs(work)
                 running = [name for name, epochs in now.items() if epochs > done[name]]
@@ -35,6 +37,7 @@ def watch_epochs(work: TrainingWork) -> Iterator[None]:
         finally:
             stop.set()
             thread.join()
+            # What was done since the last look.
             progress.advance(sum(count_all_epochs(work).values()) - sum(done.values()))
 
 

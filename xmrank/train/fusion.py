@@ -32,6 +32,7 @@ def fit_fusion_weights(refinement: Refinement, embeddings: RefinedEmbeddings, li
     if not labels.any():
         return
     current = refinement.fusion_weights[: features.shape[2]]
+    # Scale and weights are one product, fitted together.
     weights = (SCALE * current).requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=STEPS, line_search_fn="strong_wolfe")
 
@@ -39,6 +40,7 @@ def fit_fusion_weights(refinement: Refinement, embeddings: RefinedEmbeddings, li
         optimizer.zero_grad()
         scores = torch.einsum("livk,vk->li", features, weights)
         loss: Tensor = LOSSES["softmax"](scores, labels, mask=mask, multi_positive="mass")
+        # The decay keeps the solution finite where the lists can be ranked perfectly.
         loss = loss + DECAY * weights.square().sum()
         loss.backward()
         return loss

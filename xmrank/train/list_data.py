@@ -63,6 +63,7 @@ class ListData:
     @classmethod
     def of(cls, lists: CandidateLists, store: EmbeddingStore, direction: Direction, device: torch.device) -> "ListData":
         """The lists with the store's arrays: mapped from disk on a CPU, copied once to a GPU."""
+        # On a CPU a batch reads only the rows that it needs from disk.
         image, text = as_tensor(store.image, device), as_tensor(store.text, device)
         queries, gallery = (image, text) if direction == "i2t" else (text, image)
         return cls(lists, queries, gallery, device)

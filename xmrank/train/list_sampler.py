@@ -108,6 +108,7 @@ class ListSampler:
             return replace(
                 self.mining, strategy="random-hard", positives=self.mining.positives if mined else "retrieved"
             )
+        # A sub-gallery is searched as the gallery is in use: the nearest items, whether they are positive or not.
         return replace(
             self.mining,
             strategy="top-k",
@@ -127,6 +128,7 @@ class ListSampler:
             galleries = [np.sort(part) for part in np.array_split(generator.permutation(images), count)]
         for gallery in galleries:
             pool = self._make_pool(gallery)
+            # One list an image: another caption is the query in another epoch.
             if self.direction == "t2i":
                 pool = one_per_image(pool, generator)
             yield from self._draw_pool(pool, generator)
@@ -140,6 +142,7 @@ class ListSampler:
         config = self.list_config
         query_side, gallery_side = store_sides(self.store, self.direction)
         index = make_flat_index(gallery_side, pool.gallery)
+        # In chunks, which bound the memory of the draws; the generator goes on from one chunk to the next.
         for start in range(0, len(pool.queries), CHUNK):
             part = pool[start : start + CHUNK]
             queries = query_side[part.queries].astype(np.float32)
@@ -157,6 +160,7 @@ class ListSampler:
 
 def search_nearest(index: "faiss.IndexFlat", queries: np.ndarray, width: int) -> RankedItems:
     """The nearest items of each query; between equal similarities the gallery's order decides."""
+    # FAISS leaves the order of equal similarities open.
     similarity, items = index.search(queries, min(width, index.ntotal))  # type: ignore[call-arg]
     order = np.lexsort((items, -similarity), axis=1)
     return RankedItems(np.take_along_axis(items, order, 1), np.take_along_axis(similarity, order, 1))

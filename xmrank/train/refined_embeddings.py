@@ -53,6 +53,7 @@ class RefinedEmbeddings:
             query_rows: int64, ascending.
             candidate_rows: int64, ascending.
         """
+        # Block by block: hubness compares every candidate with a whole bank.
         refined_queries = [refinement.embed_queries(queries[block]) for block in split_into_blocks(query_rows)]
         refined_candidates = [
             refinement.embed_candidates(gallery[block]) for block in split_into_blocks(candidate_rows)
@@ -71,6 +72,7 @@ class RefinedEmbeddings:
         """The rows of several parts, which have no row in common, all with the weights of the first part."""
         query_rows = np.concatenate([part.query_rows for part in parts])
         candidate_rows = np.concatenate([part.candidate_rows for part in parts])
+        # Ascending again, because lists are looked up by binary search.
         by_query, by_candidate = np.argsort(query_rows), np.argsort(candidate_rows)
         return cls(
             query_rows[by_query],
@@ -84,6 +86,7 @@ class RefinedEmbeddings:
     def refine_lists(self, lists: CandidateLists) -> CandidateLists:
         """Lists, all of whose rows are here, with the refined similarity: the views' weighted sum."""
         cosine_weights, hubness_weights = self.weights.T
+        # The empty block gives dtype and device where there are no lists.
         blocks = [self.hubness.new_empty(0)]
         for cosine, hubness in self.compare_items(lists):
             blocks.append(cosine_weights @ cosine - hubness_weights @ hubness)
@@ -91,6 +94,7 @@ class RefinedEmbeddings:
 
     def compare_items(self, lists: CandidateLists) -> Iterator[tuple[Tensor, Tensor]]:
         """Cosine with the query and hubness of all items of the lists, in order, a block [views, items] at a time."""
+        # Positions of the lists' rows among the rows here; every item has the query of its list.
         query_index = np.repeat(np.searchsorted(self.query_rows, lists.queries), lists.lengths)
         candidate_index = np.searchsorted(self.candidate_rows, lists.candidates)
         for start in range(0, len(candidate_index), BLOCK):

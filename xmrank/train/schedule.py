@@ -24,6 +24,7 @@ class TrialProgress:
     def add_validation(self, epoch: Epoch) -> bool:
         """Add a validation; returns whether it is the best so far."""
         self.epochs.append(epoch)
+        # Strictly greater, so that the earliest of equal validations stays the best.
         if epoch["validation_mean"] <= self.best_value:
             return False
         self.best_epoch, self.best_value, self.best_number = epoch["epoch"], epoch["validation_mean"], len(self.epochs)
@@ -65,6 +66,7 @@ class TrainingSchedule:
 
     def next_validation(self, step: int) -> int:
         """The number of steps after which to validate next, when ``step`` steps are taken."""
+        # Multiples of the period, whatever step a resumed training starts from, and always the last step.
         every = self.config.validate_every_steps or self.config.validate_every * self.steps_per_epoch
         return min((step // every + 1) * every, self.steps)
 
@@ -81,6 +83,7 @@ class TrainingSchedule:
         """The numbers of the lists of each step from ``start`` to ``end``; they follow from seed and step alone."""
         order, size = np.empty(0, np.int64), self.config.batch_size
         for step in range(start, end):
+            # A resumed training starts within an epoch: it draws the epoch's order and takes the rest of it.
             epoch, index = divmod(step, self.steps_per_epoch)
             if index == 0 or step == start:
                 order = epoch_order(self.lists, seed, epoch + 1)
@@ -95,6 +98,7 @@ class TrainingSchedule:
 def one_cycle(peak: float, step: int, steps: int) -> float:
     """A step size that rises linearly over the first tenth of the steps and then falls as a cosine to zero."""
     warm = max(1, steps // 10)
+    # Counted from 1, so that the first step already moves the weights.
     if step < warm:
         return peak * (step + 1) / warm
     return peak * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))

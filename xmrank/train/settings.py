@@ -46,6 +46,7 @@ def check_loss(config: TrainConfig, loss: str) -> None:
         ConfigError: the loss refuses its parameters.
     """
     scores, labels = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
+    # The ordinal loss takes scores with an axis of levels.
     try:
         LOSSES[loss].sums(scores[..., None] if loss == "ordinal" else scores, labels, **loss_parameters(config, loss))
     except (TypeError, ValueError, RuntimeError) as error:
@@ -67,6 +68,7 @@ def with_point(config: TrainConfig, loss: str, point: Mapping[str, Any]) -> Trai
     changes: dict[str, Any] = {}
     ranker: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
+    # JSON has no tuples, of which the configuration consists.
     for name, value in point.items():
         value = tuple(value) if isinstance(value, list) else value
         if name.startswith(LOSS_PREFIX):
@@ -80,6 +82,7 @@ def with_point(config: TrainConfig, loss: str, point: Mapping[str, Any]) -> Trai
             raise ConfigError(f"{name}: no setting of a training; expected one of {expected}")
     if ranker:
         changes["ranker"] = replace_parameters("ranker", config.ranker, ranker, f"ranker {config.ranker.name}")
+    # Only the parameters of the trial's own loss change; those of the other losses stay as they are.
     if parameters:
         own = replace_parameters(f"loss.{loss}", getattr(config.loss, loss, None), parameters, f"loss {loss}")
         changes["loss"] = dataclasses.replace(config.loss, **{loss: own})
@@ -129,9 +132,11 @@ def read_best(config: TrainConfig) -> Best:
         raise DataError(f"{path}: no such file (--best)") from None
     except ValueError:
         best = None
+    # Three levels of dictionaries; what they name is checked by the trial that uses it.
     levels = isinstance(best, dict) and all(isinstance(by_loss, dict) for by_loss in best.values())
     if not levels or not all(isinstance(point, dict) for by_loss in best.values() for point in by_loss.values()):
         raise DataError(f"{path}: expected direction → loss → settings, as jobs/tune.py writes them (--best)")
+    # A flag is more explicit than the result of a search.
     return {
         direction: {loss: drop_explicit(point, loss, config.explicit) for loss, point in by_loss.items()}
         for direction, by_loss in best.items()
@@ -153,6 +158,7 @@ def drop_explicit(point: Point, loss: str, explicit: Collection[str]) -> Point:
 
 def config_of(trial: Trial, config: TrainConfig, best: Best) -> TrainConfig:
     """The configuration of one trial: with the best settings for its direction and loss."""
+    # A search need not have searched every loss and direction.
     point = best.get(trial.direction, {}).get(trial.loss, {})
     return with_point(dataclasses.replace(config, best=None), trial.loss, point)
 

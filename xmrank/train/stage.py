@@ -49,11 +49,13 @@ def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manif
         output, STAGE, config=semantic_with(config, best), inputs=inputs, overwrite=config.overwrite
     )
 
+    # A finished stage is left as it is: nothing is started and nothing is logged.
     if stage.done is None:
         runs = open_runs(stage, config, store, parent)
         try:
             pending = pending_trials(trials, output)
             if pending:
+                # The driver begins the runs; workers log to them by id.
                 run_ids = {trial.name: begin_run(runs, trial, config, best) for trial in pending}
                 work = plan_work(stage, config, best, store, runs.uri, run_ids)
                 # One Ray Train run for all trials, since its start takes longer than many a trial.
@@ -70,6 +72,7 @@ def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manif
                 raise_failures(work)
         finally:
             end_runs(runs, trials, output)
+        # Only the files of finished trials may enter the manifest.
         for trial in trials:
             trial.remove_leftovers(output)
         stage.done = stage.finish(counts={"rankers": len(trials)}, settings={"threads": 1, "roles": list(ROLES)})
@@ -93,6 +96,7 @@ def check_config(config: TrainConfig, best: Best, store: EmbeddingStore, lists: 
             raise ConfigError(f"{flag} {unknown[0]}: expected one of {', '.join(known)}")
     if lists.inputs["embeddings"] != store.fingerprint:
         raise DataError(f"{resolve(config.lists)}: these lists were mined from other embeddings than {store.directory}")
+    # Every trial may have settings of its own, from the best points of a search.
     for trial in all_trials(config):
         settings = config_of(trial, config, best)
         check_loss(settings, trial.loss)

@@ -192,6 +192,7 @@ class TrainingStep:
 
     def copy_weights(self, model: int) -> dict[str, Tensor]:
         """A copy of one ranker's state dict."""
+        # Not the module's state dict: a stack's module has no values, and DDP prefixes the names.
         everything = {**self.parameters, **self.buffers}
         return {name: self._select_model(model, tensor).detach().clone() for name, tensor in everything.items()}
 

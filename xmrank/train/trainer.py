@@ -139,10 +139,10 @@ def train_group(trials: Sequence[Trial], job: TrainingJob) -> None:
 
     step: TrainingStep | None = None
     while states:
-        started = time.perf_counter()
         if step is None:
             rankers, losses = [state.ranker for state in states], [state.trial.loss for state in states]
             step = TrainingStep(rankers, losses, config, group, [state.moments for state in states])
+        started = time.perf_counter()
 
         # Train up to the next validation. With --validate-start, the first validation comes before the first step.
         start = states[0].progress.step
@@ -196,6 +196,7 @@ def open_trial(trial: Trial, job: TrainingJob) -> TrialState:
     Raises:
         TrialFailed: a damaged state.
     """
+    # Initial weights come from the global generator.
     torch.manual_seed(trial.seed)
     config, data = job.config, job.data
     ranker = make_ranker(config, data.dimensions, trial.loss, refinement_sizes(data, config.refine))
@@ -239,6 +240,7 @@ def record_validation(
     check_losses(state.trial, entry)
     if state.progress.epochs and state.progress.step == entry["step"]:
         return  # validated before its first step already, by a run that was then killed
+    # A copy, because training changes the weights further.
     if state.progress.add_validation(entry):
         state.best = step.copy_weights(model)
     if job.group.leads:
@@ -291,5 +293,6 @@ def make_ranker(config: TrainConfig, dimensions: int, loss: str, sizes: Refineme
         sizes: of the refinement.
     """
     parameters = config.ranker if loss == ORDINAL else replace(config.ranker, levels=1)
+    # Of the refinement's settings, the ranker has only those that the model needs; the others say how it is fitted.
     model_part = {field.name: getattr(config.refine, field.name) for field in fields(RefinementParameters)}
     return build_ranker(parameters, dimensions=dimensions, refinement=RefinementParameters(**model_part), sizes=sizes)

@@ -65,11 +65,13 @@ class RunLog(TrialLog):
     def log_validation(self, trial: Trial, epoch: Epoch, seconds: float) -> None:
         """Log metrics and costs."""
         metrics = epoch_metrics_for_mlflow(epoch) | self.cost.add_epoch(trial.name, epoch, seconds)
+        # Several validations of one epoch would lie on top of each other.
         x = epoch["step"] if self.by_step else epoch["epoch"]
         tracking.log_metrics(self.work.tracking_uri, self.work.runs[trial.name], metrics, step=int(x))
 
     def finish_trial(self, trial: Trial) -> None:
         """Log the trial's files and end its run."""
+        # The run ends here, not on the driver, so that a long stage shows which trials are done.
         run = self.work.runs[trial.name]
         tracking.log_artifacts(self.work.tracking_uri, run, *trial.output_files(self.work.output))
         tracking.end_run(self.work.tracking_uri, run)

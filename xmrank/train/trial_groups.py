@@ -44,6 +44,7 @@ def group_trials(
 def read_step(trial: Trial, output: Path) -> int:
     """The number of steps that an earlier run took; −1 for a damaged state, which is an error of this trial alone."""
     state = trial.directory(output) / STATE
+    # Opening the trial will report the damage; here it must only not share a group with healthy trials.
     try:
         return TrialProgress(**read_meta(state)).step if state.exists() else 0
     except DataError:

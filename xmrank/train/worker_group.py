@@ -50,6 +50,7 @@ class WorkerGroup:
         """Every process's tensors, by rank."""
         if self.size == 1:
             return [values]
+        # As objects: the processes may have different numbers of lists.
         results: list[list[Tensor]] = [[] for _ in range(self.size)]
         dist.all_gather_object(results, values, group=self.handle)
         return results
