@@ -1,4 +1,4 @@
-"""The command line: presets, flags over them, and one line for everything a user can mend."""
+"""The command line: presets, flags over them, choices by name, and one line for every error of the user."""
 
 import inspect
 import subprocess
@@ -418,11 +418,11 @@ def test_a_wrong_flag_ends_with_status_2(monkeypatch, capsys):
         (PermissionError(13, "Permission denied", "/runs"), 1, "mine: /runs: Permission denied"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line(monkeypatch, capsys, error, code, line):
+def test_an_error_that_the_user_can_correct_is_one_line(monkeypatch, capsys, error, code, line):
     assert status(monkeypatch, capsys, failing(error)) == (code, [line])
 
 
-def test_a_fault_of_ours_shows_where_it_is(monkeypatch, capsys):
+def test_a_bug_shows_its_traceback(monkeypatch, capsys):
     code, lines = status(monkeypatch, capsys, failing(KeyError("width")))
     assert code == 1
     assert lines[0].startswith("Traceback") and lines[-1] == "mine: failed: KeyError: 'width'"
@@ -453,7 +453,7 @@ def chained(error, cause):
     return error
 
 
-def test_an_error_that_was_dealt_with_is_no_cause():
+def test_an_error_that_was_handled_is_no_cause():
     def look_up():
         try:
             raise FileNotFoundError(2, "No such file or directory", "cache")

@@ -62,8 +62,8 @@ def insert_padding(lists, at, garbage):
     count, items = similarity.shape
     total = items + len(at[0])
     mask = torch.ones(count, total, dtype=torch.bool)
-    for row, places in enumerate(at):
-        mask[row, places] = False
+    for row, padding in enumerate(at):
+        mask[row, padding] = False
     padded = torch.full((count, total, candidates.shape[-1]), garbage, dtype=candidates.dtype)
     padded[mask] = candidates.flatten(0, 1)
     padded_similarity = torch.full((count, total), garbage, dtype=similarity.dtype)
@@ -91,7 +91,7 @@ def test_scores_follow_their_items(name, choice, lists):
 
 @every_ranker
 @every_choice
-def test_scores_tell_items_apart(name, choice, lists):
+def test_items_have_different_scores(name, choice, lists):
     scores = make(name, choice)(*lists)
     assert scores.shape == (3, 5)
     assert (scores.std(dim=1) > 1e-4).all()
@@ -147,8 +147,8 @@ def test_an_empty_list_in_training_leaves_gradients_finite(name, choice, lists):
     rates = {"input_dropout": 0.3} | ({} if name == "linear" else {"dropout": 0.3})  # attention has a path of its own
     ranker = make(name, choice, **rates).train()
     mask = torch.tensor([[True] * 5, [True, False, True, True, False], [False] * 5])
-    found = gradients(ranker, torch.ones(3, 5), *lists, mask=mask)
-    assert all(gradient.isfinite().all() for gradient in found.values())
+    reached = gradients(ranker, torch.ones(3, 5), *lists, mask=mask)
+    assert all(gradient.isfinite().all() for gradient in reached.values())
     assert ranker(*lists, mask=mask).isfinite().all()
 
 
@@ -156,9 +156,9 @@ def test_an_empty_list_in_training_leaves_gradients_finite(name, choice, lists):
 @every_choice
 def test_gradients_reach_every_parameter(name, choice, lists):
     ranker = make(name, choice, residual=2.0)
-    found = gradients(ranker, torch.randn(3, 5, dtype=torch.float64), *lists)
-    assert set(found) == {key for key, _ in ranker.named_parameters()}
-    assert all(gradient.isfinite().all() and gradient.abs().sum() > 0 for gradient in found.values())
+    reached = gradients(ranker, torch.randn(3, 5, dtype=torch.float64), *lists)
+    assert set(reached) == {key for key, _ in ranker.named_parameters()}
+    assert all(gradient.isfinite().all() and gradient.abs().sum() > 0 for gradient in reached.values())
 
 
 @every_ranker
@@ -181,8 +181,8 @@ def test_zero_output_starts_at_the_first_stage(name, choice, learnable, lists):
     ranker = build(name, dimensions=6, **ROWS[name], **FEATURES[choice], **start).double().train()
     assert torch.equal(ranker(*lists), 25.0 * lists[2])
     assert ("residual" in dict(ranker.named_parameters())) == learnable
-    found = gradients(ranker, torch.randn(3, 5, dtype=torch.float64), *lists)
-    assert any(gradient.abs().sum() > 0 for key, gradient in found.items() if key != "residual")
+    reached = gradients(ranker, torch.randn(3, 5, dtype=torch.float64), *lists)
+    assert any(gradient.abs().sum() > 0 for key, gradient in reached.items() if key != "residual")
 
 
 @every_ranker

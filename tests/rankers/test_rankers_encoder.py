@@ -90,7 +90,7 @@ def test_rank_encoding_adds_the_ranks_row_and_nothing_beyond_the_last(learned):
 def test_the_rank_encoding_reads_the_similarity():
     torch.manual_seed(0)
     ranker = build("context_aware", dimensions=4, width=8, heads=2, positional="fixed").eval()
-    query, candidates = torch.randn(1, 4), torch.ones(1, 3, 4)  # items that only their rank tells apart
+    query, candidates = torch.randn(1, 4), torch.ones(1, 3, 4)  # items that differ in their rank only
     scores = ranker(query, candidates, torch.tensor([[0.1, 0.9, 0.5]]))
     again = ranker(query, candidates, torch.tensor([[0.9, 0.5, 0.1]]))
     torch.testing.assert_close(scores[0, [1, 2, 0]], again[0])

@@ -1,4 +1,4 @@
-"""The refinement: its arithmetic, that a fresh one changes nothing, and that a ranker with one scores by it."""
+"""The refinement: its arithmetic, that an empty one changes nothing, and that a ranker with one scores by it."""
 
 import math
 from dataclasses import replace
@@ -39,10 +39,10 @@ def filled(dimensions=6, members=2, **changes):
 def test_an_adapter_adds_what_its_two_layers_make_of_the_embedding():
     inner, outer = tensor([[[2.0], [0.0]]]), tensor([[[0.0, 3.0]]])
     x = tensor([[0.6, 0.8]])
-    found = apply_adapters(x, [inner, tensor([[[-0.2]]]), outer, tensor([[[0.5, 0.0]]])])
+    adapted = apply_adapters(x, [inner, tensor([[[-0.2]]]), outer, tensor([[[0.5, 0.0]]])])
     raw = [0.6 + 0.5, 0.8 + 3.0 * gelu(2.0 * 0.6 - 0.2)]
     length = math.hypot(*raw)
-    torch.testing.assert_close(found, tensor([[[raw[0] / length, raw[1] / length]]]))
+    torch.testing.assert_close(adapted, tensor([[[raw[0] / length, raw[1] / length]]]))
 
 
 def test_hubs_lose_the_mean_of_the_nearest_queries_of_the_bank():
@@ -71,7 +71,7 @@ def double(values):
     return tensor(values, dtype=torch.float64)
 
 
-def remembering(text="query", **changes):
+def make_memory(text="query", **changes):
     """A memory of three captions: two of the first image, one of the second."""
     parameters = RefinementParameters(memory_neighbours=2, memory_scale=5.0)
     sizes = RefinementSizes(memory_pairs=3, memory_images=2, **{"bank": 2, "text": text, **changes})
@@ -87,8 +87,8 @@ def unit(*values):
     return [value / length for value in values]
 
 
-def test_a_caption_recalls_the_images_of_the_captions_that_are_like_it():
-    made, caption = remembering(), double([[0.6, 0.8]])
+def test_a_caption_retrieves_the_images_of_similar_captions():
+    made, caption = make_memory(), double([[0.6, 0.8]])
     # cosines 0.6, 0.96, 0.8: of the two nearest, one is of each image
     near, far = math.exp(5 * 0.96), math.exp(5 * 0.8)
     share = near / (near + far)
@@ -100,8 +100,8 @@ def test_a_caption_recalls_the_images_of_the_captions_that_are_like_it():
 
 
 @pytest.mark.parametrize("text", ["query", "candidate"])
-def test_the_memory_is_one_more_view_with_a_weight_and_a_bank_of_its_own(text):
-    memory = remembering(text)
+def test_the_memory_is_one_more_view_with_its_own_weight_and_bank(text):
+    memory = make_memory(text)
     memory.bank.copy_(double([[1.0, 0.0], [0.0, 1.0]]))
     members = refinement(2, members=1, width=1, bank=2, neighbours=1).double()
     members.bank.copy_(double([[[0.6, 0.8], [1.0, 0.0]]]))
@@ -110,25 +110,25 @@ def test_the_memory_is_one_more_view_with_a_weight_and_a_bank_of_its_own(text):
     query, candidates = double([[0.6, 0.8]]), double([[[1.0, 0.0], [0.28, 0.96]]])
     q, c = query, candidates[0]
     q, c = (memory.retrieve_images(q), c) if text == "query" else (q, memory.retrieve_images(c))
-    recalled = (c @ q.mT).mT - 0.5 * c.max(1).values  # to the axes, which are the bank
-    torch.testing.assert_close(both(query, candidates), members(query, candidates) + 0.3 * recalled)
+    retrieved = (c @ q.mT).mT - 0.5 * c.max(1).values  # to the axes, which are the bank
+    torch.testing.assert_close(both(query, candidates), members(query, candidates) + 0.3 * retrieved)
 
 
-def test_views_weigh_what_they_were_taught_to():
-    memory = remembering("candidate", bank=1).float()
+def test_views_have_the_weights_of_the_fusion():
+    memory = make_memory("candidate", bank=1).float()
     made = refinement(2, members=2, width=1, bank=1, neighbours=1, memory=memory)
     made.fusion_weights.copy_(tensor([[0.8, 0.6], [0.4, -0.2]]))
     made.bank.copy_(tensor([[[1.0, 0.0]], [[0.0, 1.0]]]))
     made.memory.bank.copy_(tensor([[-1.0, 0.0]]))
     query, candidate = tensor([[0.6, 0.8]]), tensor([[0.28, 0.96]])
-    recalled = made.memory.retrieve_images(candidate)[0]
+    retrieved = made.memory.retrieve_images(candidate)[0]
     members = 0.8 * (0.6 * 0.28 + 0.8 * 0.96) - 0.6 * (0.28 + 0.96) / 2
-    memory = 0.4 * (0.6 * recalled[0] + 0.8 * recalled[1]) + 0.2 * -recalled[0]
+    memory = 0.4 * (0.6 * retrieved[0] + 0.8 * retrieved[1]) + 0.2 * -retrieved[0]
     torch.testing.assert_close(made(query, candidate[None])[0, 0], members + memory)
 
 
-def test_a_member_apart_has_the_memory_without_some_images():
-    memory = remembering()
+def test_a_single_member_has_the_memory_without_some_images():
+    memory = make_memory()
     both = refinement(2, members=2, width=3, bank=2, neighbours=1, memory=memory, memory_weight=0.3).double()
     generator = torch.Generator().manual_seed(1)
     for name in ("bank", "query_inner", "candidate_outer"):
@@ -142,7 +142,7 @@ def test_a_member_apart_has_the_memory_without_some_images():
     assert not one.memory.bank.any() and torch.equal(one.fusion_weights, both.fusion_weights.float())
 
 
-def test_one_that_nothing_was_loaded_into_gives_the_cosine(lists):
+def test_an_empty_refinement_gives_the_cosine(lists):
     query, candidates, similarity = lists
     made = refinement(6, members=3, width=4, bank=0, neighbours=10).double()
     torch.testing.assert_close(made(query, candidates), similarity)

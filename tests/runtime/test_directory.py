@@ -79,7 +79,7 @@ def test_the_fingerprint_ignores_counts_and_settings(tmp_path):
     assert len(fingerprints) == 1
 
 
-def test_the_fingerprint_knows_configuration_inputs_and_contents(tmp_path):
+def test_the_fingerprint_depends_on_configuration_inputs_and_contents(tmp_path):
     variants = [
         finished(tmp_path / "0"),
         finished(tmp_path / "1", config={**CONFIG, "seed": 1}),
@@ -220,7 +220,7 @@ def test_a_strangers_folder_is_never_touched(folder, overwrite):
 
 @pytest.mark.parametrize("plan", ['{"tasks": ["write"]}', "not JSON", "[]"])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_strangers_plan_is_no_plan_of_ours(folder, plan, overwrite):
+def test_a_plan_of_another_program_is_ignored(folder, plan, overwrite):
     folder.mkdir()
     (folder / "plan.json").write_text(plan)
     assert "not the directory of a stage" in refusal(folder, overwrite=overwrite)

@@ -123,8 +123,8 @@ def as_table(values):
 @given(rows, st.lists(st.integers(0, 12), max_size=4))
 def test_a_tables_hash_does_not_depend_on_its_chunks(values, cuts):
     table = as_table(values)
-    places = [0, *sorted(min(cut, len(table)) for cut in cuts), len(table)]
-    chunked = pa.concat_tables([table[a:b] for a, b in itertools.pairwise(places)])
+    bounds = [0, *sorted(min(cut, len(table)) for cut in cuts), len(table)]
+    chunked = pa.concat_tables([table[a:b] for a, b in itertools.pairwise(bounds)])
     within = pa.concat_tables([as_table([("x", [1], None)]), table, table])[1 : 1 + len(table)]
     assert sha256_table(chunked) == sha256_table(within) == sha256_table(table)
 
@@ -134,7 +134,7 @@ def test_different_tables_have_different_hashes(one, other):
     assert (sha256_table(as_table(one)) == sha256_table(as_table(other))) == (one == other)
 
 
-def test_a_tables_hash_knows_names_and_types_but_no_metadata():
+def test_a_tables_hash_depends_on_names_and_types_but_not_on_metadata():
     table = pa.table({"row": pa.array([1, 2], pa.int32())})
     wider = table.cast(pa.schema({"row": pa.int64()}))
     assert len({sha256_table(t) for t in (table, table.rename_columns(["at"]), wider)}) == 3

@@ -1,4 +1,4 @@
-"""Parameters of the rankers: the only place that declares them.
+"""Parameters of the rankers, each declared here and nowhere else.
 
 The command line takes its flags from these dataclasses (``--ranker context_aware --ranker.width 64``), the help texts
 from their docstrings, and a checkpoint keeps their values as JSON. This module imports no torch.
