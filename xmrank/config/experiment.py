@@ -39,4 +39,5 @@ class ExperimentConfig:
     @property
     def registers(self) -> bool:
         """Whether rankers are registered."""
+        # Also None, as other flags write it.
         return self.register.lower() != "none"
