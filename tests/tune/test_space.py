@@ -1,17 +1,13 @@
 """Search spaces: how they are written, their points, and what cannot be searched."""
 
-from dataclasses import replace
-from types import SimpleNamespace
-
 import pytest
 
 from xmrank.config import TrainConfig, TuneConfig
 from xmrank.runtime.errors import ConfigError
-from xmrank.train.settings import read_best
 from xmrank.tune.ranker_target import RankerTarget, read_loss_space
 from xmrank.tune.search_target import SearchGroup
 from xmrank.tune.space import NumberRange, draw_points, list_grid
-from xmrank.tune.stage import list_all_points, train_best
+from xmrank.tune.stage import list_all_points
 
 
 def searching(*space, **changes):
@@ -111,24 +107,3 @@ def test_a_name_given_twice_is_refused():
 def test_settings_that_cannot_be_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         TuneConfig(**changes)
-
-
-def test_the_params_of_a_run_are_those_of_its_own_loss():
-    config = searching("neural_ndcg.temperature=[0.5]", "learning_rate=[0.5]")
-    target = target_of(config)
-    point = list_all_points(target, target.list_groups(), config)[-1]
-    params = target.describe_run(point)
-    assert (params["loss"], params["direction"], params["learning_rate"]) == ("neural_ndcg", "i2t", 0.5)
-    assert params["loss_parameters"]["temperature"] == 0.5
-    assert not {"losses", "directions", "seeds"} & set(params)
-
-
-def test_what_was_searched_replaces_what_a_flag_gave(monkeypatch, tmp_path):
-    trained = []
-    monkeypatch.setattr("xmrank.tune.stage.train", lambda config, parent: trained.append(config))
-    config = searching("learning_rate=[0.5]")
-    config = replace(config, train=replace(config.train, explicit=frozenset({"learning_rate"})))
-    train_best(config, tmp_path, SimpleNamespace(begin_parent=None))
-    (tmp_path / "search").mkdir()
-    (tmp_path / "search" / "best.json").write_text('{"i2t": {"listnet": {"learning_rate": 0.5}}}')
-    assert read_best(trained[0]) == {"i2t": {"listnet": {"learning_rate": 0.5}}}

@@ -26,7 +26,6 @@ def semantic(config: Any) -> dict[str, Any]:
 
 def name_flag(prefix: str, error: ValueError) -> str:
     """The message of a dataclass that knows nothing of flags ("width 0: expected …"), beginning with the flag."""
-    # The first word of such a message is the name of the field.
     name, _, rest = str(error).partition(" ")
     return f"--{prefix}.{name} ".replace("_", "-") + rest
 

@@ -39,5 +39,4 @@ class ExperimentConfig:
     @property
     def registers(self) -> bool:
         """Whether rankers are registered."""
-        # Also None, as other flags write it.
         return self.register.lower() != "none"

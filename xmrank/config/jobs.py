@@ -34,7 +34,6 @@ class Job:
 
 
 JOBS = {
-    # In the order in which a reader needs them; `xmrank --help` lists them so.
     "experiment": Job("ExperimentConfig", "xmrank.experiment.stage:experiment"),
     "embed": Job("EmbedConfig", "xmrank.embed.stage:embed"),
     "mine": Job("MineConfig", "xmrank.mine.stage:mine"),

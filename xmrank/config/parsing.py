@@ -106,7 +106,6 @@ def split_flags(words: Iterable[str]) -> list[list[str]]:
 def name_setting(flag: list[str]) -> str:
     """The dotted field name that a flag sets: ``--train.no-validate-start`` gives ``train.validate_start``."""
     name = flag[0].partition("=")[0].removeprefix("--").replace("-", "_")
-    # The negative form of a switch sets the same field.
     head, dot, last = name.rpartition(".")
     return f"{head}{dot}{last.removeprefix('no_')}"
 
@@ -181,7 +180,6 @@ def take_choice(choice: Choice, flags: list[list[str]]) -> tuple[str | None, lis
 
 def find_implied(choice: Choice, flags: list[list[str]]) -> str | None:
     """The option that a flag implies because no other has it; of several, the first's. None without such a flag."""
-    # Flags in the order of the command line.
     implied = (choice.implied_by(name_setting(flag)) for flag in flags)
     return next((option for option in implied if option), None)
 

@@ -31,9 +31,7 @@ class QrelsConfig:
     """Delete the contents of the output directory first."""
 
     def __post_init__(self) -> None:
-        # Without either of them there is nothing to measure.
         if self.qrels is None and not self.plausible:
             raise ConfigError("--qrels: expected a qrels file, or --plausible, or both")
-        # In qrels files, grade 0 means not relevant.
         if self.least_grade <= 0:
             raise ConfigError(f"--least-grade {self.least_grade:g}: expected more than 0")

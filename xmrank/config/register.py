@@ -22,6 +22,5 @@ class RegisterConfig:
 
 def check_model_name(flag: str, name: str) -> None:
     """Raise ConfigError for a name that MLflow's registry does not accept."""
-    # These characters separate the parts of a model's URI (models:/NAME@ALIAS) or of a filter.
     if not name or set(name) & set("/:.%\"'@"):
         raise ConfigError(f"{flag} {name}: expected a name without / : . % @ or quotes")

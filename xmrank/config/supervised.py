@@ -43,7 +43,6 @@ class LcmConfig:
         for name in ("width", "dimensions", "rounds"):
             at_least(f"--lcm.{name}", getattr(self, name), 1)
         at_least("--lcm.batch-size", self.batch_size, 2)
-        # Nothing would be left to learn from.
         if self.dropout >= 1:
             raise ConfigError(f"--lcm.dropout {self.dropout}: expected less than 1")
 
@@ -153,7 +152,6 @@ class SupervisedConfig:
             # PATH,PATH: images from the first, texts from the second.
             if len(text.split("=", 1)[1].split(",")) > 2:
                 raise ConfigError(f"--data {text}: expected one path, or two with a comma between them")
-        # Results are kept by name, so every name may occur only once.
         names = [text.split("=", 1)[0] for text in self.data]
         for flag, values in (("--data", names), ("--methods", self.methods), ("--runs", self.runs)):
             if (not values and flag != "--data") or len(set(values)) < len(values):

@@ -173,7 +173,6 @@ class TrainConfig:
 
     def _refuse_idle_losses(self) -> None:
         """Raise ConfigError for parameters of a loss that is not among the losses."""
-        # A parameter with its default value cannot be told from one that was not given, and does no harm.
         defaults = LossParameters()
         for loss in fields(LossParameters):
             given, default = getattr(self.loss, loss.name), getattr(defaults, loss.name)

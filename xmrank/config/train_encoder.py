@@ -50,7 +50,6 @@ class TrainEncoderConfig:
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         for name in ("shift", "workers", "weight_decay"):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
-        # A step needs a full batch.
         if self.batch_size > self.images:
             raise ConfigError(f"--batch-size {self.batch_size} exceeds --images {self.images}")
         if self.learning_rate <= 0:

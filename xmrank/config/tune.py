@@ -65,7 +65,6 @@ class TuneConfig:
             at_least(f"--{name}", getattr(self, name), 0)
         if not self.repeats or len(set(self.repeats)) < len(self.repeats):
             raise ConfigError(f"--repeats {' '.join(map(str, self.repeats))}: expected one or more seeds, each once")
-        # The search sets these itself; a value would be ignored without a word.
         for name in ("embeddings", "lists", "output", "best", "seeds"):
             if getattr(self.train, name) != getattr(TrainConfig(), name):
                 raise ConfigError(f"--train.{name}: a search sets it; leave it out")

@@ -22,7 +22,7 @@ from xmrank.runtime.paths import resolve
 from xmrank.train.checkpoint import read_meta
 from xmrank.train.list_data import ListData
 from xmrank.train.schedule import Epoch, TrialProgress
-from xmrank.train.settings import LOSS_PREFIX, check_loss, list_params, with_point
+from xmrank.train.settings import LOSS_PREFIX, check_loss, with_point
 from xmrank.train.stage import check_config
 from xmrank.train.trainer import TrainingJob, train_group
 from xmrank.train.training_data import TrainingData
@@ -122,8 +122,10 @@ class RankerTarget(SearchTarget):
 
     def describe_run(self, point: SearchPoint) -> dict[str, Any]:
         """The settings of a training."""
-        trial = self.trial_of(point)
-        return list_params(self.config_of(point), trial.loss, trial.direction, trial.seed)
+        params = {**semantic(self.config_of(point)), "seed": self.config.seed}
+        for name in ("losses", "directions", "seeds"):
+            del params[name]
+        return params
 
     def run_point(self, point: SearchPoint, folder: Path, cache: Path, report: ReportEpoch) -> PointOutcome:
         """Train a ranker; an interrupted training goes on after its last validation."""

@@ -84,8 +84,6 @@ def train_best(config: TuneConfig, output: Path, runs: RunTree) -> Manifest:
         best=output / "search" / BEST,
         output=output / "rankers",
         overwrite=config.overwrite,
-        # A searched setting is used even if a flag gave a value for all points.
-        explicit=frozenset(),
     )
     return train(repeats, runs.begin_parent)
 
