@@ -5,6 +5,7 @@ divides a gradient by its own size, and so blows up the rounding of weights that
 attention's keys, a constant added to all scores); after its steps, what the rankers score is compared.
 """
 
+import contextlib
 from unittest import mock
 
 import numpy as np
@@ -18,7 +19,7 @@ from xmrank.train.checkpoint import read_ranker
 from xmrank.train.trials import Trial
 from xmrank.train.worker_group import WorkerGroup
 
-from .toys import result, run_toy, settings, toy_data
+from .toys import assert_equal_weights, result, run_toy, settings, toy_data
 
 WEIGHTS, SCORES, FIGURES = 1e-5, 1e-3, 1e-4
 """Tolerances. One list more or less in a mean is at least 1/33, a wrong part of a batch moves weights by 0.01."""
@@ -38,11 +39,28 @@ def train_all(folder, group):
         with mock.patch.object(step_module, "make_optimizer", plain_steps):
             train_one(folder, name, "plain", group)
         train_one(folder, name, "adam", group)
+    continue_after_the_last_validation(folder, group)
 
 
-def train_one(folder, name, case, group):
+def continue_after_the_last_validation(folder, group):
+    """A training that is interrupted when only its ranker is left to write, and continued."""
+
+    def stop(epoch, seconds):
+        if epoch["epoch"] == CONFIG.epochs:
+            raise InterruptedError
+
+    with contextlib.suppress(InterruptedError):
+        train_one(folder, "listnet", "adam", group, at="continued", on_epoch=stop)
+    assert not (folder / "continued/history.json").exists() or not group.leads
+    if group.size > 1:
+        dist.barrier()  # the processes of a restarted run begin when the state is on disk
+    train_one(folder, "listnet", "adam", group, at="continued")
+
+
+def train_one(folder, name, case, group, at=None, **options):
     data, validation = toy_data(LISTS, shortest=2, longest=9), toy_data(VALIDATION[case], seed=1)
-    run_toy(folder / f"{name}-{case}", CONFIG, Trial(name, "i2t", 0), lists=data, validation=validation, group=group)
+    directory, trial = folder / (at or f"{name}-{case}"), Trial(name, "i2t", 0)
+    run_toy(directory, CONFIG, trial, lists=data, validation=validation, group=group, **options)
 
 
 def plain_steps(config, parameters, matrices):
@@ -91,6 +109,14 @@ def test_two_processes_report_the_figures_of_one(folder, name, case):
     one, two = (result(folder / size / f"{name}-{case}")[1]["epochs"] for size in ("one", "two"))
     for alone, together in zip(one, two, strict=True):
         assert together == pytest.approx(alone, abs=FIGURES)
+
+
+@pytest.mark.parametrize("size", ["one", "two"])
+def test_processes_that_continue_after_the_last_validation_only_write_the_ranker(folder, size):
+    weights, history = result(folder / size / "continued")
+    expected, figures = result(folder / size / "listnet-adam")
+    assert_equal_weights(weights, expected)
+    assert history == figures
 
 
 def test_a_group_of_one_needs_no_process_group():

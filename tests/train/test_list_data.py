@@ -32,7 +32,7 @@ def lists_of(queries, *items):
     )
 
 
-def test_side_by_side_each_model_gets_its_own_lists():
+def test_in_a_stacked_batch_each_ranker_has_its_own_lists():
     one, other = (
         ListData.of(lists_of([2, 0], *rows), Store, "i2t", CPU) for rows in (([3, 1], [0, 2]), ([1, 2], [2, 3]))
     )
@@ -52,19 +52,19 @@ def test_batches_can_be_wider_than_the_longest_list():
     assert torch.equal(wide.candidates[:, :2], data.gather_batch(np.array([0])).candidates)
 
 
-def test_an_image_asks_for_captions():
+def test_i2t_batches_have_image_queries_and_caption_candidates():
     batch = ListData.of(lists_of([2, 0], [3, 1], [0, 2]), Store, "i2t", CPU).gather_batch(np.array([0, 1]))
     assert batch.query.tolist() == IMAGES[[2, 0]].tolist()
     assert batch.candidates.tolist() == [CAPTIONS[[3, 1]].tolist(), CAPTIONS[[0, 2]].tolist()]
 
 
-def test_a_caption_asks_for_images():
+def test_t2i_batches_have_caption_queries_and_image_candidates():
     batch = ListData.of(lists_of([3], [2, 0, 1]), Store, "t2i", CPU).gather_batch(np.array([0]))
     assert batch.query.tolist() == CAPTIONS[[3]].tolist()
     assert batch.candidates.tolist() == [IMAGES[[2, 0, 1]].tolist()]
 
 
-def test_a_batch_holds_the_lists_that_were_asked_for_in_their_order():
+def test_a_batch_holds_the_given_lists_in_their_order():
     data = ListData.of(lists_of([0, 1, 2], [0], [1], [2]), Store, "i2t", CPU)
     assert data.gather_batch(np.array([2, 0])).query.tolist() == IMAGES[[2, 0]].tolist()
 

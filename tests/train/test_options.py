@@ -66,9 +66,9 @@ def test_a_training_that_is_interrupted_within_an_epoch_goes_on_there(tmp_path):
     weights, history = train_toy(tmp_path / "undisturbed", config)
     with pytest.raises(StoppedError):
         train_toy(tmp_path / "resumed", config, on_epoch=stop)
-    told = []
-    resumed, figures = train_toy(tmp_path / "resumed", config, on_epoch=lambda e, s: told.append(e["step"]))
-    assert told == [9, 12]
+    logged = []
+    resumed, figures = train_toy(tmp_path / "resumed", config, on_epoch=lambda e, s: logged.append(e["step"]))
+    assert logged == [9, 12]
     assert_equal_weights(resumed, weights)
     assert figures == history
 

@@ -55,11 +55,11 @@ def test_an_interruption_within_an_epoch_repeats_that_epoch(tmp_path):
     weights, history = train_toy(tmp_path / "undisturbed", config, lists=data)
     with pytest.raises(StoppedError):
         train_toy(tmp_path / "resumed", config, lists=Failing(**vars(data)))
-    told = []
+    logged = []
     resumed, figures = train_toy(
-        tmp_path / "resumed", config, lists=data, on_epoch=lambda e, s: told.append(e["epoch"])
+        tmp_path / "resumed", config, lists=data, on_epoch=lambda e, s: logged.append(e["epoch"])
     )
-    assert told == [2, 3, 4]
+    assert logged == [2, 3, 4]
     assert_equal_weights(resumed, weights)
     assert figures == history
 
@@ -84,8 +84,8 @@ def test_an_interruption_after_the_last_epoch_only_writes_the_ranker(tmp_path):
     weights, history = train_toy(tmp_path / "undisturbed", CONFIG)
     with pytest.raises(StoppedError):
         train_toy(tmp_path / "resumed", CONFIG, on_epoch=stop_after(4))
-    told = []
-    resumed, figures = train_toy(tmp_path / "resumed", CONFIG, on_epoch=lambda e, s: told.append(e))
-    assert told == []
+    logged = []
+    resumed, figures = train_toy(tmp_path / "resumed", CONFIG, on_epoch=lambda e, s: logged.append(e))
+    assert logged == []
     assert_equal_weights(resumed, weights)
     assert figures == history

@@ -181,7 +181,7 @@ def test_inputs_that_are_not_finished_are_refused(inputs, no_training, name):
         train(inputs)
 
 
-def test_a_tracking_server_that_is_not_there_is_told_before_anything_starts(inputs, no_training, monkeypatch):
+def test_a_tracking_server_that_is_not_there_is_refused_before_anything_starts(inputs, no_training, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(DataError, match=r"http://127.0.0.1:9: cannot track runs there: Connection refused"):
         train(inputs)

@@ -122,10 +122,10 @@ def test_a_start_that_training_does_not_better_is_kept(tmp_path):
     data, validation = toy_data(30), toy_data(20, seed=1)
     data = replace(data, lists=replace(data.lists, similarity=-data.lists.similarity))
     config = settings(epochs=2, ranker=RESIDUAL, learning_rate=0.05, validate_start=True)
-    told = []
-    run = {"lists": data, "validation": validation, "on_epoch": lambda epoch, seconds: told.append(epoch["epoch"])}
+    logged = []
+    run = {"lists": data, "validation": validation, "on_epoch": lambda epoch, seconds: logged.append(epoch["epoch"])}
     weights, history = train_toy(tmp_path / "start", config, **run)
-    assert [epoch["epoch"] for epoch in history["epochs"]] == told == [0, 1, 2]
+    assert [epoch["epoch"] for epoch in history["epochs"]] == logged == [0, 1, 2]
     assert "train_loss" not in history["epochs"][0] and "train_loss" in history["epochs"][1]
     assert history["best_epoch"] == 0 and not weights["output.weight"].any()
     later, history = train_toy(tmp_path / "none", replace(config, validate_start=False), **run)
@@ -160,11 +160,11 @@ def test_a_stack_that_was_killed_between_first_validations_has_each_once(tmp_pat
         assert [epoch["epoch"] for epoch in result(tmp_path / trial.name)[1]["epochs"]] == [0, 1, 2]
 
 
-def test_every_epoch_is_told_once_with_its_seconds(tmp_path):
-    told = []
-    _, history = train_toy(tmp_path, settings(), on_epoch=lambda epoch, seconds: told.append((epoch, seconds)))
-    assert [epoch for epoch, _ in told] == history["epochs"]
-    assert all(seconds > 0 for _, seconds in told)
+def test_every_epoch_is_logged_once_with_its_seconds(tmp_path):
+    logged = []
+    _, history = train_toy(tmp_path, settings(), on_epoch=lambda epoch, seconds: logged.append((epoch, seconds)))
+    assert [epoch for epoch, _ in logged] == history["epochs"]
+    assert all(seconds > 0 for _, seconds in logged)
 
 
 def test_one_cycle_rises_over_a_tenth_and_falls_as_a_cosine():
