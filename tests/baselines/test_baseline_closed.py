@@ -42,10 +42,10 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def same_up_to_signs(found, expected, **tolerance):
+def same_up_to_signs(actual, expected, **tolerance):
     """Directions have no sign, but one for both sides."""
-    signs = np.sign((found[0] * expected[0]).sum(0))
-    for ours, theirs in zip(found, expected, strict=True):
+    signs = np.sign((actual[0] * expected[0]).sum(0))
+    for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_allclose(ours * signs, theirs, **tolerance)
 
 
@@ -73,9 +73,9 @@ def both(towers, pairs):
 def test_cca_by_svd_equals_reference_values(case):
     arrays = load()
     first, second = arrays[f"case{case}.X1"], arrays[f"case{case}.X2"]
-    one, two, found = linear_cca(first, second, 0.0, int(arrays[f"case{case}.k"]))
+    one, two, actual = linear_cca(first, second, 0.0, int(arrays[f"case{case}.k"]))
     expected = arrays[f"case{case}.cca.corr"]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
     projected = (first - first.mean(0)) @ one, (second - second.mean(0)) @ two
     np.testing.assert_allclose(correlations(*projected), expected, rtol=1e-6)
     theirs = [arrays[f"case{case}.cca.z{side}"] for side in "12"]
@@ -84,16 +84,16 @@ def test_cca_by_svd_equals_reference_values(case):
 
 
 def test_cca_is_that_of_cca_zoo_and_of_a_plain_svd(pairs):
-    found = both(fit_cca(pairs, CcaSettings(dimensions=3)), pairs)
+    actual = both(fit_cca(pairs, CcaSettings(dimensions=3)), pairs)
     views = pairs.image[pairs.owner].astype(float), pairs.text.astype(float)
     model = CCA(3).fit(views)
     theirs = model.transform(views)
-    same_up_to_signs((found[0][pairs.owner], found[1]), [unit(z) for z in theirs], rtol=1e-3, atol=1e-4)
+    same_up_to_signs((actual[0][pairs.owner], actual[1]), [unit(z) for z in theirs], rtol=1e-3, atol=1e-4)
     # The plain way: whiten both sides, and take the singular value decomposition of what lies between them.
     left, right = (np.linalg.svd(view - view.mean(0), full_matrices=False)[0] for view in views)
     u, _, v = np.linalg.svd(left.T @ right)
     plain = unit(left @ u[:, :3]), unit(right @ v[:3].T)
-    same_up_to_signs((found[0][pairs.owner], found[1]), plain, rtol=1e-3, atol=1e-4)
+    same_up_to_signs((actual[0][pairs.owner], actual[1]), plain, rtol=1e-3, atol=1e-4)
 
 
 def test_a_side_of_lower_rank_leaves_fewer_dimensions(pairs):
@@ -103,12 +103,12 @@ def test_a_side_of_lower_rank_leaves_fewer_dimensions(pairs):
 
 
 def test_regularised_cca_is_that_of_cca_zoo_on_standardised_sides(pairs):
-    found = both(fit_regularised_cca(pairs, RegularisedSettings(dimensions=3, shrinkage=0.3)), pairs)
+    actual = both(fit_regularised_cca(pairs, RegularisedSettings(dimensions=3, shrinkage=0.3)), pairs)
     views = standard(pairs.image.astype(float))[pairs.owner], standard(pairs.text.astype(float))
     theirs = RidgeCCA(3, shrinkage=0.3).fit(views).transform(views)
-    same_up_to_signs((found[0][pairs.owner], found[1]), [unit(z) for z in theirs], rtol=1e-4, atol=1e-5)
+    same_up_to_signs((actual[0][pairs.owner], actual[1]), [unit(z) for z in theirs], rtol=1e-4, atol=1e-5)
     plain = both(fit_cca(pairs, CcaSettings(dimensions=3)), pairs)
-    assert np.abs(np.abs(found[1]) - np.abs(plain[1])).max() > 0.01
+    assert np.abs(np.abs(actual[1]) - np.abs(plain[1])).max() > 0.01
 
 
 def test_no_more_dimensions_than_the_shorter_side(pairs):
@@ -125,10 +125,14 @@ def test_kernel_cca_is_that_of_cca_zoo_also_for_new_items(pairs):
     model = KCCA(3, shrinkage=0.2, kernel="rbf", gamma=gammas, center=False).fit(anchors)
     generator = np.random.default_rng(1)
     new = [pairs.image[generator.permutation(40)], pairs.text[generator.permutation(len(pairs.text))]]
-    asked = [(rows - side.mean(0)) / side.std(0) for rows, side in zip(new, (pairs.image, pairs.text), strict=True)]
-    theirs = [unit(model._transform_view(number, np.asarray(rows, float))) for number, rows in enumerate(asked)]
-    found = [towers.project(side, rows) for side, rows in zip(("image", "text"), new, strict=True)]
-    for ours, expected in zip(found, theirs, strict=True):
+    expected_queries = [
+        (rows - side.mean(0)) / side.std(0) for rows, side in zip(new, (pairs.image, pairs.text), strict=True)
+    ]
+    theirs = [
+        unit(model._transform_view(number, np.asarray(rows, float))) for number, rows in enumerate(expected_queries)
+    ]
+    actual = [towers.project(side, rows) for side, rows in zip(("image", "text"), new, strict=True)]
+    for ours, expected in zip(actual, theirs, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-4)
     assert views[0].shape[0] == len(pairs.owner)
 

@@ -116,9 +116,9 @@ def test_relevance_of_a_batch():
     pairs = FeaturePairs(np.zeros((2, 1), np.float32), np.zeros((3, 1), np.float32), owner, texts)
     table = pairs.list_captions()
     assert table.tolist() == [[0, 1], [2, -1]]
-    found = pairs.rate_captions(np.array([0, 1]), np.array([0, 2]), table)
+    actual = pairs.rate_captions(np.array([0, 1]), np.array([0, 2]), table)
     # Image 0 to the caption of image 1: the likest of its own two, (1 + 0.8) / 2; image 1 to caption 0: (1 + 0.6) / 2.
-    torch.testing.assert_close(found, torch.tensor([[1.0, 0.9], [0.8, 1.0]]))
+    torch.testing.assert_close(actual, torch.tensor([[1.0, 0.9], [0.8, 1.0]]))
 
 
 def test_the_step_size_rises_and_falls():

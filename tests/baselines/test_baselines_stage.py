@@ -91,8 +91,8 @@ def test_files_and_rows(done):
     rows = done.metrics.groupby(["method", "ranker", "seed", "direction", "protocol"], observed=True)["metric"].unique()
     methods = {("cosine", "", -1), ("cca", "baseline", -1), ("kernel_cca", "baseline", -1)}
     methods |= {(name, "baseline", seed) for name in ("vsepp", "vsepp-sndcg0.5") for seed in (0, 1)}
-    places = {(d, p) for d in ("i2t", "t2i") for p in ("lists", "gallery")}
-    assert set(rows.index) == {(*method, *place) for method in methods for place in places}
+    protocols = {(d, p) for d in ("i2t", "t2i") for p in ("lists", "gallery")}
+    assert set(rows.index) == {(*method, *protocol) for method in methods for protocol in protocols}
     assert all(tuple(names) == METRICS for names in rows)
     assert (done.output / "trec" / "i2t" / "gallery" / "qrels.trec.gz").is_file()
 
@@ -107,17 +107,19 @@ def test_cca_on_lists_and_gallery_by_numpy(done):
     assert value(done, method="cca", direction="t2i", protocol="lists", metric="hit@1") == pytest.approx(first)
     images = done.store.image_rows("val")
     captions = np.flatnonzero(np.isin(done.store.image_of_caption, images))
-    found = images[(text[captions] @ image[images].T).argmax(1)] == done.store.image_of_caption[captions]
-    assert value(done, method="cca", direction="t2i", protocol="gallery", metric="hit@1") == pytest.approx(found.mean())
+    actual = images[(text[captions] @ image[images].T).argmax(1)] == done.store.image_of_caption[captions]
+    assert value(done, method="cca", direction="t2i", protocol="gallery", metric="hit@1") == pytest.approx(
+        actual.mean()
+    )
 
 
 def test_cosine_ranks_the_store_and_the_others_the_features(done):
     images = done.store.image_rows("val")
     captions = np.flatnonzero(np.isin(done.store.image_of_caption, images))
     scores = np.asarray(done.store.text[captions], float) @ np.asarray(done.store.image[images], float).T
-    found = images[scores.argmax(1)] == done.store.image_of_caption[captions]
+    actual = images[scores.argmax(1)] == done.store.image_of_caption[captions]
     key = {"direction": "t2i", "protocol": "gallery", "metric": "hit@1"}
-    assert value(done, method="cosine", **key) == pytest.approx(found.mean())
+    assert value(done, method="cosine", **key) == pytest.approx(actual.mean())
     assert value(done, method="vsepp", seed=0, **key) != value(done, method="vsepp", seed=1, **key)
 
 

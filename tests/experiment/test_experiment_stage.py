@@ -220,7 +220,7 @@ def home(tmp_path_factory, ray_cluster, empty_tracking):
 @pytest.mark.ray
 def test_the_files_of_an_experiment(home):
     run = home / SMALL["output"]
-    found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    actual = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     expected = {f"{folder}/{name}" for folder in STAGES for name in ("manifest.json", "plan.json")}
     embeddings = ("image.npy", "text.npy", "image.parquet", "text.parquet", "encoder.json")
     expected |= {f"embeddings/{name}" for name in embeddings}
@@ -240,7 +240,7 @@ def test_the_files_of_an_experiment(home):
             names = [f"cosine-{direction}" if name == "cosine" else name for name in names]
             expected |= {f"evaluation/trec/{direction}/{protocol}/{name}.trec.gz" for name in names}
     expected |= {f"report/{name}" for name in ("report.html", "report.md", "table.csv", "table.tex")}
-    assert found == expected | {"tracking.json", "rankers/tracking.json", "evaluation/tracking.json"}
+    assert actual == expected | {"tracking.json", "rankers/tracking.json", "evaluation/tracking.json"}
 
 
 @pytest.mark.ray
@@ -299,9 +299,12 @@ def test_new_queries_are_ranked_by_the_registered_ranker(home, track_at, kind):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = pd.read_parquet(home / f"runs/{kind}/results.parquet")
-    asked = {"captions": {"1": "a red <circle>", "3": "a blue digit"}, "images": {p.name: p.name for p in pictures}}
-    assert dict(zip(results["query_id"], results["query"], strict=True)) == asked[kind]
-    assert results["rank"].tolist() == list(range(1, 13)) * len(asked[kind])
+    expected_queries = {
+        "captions": {"1": "a red <circle>", "3": "a blue digit"},
+        "images": {p.name: p.name for p in pictures},
+    }
+    assert dict(zip(results["query_id"], results["query"], strict=True)) == expected_queries[kind]
+    assert results["rank"].tolist() == list(range(1, 13)) * len(expected_queries[kind])
     page = (home / f"runs/{kind}/results.html").read_text()
     if kind == "captions":
         assert "rank: 2 queries, the first stage's 12 of 40 images re-ranked in " in done.stdout

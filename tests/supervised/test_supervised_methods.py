@@ -49,9 +49,9 @@ def blobs(*, several=False, text=12, noise=0.7, seed=0) -> LabelledSet:
     return labelled_set("blobs", "", parts, tuple("abcd"), seed=0, source="blobs")
 
 
-def mean_of(found, search):
+def mean_of(actual, search):
     """The mean over both directions of a search's mAP."""
-    return np.mean([np.nanmean(entry.precision) for entry in found if entry.search == search])
+    return np.mean([np.nanmean(entry.precision) for entry in actual if entry.search == search])
 
 
 # --- DSCMR
@@ -76,8 +76,8 @@ def test_dscmr_equals_the_public_code(case, weights, bits, rtol):
     assert loss.item() == pytest.approx(float(values[f"{key}.loss{bits}"]), rel=rtol)
     for name, given in zip(("f1", "f2", "p1", "p2"), inputs, strict=True):
         expected = values[f"{key}.grad_{name}{bits}"]
-        found = np.zeros_like(expected) if given.grad is None else given.grad.numpy()
-        np.testing.assert_allclose(found, expected, rtol=rtol, atol=1e-6 if bits == "32" else 1e-14)
+        actual = np.zeros_like(expected) if given.grad is None else given.grad.numpy()
+        np.testing.assert_allclose(actual, expected, rtol=rtol, atol=1e-6 if bits == "32" else 1e-14)
 
 
 def test_dscmr_spelled_out():
@@ -201,7 +201,7 @@ def test_clusters_need_no_label_at_all():
     assert not one.own_labels
     assert one.train_labels.sum(axis=1).tolist() == [1] * 200
     np.testing.assert_array_equal(one.embed("image", data.query.image), two.embed("image", data.query.image))
-    assert {found.search for found in measure_searches(data, one, 15)} == {NAIVE, PREDICTED}
+    assert {actual.search for actual in measure_searches(data, one, 15)} == {NAIVE, PREDICTED}
 
 
 # --- all of them
@@ -239,9 +239,9 @@ def test_what_is_learned_separates_classes(method, monkeypatch):
     data = blobs()
     before = mean_of(measure_searches(data, fit_method("embeddings", data, QUICK, 0), 15), NAIVE)
     fitted = fit_method(method, data, replace(QUICK, lcm=replace(QUICK.lcm, rounds=25)), 0)
-    found = measure_searches(data, fitted, 15)
-    assert mean_of(found, NAIVE) > before + 0.15
-    assert mean_of(found, TWO_STAGE) > 0.9
+    actual = measure_searches(data, fitted, 15)
+    assert mean_of(actual, NAIVE) > before + 0.15
+    assert mean_of(actual, TWO_STAGE) > 0.9
     values = [entry["validation_map"] for entry in fitted.history]
     assert values.index(max(values)) == fitted.best_round - 1
     assert fitted.history[-1]["total"] < fitted.history[0]["total"]
@@ -260,9 +260,9 @@ def test_the_same_seed_gives_the_same_space_and_another_another(method):
 
 def test_features_of_two_lengths_have_no_distance_as_they_are():
     data = blobs(text=5)
-    found = measure_searches(data, fit_method("embeddings", data, QUICK, 0), 15)
-    assert {entry.search for entry in found} == {TWO_STAGE, PREDICTED}
-    assert mean_of(found, TWO_STAGE) > 0.8  # stage 1 needs none
+    actual = measure_searches(data, fit_method("embeddings", data, QUICK, 0), 15)
+    assert {entry.search for entry in actual} == {TWO_STAGE, PREDICTED}
+    assert mean_of(actual, TWO_STAGE) > 0.8  # stage 1 needs none
 
 
 def test_stage_1_ranks_the_true_label():
@@ -308,9 +308,9 @@ def test_training_stops_and_keeps_the_earliest_best():
 
 @pytest.mark.parametrize(("count", "size", "parts"), [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (1, 4, [1]), (8, 4, [4, 4])])
 def test_batches_hold_every_row_once_and_never_end_with_a_single_one(count, size, parts):
-    found = list(draw_batches(count, size, torch.Generator().manual_seed(0)))
-    assert [len(part) for part in found] == parts
-    assert sorted(torch.cat(found).tolist()) == list(range(count))
+    actual = list(draw_batches(count, size, torch.Generator().manual_seed(0)))
+    assert [len(part) for part in actual] == parts
+    assert sorted(torch.cat(actual).tolist()) == list(range(count))
 
 
 def test_the_registry_holds_what_the_command_line_names():

@@ -102,15 +102,15 @@ LAYOUTS = [
 @pytest.mark.parametrize("write", LAYOUTS)
 def test_every_layout_gives_the_same_items(write, arrays, tmp_path):
     write(tmp_path, arrays)
-    found = read_features("pascal-sentence", "", tmp_path, seed=0)
+    actual = read_features("pascal-sentence", "", tmp_path, seed=0)
     unit = arrays["test_img"] / np.linalg.norm(arrays["test_img"], axis=1, keepdims=True)
-    np.testing.assert_allclose(found.query.image, unit, rtol=1e-6)
-    assert found.query.text.shape == (TEST, 4)
-    assert found.query.labels.argmax(1).tolist() == [0, 1, 2, 0, 1, 2]
-    assert found.retrieval is found.query
-    assert found.sizes == {"train": 18, "validation": 2, "retrieval": TEST, "query": TEST}  # a tenth of 20 held out
-    assert len(found.classes) == 3
-    assert not found.several_labels
+    np.testing.assert_allclose(actual.query.image, unit, rtol=1e-6)
+    assert actual.query.text.shape == (TEST, 4)
+    assert actual.query.labels.argmax(1).tolist() == [0, 1, 2, 0, 1, 2]
+    assert actual.retrieval is actual.query
+    assert actual.sizes == {"train": 18, "validation": 2, "retrieval": TEST, "query": TEST}  # a tenth of 20 held out
+    assert len(actual.classes) == 3
+    assert not actual.several_labels
 
 
 def test_the_held_out_tenth_depends_on_the_seed_alone(arrays, tmp_path):
@@ -126,9 +126,9 @@ def test_parts_that_a_file_has_are_kept(arrays, tmp_path):
     arrays |= {f"database_{kind}": arrays[f"train_{kind}"] for kind in ("img", "txt", "lab")}
     arrays |= {f"query_{kind}": arrays.pop(f"test_{kind}") for kind in ("img", "txt", "lab")}
     savemat(tmp_path / "all.mat", arrays)
-    found = read_features("x", "", tmp_path / "all.mat", seed=0)
-    assert found.sizes == {"train": TRAIN, "validation": TEST, "retrieval": TRAIN, "query": TEST}
-    assert found.notes == ()
+    actual = read_features("x", "", tmp_path / "all.mat", seed=0)
+    assert actual.sizes == {"train": TRAIN, "validation": TEST, "retrieval": TRAIN, "query": TEST}
+    assert actual.notes == ()
 
 
 def test_several_features_of_a_file_are_told_apart_by_the_sets_name(arrays, tmp_path):
@@ -149,8 +149,8 @@ def test_images_of_one_file_with_texts_of_another(arrays, tmp_path):
     savemat(tmp_path / "other" / "train_txt.mat", {"train_txt": arrays["train_txt"][:, :2]})
     savemat(tmp_path / "other" / "test_txt.mat", {"test_txt": arrays["test_txt"][:, :2]})
     (source,) = sources_of((f"x/a+b={tmp_path / 'one'},{tmp_path / 'other'}",), ())
-    found = read_source(source)
-    assert (found.train.image.shape[1], found.train.text.shape[1]) == (5, 2)
+    actual = read_source(source)
+    assert (actual.train.image.shape[1], actual.train.text.shape[1]) == (5, 2)
     savemat(tmp_path / "other" / "test_img_lab.mat", {"test_img_lab": arrays["test_lab"][::-1]})
     with pytest.raises(DataError, match="other retrieval items or labels; expected the same"):
         read_source(source)
@@ -201,7 +201,7 @@ def test_places_without_features_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "place"),
+    ("key", "kind_and_part"),
     [
         ("clip_train/image", ("train", "image")),
         ("XMediaFeatures/teTxtCat", ("test", "labels")),
@@ -210,8 +210,8 @@ def test_places_without_features_are_refused(tmp_path):
         ("a/I_query", ("query", "image")),
     ],
 )
-def test_names_tell_what_an_array_is(key, place):
-    assert place_of(key) == place
+def test_names_tell_what_an_array_is(key, kind_and_part):
+    assert place_of(key) == kind_and_part
 
 
 def test_labels_as_numbers_and_as_matrices():
@@ -224,7 +224,7 @@ def test_labels_as_numbers_and_as_matrices():
 
 
 def write_labels(store, lists):
-    """Gives a store's images labels; the store itself has no place for them when it is imported."""
+    """Gives a store's images labels; the store itself cannot hold them when it is imported."""
     column = pa.array(lists, pa.list_(pa.int32()))
     pq.write_table(store.images.append_column("labels", column), store.directory / "image.parquet")
 
@@ -234,14 +234,14 @@ def test_a_store_with_labels(tiny_store, tmp_path):
     with pytest.raises(DataError, match="no image has labels; give annotations with --labels"):
         read_source(SetSource("scenes", "", (store.directory,)))
     write_labels(store, [[row % 4, 9] if row % 5 else [] for row in range(100)])
-    found = read_source(SetSource("scenes", "", (store.directory,)))
-    assert found.sizes == {"train": 60, "validation": 20, "retrieval": 20, "query": 20}
-    assert found.classes == ("0", "1", "2", "3", "9")
-    assert found.several_labels and found.common_space
+    actual = read_source(SetSource("scenes", "", (store.directory,)))
+    assert actual.sizes == {"train": 60, "validation": 20, "retrieval": 20, "query": 20}
+    assert actual.classes == ("0", "1", "2", "3", "9")
+    assert actual.several_labels and actual.common_space
     rows = store.image_rows("test")
-    np.testing.assert_allclose(found.query.image, store.image[rows], atol=1e-6)
-    np.testing.assert_allclose(found.query.text, store.text[rows * 5], atol=1e-6)  # the first of five captions
-    assert found.query.labels.sum(1).tolist() == [2 if row % 5 else 0 for row in rows]
+    np.testing.assert_allclose(actual.query.image, store.image[rows], atol=1e-6)
+    np.testing.assert_allclose(actual.query.text, store.text[rows * 5], atol=1e-6)  # the first of five captions
+    assert actual.query.labels.sum(1).tolist() == [2 if row % 5 else 0 for row in rows]
     mean = read_source(SetSource("scenes", "", (store.directory,), captions="mean")).query.text
     expected = store.text.reshape(100, 5, -1).mean(1)[rows]
     np.testing.assert_allclose(mean, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6)
@@ -276,12 +276,12 @@ def test_mirflickrs_annotations_are_lists_of_image_numbers(tmp_path):
 
 @pytest.mark.skipif(DATA is None, reason="XMRANK_TEST_DATA does not name the folder of real data")
 def test_the_classic_wikipedia_files():
-    found = read_features("wikipedia", "", Path(DATA) / "wikipedia", seed=0)
-    assert found.sizes == {"train": 1956, "validation": 217, "retrieval": 693, "query": 693}
-    assert (found.train.image.shape[1], found.train.text.shape[1]) == (128, 10)
-    assert found.classes[:2] == ("art", "biology")
-    assert found.query.labels[:3].argmax(1).tolist() == [1, 9, 2]  # the test list begins with 2, 10, 3
-    assert found.beside_table_1() == (
+    actual = read_features("wikipedia", "", Path(DATA) / "wikipedia", seed=0)
+    assert actual.sizes == {"train": 1956, "validation": 217, "retrieval": 693, "query": 693}
+    assert (actual.train.image.shape[1], actual.train.text.shape[1]) == (128, 10)
+    assert actual.classes[:2] == ("art", "biology")
+    assert actual.query.labels[:3].argmax(1).tolist() == [1, 9, 2]  # the test list begins with 2, 10, 3
+    assert actual.beside_table_1() == (
         "10 classes, 1,956 / 217 / 693 / 693 (train / validation / retrieval / query); paper's Table 1: 10 classes, "
         "1,942 / 215 / 462 / 462"
     )

@@ -34,7 +34,7 @@ TINY = SupervisedConfig(
 
 
 @pytest.fixture
-def place(tmp_path, track_at):
+def home(tmp_path, track_at):
     """A home with features and a tracking file."""
     track_at(tmp_path)
     write_features(tmp_path / "features")
@@ -88,9 +88,9 @@ def children_of(home):
     return parent, {r.info.run_name: r for r in client.search_runs(["1"]) if r.info.run_id != parent.info.run_id}
 
 
-def test_a_killed_experiment_goes_on_and_ends_the_same(done, place, here, capsys):
+def test_a_killed_experiment_goes_on_and_ends_the_same(done, home, here, capsys):
     assert len(done.names) == 1 + 4 * 2  # embeddings once
-    config = replace(TINY, output=place / "killed")
+    config = replace(TINY, output=home / "killed")
     here.limit = 4
     with pytest.raises(KeyboardInterrupt):
         supervised(config)
@@ -147,22 +147,22 @@ def test_the_report_of_an_experiment(done):
 
 
 @pytest.mark.ray
-def test_tasks_on_a_cluster_find_the_same(done, place, ray_cluster):
-    config = replace(TINY, output=place / "cluster", methods=("embeddings", "lcm"), runs=(0,), tsne=0, workers=2)
+def test_tasks_on_a_cluster_find_the_same(done, home, ray_cluster):
+    config = replace(TINY, output=home / "cluster", methods=("embeddings", "lcm"), runs=(0,), tsne=0, workers=2)
     manifest = supervised(config)
     assert manifest.counts == {"runs": 2, "sets": 1}
-    results = json.loads((place / "cluster" / "results" / "results.json").read_text())
+    results = json.loads((home / "cluster" / "results" / "results.json").read_text())
     assert digests_of(results).items() <= digests_of(done.results).items()
 
 
-def test_every_run_is_a_child_in_mlflow_once(place, here):
-    config = replace(TINY, output=place / "out", methods=("lcm",))
+def test_every_run_is_a_child_in_mlflow_once(home, here):
+    config = replace(TINY, output=home / "out", methods=("lcm",))
     here.limit = 1
     with pytest.raises(KeyboardInterrupt):
         supervised(config)
     here.limit = None
     supervised(config)
-    parent, children = children_of(place)
+    parent, children = children_of(home)
     assert parent.info.status == "FINISHED"
     assert set(children) == {"wikipedia-lcm-run0", "wikipedia-lcm-run1"}
     child = children["wikipedia-lcm-run1"]
@@ -174,20 +174,20 @@ def test_every_run_is_a_child_in_mlflow_once(place, here):
     assert (child.data.params["seed"], child.data.params["lcm.sigma"]) == ("1", "0.01")
 
 
-def test_settings_of_lcm_without_labels_are_told_as_they_are(place, here):
-    supervised(replace(TINY, output=place / "out", methods=("lcm", "lcm_c0"), runs=(0,), tsne=0))
-    _, children = children_of(place)
+def test_settings_of_lcm_without_labels_are_told_as_they_are(home, here):
+    supervised(replace(TINY, output=home / "out", methods=("lcm", "lcm_c0"), runs=(0,), tsne=0))
+    _, children = children_of(home)
     told = {
         method: (
             children[f"wikipedia-{method}-run0"].data.params["lcm.c"],
-            json.loads((place / f"out/results/models/wikipedia-{method}-run0/model.json").read_text())["settings"]["c"],
+            json.loads((home / f"out/results/models/wikipedia-{method}-run0/model.json").read_text())["settings"]["c"],
         )
         for method in ("lcm", "lcm_c0")
     }
     assert told == {"lcm": ("0.1", 0.1), "lcm_c0": ("0.0", 0.0)}
 
 
-def test_query_labels_replaced_by_noise_change_no_ranking_of_an_experiment(done, place, here, monkeypatch):
+def test_query_labels_replaced_by_noise_change_no_ranking_of_an_experiment(done, home, here, monkeypatch):
     """Through the whole stage: queries that have other labels than the retrieval set, which stays as it was."""
     read = stage.read_source
 
@@ -199,29 +199,29 @@ def test_query_labels_replaced_by_noise_change_no_ranking_of_an_experiment(done,
     for module in (stage, runs):
         monkeypatch.setattr(module, "read_source", noisy)
     runs.cached_set.cache_clear()
-    supervised(replace(TINY, output=place / "noise", tsne=0))
+    supervised(replace(TINY, output=home / "noise", tsne=0))
     runs.cached_set.cache_clear()
-    results = json.loads((place / "noise" / "results" / "results.json").read_text())
+    results = json.loads((home / "noise" / "results" / "results.json").read_text())
     assert digests_of(results) == digests_of(done.results)
     assert len(digests_of(results)) == 6 + 6 * 2 * 3 + 4 * 2
     assert results["runs"][0]["rows"][0]["map"] != done.results["runs"][0]["rows"][0]["map"]
 
 
-def test_other_features_and_settings_are_refused_by_name(place, here):
-    config = replace(TINY, output=place / "out", methods=("embeddings",))
+def test_other_features_and_settings_are_refused_by_name(home, here):
+    config = replace(TINY, output=home / "out", methods=("embeddings",))
     supervised(config)
     with pytest.raises(DataError, match="neighbours is 5 there, 7 here"):
         supervised(replace(config, neighbours=7))
-    write_features(place / "features", seed=1)
+    write_features(home / "features", seed=1)
     with pytest.raises(DataError, match="was made from other data wikipedia"):
         supervised(config)
 
 
-def test_kinds_of_features_of_a_set_make_a_table(place, here):
-    write_features(place / "other", seed=3, width=9)
+def test_kinds_of_features_of_a_set_make_a_table(home, here):
+    write_features(home / "other", seed=3, width=9)
     data = ("x/one+one=features", "x/two+two=other", "x/one+two=features,other")
-    supervised(replace(TINY, output=place / "out", data=data, methods=("lcm",), tsne=0))
-    markdown = (place / "out" / "report" / "report.md").read_text()
+    supervised(replace(TINY, output=home / "out", data=data, methods=("lcm",), tsne=0))
+    markdown = (home / "out" / "report" / "report.md").read_text()
     assert "## Input features: x" in markdown
     rows = [
         line for line in markdown.splitlines() if line.startswith(("| one | one |", "| one | two |", "| two | two |"))

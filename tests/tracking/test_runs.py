@@ -99,7 +99,7 @@ def test_metrics_go_in_at_once_and_keep_their_history(home, uri):
 
 def test_every_metric_has_a_name_that_mlflow_takes(home, uri):
     run = tracking.begin_run(uri, home, "trial")
-    names = [f"i2t/{place}{mlflow_name(name)}" for name in METRICS for place in ("", "gallery/", "top-100/")]
+    names = [f"i2t/{address}{mlflow_name(name)}" for name in METRICS for address in ("", "gallery/", "top-100/")]
     tracking.log_metrics(uri, run, dict.fromkeys(names, 0.5))
     assert set(read(uri, run).data.metrics) == set(names)
     with pytest.raises(MlflowException):
@@ -176,11 +176,11 @@ def test_two_processes_log_at_once(home, uri):
         assert sorted(metric.step for metric in history) == list(range(steps))
 
 
-@pytest.mark.parametrize("place", ["http://127.0.0.1:9", "sqlite:////proc/nowhere/mlflow.db"])
-def test_a_server_that_is_not_there_is_one_line_at_once(tmp_path, monkeypatch, place):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", place)
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "sqlite:////proc/nowhere/mlflow.db"])
+def test_a_server_that_is_not_there_is_one_line_at_once(tmp_path, monkeypatch, address):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     started = time.monotonic()
-    with pytest.raises(tracking.TrackingError, match=f"{place}: cannot track runs there: ") as failure:
+    with pytest.raises(tracking.TrackingError, match=f"{address}: cannot track runs there: ") as failure:
         tracking.connect(tmp_path)
     assert time.monotonic() - started < 30  # MLflow alone retries for four minutes
     assert "\n" not in str(failure.value)

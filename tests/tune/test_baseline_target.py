@@ -24,8 +24,8 @@ def searched(tiny_store, track_at, tmp_path):
     def config(space, baselines=("regularised_cca", "vsepp"), **changes):
         settings = VseppSettings(epochs=1, batch_size=20) if "vsepp" in baselines else VseppSettings()
         own = BaselinesConfig(baselines=baselines, vsepp=settings)
-        places = {"embeddings": store.directory, "lists": lists, "output": tmp_path / "tuned"}
-        return TuneConfig(**places, target="baselines", space=space, baselines=own, **changes)
+        paths = {"embeddings": store.directory, "lists": lists, "output": tmp_path / "tuned"}
+        return TuneConfig(**paths, target="baselines", space=space, baselines=own, **changes)
 
     return config, tmp_path / "tuned" / "search"
 

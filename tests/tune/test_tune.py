@@ -27,8 +27,8 @@ def config(tiny_store, tmp_path, track_at):
     track_at(tmp_path)
     store = tiny_store(tmp_path / "store")
     lists = mine_small(store.directory, tmp_path / "lists")
-    places = {"embeddings": store.directory, "lists": lists.output, "output": tmp_path / "tuned"}
-    return TuneConfig(**places, space=SPACE, train=TRAIN, repeats=(0, 7), workers=2)
+    paths = {"embeddings": store.directory, "lists": lists.output, "output": tmp_path / "tuned"}
+    return TuneConfig(**paths, space=SPACE, train=TRAIN, repeats=(0, 7), workers=2)
 
 
 def results(output):
@@ -45,12 +45,12 @@ def points_of(config):
 @pytest.mark.usefixtures("ray_cluster", "in_process")
 def test_a_grid_is_searched_and_its_best_trained_with_all_seeds(config, tmp_path, capsys):
     manifest = tune(config)
-    found = results(config.output)
-    assert [r.settings for r in found] == [point.settings for point in points_of(config)[1]]
+    actual = results(config.output)
+    assert [r.settings for r in actual] == [point.settings for point in points_of(config)[1]]
     best = json.loads((config.output / "search" / "best.json").read_text())
-    highest = max(r.value for r in found)
-    assert best == {"t2i": {"listnet": next(r.settings for r in found if r.value == highest)}}
-    assert {r.epochs for r in found} == {2} and not any(r.stopped or r.failure for r in found)
+    highest = max(r.value for r in actual)
+    assert best == {"t2i": {"listnet": next(r.settings for r in actual if r.value == highest)}}
+    assert {r.epochs for r in actual} == {2} and not any(r.stopped or r.failure for r in actual)
     trials = config.output / "rankers" / "trials"
     assert sorted(path.name for path in trials.iterdir()) == ["listnet-t2i-seed0", "listnet-t2i-seed7"]
     about = json.loads((trials / "listnet-t2i-seed7" / "ranker.json").read_text())
@@ -101,10 +101,10 @@ def test_a_point_that_diverges_is_left_out_and_told(config):
 def test_other_searches_train_their_samples(config, changes):
     space = ("learning_rate=log(1e-5,0.05)", "ranker.width=[4,8]")
     tune(replace(config, space=space, samples=4, repeats=(0,), train=replace(TRAIN, epochs=3), **changes))
-    found = results(config.output)
-    assert len(found) == 4
-    assert all(1e-5 <= r.settings["learning_rate"] <= 0.05 and r.settings["ranker.width"] in (4, 8) for r in found)
-    assert all(r.stopped == (r.epochs < 3) for r in found)
+    actual = results(config.output)
+    assert len(actual) == 4
+    assert all(1e-5 <= r.settings["learning_rate"] <= 0.05 and r.settings["ranker.width"] in (4, 8) for r in actual)
+    assert all(r.stopped == (r.epochs < 3) for r in actual)
     assert not list((config.output / "search" / "points").rglob("state.safetensors"))
 
 

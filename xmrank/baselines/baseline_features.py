@@ -62,8 +62,11 @@ def list_sources(config: BaselinesConfig) -> dict[str, Path | None]:
 
 def fingerprint_sources(config: BaselinesConfig) -> dict[str, str]:
     """The content of every file that is configured."""
-    found = {FLAGS[side].replace("-", "_"): path for side, path in list_sources(config).items()}
-    return {name: sha256_file(resolve(path)) for name, path in found.items() if path is not None}
+    fingerprints = {}
+    for side, path in list_sources(config).items():
+        if path is not None:
+            fingerprints[FLAGS[side].replace("-", "_")] = sha256_file(resolve(path))
+    return fingerprints
 
 
 def read_roles(lists: Path) -> dict[str, np.ndarray]:
@@ -124,15 +127,15 @@ class ValidationLists:
         """hit@1, hit@5 and hit@10 of each direction, and the mean of all of them: validation_mean."""
         image = towers.project("image", self.features.image[self.images])
         text = towers.project("text", self.features.text[self.captions])
-        found: dict[str, float] = {}
+        figures: dict[str, float] = {}
         for direction, lists in self.lists.items():
-            asking, items = np.repeat(lists.queries, lists.lengths), lists.candidates
-            rows, columns = (asking, items) if direction == "i2t" else (items, asking)
+            queries, items = np.repeat(lists.queries, lists.lengths), lists.candidates
+            rows, columns = (queries, items) if direction == "i2t" else (items, queries)
             scores = multiply_rows(
                 image[np.searchsorted(self.images, rows)], text[np.searchsorted(self.captions, columns)]
             )
-            found |= {f"validation_{direction}_{name}": value for name, value in measure_hits(lists, scores).items()}
-        return {**found, "validation_mean": float(np.mean([*found.values()]))}
+            figures |= {f"validation_{direction}_{name}": value for name, value in measure_hits(lists, scores).items()}
+        return {**figures, "validation_mean": float(np.mean([*figures.values()]))}
 
 
 def measure_hits(lists: CandidateLists, scores: np.ndarray) -> dict[str, float]:
@@ -152,7 +155,7 @@ def multiply_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def project_store(
     towers: ProjectionTowers, features: BaselineFeatures, store: EmbeddingStore, images: np.ndarray
 ) -> EmbeddingStore:
-    """The store with the towers' projections in place of its embeddings, for some images and their captions."""
+    """The store with the towers' projections instead of its embeddings, for some images and their captions."""
     captions, _ = captions_of(store, images)
     image, text = towers.project("image", features.image[images]), towers.project("text", features.text[captions])
     return EmbeddingStore(
@@ -165,7 +168,8 @@ def project_store(
 
 
 def _spread_rows(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """The values at their rows of an array of zeros, [count, d]; rows that nobody asks for take no memory."""
+    """The values at their rows of an array of zeros, [count, d]; rows that are never read take no memory."""
+    # The system hands out pages of zeros only when they are written.
     array = np.zeros((count, values.shape[1]), np.float32)
     array[rows] = values
     return array

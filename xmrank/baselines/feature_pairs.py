@@ -20,7 +20,7 @@ class FeaturePairs:
     Attributes:
         image: features, float32 [images, d1].
         text: features, float32 [captions, d2].
-        owner: each caption's place among the images, int64 [captions].
+        owner: the index of each caption's image, int64 [captions].
         relevance: unit-length text embeddings of the captions for S-NDCG, [captions, d]; may be a memory map.
     """
 
@@ -36,10 +36,11 @@ class FeaturePairs:
         has left. Batches of a round are equal, up to one pair, and hold ``size`` pairs at least where the round does.
 
         Yields:
-            places of the images and of the captions, int64 [pairs] each.
+            indices of the images and of the captions, int64 [pairs] each.
         """
         generator = np.random.default_rng([seed, ORDER_STREAM, epoch])
         drawn = generator.permutation(len(self.owner))
+        # Sorted by image, with the captions of an image in random order.
         drawn = drawn[np.argsort(self.owner[drawn], kind="stable")]
         owner = self.owner[drawn]
         turn = np.arange(len(owner)) - np.searchsorted(owner, owner)  # the how-manyth of its image's captions
@@ -61,12 +62,14 @@ class FeaturePairs:
         """How relevant each caption of a batch is to each of its images, float32 [pairs, pairs]; 1 on matched pairs.
 
         Args:
-            images, captions: places of a batch.
+            images, captions: indices of a batch's pairs, int64 [pairs] each.
             table: of ``list_captions``.
         """
         own = table[images]
-        embeddings, asked = (
+        embeddings, others = (
             torch.from_numpy(self.relevance[at].astype(np.float32)) for at in (own.reshape(-1), captions)
         )
-        found = caption_relevance(embeddings.view(*own.shape, -1), torch.from_numpy(own >= 0), asked)
-        return torch.where(torch.from_numpy(self.owner[captions] == images[:, None]), 1.0, found.clamp(0, 1))
+        relevance = caption_relevance(embeddings.view(*own.shape, -1), torch.from_numpy(own >= 0), others)
+        # Rounding can leave a matched pair just below 1, so it is set.
+        matched = torch.from_numpy(self.owner[captions] == images[:, None])
+        return torch.where(matched, 1.0, relevance.clamp(0, 1))

@@ -64,7 +64,7 @@ def directory_of(output: Path, fit: BaselineFit) -> Path:
 
 
 class FittingData:
-    """What the fits of one process share, read when first asked for."""
+    """What the fits of one process share, read when first needed."""
 
     def __init__(self, config: BaselinesConfig) -> None:
         self.config = config
@@ -101,7 +101,7 @@ class FittingData:
 
 
 def fit_all(fits: list[BaselineFit], job: FittingJob, device: torch.device) -> None:
-    """Fit one after another; one that fails leaves word why, and the others go on."""
+    """Fit one after another; one that fails writes why into a file, and the others go on."""
     data = FittingData(job.config)
     for fit in fits:
         try:

@@ -16,7 +16,7 @@ EPSILON = 1e-8
 def canonical_correlations(first: Tensor, second: Tensor, ridge: float = 1e-3) -> Tensor:
     """The singular values of T = Σ11^(−1/2) Σ12 Σ22^(−1/2), largest first, [min(d1, d2)].
 
-    T is computed with the Cholesky factors of Σ11 and Σ22 in place of their symmetric roots: they whiten as well, so
+    T is computed with the Cholesky factors of Σ11 and Σ22 instead of their symmetric roots: they whiten as well, so
     the singular values are the same, and their gradient does not divide by differences of eigenvalues.
 
     Args:

@@ -148,11 +148,11 @@ def log_means(runs: RunTree, rows: list[dict[str, Any]]) -> None:
 
 def print_means(rows: list[dict[str, Any]]) -> None:
     """A line for each method, direction and protocol: hit@1, hit@5 and hit@10 in percent, means over seeds."""
-    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    by_method: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for row in rows:
         key = row["protocol"], row["direction"], row["method"]
         if row["metric"] in SHOWN and row["mean"] is not None:
-            found.setdefault(key, {}).setdefault(row["metric"], []).append(100 * row["mean"])
-    for (protocol, direction, method), metrics in sorted(found.items()):
+            by_method.setdefault(key, {}).setdefault(row["metric"], []).append(100 * row["mean"])
+    for (protocol, direction, method), metrics in sorted(by_method.items()):
         figures = " / ".join(f"{sum(v) / len(v):.1f}" for v in (metrics[name] for name in SHOWN))
         print(f"{protocol} {direction} {method}: hit@1/5/10 {figures} %")

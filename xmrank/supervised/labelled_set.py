@@ -51,7 +51,7 @@ class LabelledSet:
         name: of the data set, and of its features.
         train, validation: to learn from, and to stop on.
         retrieval: what is retrieved; a second stage may see its labels.
-        query: what asks; its labels are for measuring alone.
+        query: the queries; their labels are for measuring alone.
         classes: names of the classes.
         notes: what a reader of the figures must know of the splits.
     """
@@ -123,7 +123,7 @@ def labelled_set(
         source: the file that the messages name.
 
     Raises:
-        DataError: no items to train on or to ask with; features that are not finite; parts that disagree in length.
+        DataError: no training items or no queries; features that are not finite; parts that disagree in length.
     """
     given = {part: _check_items(items, f"{source}: {part}") for part, items in parts.items()}
     notes = []

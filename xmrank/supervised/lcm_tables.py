@@ -45,7 +45,7 @@ class PlainTable:
 
 @dataclass(frozen=True)
 class SupervisedResults:
-    """What the runs on one set with one kind of features found.
+    """The results of all runs on one set with one kind of features.
 
     Attributes:
         about: of the set: name, features, sizes, widths, classes, notes.
@@ -167,7 +167,7 @@ def cost_table(results: SupervisedResults) -> PlainTable:
         seconds = statistics.fmean(entry["seconds"] for entry in own)
         rows.append((METHOD_NAMES[method], f"{seconds:.1f}", ", ".join(rounds), *cells))
     heading = ("method", "s to train", "round kept, a run", *(f"ms a query, {name}" for name in SEARCH_NAMES.values()))
-    note = "One thread; a query's time is that of all queries asked together, without embedding them."
+    note = "One thread; a query's time is that of all queries in one call, without embedding them."
     return PlainTable("Cost", heading, tuple(rows), note)
 
 

@@ -25,9 +25,9 @@ class SearchResult:
     Attributes:
         ranking: of all queries.
         precision: average precision of each query, float64 [queries]; NaN where nothing shares a label with it.
-        reciprocal_rank: 1 / place of a query's best true label in stage 1, float64 [queries]; NaN without a label;
+        reciprocal_rank: 1 / rank of a query's best true label in stage 1, float64 [queries]; NaN without a label;
             None for a search without stage 1, or where it counts clusters.
-        milliseconds: a query took, all asked at once.
+        milliseconds: time per query, all in one call.
     """
 
     direction: Direction
@@ -85,7 +85,7 @@ def rank_queries(
 
 
 def reciprocal_ranks(data: LabelledSet, fitted: FittedMethod, neighbours: int, direction: Direction) -> np.ndarray:
-    """1 / place of the best true label of each query in stage 1's order, float64 [queries]; NaN without a label."""
+    """1 / rank of the best true label of each query in stage 1's order, float64 [queries]; NaN without a label."""
     side, _ = SIDES[direction]
     queries, train = (fitted.embed(side, getattr(items, side)) for items in (data.query, data.train))
     ranks = label_ranks(queries, train, fitted.train_labels, neighbours=neighbours).astype(np.float64)

@@ -157,7 +157,7 @@ def fit_pairs(
 
 
 def naive_map(module: TwoSides, items: LabelledItems) -> float:
-    """Mean over both directions of the mAP of items that ask and are retrieved, by distance."""
+    """Mean over both directions of the mAP by distance, where the items are both queries and retrieval set."""
     image, text = module.embed("image", items.image), module.embed("text", items.text)
     return mean_map([by_distance(image, text), by_distance(text, image)], items.labels)
 

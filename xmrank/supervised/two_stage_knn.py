@@ -71,7 +71,7 @@ def two_stage(
 def label_ranks(
     queries: np.ndarray, train: np.ndarray, train_labels: np.ndarray, *, neighbours: int = 50
 ) -> np.ndarray:
-    """Stage 1: the place of every label in a query's order of labels.
+    """Stage 1: the rank of every label in a query's order of labels.
 
     Labels stand by how many of the K nearest training items carry them; equal counts by the smaller mean distance of
     those items, then by label number; labels that none carries follow by number.
@@ -83,7 +83,7 @@ def label_ranks(
         neighbours: K; all training items where there are fewer.
 
     Returns:
-        Places from 0, uint16 [queries, classes].
+        Ranks from 0, uint16 [queries, classes].
     """
     return _invert_order(*neighbour_labels(queries, train, train_labels, neighbours=neighbours))
 
@@ -98,12 +98,12 @@ def neighbour_labels(
     index = faiss.IndexFlatL2(train.shape[1])
     index.add(np.ascontiguousarray(train, np.float32))
     k = min(neighbours, len(train))
-    squared, found = index.search(np.ascontiguousarray(queries, np.float32), k)  # type: ignore[call-arg]
+    squared, nearest = index.search(np.ascontiguousarray(queries, np.float32), k)  # type: ignore[call-arg]
     weights = np.stack([np.ones_like(squared), np.sqrt(np.maximum(squared, 0))], axis=1).astype(np.float64)
     labels = train_labels.astype(np.float64)
     sums = np.empty((len(queries), 2, labels.shape[1]))
     for rows in _split_rows(len(queries)):
-        sums[rows] = weights[rows] @ labels[found[rows]]
+        sums[rows] = weights[rows] @ labels[nearest[rows]]
     counts = sums[:, 0]
     with np.errstate(invalid="ignore", divide="ignore"):
         return counts, np.where(counts > 0, sums[:, 1] / counts, np.inf)
@@ -142,14 +142,14 @@ def _label_lists(labels: np.ndarray) -> np.ndarray:
 
 
 def _rank_items(queries: np.ndarray, items: np.ndarray, ranks: np.ndarray, label_lists: np.ndarray) -> TwoStageRanking:
-    """Items by the first place that any of their labels has, then by distance.
+    """Items by the lowest rank that any of their labels has, then by distance.
 
-    One sort of integers that hold place, distance and the item's number: numpy sorts those several times faster than it
+    One sort of integers that hold rank, distance and the item's number: numpy sorts those several times faster than it
     sorts indices by two keys.
 
     Args:
         queries, items: as ``two_stage`` has them.
-        places: of each label, and last of having none, uint16 [queries, labels + 1].
+        ranks: of each label, and last of having none, uint16 [queries, labels + 1].
         label_lists: columns of ``ranks``, [most labels, items].
     """
     count = len(items)
@@ -173,7 +173,7 @@ def _rank_items(queries: np.ndarray, items: np.ndarray, ranks: np.ndarray, label
 
 
 def _first_ranks(ranks: np.ndarray, label_lists: np.ndarray) -> np.ndarray:
-    """The least of the places of each item's labels, [queries, items]."""
+    """The lowest rank of each item's labels, [queries, items]."""
     first = ranks.take(label_lists[0], axis=1)
     for row in label_lists[1:]:
         np.minimum(first, ranks.take(row, axis=1), out=first)

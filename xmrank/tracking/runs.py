@@ -55,7 +55,7 @@ def default_environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def describe_error(error: BaseException) -> str:
-    """What is wrong, in one line: the system's own words where they are found inside what libraries wrapped around."""
+    """What is wrong, in one line: the system's own message if a library's error wraps one."""
     inner: BaseException | None = error
     while inner:
         if isinstance(inner, OSError) and inner.strerror:
@@ -70,7 +70,7 @@ def experiment_id(client: MlflowClient, home: Path) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
-    # A server keeps artefacts where it was told to; a local file has no such place of its own.
+    # A server keeps artefacts where it was told to; a local file has no folder of its own for them.
     local = not os.environ.get("MLFLOW_TRACKING_URI")
     try:
         return str(client.create_experiment(name, artifact_location=(home / "mlartifacts").as_uri() if local else None))
