@@ -88,6 +88,7 @@ def fitted_images(config: BaselinesConfig, store: EmbeddingStore) -> np.ndarray:
         if split not in store.splits():
             raise ConfigError(f"--fit-splits {split}: the store has no such split; it has: {', '.join(store.splits())}")
     rows = np.unique(np.concatenate([store.image_rows(split) for split in config.fit_splits]))
+    # An image that chooses epochs or is reported is never fitted, whatever split it is in.
     rows = rows[~np.isin(rows, np.concatenate([parts["validation"], parts["test"]]))]
     if not len(rows):
         raise ConfigError(f"--fit-splits {' '.join(config.fit_splits)}: all their images select or are reported")
@@ -97,6 +98,7 @@ def fitted_images(config: BaselinesConfig, store: EmbeddingStore) -> np.ndarray:
 def pairs_of(features: BaselineFeatures, store: EmbeddingStore, images: np.ndarray) -> FeaturePairs:
     """The images and their captions as pairs to fit on; images without captions are left out."""
     captions, owner = captions_of(store, images)
+    # Images without captions drop out, and the others are numbered anew.
     kept, owner = np.unique(owner, return_inverse=True)
     return FeaturePairs(
         np.asarray(features.image[images[kept]], np.float32),
@@ -119,6 +121,7 @@ class ValidationLists:
     def of(cls, config: BaselinesConfig, features: BaselineFeatures) -> "ValidationLists":
         """The lists of the role validation, both directions."""
         lists = {d: CandidateLists.read(lists_path(resolve(config.lists), d, "validation")) for d in DIRECTIONS}
+        # Only what occurs in the lists is projected, once for both directions.
         images = np.unique(np.concatenate([lists["i2t"].queries, lists["t2i"].candidates]))
         captions = np.unique(np.concatenate([lists["t2i"].queries, lists["i2t"].candidates]))
         return cls(features, lists, images, captions)

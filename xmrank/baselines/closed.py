@@ -47,6 +47,7 @@ def _fit_linear(pairs: FeaturePairs, model: CCA | RidgeCCA) -> ProjectionTowers:
     sides = pairs.image, pairs.text
     firsts = [standardise_layers([], rows)[1] for rows in sides]
     views = [_standardise_rows(first, rows) for first, rows in zip(firsts, sides, strict=True)]
+    # A pair a caption: an image stands once for each of its captions.
     views[0] = views[0][pairs.owner]
     model.fit(views)
     sizes = [{"in_features": len(weights), "out_features": weights.shape[1]} for weights in model.weights_]
@@ -69,6 +70,7 @@ def _fill_linear(tower: nn.Sequential, first: Standardise, weights: np.ndarray, 
     assert isinstance(linear, nn.Linear)
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(np.array(weights.T)))
+        # The mean is taken off within the layer: W(x − m) = Wx − Wm.
         linear.bias.copy_(torch.from_numpy(-centre @ weights))
 
 
@@ -80,6 +82,7 @@ def fit_kernel_cca(pairs: FeaturePairs, settings: KernelSettings) -> ProjectionT
     """
     generator = np.random.default_rng([KERNEL_STREAM])
     captions = generator.permutation(len(pairs.owner))
+    # The first drawn caption of each image goes before all second ones.
     _, first = np.unique(pairs.owner[captions], return_index=True)
     others = np.setdiff1d(np.arange(len(captions)), first)
     captions = captions[np.concatenate([np.sort(first), others])][: settings.pairs]
@@ -128,6 +131,7 @@ def linear_cca(
     """
     centred = [np.asarray(side, np.float64) - side.mean(0, dtype=np.float64) for side in (first, second)]
     share = 1 / (len(first) - 1)
+    # Ridged covariances as L·Lᵀ; solving by L whitens a side.
     roots = [
         scipy.linalg.cholesky(share * side.T @ side + ridge * np.eye(side.shape[1]), lower=True) for side in centred
     ]

@@ -44,6 +44,7 @@ class FeaturePairs:
         drawn = drawn[np.argsort(self.owner[drawn], kind="stable")]
         owner = self.owner[drawn]
         turn = np.arange(len(owner)) - np.searchsorted(owner, owner)  # the how-manyth of its image's captions
+        # Round by round: the first caption of every image, then the second of those that have two.
         for number in range(int(turn.max(initial=-1)) + 1):
             captions = generator.permutation(drawn[turn == number])
             for part in np.array_split(captions, max(1, len(captions) // size)):
@@ -55,6 +56,7 @@ class FeaturePairs:
         owner = self.owner[order]
         turn = np.arange(len(owner)) - np.searchsorted(owner, owner)
         table = np.full((len(self.image), int(turn.max(initial=0)) + 1), -1, np.int64)
+        # Row: the image; column: the how-manyth of its captions.
         table[owner, turn] = order
         return table
 

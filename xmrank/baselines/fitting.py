@@ -118,9 +118,11 @@ def fit_one(fit: BaselineFit, job: FittingJob, data: FittingData, device: torch.
     towers, best = baseline.fit(data.pairs_for(fit), settings, training)
     directory = job.directory_for(fit)
     save_towers(directory, towers, {**vars(fit), "method": fit.method, "settings": vars(settings)})
+    # Without epochs there is one set of figures, that of the solution.
     figures = best.epochs[best.number - 1] if best.epochs else validation.measure_towers(towers)
     tracking.log_metrics(job.uri, run, {mlflow_name(f"best/{name}"): value for name, value in figures.items()})
     history = {"best_epoch": best.number, "epochs": best.epochs, "best": figures}
+    # Last of the files: a fit is done when its history is there.
     write_json(directory / HISTORY, history)
     tracking.log_artifacts(job.uri, run, directory / HISTORY)
 

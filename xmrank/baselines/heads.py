@@ -126,6 +126,7 @@ def make_heads(pairs: FeaturePairs, settings: HeadSettings) -> ProjectionTowers:
     """Untrained heads behind the standardisation of each side."""
     sides = [standardise_layers(list_head_layers(rows.shape[1], settings), rows) for rows in (pairs.image, pairs.text)]
     towers = ProjectionTowers(*(layers for layers, _ in sides))
+    # The standardisation is the first layer, so that a tower takes raw features.
     for tower, (_, first) in zip((towers.image, towers.text), sides, strict=True):
         tower[0].load_state_dict(first.state_dict())
     return towers
@@ -191,7 +192,9 @@ class HeadTrainer:
         """
         self.towers.train()
         losses = []
+        # One epoch's batches; no batch holds two captions of one image.
         for images, captions in self.plan[number - 1]:
+            # Set before each step: one cycle over all steps of all epochs.
             self.optimizer.param_groups[0]["lr"] = self.settings.learning_rate * share_of_rate(self.step, self.steps)
             loss = self.compute_loss(images, captions)
             self.optimizer.zero_grad()
@@ -199,6 +202,7 @@ class HeadTrainer:
             self.optimizer.step()
             losses.append(float(loss.detach()))
             self.step += 1
+        # Once an epoch is enough: weights that are not finite stay so.
         if not np.isfinite(losses).all():
             raise DataError(f"the loss is no longer finite at learning rate {self.settings.learning_rate:g}")
         return {"epoch": float(number), "train_loss": float(np.mean(losses))}
@@ -241,6 +245,7 @@ def share_of_rate(step: int, steps: int) -> float:
 def complete_towers(towers: ProjectionTowers, pairs: FeaturePairs, settings: HeadSettings) -> ProjectionTowers:
     """The towers as they rank: DCCA's end in a linear CCA of what the networks make of the pairs."""
     towers.eval()
+    # Other heads rank by the cosine of what they project.
     if not isinstance(settings, DccaSettings):
         return towers
     with torch.inference_mode():
@@ -251,6 +256,7 @@ def complete_towers(towers: ProjectionTowers, pairs: FeaturePairs, settings: Hea
         )
     paired = image[pairs.owner], text
     weights = linear_cca(*paired, settings.linear_ridge, settings.dimensions)[:2]
+    # The linear CCA becomes the last layer of both towers.
     last = ("linear", {"in_features": settings.dimensions, "out_features": settings.dimensions})
     whole = ProjectionTowers([*towers.layers["image"], last], [*towers.layers["text"], last])
     for side, done, own, rows in zip(
@@ -264,6 +270,7 @@ def complete_towers(towers: ProjectionTowers, pairs: FeaturePairs, settings: Hea
 
 def copy_towers(towers: ProjectionTowers) -> ProjectionTowers:
     """A copy on the CPU."""
+    # Built from the layers, because a deep copy would stay on the device.
     twin = ProjectionTowers(towers.layers["image"], towers.layers["text"])
     twin.load_state_dict({name: tensor.detach().cpu().clone() for name, tensor in towers.state_dict().items()})
     return twin.eval()

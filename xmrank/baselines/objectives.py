@@ -81,6 +81,7 @@ def cmpc_loss(image: Tensor, text: Tensor, labels: Tensor, weights: Tensor) -> T
 
     Source: Zhang and Lu, "Deep cross-modal projection learning for image-text matching", ECCV 2018, eq. 8 to 11.
     """
+    # Columns are classes, rows dimensions.
     classes = F.normalize(weights, dim=0)
     total = image.new_zeros(())
     for projected, onto in ((image, text), (text, image)):
@@ -100,6 +101,7 @@ def vsepp_loss(image: Tensor, text: Tensor, *, margin: float = 0.2, hardest: boo
     Source: Faghri et al., "VSE++: improving visual-semantic embeddings with hard negatives", BMVC 2018, eq. 6.
     """
     scores = image @ text.T
+    # Only the pair itself is relevant.
     own = torch.eye(len(scores), device=scores.device)
     return (
         triplet(scores, own, margin=margin, hardest=hardest) + triplet(scores.T, own, margin=margin, hardest=hardest)

@@ -83,6 +83,7 @@ def fit_and_evaluate(
     )
     finished = False
     try:
+        # Begun for all fits, also for those that are done: their means are logged again below.
         ids = {fit.name: begin_run(runs, config, fit) for fit in fits}
         job = FittingJob(config, output, fits, stage.work / "failures", runs.uri, ids)
         with Progress("baselines (fits)", len(fits), len(fits) - len(job.list_pending())) as progress:
@@ -137,6 +138,7 @@ def begin_run(runs: RunTree, config: BaselinesConfig, fit: BaselineFit) -> str:
 
 def log_means(runs: RunTree, rows: list[dict[str, Any]]) -> None:
     """Log every fit's means to its run."""
+    # Collected first, because one call logs many metrics of a run.
     metrics: dict[str, dict[str, float]] = {}
     for row in rows:
         name = row["method"] + (f"-seed{row['seed']}" if row["seed"] >= 0 else "")

@@ -97,6 +97,7 @@ class ProjectionTowers(nn.Module):
             float32 [items, d].
         """
         tower = self.tower_of(side).eval()
+        # Parameters tell the device and precision; a tower without layers has none.
         like = next(iter(tower.state_dict().values()), torch.zeros(()))
         parts = []
         for start in range(0, len(rows), ROWS):
@@ -108,8 +109,10 @@ class ProjectionTowers(nn.Module):
 def standardise_layers(tower: Layers, rows: np.ndarray) -> tuple[Layers, Standardise]:
     """Layers behind a standardisation, and that with the mean and deviation of rows [items, features]."""
     first = Standardise(rows.shape[1])
+    # In float64, else the sums of many rows lose digits.
     deviation = rows.std(0, dtype=np.float64)
     first.centre.copy_(torch.from_numpy(rows.mean(0, dtype=np.float64)))
+    # A constant feature keeps its scale, not a division by zero.
     first.scale.copy_(torch.from_numpy(np.where(deviation > 0, deviation, 1.0)))
     return [("standardise", {"width": rows.shape[1]}), *tower], first
 

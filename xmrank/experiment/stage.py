@@ -34,8 +34,10 @@ def experiment(config: ExperimentConfig) -> Manifest:
     """
     config = with_stage_directories(config)
     output = resolve(config.output)
+    # Every stage skips what it has finished, so a rerun goes on where the last one stopped.
     embed(config.embed)
     mine(config.mine)
+    # The run is begun by the training, and only if there is something to train.
     parent = ExperimentRun(output, config)
     try:
         train(config.train, parent.begin_run)
@@ -70,6 +72,7 @@ def with_stage_directories(config: ExperimentConfig) -> ExperimentConfig:
             "output": config.output / folder
         }
         for name in wanted:
+            # Only a value that differs from the default can have been given by hand.
             if getattr(part, name) != getattr(type(part)(), name):
                 raise ConfigError(f"--{stage}.{name}: set by --output in an experiment; leave it out")
         changes[stage] = dataclasses.replace(part, **wanted, overwrite=part.overwrite or config.overwrite)

@@ -74,6 +74,7 @@ def _as_array(value: Any) -> np.ndarray | None:
 
 def _read_mat(path: Path) -> Mapping[str, Any]:
     """MATLAB's files: up to version 7 by scipy; 7.3 is HDF5 with the axes the other way round."""
+    # HDF5 stores MATLAB's columns as rows.
     if h5py.is_hdf5(path):
         return {name: value.T for name, value in _read_hdf5(path).items()}
     return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
@@ -92,6 +93,7 @@ def _read_hdf5(path: Path) -> Mapping[str, Any]:
 
 
 def _read_npz(path: Path) -> Mapping[str, Any]:
+    # allow_pickle=False: object arrays would run code of the file.
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
 
@@ -112,6 +114,7 @@ class ArraysOnly(pickle.Unpickler):
 
 def _read_pickle(path: Path) -> Mapping[str, Any]:
     try:
+        # latin1 reads the bytes of arrays that Python 2 pickled.
         value = ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except DataError as error:
         raise DataError(f"{path}: {error}") from None

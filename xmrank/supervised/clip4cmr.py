@@ -28,8 +28,10 @@ def pan_loss(features: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:
     Source: Zeng et al., "PAN: prototype-based adaptive network for robust cross-modal retrieval", SIGIR 2021; used by
         Zeng and Mao (CLIP4CMR), arXiv 2201.02772.
     """
+    # Distances to all prototypes by one matrix product.
     squared = features.square().sum(1, keepdim=True) + prototypes.square().sum(1) - 2 * features @ prototypes.T
     counts = labels.sum(dim=1, keepdim=True)
+    # Items without a label get a target of zeros, and so no loss.
     target = labels / counts.clamp(min=1)
     losses = -(target * F.log_softmax(-squared, dim=1)).sum(dim=1)
     return losses.sum() / (counts > 0).sum().clamp(min=1)

@@ -49,6 +49,7 @@ def dscmr_loss(
 
 def _mean_likelihood(one: Tensor, other: Tensor, shared: Tensor) -> Tensor:
     lengths = torch.linalg.vector_norm(one, dim=1)[:, None] * torch.linalg.vector_norm(other, dim=1)
+    # Half of the cosine; the lower limit keeps the gradient finite for rows of zeros.
     theta = one @ other.T / lengths.clamp(min=LEAST_LENGTHS) / 2
     return (F.softplus(theta) - shared * theta).mean()
 

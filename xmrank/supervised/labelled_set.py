@@ -137,6 +137,7 @@ def labelled_set(
         notes.append("the test items are both the queries and the retrieval set")
     train, validation = given["train"], given.get("validation")
     if validation is None:
+        # Both parts keep the order of the file, so that only membership is random.
         order = np.random.default_rng(seed).permutation(len(train))
         held = max(1, round(HELD_OUT * len(train)))
         train, validation = train[np.sort(order[held:])], train[np.sort(order[:held])]
@@ -159,6 +160,7 @@ def labels_of(values: list[np.ndarray], source: str) -> tuple[list[np.ndarray], 
     Raises:
         DataError: neither numbers nor matrices of 0 and 1, or parts of different kinds.
     """
+    # MATLAB writes a list of numbers as a matrix with one row or one column.
     flat = [value.reshape(-1) if 1 in value.shape or value.ndim == 1 else value for value in values]
     if all(value.ndim == 1 for value in flat):
         numbers = np.unique(np.concatenate(flat))

@@ -71,8 +71,10 @@ def find_slots(arrays: Arrays, features: str, source: str) -> dict[tuple[str, st
             by_part.setdefault((split, kind), []).append(key)
     slots = {}
     for (split, kind), keys in by_part.items():
+        # A word of the set's name chooses where a file holds several features of a modality.
         named = [key for key in keys if wanted.get(kind) in words(key)]
         chosen = named or keys
+        # Labels may be given once for images and once for texts, as long as they agree.
         same = all(np.array_equal(np.ravel(arrays[key]), np.ravel(arrays[chosen[0]])) for key in chosen)
         if len(chosen) > 1 and kind == "labels" and not same:
             raise DataError(f"{source}: {' and '.join(chosen)} differ; expected pairs that share their labels")

@@ -67,6 +67,7 @@ class LcmTrainer:
         self.image, self.text = (torch.from_numpy(side).to(device) for side in (data.train.image, data.train.text))
         self.labels = torch.from_numpy(data.train.labels).float().to(device)
         self.generator = torch.Generator().manual_seed(seed)
+        # The pivots start at random signs, as in the paper.
         coins = torch.rand(len(data.train), config.dimensions, generator=self.generator)
         self.pivots = torch.where(coins < 0.5, -1.0, 1.0).to(device)
         label_network = [*module.encoder.parameters(), *module.decoder.parameters()]
@@ -82,6 +83,7 @@ class LcmTrainer:
             self.adams[0], lambda rows: squared_distance(module.image(self.image[rows]), self.pivots[rows])
         )
         self._train_epoch(self.adams[1], lambda rows: squared_distance(module.text(self.text[rows]), self.pivots[rows]))
+        # With c = 0 the label network has no part in the pivots and need not be trained.
         if self.config.c:
             self._train_epoch(
                 self.adams[2],
@@ -101,6 +103,7 @@ class LcmTrainer:
         module, config = self.module.eval(), self.config
         image, text = module.image(self.image), module.text(self.text)
         latent = module.encoder(self.labels) if config.c else None
+        # All networks in evaluation mode: dropout and batch statistics would move the pivots at random.
         self.pivots = make_pivots(image, text, latent, config)
         losses = {"image": squared_distance(image, self.pivots), "text": squared_distance(text, self.pivots)}
         pivot = config.a * losses["image"] + config.b * losses["text"]
@@ -139,6 +142,7 @@ def fit_lcm_kmeans(
 
     As many k-means clusters as there are classes, of the training pairs' image and text features side by side.
     """
+    # As many clusters as classes, so that stage 1 has as much to count.
     count = min(len(data.classes), len(data.train))
     clusters = KMeans(count, n_init=4, random_state=seed).fit(_side_by_side(data.train))
     train, validation = (

@@ -20,6 +20,7 @@ def log_run(runs: RunTree, run: MethodRun) -> None:
     """Log a run that is done, once: what an interrupted call began to log is replaced."""
     if run.name in runs.ids and not runs.is_open(run.name):
         return
+    # Logged from the files in one go after the run, so a half-logged run is begun anew, not continued.
     runs.begin_child(
         run.name,
         tags={"dataset": run.source.name, "method": run.method},

@@ -68,8 +68,10 @@ def rank_queries(
     items = fitted.embed(item_side, getattr(data.retrieval, item_side))
     train, labels = fitted.embed(query_side, getattr(data.train, query_side)), fitted.train_labels
     made = {}
+    # Features of two lengths have no distance; embeddings as they are may be such.
     if items.shape[1] == queries.shape[1]:
         made[NAIVE] = _time_search(lambda: by_distance(queries, items), len(queries))
+    # Clusters are not labels of the retrieval set, so the second stage cannot be given true ones.
     if fitted.own_labels:
         true = data.retrieval.labels
         made[TWO_STAGE] = _time_search(

@@ -82,6 +82,7 @@ def make_run(run: MethodRun) -> str:
     use_one_thread()
     data = cached_set(run.source)
     started = time.perf_counter()
+    # Only the training is timed: a search is timed on its own.
     fitted = fit_method(run.method, data, run.config, run.seed)
     seconds = time.perf_counter() - started
     results = measure_searches(data, fitted, run.config.neighbours)
@@ -94,6 +95,7 @@ def make_run(run: MethodRun) -> str:
         write_json(run.path_of("tsne.json"), draw_pictures(data, fitted, run.config.tsne, run.seed))
     rows = [row_of(entry, data) for entry in results]
     about = {"best_round": fitted.best_round, "history": fitted.history, "rows": rows}
+    # Written last: a run is done when its result is there.
     write_json(run.path_of("result.json"), {**keys, **about})
     return run.name
 
@@ -156,6 +158,7 @@ def save_model(run: MethodRun, fitted: FittedMethod) -> None:
     with atomic_path(folder / "model.safetensors") as temporary:
         # Layers that both sides share stand twice in the state; safetensors refuses shared memory.
         save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary)
+    # lcm, lcm_c0 and lcm_kmeans share one set of settings.
     settings = run.config.__dict__.get("lcm" if run.method.startswith("lcm") else run.method)
     about = {"method": run.method, "seed": run.seed, "settings": vars(settings) if settings else {}}
     write_json(folder / "model.json", about)
@@ -187,7 +190,9 @@ def draw_pictures(data: LabelledSet, fitted: FittedMethod, count: int, seed: int
     }
     made = []
     for title, kinds in chosen.items():
+        # Both kinds go through one t-SNE, so that their distances can be compared.
         together = np.concatenate([spaces[kind] for kind in kinds])
+        # t-SNE needs a perplexity well below the number of points.
         perplexity = min(PERPLEXITY, (len(together) - 1) / 3)
         plane = TSNE(random_state=seed, perplexity=perplexity, init="pca").fit_transform(together)
         groups, start = [], 0

@@ -69,6 +69,7 @@ def list_starts(rows: np.ndarray) -> range:
 
 def draw_batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """All rows in random order, ``size`` at a time; a single last row joins the part before: batch norm needs two."""
+    # The generator is the method's own, so that dropout does not change the order of items.
     parts = list(torch.randperm(count, generator=generator).split(size))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
@@ -187,5 +188,6 @@ def mean_map(rankings: list[TwoStageRanking], labels: np.ndarray) -> float:
 
 def average_precisions(ranking: TwoStageRanking, query_labels: np.ndarray, item_labels: np.ndarray) -> np.ndarray:
     """Average precision of every query, float64 [queries]: relevant is what shares a label; NaN where nothing does."""
+    # Float32 counts shared labels exactly and multiplies faster than integers.
     shared = query_labels.astype(np.float32) @ item_labels.astype(np.float32).T > 0
     return average_precision(np.take_along_axis(shared, ranking.order, axis=1), tied=ranking.tied)

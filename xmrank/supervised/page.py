@@ -104,6 +104,7 @@ def build_content(
     title: str, manifest: Manifest, folder: Path, every: Sequence[SupervisedResults]
 ) -> SupervisedContent:
     """All parts of the report."""
+    # Pictures are optional: --tsne 0 draws none.
     drawn = json.loads((folder / TSNE).read_text()) if (folder / TSNE).exists() else {}
     sections = [
         SetSection(name_of(results.about), [make(results) for make in TABLES], charts_of(drawn, results, number_of_set))

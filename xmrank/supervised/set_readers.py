@@ -65,6 +65,7 @@ def read_source(source: SetSource) -> LabelledSet:
     parts = {}
     for part in PARTS:
         one, other = getattr(images, part), getattr(texts, part)
+        # Two files are of the same items if their labels agree, item by item.
         if not np.array_equal(one.labels, other.labels):
             raise DataError(f"{source.paths[0]} and {source.paths[1]}: other {part} items or labels; expected the same")
         parts[part] = replace(one, text=other.text)

@@ -45,6 +45,7 @@ def supervised(config: SupervisedConfig) -> Manifest:
         data = read_source(source)
         print(f"supervised: {source.key}: {data.beside_table_1()}")
         sets[source.key] = describe_set(data)
+    # The paths of the sets do not count: their contents do, as inputs.
     values = {**semantic(config), "sets": sorted(sets)} | ({"best": best} if best else {})
     inputs = {f"data {key}": str(entry["fingerprint"]) for key, entry in sets.items()}
     output = resolve(config.output)
@@ -105,6 +106,7 @@ def run_all(
         settings = {source.key: with_lcm_settings(config, best.get(source.key, {})) for source in sources}
         runs = plan_runs(stage, config, sources, settings)
         left = [run for run in runs if not run.done]
+        # run_tasks yields in the order of its items, and each result is the name of a run.
         by_name = {run.name: run for run in runs}
         with Progress("supervised (runs)", len(runs), len(runs) - len(left)) as progress:
             for name in run_tasks(make_run, left, config.workers) if left else ():
@@ -141,6 +143,7 @@ def plan_runs(
 
 def join_results(stage: StageDirectory, runs: list[MethodRun], sets: dict[str, dict[str, object]]) -> None:
     """One file of each kind out of the parts of all runs."""
+    # In the order of the plan, so that the file does not depend on which run ended first.
     table = pa.concat_tables([pq.read_table(run.path_of("metrics.parquet")) for run in runs])
     write_table(stage.directory / METRICS, table)
     write_json(stage.directory / TIMING, [run.read_part("timing.json") for run in runs])

@@ -85,6 +85,7 @@ def read_annotations(image_ids: list[str], path: Path) -> tuple[np.ndarray, tupl
         raise DataError(f"{path}: no such file or folder") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not COCO's instances JSON ({type(error).__name__}: {error})") from None
+    # Every image must be known, else its missing labels would count as no label.
     lost = [image for image in image_ids if image not in labels_of]
     if lost:
         raise DataError(f"{path}: knows nothing of image {lost[0]} ({len(lost) - 1} more like it)")

@@ -64,6 +64,7 @@ def two_stage(
     Source: Gohil, Bithel and Bedathur, "LCM", CODS-COMAD 2023, Algorithm 1.
     """
     ranks = label_ranks(queries, train, train_labels, neighbours=neighbours)
+    # One more rank behind all labels, for items without any.
     none = np.full((len(ranks), 1), ranks.shape[1], np.uint16)
     return _rank_items(queries, items, np.concatenate([ranks, none], axis=1), _label_lists(item_labels))
 
@@ -99,6 +100,7 @@ def neighbour_labels(
     index.add(np.ascontiguousarray(train, np.float32))
     k = min(neighbours, len(train))
     squared, nearest = index.search(np.ascontiguousarray(queries, np.float32), k)  # type: ignore[call-arg]
+    # Two weights a neighbour: 1 to count labels, and its distance to average it for each label.
     weights = np.stack([np.ones_like(squared), np.sqrt(np.maximum(squared, 0))], axis=1).astype(np.float64)
     labels = train_labels.astype(np.float64)
     sums = np.empty((len(queries), 2, labels.shape[1]))
@@ -121,6 +123,7 @@ def predict_labels(
         bool [items, classes].
     """
     counts, means = neighbour_labels(items, train, train_labels, neighbours=neighbours)
+    # The label of rank 0 is the most frequent one.
     best = _invert_order(counts, means) == 0
     if (train_labels.sum(axis=1) > 1).any():
         best |= counts >= min(neighbours, len(train)) / 2
@@ -161,11 +164,13 @@ def _rank_items(queries: np.ndarray, items: np.ndarray, ranks: np.ndarray, label
     order = np.empty((len(queries), count), np.int64)
     tied = np.zeros(order.shape, np.bool_)
     for rows in _split_rows(len(queries)):
+        # A key, from its highest bits: rank of the best label, distance, number of the item.
         keys = _distance_bits(queries[rows], items)
         keys <<= np.uint64(item_bits)
         keys |= numbers
         keys |= _first_ranks(shifted[rows], label_lists)
         keys.sort(axis=1)
+        # The number gives the order, and what is left of the key tells which neighbours in it are tied.
         np.bitwise_and(keys, last, out=order[rows].view(np.uint64))
         keys >>= np.uint64(item_bits)
         np.equal(keys[:, 1:], keys[:, :-1], out=tied[rows, 1:])
@@ -184,6 +189,7 @@ def _distance_bits(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
     """Squared distances as integers of the same order, uint64 [queries, items]; zeros without a common space."""
     if items.shape[1] != queries.shape[1]:
         return np.zeros((len(queries), len(items)), np.uint64)
+    # ‖q − x‖² = ‖q‖² + ‖x‖² − 2 q·x, one matrix product for all pairs.
     squared = queries @ (-2 * items.T)
     squared += np.einsum("nd,nd->n", items, items)
     squared += np.einsum("nd,nd->n", queries, queries)[:, None]

@@ -105,6 +105,7 @@ def register_model(
             if not client.search_registered_models(f"name='{name}'"):
                 client.create_registered_model(name)
             versions = client.search_model_versions(f"name='{name}'")
+            # The same content is one version, however often it is registered.
             known = next((v for v in versions if v.tags.get(FINGERPRINT) == fingerprint), None)
             version = known or add_version(
                 client,
@@ -139,6 +140,7 @@ def assign_alias(
     if holder is None or (SETTLED not in tags and holder != version and beats(tags_of(client, name, holder))):
         client.set_registered_model_alias(name, alias, version)
         holder = version
+    # Noted last: a killed call decides again, a finished one never.
     if SETTLED not in tags:
         client.set_model_version_tag(name, version, SETTLED, "true")
     return holder
@@ -173,6 +175,7 @@ def log_model(
             client.log_model_artifacts(model.model_id, str(path))
         if run:
             client.log_outputs(run, [LoggedModelOutput(model.model_id, 0)])
+    # Also when interrupted: a model left pending would look as if it were still being written.
     except BaseException:
         client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
         raise

@@ -70,6 +70,7 @@ class RunTree:
         self.name = name or f"{stage} {folder.name}"
         self.tags = {"stage": stage, **(tags or {})}
         self.params, self.inputs = dict(params or {}), dict(inputs or {})
+        # The keys of children are free but for these two: parent, notes.
         content = json.loads(self.path.read_text()) if self.path.exists() else {}
         self.notes: dict[str, str] = content.pop(NOTES, {})
         self.ids: dict[str, str] = content
@@ -174,6 +175,7 @@ class RunTree:
         for key in self.ids:
             if key == PARENT or not self.is_open(key):
                 continue
+            # A worker may have been killed after its work was done and before its run was ended.
             done = is_done(key) if is_done else not failed
             if done:
                 self.log_artifacts(key, *files_of(key))

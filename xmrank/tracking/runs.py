@@ -106,14 +106,17 @@ def begin_run(
         The run id.
     """
     client = MlflowClient(uri)
+    # A run that was deleted, or is on another server, is begun anew.
     if resume and read_status(uri, resume):
         client.set_terminated(resume, RunStatus.to_string(RunStatus.RUNNING))
         return resume
     experiment = experiment_id(client, home)
+    # Else a call killed between begin and the note of the id would leave a run that never ends.
     if parent:
         remove_unclaimed(client, experiment, parent, name)
     all_tags = {NAME_TAG: name, **({PARENT_TAG: parent} if parent else {}), **(tags or {})}
     run_id = str(client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
+    # One batch: a call for each parameter would take seconds on a server.
     values = [Param(k, str(v)[:PARAM_LIMIT]) for k, v in flatten_settings(params or {}).items()]
     client.log_batch(run_id, params=values)
     data = [

@@ -47,6 +47,7 @@ class SearchFolder:
 
     def write_outcome(self, point: SearchPoint, outcome: PointOutcome, *, stopped: bool = False) -> PointResult:
         """Write the result of a point that came to something."""
+        # Settings that were chosen within the point are part of what is best.
         settings = point.settings | outcome.settings
         result = PointResult(
             point.group.labels,

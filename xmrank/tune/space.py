@@ -79,6 +79,7 @@ def read_entries(config: TuneConfig) -> list[SpaceEntry]:
 
 def read_values(entry: str, text: str) -> Values | None:
     """Read the values or the range of an entry; None where there are none."""
+    # A range is tried first, because YAML takes it for a text.
     match = RANGE.fullmatch(text.strip())
     try:
         if match:
@@ -128,6 +129,7 @@ def draw_points(space: Space, config: TuneConfig) -> list[Point]:
     points = []
     for _ in range(config.samples):
         point: Point = {}
+        # One number from 0 to 1 a setting, so that more samples begin with the same points.
         for (name, values), share in zip(space.items(), generator.random(len(space)), strict=True):
             if isinstance(values, NumberRange):
                 point[name] = values.number_at(share)

@@ -53,6 +53,7 @@ def tune(config: TuneConfig) -> Manifest:
         inputs=target.inputs,
     )
     try:
+        # A finished search is not repeated, but its best rankers may still have to be trained.
         manifest = stage.done or search_groups(stage, config, target, groups, runs)
         print_best(groups, json.loads((stage.directory / RESULTS).read_text()))
         print(f"tune: {manifest.counts['points']} points in {stage.directory}")
@@ -104,6 +105,7 @@ def search_groups(
         close_point_runs(job)
     best, counts = {}, {}
     for group in groups:
+        # Results of all groups lie in one list; a group's are those with its labels.
         own = [result for result in results if result.labels == group.labels]
         best[group.title], counts[group.title] = find_best(group, own), len(own)
     write_json(stage.directory / BEST, target.write_best(best, counts))
@@ -121,6 +123,7 @@ def list_all_points(target: SearchTarget, groups: list[SearchGroup], config: Tun
     for group in groups:
         for settings in list_points(group.space, config):
             point = target.make_point(group, settings)
+            # The first of equal points stays, so that ties go to the earliest in the search's order.
             points.setdefault(point.name, point)
     return list(points.values())
 

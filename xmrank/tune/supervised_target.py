@@ -64,6 +64,7 @@ class SupervisedTarget(SearchTarget):
         if config.search == "grid" and NEIGHBOURS in space:
             values = space.pop(NEIGHBOURS)
             assert isinstance(values, list)
+            # Taken out of the space: one training serves all numbers of neighbours.
             neighbours = tuple(values)
         sources = tuple(sources_of(base.data, base.labels, captions=base.captions, seed=base.split_seed))
         inputs = {f"data {source.key}": read_source(source).fingerprint for source in sources}
@@ -113,6 +114,7 @@ class SupervisedTarget(SearchTarget):
         assert fitted.module is not None
         counts = self.neighbours or (point.settings.get(NEIGHBOURS, self.base.neighbours),)
         values = {count: two_stage_map(fitted.module, data, count) for count in counts}
+        # The first of the highest, as everywhere.
         best = max(values, key=lambda count: values[count])
         figures = {f"validation_map_{count}_neighbours": value for count, value in values.items()}
         chosen = {NEIGHBOURS: best}
