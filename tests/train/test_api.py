@@ -1,5 +1,8 @@
 """Training without a job: the same ranker as the trainer's, and settings that are refused."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -69,3 +72,8 @@ def test_a_training_that_diverges_is_an_error(store):
     train, validation = mine(store, "i2t")
     with pytest.raises(TrialFailed, match=r"lambdarank-i2t-seed0: the loss .* try a smaller --learning-rate"):
         train_ranker(store, train, validation, direction="i2t", **{**SETTINGS, "learning_rate": 1e38})
+
+
+def test_neither_ray_nor_mlflow_is_imported():
+    code = "import sys, xmrank.train.api; print(sorted({'ray', 'mlflow', 'faiss'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,11 +1,13 @@
 """The trainer: the worker process of the stage, and the training loop for one ranker or a stack of rankers."""
 
+from __future__ import annotations
+
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +21,6 @@ from xmrank.mine.roles import Role
 from xmrank.rankers import Ranker, RefinementParameters, RefinementSizes, build_ranker
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
-from xmrank.runtime.launcher import Worker
 from xmrank.train.checkpoint import load_state, save_ranker, save_state
 from xmrank.train.cost import TrialCost
 from xmrank.train.epoch_metrics import VALIDATION_METRICS, EpochMetrics
@@ -27,11 +28,14 @@ from xmrank.train.list_data import ListData
 from xmrank.train.schedule import Epoch, TrainingSchedule, TrialProgress
 from xmrank.train.step import ORDINAL, TrainingStep
 from xmrank.train.training_data import TrainingData, refinement_sizes
-from xmrank.train.training_work import RunLog, TrainingWork
 from xmrank.train.trial_groups import group_trials
 from xmrank.train.trial_log import TrialLog
 from xmrank.train.trials import HISTORY, STATE, Trial, TrialFailed, pending_trials
 from xmrank.train.worker_group import WorkerGroup, split_into_groups
+
+if TYPE_CHECKING:
+    from xmrank.runtime.launcher import Worker
+    from xmrank.train.training_work import TrainingWork
 
 DROPOUT_STREAM = 0xD50
 """Separates the seeds of dropout from other draws under the same seed."""
@@ -39,6 +43,8 @@ DROPOUT_STREAM = 0xD50
 
 def train_worker(work: TrainingWork, worker: Worker) -> None:
     """Train this process's trials: each alone or stacked, or together with other processes under DDP."""
+    from xmrank.train.training_work import RunLog  # imports MLflow, which a training without a job does not need
+
     number, count, group = split_into_groups(worker.rank, worker.world_size, work.config.workers_per_trial)
     store = EmbeddingStore.open(work.embeddings)
     on_one_gpu = worker.device.type == "cuda" and group.size == 1
