@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,12 @@ def exists(name):
             value = getattr(value, attribute)
         return True
     return False
+
+
+DIFFS = blocks_of(ROOT / "CONTRIBUTING.md", "diff")
+
+
+@pytest.mark.parametrize("diff", DIFFS, ids=range(len(DIFFS)))
+def test_a_diff_applies_to_this_version(diff):
+    check = subprocess.run(["git", "apply", "--check", "-"], input=diff, text=True, cwd=ROOT, capture_output=True)
+    assert check.returncode == 0, check.stderr
