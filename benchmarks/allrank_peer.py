@@ -50,6 +50,7 @@ def make_importable(scratch: Path) -> None:
         install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", REQUIREMENT]
         subprocess.run([str(python), *install], check=True, stdout=sys.stderr)
     (packages,) = scratch.glob("allrank/lib/python*/site-packages")
+    # At the end of the path: the packages of this environment win over allRank's.
     sys.path.append(str(packages))
     for name in ("gcsfs", "pkg_resources", "tensorboardX"):
         sys.modules[name] = _empty_module(name)
@@ -102,7 +103,7 @@ def as_ours(state: dict[str, Tensor], *, unbiased: bool) -> dict[str, Tensor]:
     fused: dict[str, list[Tensor]] = {}
     for key, value in state.items():
         projection = re.fullmatch(r"encoder\.(layers\.\d+)\.self_attn\.linears\.[012]\.(weight|bias)", key)
-        if projection:
+        if projection:  # attention here has one matrix for queries, keys and values
             fused.setdefault(f"{projection[1]}.attention.qkv.{projection[2]}", []).append(value)
             continue
         if key.endswith("norm.a_2") and not unbiased:
@@ -146,6 +147,7 @@ class Fit:
 
         items = self.labels.shape[1]
         rows = self.features[:lists].reshape(lists * items, -1)
+        # Its data set groups rows by the number of their query.
         queries = torch.arange(lists).repeat_interleave(items).numpy()
         made = LibSVMDataset(
             DenseMatrix(rows), self.labels[:lists].ravel(), queries, Compose([FixLength(items), ToTensor()])

@@ -42,6 +42,7 @@ def make_logged_encoder(log: str) -> type:
             self.encoder = ShardEncoder(*arguments)
 
         def __call__(self, row: dict[str, Any]) -> Any:
+            # A shard that has its report is done, and encoding it again does nothing.
             if not Shard(**row).report_path(self.encoder.work).exists():
                 with Path(log).open("a") as file:
                     file.write(f"{row['kind']}-{row['number']} {row['stop'] - row['start']}\n")
@@ -94,7 +95,7 @@ class Job:
 
 def settings(folder: Path, images: int, name: str) -> EmbedConfig:
     """Generated scenes and the bundled encoder; both runs read the same scenes."""
-    held = images // 20
+    held = images // 20  # a twentieth for val, and as many for test
     scenes = ScenesConfig(train=images - 2 * held, val=held, test=held)
     return replace(EmbedConfig(), output=folder / name, dataset=ScenesSettings(scenes=scenes), workers=NODES)
 
@@ -103,6 +104,7 @@ def disturbed(folder: Path, images: int, shards: int) -> None:
     """A run that loses a node and then its driver, followed by the same command to the end."""
     job = Job(folder, images, "disturbed")
     job.wait_for(shards // 4)
+    # Without notice, like a machine that fails.
     job.cluster.remove_node(job.nodes[0], allow_graceful=False)
     print(f"a node is gone after {len(read_log(job.log))} of {shards} shards", file=sys.stderr)
     job.wait_for(shards // 2)

@@ -175,6 +175,7 @@ def staged(config: EmbedConfig) -> dict[str, float]:
     captions = dataset.captions.slice(0, 1)
     only_images = type(dataset)(dataset.name, dataset.root, dataset.images, captions)
     finished: list[list[float]] = []
+    # The stage deletes its reports at the end, so they are watched while it runs.
     started, over = time.time(), threading.Event()
     watcher = threading.Thread(target=watch, args=(config.output / "work", finished, over), daemon=True)
     watcher.start()
@@ -192,7 +193,7 @@ def watch(work: Path, finished: list[list[float]], over: threading.Event) -> Non
         for path in set(work.glob("image-*.json")) - seen:
             try:
                 finished.append([path.stat().st_mtime, json.loads(path.read_text())["items"]])
-            except (OSError, ValueError):
+            except (OSError, ValueError):  # still being written: it is read in the next round
                 continue
             seen.add(path)
 
@@ -200,6 +201,7 @@ def watch(work: Path, finished: list[list[float]], over: threading.Event) -> Non
 def figures(finished: list[list[float]], workers: int, usage: Usage, started: float) -> dict[str, float]:
     """Rates, from the times at which shards were finished."""
     finished = sorted(finished)
+    # After as many shards as workers, every worker has most likely finished its first one.
     first, last = finished[workers - 1][0], finished[-1][0]
     steady = sum(count for time_finished, count in finished if time_finished > first)
     return {

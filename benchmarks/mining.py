@@ -47,6 +47,7 @@ def main() -> None:
         parts = [(part, "store", arguments.images, CAPTIONS) for part in (*DIRECTIONS, *PEERS)]
         parts += [("million", "million", LARGE, 1)] * arguments.large
         for part, store, images, captions in parts:
+            # Both directions and their peers use the same store.
             if not (folder / store).exists():
                 in_process(make_store, folder / store, images, captions)
             result[part] = in_process(measure, part, folder / store / "embeddings", folder)
@@ -76,10 +77,11 @@ def make_store(directory: Path, images: int, captions: int, val: int = 300) -> P
     """A store of random unit embeddings with a training split and small validation and test splits."""
     generator = np.random.default_rng(0)
     counts = {"train": images, "val": val, "test": 300}
-    names = [name for name, count in counts.items() for _ in range(count)]
+    names = [name for name, count in counts.items() for _ in range(count)]  # the split of every image
     directory.mkdir()
     for name, rows in (("images", len(names)), ("texts", len(names) * captions)):
         array = np.lib.format.open_memmap(directory / f"{name}.npy", "w+", np.float16, (rows, DIMENSIONS))
+        # In blocks, so that a million rows need no memory of their own.
         for start in range(0, rows, 65536):
             part = generator.standard_normal((min(65536, rows - start), DIMENSIONS), np.float32)
             array[start : start + 65536] = part / np.linalg.norm(part, axis=1, keepdims=True)
@@ -128,6 +130,7 @@ def peers(directory: Path, direction: Direction) -> dict[str, float]:
     def flat() -> None:
         index = faiss.IndexFlatIP(DIMENSIONS)
         index.add(side[pool.gallery].astype(np.float32))
+        # As many as a query's own items are searched besides, for they are no negatives.
         index.search(sample, 50 + (CAPTIONS if direction == "i2t" else 1))  # type: ignore[call-arg]
 
     return {"naive_seconds_scaled": round(naive, 2), "faiss_flat_seconds": timed(flat)}

@@ -66,6 +66,7 @@ class BenchmarkLists:
 
 def make_lists() -> BenchmarkLists:
     """A store of random unit vectors, and an epoch of lists with one positive each."""
+    # Row numbers are random over all rows, so that gathering misses the caches as in training.
     random, count = np.random.default_rng(0), STEPS * BATCH
     sides = [nn.functional.normalize(torch.randn(ROWS, DIMENSIONS), dim=1).half() for _ in range(2)]
     queries, items = random.integers(0, ROWS, count), random.integers(0, ROWS, (count, ITEMS))
@@ -140,6 +141,7 @@ def our_epoch(
             optimizer.zero_grad(set_to_none=True)
             sums.reduce_lists().backward()
             optimizer.step()
+            # Kept, so that the metrics of all batches are computed in one call.
             kept.append((scores.detach(), batch.labels, batch.mask))
         if metrics:
             scores, labels, mask = (torch.cat(parts) for parts in zip(*kept, strict=True))
@@ -173,6 +175,7 @@ def measure(benchmark: BenchmarkLists, loss: str, repeats: int, folder: Path) ->
         "xmrank_epoch": our_epoch(benchmark, loss, metrics=True),
         "xmrank_bf16": our_epoch(benchmark, loss, metrics=True, bf16=True),
     }
+    # One epoch is counted before anything is timed; counting slows it down.
     with FlopCounterMode(display=False) as counter:
         contenders["xmrank"]()
     seconds = interleaved(contenders, repeats)

@@ -27,6 +27,7 @@ def interleaved(contenders: dict[str, Callable[[], None]], repeats: int) -> dict
 
     The first round is a warm-up and is not returned.
     """
+    # The dictionary keeps the order, so each round times the contenders one after another.
     rounds = [{name: cpu_seconds(work) for name, work in contenders.items()} for _ in range(repeats + 1)]
     return {name: [seconds[name] for seconds in rounds[1:]] for name in contenders}
 

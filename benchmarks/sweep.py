@@ -31,6 +31,7 @@ def search(embeddings: Path, lists: Path, folder: Path) -> float:
     command += ["--train.losses", LOSS, "--train.directions", DIRECTION, "--train.epochs", str(EPOCHS)]
     started = time.perf_counter()
     job = subprocess.Popen(list(map(str, command)), env=os.environ | {"XMRANK_HOME": str(folder)}, stdout=sys.stderr)
+    # The manifest is written last. The job then still trains and logs, which is not part of the comparison.
     while not (folder / "tuned/search/manifest.json").exists():
         assert job.poll() is None, "the search failed"
         time.sleep(0.05)

@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--wikipedia", type=Path, help="folder of the classic Wikipedia files")
     arguments = parser.parse_args()
+    # One thread everywhere, so that CPU time per query can be compared.
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     result: dict[str, object] = {name: searches(*kind, rounds=arguments.rounds) for name, kind in KINDS.items()}
