@@ -11,7 +11,7 @@ from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.protocols.galleries import make_galleries, make_list_protocol, make_tops, measure_gallery
 from xmrank.protocols.query_tables import KEYS
 from xmrank.protocols.reported import reported_images, reported_split
-from xmrank.protocols.scorer import DirectionProtocols, FirstStageScorer, GallerySearch
+from xmrank.protocols.scorer import DirectionProtocols, FirstStageScorer, RankedGallery
 
 # Three images at 0, 90 and 45 degrees, each with one caption; the second caption is nearer to the third image.
 DEGREES = {"image": (0, 90, 45), "text": (5, 60, 40)}
@@ -33,7 +33,7 @@ def protocols():
         np.array([0.9, 0.1, 0.2, 0.8], np.float32),
     )
     (gallery,) = make_galleries(STORE, IMAGES, "t2i")
-    search = GallerySearch(gallery, measure_gallery(STORE, gallery), make_tops(STORE, gallery, (1, 2)))
+    search = RankedGallery(gallery, measure_gallery(STORE, gallery), make_tops(STORE, gallery, (1, 2)))
     mined = make_list_protocol(lists, "t2i")
     return DirectionProtocols(STORE, "t2i", "test", IMAGES, (1, 2), mined, [search])
 

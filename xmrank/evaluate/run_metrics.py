@@ -57,7 +57,7 @@ def evaluate_run(
     >>> run = {"q1": ["a", "b", "c"], "q2": {"d": 0.9, "e": 0.9}, "q3": ["a"]}
     >>> qrels = {"q1": {"b": 1, "x": 1}, "q2": {"e": 1}, "q4": {"a": 1}}
     >>> metrics = evaluate_run(run, qrels, ks=(1, 5))
-    >>> dict(zip(metrics.queries, metrics.per_query["hit@1"].tolist()))  # q2: a tie; q4: not ranked; q3: not judged
+    >>> dict(zip(metrics.queries, metrics.per_query["hit@1"].tolist()))  # q2: a tie; q4: not ranked; q3: not in the qrels
     {'q1': 0.0, 'q2': 0.5, 'q4': 0.0, 'q3': nan}
     >>> metrics.per_query["recall@5"].tolist()
     [0.5, 1.0, 0.0, nan]
@@ -65,11 +65,11 @@ def evaluate_run(
     (0.16666666666666666, 3, 1)
     """
     run = rankings if isinstance(rankings, Mapping) else read_run(Path(rankings))
-    judged = qrels if isinstance(qrels, Mapping) else read_qrels(Path(qrels))
+    graded = qrels if isinstance(qrels, Mapping) else read_qrels(Path(qrels))
     # Queries of either side: one that was not ranked scores 0, one without judgements is counted as excluded.
-    queries = list(dict.fromkeys([*judged, *run]))
+    queries = list(dict.fromkeys([*graded, *run]))
     retrieved = [read_scores(query, run.get(query, {})) for query in queries]
-    grades = [judged.get(query, {}) for query in queries]
+    grades = [graded.get(query, {}) for query in queries]
     per_query = measure_queries(retrieved, grades, tuple(ks))
     means = {name: mean_over_queries(values).mean for name, values in per_query.items()}
     # The counts are the same for every metric.
@@ -101,11 +101,11 @@ def measure_queries(
 
     Args:
         retrieved: scores of the retrieved items, for each query.
-        grades: grades of the judged items, for each query.
+        grades: grades of the items in the qrels, for each query.
         ks: cut-offs.
     """
     depth = max(ks, default=0)
-    rows = [pad_query(scores, judged, depth) for scores, judged in zip(retrieved, grades, strict=True)]
+    rows = [pad_query(scores, graded, depth) for scores, graded in zip(retrieved, grades, strict=True)]
     width = max((len(keys) for keys, _ in rows), default=0)
     keys, labels = np.zeros((len(rows), width)), np.zeros((len(rows), width))
     real, is_retrieved = np.zeros(keys.shape, np.bool_), np.zeros(keys.shape, np.bool_)
@@ -122,14 +122,14 @@ def measure_queries(
     return {**metrics, ndcg: list_metrics(keys, labels, mask=real, ks=ks)[ndcg]}
 
 
-def pad_query(scores: Mapping[str, float], judged: Mapping[str, float], depth: int) -> tuple[np.ndarray, np.ndarray]:
+def pad_query(scores: Mapping[str, float], graded: Mapping[str, float], depth: int) -> tuple[np.ndarray, np.ndarray]:
     """Keys that sort like the scores, and grades: of the retrieved items, of ``depth`` fillers, of the missed items.
 
     Behind the fillers, which are not relevant, no cut-off reaches the missed items.
     """
-    missed = [grade for item, grade in judged.items() if item not in scores]
+    missed = [grade for item, grade in graded.items() if item not in scores]
     # Ranks from 0 up in place of scores, equal for equal ones, so that −1, −2, … are below all of them.
     _, ranks = np.unique(np.array(list(scores.values()), np.float64), return_inverse=True)
     below = -1.0 - np.arange(depth + len(missed))
-    grades = [judged.get(item, 0.0) for item in scores]
+    grades = [graded.get(item, 0.0) for item in scores]
     return np.concatenate([ranks, below]), np.array([*grades, *[0.0] * depth, *missed], np.float64)

@@ -17,7 +17,7 @@ from xmrank.protocols.galleries import make_galleries, make_list_protocol, make_
 from xmrank.protocols.query_tables import make_metrics_table, make_rankings_table, summarise_metrics
 from xmrank.protocols.recall_at_k import recall_curve
 from xmrank.protocols.reported import reported_images, reported_split
-from xmrank.protocols.scorer import DirectionProtocols, GallerySearch, MethodResult, Scorer
+from xmrank.protocols.scorer import DirectionProtocols, RankedGallery, MethodResult, Scorer
 from xmrank.protocols.table_parts import side_ids
 from xmrank.protocols.trec_writing import query_names, trec_path, write_qrels, write_run
 from xmrank.runtime.files import write_json, write_table
@@ -81,7 +81,7 @@ def open_protocols(
     store, images = EmbeddingStore.open(embeddings), reported_images(lists)
     mined = make_list_protocol(CandidateLists.read(lists_path(lists, direction, "test")), direction)
     searches = [
-        GallerySearch(gallery, measure_gallery(store, gallery), make_tops(store, gallery, top_n))
+        RankedGallery(gallery, measure_gallery(store, gallery), make_tops(store, gallery, top_n))
         for gallery in make_galleries(store, images, direction, galleries)
     ]
     return DirectionProtocols(store, direction, reported_split(lists), images, top_n, mined, searches)

@@ -14,7 +14,7 @@ from xmrank.protocols.query_tables import TableKey
 
 
 @dataclass(frozen=True)
-class GallerySearch:
+class RankedGallery:
     """A gallery, with what the first stage makes of it.
 
     Attributes:
@@ -50,7 +50,7 @@ class DirectionProtocols:
     images: np.ndarray
     top_n: tuple[int, ...]
     lists: ListProtocol
-    searches: list[GallerySearch]
+    searches: list[RankedGallery]
 
     def table_key(self, protocol: str, *, method: str, loss: str = "", ranker: str = "", seed: int = -1) -> TableKey:
         """What the rows of a method on a protocol begin with."""

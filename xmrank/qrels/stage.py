@@ -111,7 +111,7 @@ def evaluate_rankings(
         raise DataError(f"{resolve(config.qrels)}: has no judgement of the ranked queries (--qrels)")
     write_table(stage.directory / "metrics.parquet", pa.concat_tables(tables).unify_dictionaries().cast(METRICS_SCHEMA))
     write_json(stage.directory / "summary.json", {"rows": rows})
-    return stage.finish(counts={"methods": len(tables), "judged_queries": len(qrels)})
+    return stage.finish(counts={"methods": len(tables), "queries_with_qrels": len(qrels)})
 
 
 def rankings_of(path: Path) -> Iterator[GalleryRankings]:
