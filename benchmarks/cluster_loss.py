@@ -23,7 +23,7 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.settings import ScenesConfig, ScenesSettings
+from xmrank.datasets.reader_settings import ScenesConfig, ScenesSettings
 from xmrank.embed import ray as ray_stage
 from xmrank.embed.shards import Shard
 from xmrank.embed.stage import embed

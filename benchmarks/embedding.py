@@ -29,8 +29,8 @@ import numpy as np
 import torch
 
 from xmrank.config import EmbedConfig
+from xmrank.datasets.reader_settings import ScenesConfig, ScenesSettings
 from xmrank.datasets.readers import read_dataset
-from xmrank.datasets.settings import ScenesConfig, ScenesSettings
 from xmrank.embed.decoding import decode_image
 from xmrank.embed.encoder import load_encoder
 from xmrank.embed.stage import embed_dataset

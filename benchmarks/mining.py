@@ -22,7 +22,7 @@ import faiss
 import numpy as np
 
 from xmrank.config import DIRECTIONS, Direction, MineConfig
-from xmrank.datasets.settings import ArraySettings
+from xmrank.datasets.reader_settings import ArraySettings
 from xmrank.embed.importing import import_embeddings
 from xmrank.mine.chunks import CHUNK, MiningTask, SearchTask, mine_chunk, open_pool, run_search
 from xmrank.mine.nearest import plan_searches

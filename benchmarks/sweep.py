@@ -71,10 +71,10 @@ def train_one(embeddings: Path, lists: Path, point: dict[str, Any], folder: Path
     from xmrank.mine.list_paths import lists_path
     from xmrank.mine.mapped_lists import open_lists
     from xmrank.train.list_data import ListData
-    from xmrank.train.settings import with_point
     from xmrank.train.trainer import TrainingJob, train_group
     from xmrank.train.training_data import TrainingData
     from xmrank.train.trial_log import TrialLog
+    from xmrank.train.trial_settings import with_point
     from xmrank.train.trials import Trial
     from xmrank.train.worker_group import WorkerGroup
 

@@ -9,7 +9,7 @@ import pytest
 import ray
 from hypothesis import settings
 
-from xmrank.datasets.settings import ArraySettings
+from xmrank.datasets.reader_settings import ArraySettings
 from xmrank.embed.importing import import_embeddings
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.cluster import connect

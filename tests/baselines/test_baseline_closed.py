@@ -10,6 +10,7 @@ import pytest
 from cca_zoo.linear import CCA, RidgeCCA
 from cca_zoo.nonparametric import KCCA
 
+from xmrank.baselines.baseline_settings import CcaSettings, CosineSettings, KernelSettings, RegularisedSettings
 from xmrank.baselines.closed import (
     fit_cca,
     fit_cosine,
@@ -18,7 +19,6 @@ from xmrank.baselines.closed import (
     linear_cca,
 )
 from xmrank.baselines.feature_pairs import FeaturePairs
-from xmrank.baselines.settings import CcaSettings, CosineSettings, KernelSettings, RegularisedSettings
 from xmrank.baselines.towers import load_towers, save_towers
 from xmrank.runtime.errors import DataError
 

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from xmrank.baselines.feature_pairs import FeaturePairs
-from xmrank.baselines.heads import HeadTraining, share_of_rate
-from xmrank.baselines.registry import (
+from xmrank.baselines.baseline_registry import (
     BASELINES,
     BaselineFit,
     check_baselines,
@@ -18,7 +16,9 @@ from xmrank.baselines.registry import (
     settings_of,
     with_settings,
 )
-from xmrank.baselines.settings import DccaSettings, KernelSettings, VseppSettings
+from xmrank.baselines.baseline_settings import DccaSettings, KernelSettings, VseppSettings
+from xmrank.baselines.feature_pairs import FeaturePairs
+from xmrank.baselines.heads import HeadTraining, share_of_rate
 from xmrank.config import BaselinesConfig
 from xmrank.config.baselines import SETTINGS
 from xmrank.runtime.errors import ConfigError, DataError

@@ -14,7 +14,7 @@ from pipeline import make_home, mine_small
 from xmrank.baselines import ray as ray_stage
 from xmrank.baselines import stage as stage
 from xmrank.baselines.baseline_features import fitted_images
-from xmrank.baselines.settings import KernelSettings, VseppSettings
+from xmrank.baselines.baseline_settings import KernelSettings, VseppSettings
 from xmrank.baselines.stage import baselines
 from xmrank.baselines.towers import load_towers
 from xmrank.config import BaselinesConfig

@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from xmrank.datasets.readers import read_dataset
-from xmrank.datasets.settings import (
+from xmrank.datasets.reader_settings import (
     CocoSettings,
     CsvSettings,
     FolderSettings,
@@ -19,6 +18,7 @@ from xmrank.datasets.settings import (
     KarpathySettings,
     WebDatasetSettings,
 )
+from xmrank.datasets.readers import read_dataset
 from xmrank.runtime.errors import DataError
 
 

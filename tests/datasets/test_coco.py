@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from readers_samples import refusal
 
+from xmrank.datasets.reader_settings import CocoSettings
 from xmrank.datasets.readers import read_dataset
-from xmrank.datasets.settings import CocoSettings
 from xmrank.runtime.errors import DataError
 
 SAMPLE = {

@@ -3,8 +3,8 @@
 import pytest
 from readers_samples import refusal
 
+from xmrank.datasets.reader_settings import ColumnsConfig, CsvSettings
 from xmrank.datasets.readers import read_dataset
-from xmrank.datasets.settings import ColumnsConfig, CsvSettings
 from xmrank.runtime.errors import ConfigError
 
 

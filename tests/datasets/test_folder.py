@@ -3,8 +3,8 @@
 import pytest
 from readers_samples import picture, refusal
 
+from xmrank.datasets.reader_settings import FolderSettings
 from xmrank.datasets.readers import read_dataset
-from xmrank.datasets.settings import FolderSettings
 
 
 def write(folder, files):

@@ -12,8 +12,8 @@ from readers_samples import picture, refusal
 
 from xmrank.datasets import hub
 from xmrank.datasets.locations import find_absent, find_changed, read_bytes
+from xmrank.datasets.reader_settings import ColumnsConfig, HuggingFaceSettings
 from xmrank.datasets.readers import read_dataset
-from xmrank.datasets.settings import ColumnsConfig, HuggingFaceSettings
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.paths import below
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from xmrank.datasets.reader_settings import KarpathySettings
 from xmrank.datasets.readers import read_dataset
-from xmrank.datasets.settings import KarpathySettings
 from xmrank.runtime.errors import DataError
 
 SAMPLE = {

@@ -8,8 +8,7 @@ import pytest
 
 from xmrank.config import EmbedConfig
 from xmrank.config.parsing import parse_config
-from xmrank.datasets.readers import READERS
-from xmrank.datasets.settings import (
+from xmrank.datasets.reader_settings import (
     ArraySettings,
     ClipRetrievalSettings,
     ColumnsConfig,
@@ -19,6 +18,7 @@ from xmrank.datasets.settings import (
     ScenesConfig,
     ScenesSettings,
 )
+from xmrank.datasets.readers import READERS
 from xmrank.runtime.errors import ConfigError
 
 

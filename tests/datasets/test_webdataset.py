@@ -8,8 +8,8 @@ import pytest
 from readers_samples import add, picture, refusal
 
 from xmrank.datasets.locations import find_changed, read_bytes
+from xmrank.datasets.reader_settings import WebDatasetSettings
 from xmrank.datasets.readers import read_dataset
-from xmrank.datasets.settings import WebDatasetSettings
 from xmrank.runtime.paths import below
 
 

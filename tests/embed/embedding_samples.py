@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.settings import KarpathySettings
+from xmrank.datasets.reader_settings import KarpathySettings
 
 IMAGES, CAPTIONS = 12, 2
 SPLITS = ("train", "train", "val", "test")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.settings import FolderSettings, HuggingFaceSettings, WebDatasetSettings
+from xmrank.datasets.reader_settings import FolderSettings, HuggingFaceSettings, WebDatasetSettings
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.errors import DataError

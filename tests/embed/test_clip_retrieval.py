@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.settings import ClipRetrievalSettings
+from xmrank.datasets.reader_settings import ClipRetrievalSettings
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.errors import ConfigError, DataError

@@ -11,7 +11,7 @@ import torch
 from embedding_samples import configured, make_pictures
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.settings import ClipRetrievalSettings
+from xmrank.datasets.reader_settings import ClipRetrievalSettings
 from xmrank.embed import ray as ray_stage
 from xmrank.embed import stage as stage
 from xmrank.embed.encoder import Encoder, load_encoder

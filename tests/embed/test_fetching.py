@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.settings import ArraySettings, ClipRetrievalSettings
+from xmrank.datasets.reader_settings import ArraySettings, ClipRetrievalSettings
 from xmrank.embed.stage import embed
 from xmrank.runtime.errors import DataError
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline import mine_small
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.settings import ArraySettings
+from xmrank.datasets.reader_settings import ArraySettings
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists

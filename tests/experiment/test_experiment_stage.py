@@ -28,7 +28,7 @@ from xmrank.config import (
     TrainConfig,
 )
 from xmrank.config.parsing import parse_config
-from xmrank.datasets.settings import ScenesConfig, ScenesSettings
+from xmrank.datasets.reader_settings import ScenesConfig, ScenesSettings
 from xmrank.experiment.stage import ExperimentRun, experiment, with_stage_directories
 from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime.directory import Manifest, read_manifest
@@ -320,7 +320,7 @@ def test_new_queries_are_ranked_by_the_registered_ranker(home, track_at, kind):
 @pytest.mark.ray
 def test_the_experiment_again_starts_nothing(home, track_at, monkeypatch):
     track_at(home)
-    for module in ("cluster", "embedding.ray_stage", "training.ray_stage"):
+    for module in ("runtime.cluster", "runtime.launcher", "embed.ray"):
         monkeypatch.setattr(f"xmrank.{module}.connect", lambda: pytest.fail("nothing needed a cluster"))
     monkeypatch.setattr(run_tree, "connect_tracking", lambda: pytest.fail("nothing was to be logged"))
     monkeypatch.setattr("xmrank.register.stage.connect_tracking", lambda: pytest.fail("nothing was to be registered"))

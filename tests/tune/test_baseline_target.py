@@ -7,8 +7,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 from pipeline import mine_small
 
-from xmrank.baselines.registry import settings_of
-from xmrank.baselines.settings import VseppSettings
+from xmrank.baselines.baseline_registry import settings_of
+from xmrank.baselines.baseline_settings import VseppSettings
 from xmrank.config import BaselinesConfig, TuneConfig
 from xmrank.runtime.errors import ConfigError
 from xmrank.tune.stage import tune

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from xmrank.baselines.baseline_features import BaselineFeatures, multiply_rows, project_store
-from xmrank.baselines.registry import BASELINES
+from xmrank.baselines.baseline_registry import BASELINES
 from xmrank.baselines.towers import load_towers
 from xmrank.config import BaselinesConfig
 from xmrank.protocols.galleries import make_tops, measure_gallery

@@ -8,8 +8,8 @@ from cca_zoo.linear import CCA, RidgeCCA
 from cca_zoo.nonparametric import KCCA
 from torch import nn
 
+from xmrank.baselines.baseline_settings import CcaSettings, CosineSettings, KernelSettings, RegularisedSettings
 from xmrank.baselines.feature_pairs import FeaturePairs
-from xmrank.baselines.settings import CcaSettings, CosineSettings, KernelSettings, RegularisedSettings
 from xmrank.baselines.towers import KernelMap, ProjectionTowers, Standardise, standardise_layers
 
 KERNEL_STREAM = 0x4E71

@@ -10,9 +10,9 @@ import torch
 
 from xmrank import tracking
 from xmrank.baselines.baseline_features import BaselineFeatures, ValidationLists, fitted_images, pairs_of
+from xmrank.baselines.baseline_registry import BASELINES, BaselineFit, settings_of
 from xmrank.baselines.feature_pairs import FeaturePairs
 from xmrank.baselines.heads import HeadTraining
-from xmrank.baselines.registry import BASELINES, BaselineFit, settings_of
 from xmrank.baselines.towers import save_towers
 from xmrank.config import BaselinesConfig
 from xmrank.embed.store import EmbeddingStore

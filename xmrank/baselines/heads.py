@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmrank.baselines import objectives
+from xmrank.baselines.baseline_settings import DccaSettings, HeadSettings, InfonceSettings, VseppSettings
 from xmrank.baselines.closed import linear_cca
 from xmrank.baselines.feature_pairs import FeaturePairs
-from xmrank.baselines.settings import DccaSettings, HeadSettings, InfonceSettings, VseppSettings
 from xmrank.baselines.towers import Layers, ProjectionTowers, standardise_layers
 from xmrank.runtime.errors import DataError
 from xmrank.train.fit_loop import EpochFigures, ReportEpoch, fit_epochs, ignore_epoch

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from xmrank.baselines.baseline_features import BaselineFeatures, fingerprint_sources, fitted_images
+from xmrank.baselines.baseline_registry import BaselineFit, check_baselines, describe_settings, list_fits, settings_of
 from xmrank.baselines.baseline_scoring import BaselineScorer
 from xmrank.baselines.fitting import FittingJob, directory_of
 from xmrank.baselines.ray import fit_on_cluster
-from xmrank.baselines.registry import BaselineFit, check_baselines, describe_settings, list_fits, settings_of
 from xmrank.config import DIRECTIONS, BaselinesConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.list_paths import STAGE as MINE

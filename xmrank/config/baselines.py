@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from xmrank.baselines.settings import (
+from xmrank.baselines.baseline_settings import (
     CcaSettings,
     DccaSettings,
     HeadSettings,

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from xmrank.config.choices import FLAT
 from xmrank.config.common import RUN, at_least
-from xmrank.datasets.settings import ImportSettings, ReaderSettings, ScenesSettings
+from xmrank.datasets.reader_settings import ImportSettings, ReaderSettings, ScenesSettings
 from xmrank.runtime.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.pair_table import PairTable, text_fault
-from xmrank.datasets.settings import CocoSettings
+from xmrank.datasets.reader_settings import CocoSettings
 from xmrank.datasets.splits import split_of_file
 from xmrank.datasets.uris import expand_pattern, find_image_folder, is_folder, read_json
 from xmrank.runtime.errors import DataError

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xmrank.datasets.settings import ColumnsConfig
+from xmrank.datasets.reader_settings import ColumnsConfig
 from xmrank.runtime.errors import ConfigError, DataError
 
 IMAGE = (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from xmrank.datasets.columns import TableColumns, find_columns, require_columns
 from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.pair_table import PairTable, labels_of, text_fault
-from xmrank.datasets.settings import CsvSettings
+from xmrank.datasets.reader_settings import CsvSettings
 from xmrank.datasets.splits import split_of_file
 from xmrank.datasets.uris import expand_pattern, find_image_folder, read_file
 from xmrank.runtime.errors import DataError

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.pair_table import IMAGE_SUFFIXES, TEXT_LIMIT, PairTable, text_lines
-from xmrank.datasets.settings import FolderSettings
+from xmrank.datasets.reader_settings import FolderSettings
 from xmrank.datasets.splits import split_of_folder
 from xmrank.datasets.uris import list_files, map_threads, read_file, suffix_of
 from xmrank.runtime.errors import DataError

@@ -13,7 +13,7 @@ from xmrank.datasets.hub import download_dataset, is_hub_name
 from xmrank.datasets.image_folder import METADATA, read_image_folder
 from xmrank.datasets.locations import in_parquet
 from xmrank.datasets.pair_table import PairTable, labels_of, texts_of
-from xmrank.datasets.settings import HuggingFaceSettings
+from xmrank.datasets.reader_settings import HuggingFaceSettings
 from xmrank.datasets.splits import split_of_file
 from xmrank.datasets.uris import FAULTS, file_sizes, is_folder, list_files, locate_file, one_line, suffix_of
 from xmrank.datasets.webdataset import read_tars

@@ -9,7 +9,7 @@ from xmrank.datasets.columns import TableColumns, find_columns, require_columns
 from xmrank.datasets.csv_table import read_table, table_rows
 from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.pair_table import PairTable, labels_of, texts_of
-from xmrank.datasets.settings import HuggingFaceSettings
+from xmrank.datasets.reader_settings import HuggingFaceSettings
 from xmrank.datasets.splits import split_of_folder
 from xmrank.datasets.uris import read_file
 from xmrank.runtime.errors import DataError

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset, refuse_first
 from xmrank.datasets.locations import leads_outside
-from xmrank.datasets.settings import KarpathySettings
+from xmrank.datasets.reader_settings import KarpathySettings
 from xmrank.datasets.uris import find_image_folder, read_json
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import PathOrUri, resolve_uri

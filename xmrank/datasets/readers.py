@@ -9,8 +9,8 @@ from xmrank.datasets.dataset import Dataset, check_dataset
 from xmrank.datasets.folder import read_folder
 from xmrank.datasets.huggingface import read_huggingface
 from xmrank.datasets.karpathy import read_karpathy
+from xmrank.datasets.reader_settings import ReaderSettings
 from xmrank.datasets.scenes.reader import read_scenes
-from xmrank.datasets.settings import ReaderSettings
 from xmrank.datasets.webdataset import read_webdataset
 from xmrank.runtime.errors import DataError
 

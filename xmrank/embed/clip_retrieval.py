@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from xmrank.datasets.dataset import refuse_first
-from xmrank.datasets.settings import ClipRetrievalSettings
+from xmrank.datasets.reader_settings import ClipRetrievalSettings
 from xmrank.datasets.splits import draw_splits
 from xmrank.datasets.uris import FAULTS, one_line
 from xmrank.embed.importing import load_array

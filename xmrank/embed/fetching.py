@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 
-from xmrank.datasets.settings import ArraySettings, ClipRetrievalSettings
+from xmrank.datasets.reader_settings import ArraySettings, ClipRetrievalSettings
 from xmrank.datasets.uris import locate_file, one_line
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import URI, resolve_uri

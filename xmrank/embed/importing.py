@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xmrank.datasets.dataset import refuse_duplicates
-from xmrank.datasets.settings import ArraySettings
+from xmrank.datasets.reader_settings import ArraySettings
 from xmrank.datasets.uris import one_line
 from xmrank.embed.row_ids import RowIds, check_caption_image, check_dimensions, check_row_count
 from xmrank.embed.store import STAGE, check_embeddings, describe_imported, stored_dtype, to_unit_length

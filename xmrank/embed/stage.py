@@ -7,8 +7,8 @@ from typing import Any
 from xmrank.config import EmbedConfig, semantic
 from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.locations import find_absent, find_changed
+from xmrank.datasets.reader_settings import ArraySettings, ClipRetrievalSettings
 from xmrank.datasets.readers import read_dataset
-from xmrank.datasets.settings import ArraySettings, ClipRetrievalSettings
 from xmrank.embed.assembling import StoreRows, join_reports, list_broken, write_store
 from xmrank.embed.clip_retrieval import import_clip_retrieval
 from xmrank.embed.decoding import PixelTransform

@@ -57,7 +57,7 @@ def evaluate_run(
     >>> run = {"q1": ["a", "b", "c"], "q2": {"d": 0.9, "e": 0.9}, "q3": ["a"]}
     >>> qrels = {"q1": {"b": 1, "x": 1}, "q2": {"e": 1}, "q4": {"a": 1}}
     >>> metrics = evaluate_run(run, qrels, ks=(1, 5))
-    >>> dict(zip(metrics.queries, metrics.per_query["hit@1"].tolist()))  # q2: a tie; q4: not ranked; q3: not in the qrels
+    >>> dict(zip(metrics.queries, metrics.per_query["hit@1"].tolist()))  # a tie, one not ranked, one without qrels
     {'q1': 0.0, 'q2': 0.5, 'q4': 0.0, 'q3': nan}
     >>> metrics.per_query["recall@5"].tolist()
     [0.5, 1.0, 0.0, nan]

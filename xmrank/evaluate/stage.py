@@ -10,7 +10,7 @@ import numpy as np
 
 from xmrank.config import DIRECTIONS, EvaluateConfig, semantic
 from xmrank.embed.store import EmbeddingStore, encoder_name
-from xmrank.evaluate.logged import log_results
+from xmrank.evaluate.result_logging import log_results
 from xmrank.evaluate.scoring import RankerScorer
 from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.protocols.evaluation_run import TIE_RULE, TREC, read_rows, run_evaluation

@@ -17,7 +17,7 @@ from xmrank.protocols.galleries import make_galleries, make_list_protocol, make_
 from xmrank.protocols.query_tables import make_metrics_table, make_rankings_table, summarise_metrics
 from xmrank.protocols.recall_at_k import recall_curve
 from xmrank.protocols.reported import reported_images, reported_split
-from xmrank.protocols.scorer import DirectionProtocols, RankedGallery, MethodResult, Scorer
+from xmrank.protocols.scorer import DirectionProtocols, MethodResult, RankedGallery, Scorer
 from xmrank.protocols.table_parts import side_ids
 from xmrank.protocols.trec_writing import query_names, trec_path, write_qrels, write_run
 from xmrank.runtime.files import write_json, write_table

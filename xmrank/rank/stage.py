@@ -18,10 +18,10 @@ from xmrank.rank.checks import (
     encoder_arguments,
     gallery_rows,
 )
-from xmrank.rank.page import write_page
 from xmrank.rank.queries import QuerySet, read_queries
 from xmrank.rank.ray import rank_batches
 from xmrank.rank.results import RESULTS, RESULTS_SCHEMA, SIDES, STEPS
+from xmrank.rank.results_page import write_page
 from xmrank.register.model_registry import ALIAS, MODEL_URI, copy_ranker, locate_ranker, ranker_fingerprint
 from xmrank.runtime.directory import Manifest, StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError

@@ -66,7 +66,7 @@ def find_slots(arrays: Arrays, features: str, source: str) -> dict[tuple[str, st
     wanted = dict(zip(("image", "text"), features.lower().split("+"), strict=False)) if "+" in features else {}
     by_part: dict[tuple[str, str], list[str]] = {}
     for key in sorted(arrays):
-        split, kind = place_of(key)
+        split, kind = read_array_name(key)
         if split and kind:
             by_part.setdefault((split, kind), []).append(key)
     slots = {}
@@ -87,7 +87,7 @@ def find_slots(arrays: Arrays, features: str, source: str) -> dict[tuple[str, st
     return slots
 
 
-def place_of(key: str) -> tuple[str | None, str | None]:
+def read_array_name(key: str) -> tuple[str | None, str | None]:
     """The part and kind that an array's name tells; None for what it does not tell."""
     own = words(key)
     split = next((split for split, names in SPLIT_WORDS.items() if own & set(names)), None)

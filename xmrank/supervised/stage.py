@@ -15,11 +15,11 @@ from xmrank.runtime.files import write_json, write_table
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
 from xmrank.supervised.labelled_set import LabelledSet
-from xmrank.supervised.logged import log_run, make_run_tree
 from xmrank.supervised.method_runs import MethodRun, make_run
 from xmrank.supervised.methods import settings_of, with_lcm_settings
-from xmrank.supervised.page import report_results
+from xmrank.supervised.report_page import report_results
 from xmrank.supervised.result_files import METRICS, RESULTS, TIMING, TSNE
+from xmrank.supervised.run_logging import log_run, make_run_tree
 from xmrank.supervised.set_readers import SetSource, read_source, sources_of
 
 STAGE = "supervised"

@@ -15,10 +15,10 @@ from xmrank.rankers import Ranker
 from xmrank.runtime.errors import ConfigError
 from xmrank.train.checkpoint import read_ranker
 from xmrank.train.list_data import ListData
-from xmrank.train.settings import LOSS_PREFIX, check_loss, with_point
 from xmrank.train.trainer import TrainingJob, train_group
 from xmrank.train.training_data import TrainingData
 from xmrank.train.trial_log import TrialLog
+from xmrank.train.trial_settings import LOSS_PREFIX, check_loss, with_point
 from xmrank.train.trials import HISTORY, Trial
 from xmrank.train.worker_group import WorkerGroup
 

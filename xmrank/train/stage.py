@@ -17,10 +17,10 @@ from xmrank.runtime.launcher import launch_workers
 from xmrank.runtime.paths import resolve
 from xmrank.tracking.run_tree import RunTree
 from xmrank.train.epoch_watcher import watch_epochs
-from xmrank.train.settings import Best, check_loss, config_of, list_params, read_best, semantic_with
 from xmrank.train.trainer import train_worker
 from xmrank.train.training_data import check_sampling
 from xmrank.train.training_work import TrainingWork
+from xmrank.train.trial_settings import Best, check_loss, config_of, list_params, read_best, semantic_with
 from xmrank.train.trials import Trial, all_trials, pending_trials
 
 STAGE = "train"

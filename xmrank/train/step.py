@@ -17,7 +17,7 @@ from xmrank.rankers import Ranker
 from xmrank.rankers.layers import dropout_draws
 from xmrank.train.epoch_metrics import EpochMetrics
 from xmrank.train.list_data import ListData, RankerBatch, gather_stacked_batch
-from xmrank.train.settings import loss_parameters
+from xmrank.train.trial_settings import loss_parameters
 from xmrank.train.worker_group import WorkerGroup
 
 INDEPENDENT = {"neural_ndcg": {"independent": True}}

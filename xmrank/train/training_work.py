@@ -10,8 +10,8 @@ from xmrank.metrics import mlflow_name
 from xmrank.runtime.files import write_text
 from xmrank.train.cost import TrialCost
 from xmrank.train.schedule import Epoch
-from xmrank.train.settings import Best, config_of
 from xmrank.train.trial_log import TrialLog
+from xmrank.train.trial_settings import Best, config_of
 from xmrank.train.trials import Trial, TrialFailed
 
 

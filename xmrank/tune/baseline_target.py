@@ -10,9 +10,7 @@ from typing import Any
 import torch
 
 from xmrank.baselines.baseline_features import BaselineFeatures, fingerprint_sources
-from xmrank.baselines.fitting import FittingData
-from xmrank.baselines.heads import HeadTraining
-from xmrank.baselines.registry import (
+from xmrank.baselines.baseline_registry import (
     BASELINES,
     BaselineFit,
     check_baselines,
@@ -21,6 +19,8 @@ from xmrank.baselines.registry import (
     settings_of,
     with_settings,
 )
+from xmrank.baselines.fitting import FittingData
+from xmrank.baselines.heads import HeadTraining
 from xmrank.config import BaselinesConfig, TuneConfig
 from xmrank.config.baselines import SETTINGS
 from xmrank.embed.store import EmbeddingStore

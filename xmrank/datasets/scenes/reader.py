@@ -3,8 +3,8 @@
 import os
 
 from xmrank.datasets.dataset import Dataset
+from xmrank.datasets.reader_settings import ScenesSettings
 from xmrank.datasets.scenes.generate import generate_scenes
-from xmrank.datasets.settings import ScenesSettings
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
 

@@ -10,7 +10,7 @@ from xmrank.losses import LOSSES
 from xmrank.losses.loss_parameters import LambdaRankParameters, LossParameters, NeuralNdcgParameters, TripletParameters
 from xmrank.rankers import LinearParameters
 from xmrank.runtime.errors import ConfigError, DataError
-from xmrank.train.settings import check_loss, config_of, loss_parameters, read_best, semantic_with, with_point
+from xmrank.train.trial_settings import check_loss, config_of, loss_parameters, read_best, semantic_with, with_point
 from xmrank.train.trials import Trial
 
 from .toys import assert_equal_weights, settings, train_toy

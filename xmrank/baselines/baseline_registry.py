@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from xmrank.baselines import baseline_settings as defaults
 from xmrank.baselines import closed, heads
-from xmrank.baselines import settings as defaults
 from xmrank.baselines.feature_pairs import FeaturePairs
 from xmrank.baselines.towers import ProjectionTowers
 from xmrank.config import BaselinesConfig, semantic
