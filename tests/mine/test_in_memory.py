@@ -1,6 +1,5 @@
 """Lists mined in the calling process equal those that the stage writes."""
 
-import inspect
 import subprocess
 import sys
 from dataclasses import fields
@@ -85,15 +84,20 @@ def test_without_a_test_split_val_has_the_role_test(tiny_store, tmp_path):
         assert_equal_lists(lists, CandidateLists.read(lists_path(tmp_path, "t2i", role)))
 
 
-def test_the_defaults_are_those_of_the_stage():
-    config = MineConfig()
-    parameters = inspect.signature(mine_lists).parameters
-    settings = [name for name in parameters if name not in ("store", "direction", "split", "role")]
-    assert {name: parameters[name].default for name in settings} == {name: getattr(config, name) for name in settings}
-    # All that decides the lists can be given, but for the splits, which have parameters of their own.
-    decides = {field.name for field in fields(MineConfig)} - MineConfig.RUNTIME_FIELDS
-    decides -= {"train_split", "validation_split", "test_split"}
-    assert decides | {"relevance_texts"} == set(settings)
+def test_the_defaults_are_those_of_the_stage(tmp_path, store):
+    config = MineConfig(embeddings=store.directory, output=tmp_path / "lists")
+    with pytest.raises(ConfigError) as by_stage:
+        mine(config)
+    with pytest.raises(ConfigError) as in_memory:
+        mine_lists(store, direction="i2t", role="train")
+    # Both need 200 random candidates, which these galleries do not have.
+    assert str(by_stage.value) == str(in_memory.value)
+
+
+@pytest.mark.parametrize("name", ["embeddings", "output", "workers", "overwrite", "hard_negative"])
+def test_what_is_no_setting_of_lists_is_refused(store, name):
+    with pytest.raises(ConfigError, match=f"mine_lists: no setting {name}; expected some of captions, "):
+        mine_lists(store, direction="i2t", **{name: 1})
 
 
 def test_what_cannot_be_mined_is_refused(store):

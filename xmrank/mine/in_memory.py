@@ -1,9 +1,11 @@
 """Candidate lists without a job: mined in the calling process, from a store in memory or on disk."""
 
 import tempfile
+from collections.abc import Mapping
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from xmrank.config import DIRECTIONS, Direction, MineConfig
 from xmrank.embed.store import EmbeddingStore
@@ -23,20 +25,7 @@ def mine_lists(
     direction: Direction,
     split: str = "train",
     role: Role | None = None,
-    strategy: Literal["random-hard", "top-k", "mixed"] = "random-hard",
-    random_candidates: int = 200,
-    hard_negatives: int = 50,
-    random_negatives: int = 25,
-    positives: Literal["one", "all", "retrieved"] = "one",
-    captions: Literal["one", "all"] = "one",
-    positive_margin: float | None = None,
-    duplicate_cosine: float | None = None,
-    index: Literal["flat", "ivf", "hnsw"] = "flat",
-    probes: int = 32,
-    ef_search: int = 128,
-    relevance: Literal["binary", "labels", "captions"] = "binary",
-    relevance_texts: Path | None = None,
-    seed: int = 0,
+    **settings: Any,
 ) -> CandidateLists:
     """Candidate lists of one direction, for the queries of a split: those that `xmrank mine` writes.
 
@@ -45,12 +34,11 @@ def mine_lists(
         direction: "i2t" (image queries, captions as candidates) or "t2i".
         split: the split whose images and captions are queries and gallery.
         role: instead of a split: the images that the mining stage would choose for "train", "validation" or "test".
-        strategy, random_candidates, hard_negatives, random_negatives, positives, captions, positive_margin,
-            duplicate_cosine, index, probes, ef_search, relevance, relevance_texts, seed: as the flags of `xmrank mine`
-            (:class:`xmrank.config.MineConfig`).
+        settings: fields of :class:`xmrank.config.MineConfig`, as the flags of `xmrank mine`: strategy,
+            random_candidates, hard_negatives, positives, captions, seed and so on.
 
     Raises:
-        ConfigError: no such split, a setting out of range, or lists longer than the gallery.
+        ConfigError: no such split, an unknown setting or one out of range, or lists longer than the gallery.
         DataError: a graded relevance without what it grades by.
 
     >>> import numpy as np
@@ -60,28 +48,26 @@ def mine_lists(
     >>> len(lists), lists.lengths[:3].tolist(), float(lists.labels[:5].sum())
     (20, [5, 5, 5], 1.0)
     """
-    config = MineConfig(
-        strategy=strategy,
-        random_candidates=random_candidates,
-        hard_negatives=hard_negatives,
-        random_negatives=random_negatives,
-        positives=positives,
-        captions=captions,
-        positive_margin=positive_margin,
-        duplicate_cosine=duplicate_cosine,
-        index=index,
-        probes=probes,
-        ef_search=ef_search,
-        relevance=relevance,
-        relevance_texts=relevance_texts,
-        seed=seed,
-    )
+    config = make_config(settings)
     check_choices(config, direction, role)
     # All images of a split, or those that the stage would choose: it may hold some out for validation.
     part = choose_images(store, split, config) if role is None else choose_role_images(store, config)[role]
     pool = plan_pool(store, part, direction, config)
     refuse_short_gallery(pool, part, direction, config)
     return mine_in_process(store, pool, config, part.role)
+
+
+def make_config(settings: Mapping[str, Any]) -> MineConfig:
+    """The configuration of the lists; the stage's own fields, its paths and workers, are no settings of lists.
+
+    Raises:
+        ConfigError: a name that is no setting.
+    """
+    known = {field.name for field in fields(MineConfig)} - (MineConfig.RUNTIME_FIELDS - {"relevance_texts"})
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"mine_lists: no setting {name}; expected some of {', '.join(sorted(known))}")
+    return MineConfig(**settings)
 
 
 def check_choices(config: MineConfig, direction: str, role: str | None) -> None:
