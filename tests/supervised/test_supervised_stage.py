@@ -252,7 +252,7 @@ def test_without_a_set_nothing_is_done():
         supervised(SupervisedConfig())
 
 
-def test_claims_are_relative_changes_of_the_average():
+def test_claims_are_read_in_points_and_as_relative_changes_of_the_average():
     rows = [
         {"direction": d, "search": s, "map": value}
         for s, values in {"distance": (0.2, 0.4), "two_stage": (0.3, 0.33), "two_stage_predicted": (0.2, 0.25)}.items()
@@ -260,7 +260,13 @@ def test_claims_are_relative_changes_of_the_average():
     ]
     results = SupervisedResults({"name": "x"}, [{"method": "lcm", "rows": rows}], [])
     # 0.315 over 0.3, and 0.225 over 0.3
-    assert claim_table(results).rows == (("LCM", "+5 %", "no", "−25 %"),)
+    assert claim_table(results).rows == (("LCM", "+0.015", "no", "+5 %", "no", "−0.075", "−25 %"),)
+    # The two readings may differ: 0.05 points are 25 % of 0.2; and 0.3 over 0.2 is 0.10 points in full.
+    for told, answers in ((0.25, ("no", "yes")), (0.3, ("yes", "yes"))):
+        for one in rows:
+            one["map"] = {"distance": 0.2, "two_stage": told, "two_stage_predicted": 0.2}[one["search"]]
+        ((_, _, points, _, relative, *_),) = claim_table(results).rows
+        assert (points, relative) == answers
     assert (format_change(0.33, 0.3), format_change(0.2999, 0.3), format_change(0.3, float("nan"))) == (
         "+10 %",
         "0 %",

@@ -108,6 +108,14 @@ def format_change(new: float, old: float) -> str:
     return "0 %" if text in ("+0 %", "-0 %") else text.replace("-", "−")
 
 
+def format_gain(new: float, old: float) -> str:
+    """A change in absolute points of mAP, as the paper's tables print mAP: +0.12."""
+    if math.isnan(new) or math.isnan(old):
+        return NONE
+    text = f"{new - old:+.3f}"
+    return "0.000" if text in ("+0.000", "-0.000") else text.replace("-", "−")
+
+
 def map_table(results: SupervisedResults) -> PlainTable:
     """mAP of every method and search beside the paper's."""
     rows = []
@@ -133,11 +141,26 @@ def claim_table(results: SupervisedResults) -> PlainTable:
     for method in results.methods:
         naive, told, untold = (results.average_runs(method, search) for search in SEARCH_NAMES)
         if not math.isnan(naive):
-            holds = NONE if math.isnan(told) else "yes" if told / naive - 1 >= GAIN else "no"
-            rows.append((METHOD_NAMES[method], format_change(told, naive), holds, format_change(untold, naive)))
-    heading = ("method", "two-stage over distance", "10 % or more", "with labels predicted over distance")
-    note = "Relative change of the average mAP. The paper says 10 % and more for every method."
+            told_cells = (format_gain(told, naive), _reaches_gain(told - naive))
+            told_cells += (format_change(told, naive), _reaches_gain(told / naive - 1 if naive else math.nan))
+            untold_cells = (format_gain(untold, naive), format_change(untold, naive))
+            rows.append((METHOD_NAMES[method], *told_cells, *untold_cells))
+    heading = (
+        *("method", "two-stage − distance", "0.10 or more", "relative", "10 % or more"),
+        *("labels predicted − distance", "relative"),
+    )
+    note = (
+        "Change of the average mAP, in points of mAP and relative. The paper says “an increase of 10 %–20 %”. By its "
+        "Table 5 these are points: DSCMR gains 0.10 to 0.19, which is 12 to 32 % of what it had."
+    )
     return PlainTable("Does two-stage search help?", heading, tuple(rows), note)
+
+
+def _reaches_gain(gain: float) -> str:
+    """Whether a gain is at least the paper's; rounded, because 0.3 − 0.2 is a little less than 0.1 as floats."""
+    if math.isnan(gain):
+        return NONE
+    return "yes" if round(gain, 9) >= GAIN else "no"
 
 
 def stage_1_table(results: SupervisedResults) -> PlainTable:
