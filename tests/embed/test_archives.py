@@ -86,7 +86,7 @@ def test_rows_that_are_no_images_are_left_out(tmp_path, encoded):
     contents[1], contents[4] = None, b"<html>"
     config = completed(as_parquet(tmp_path / "data", contents), tmp_path / "store")
     manifest = embed(replace(config, max_broken=0.5))
-    assert manifest.counts == {"images": 4, "captions": 4, "broken_images": 2}
+    assert manifest.counts == {"images": 4, "captions": 4, "broken_images": 2, "equal_across_splits": 0}
     assert [entry["reason"] for entry in manifest.left_out] == [
         "no such file, or an empty one",
         "not an image of a known format",

@@ -82,7 +82,7 @@ def test_the_store_holds_what_encoding_by_hand_gives(undisturbed):
         "dimensions": encoder.dimensions,
         "weights_hash": encoder.weights_hash,
     }
-    assert store.manifest.counts == {"images": 12, "captions": 24, "broken_images": 0}
+    assert store.manifest.counts == {"images": 12, "captions": 24, "broken_images": 0, "equal_across_splits": 0}
     assert not (undisturbed / "store" / "work").exists()
 
 
@@ -145,7 +145,7 @@ def test_images_that_cannot_be_read_are_left_out_with_their_captions(folder, enc
     (pictures / "7.jpg").unlink()
     (pictures / "9.jpg").write_text("<html>404 not found</html>")
     manifest = embed(configured(folder, max_broken=0.25))  # three of twelve
-    assert manifest.counts == {"images": 9, "captions": 18, "broken_images": 3}
+    assert manifest.counts == {"images": 9, "captions": 18, "broken_images": 3, "equal_across_splits": 0}
     assert [(entry["image_id"], entry["captions"]) for entry in manifest.left_out] == [
         ("2.jpg", 2),
         ("7.jpg", 2),
@@ -166,6 +166,21 @@ def test_images_that_cannot_be_read_are_left_out_with_their_captions(folder, enc
         pixels = whole.preprocess(Image.open(pictures / f"{number}.jpg"))
         np.testing.assert_allclose(store.image[row], whole.encode_images(pixels[None]).numpy()[0], atol=1e-5)
     assert embed(configured(folder, max_broken=0.25)) == manifest  # the images left out do not count as changed
+
+
+def test_equal_images_of_different_splits_are_counted_and_named(folder, encoded, capsys):
+    pictures = folder / "pictures"
+    # 0 and 4 are train, 2 is val, 3 is test: the second pair is within one split and harms nothing.
+    for source, copy in ((0, 2), (0, 3), (4, 8)):
+        (pictures / f"{copy}.jpg").write_bytes((pictures / f"{source}.jpg").read_bytes())
+    for _ in range(2):  # a finished store says it again
+        manifest = embed(configured(folder))
+        assert manifest.counts["equal_across_splits"] == 3
+        assert manifest.settings["equal_images"] == [{"0.jpg": "train", "2.jpg": "val", "3.jpg": "test"}]
+        assert (
+            "embed: warning: 3 images have the same bytes as an image of another split, "
+            "the first: 0.jpg (train) = 2.jpg (val) = 3.jpg (test)\n"
+        ) in capsys.readouterr().out
 
 
 def test_too_many_missing_images_stop_before_anything_is_encoded(folder, encoded):

@@ -75,15 +75,15 @@ class StoreRows:
 
 
 def write_store(
-    directory: Path, work: Path, dataset: Dataset, plan: ShardPlan, facts: StoreFacts, rows: StoreRows
+    directory: Path, work: Path, dataset: Dataset, plan: ShardPlan, images: pa.Table, rows: StoreRows
 ) -> None:
-    """Write the two arrays and the two tables of rows."""
+    """Write the two arrays and the two tables of rows; ``images`` is what ``make_image_table`` gives."""
     # A caption's embedding is that of its text, which other captions may share.
     chosen = {"image": rows.images, "text": plan.text_of[rows.captions]}
     for kind, of_side in chosen.items():
         parts = [shard.array_path(work) for shard in plan.select_kind(kind)]
         write_side(directory / f"{kind}.npy", parts, of_side)
-    write_table(directory / "image.parquet", make_image_table(dataset.images, rows.images, facts))
+    write_table(directory / "image.parquet", images)
     write_table(directory / "text.parquet", make_caption_table(dataset.captions, rows))
 
 
@@ -124,6 +124,27 @@ def make_image_table(images: pa.Table, rows: np.ndarray, facts: StoreFacts) -> p
     images = images.append_column("bytes", pa.chunked_array(facts.bytes, pa.int64()))
     images = images.append_column("sha256", pa.chunked_array(facts.sha256, pa.string()))
     return add_row_numbers(images.take(rows))
+
+
+def find_equal_across_splits(images: pa.Table) -> list[dict[str, str]]:
+    """The groups of images that have the same bytes and are in different splits.
+
+    Such an image is trained on and tested with, which no split by id or name prevents.
+
+    Args:
+        images: the store's table of image rows.
+
+    Returns:
+        Image id → split for each group, in the order of their first rows.
+    """
+    groups = images.group_by("sha256", use_threads=False).aggregate([("split", "count_distinct")])
+    shared = groups.filter(pc.greater(groups["split_count_distinct"], 1))["sha256"]
+    # Only the rows of such groups become Python objects.
+    equal = images.filter(pc.is_in(images["sha256"], value_set=shared.combine_chunks()))
+    members: dict[str, dict[str, str]] = {}
+    for row in equal.select(["sha256", "image_id", "split"]).to_pylist():
+        members.setdefault(row["sha256"], {})[row["image_id"]] = row["split"]
+    return list(members.values())
 
 
 def make_caption_table(captions: pa.Table, rows: StoreRows) -> pa.Table:

@@ -9,7 +9,14 @@ from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.locations import find_absent, find_changed
 from xmrank.datasets.reader_settings import ArraySettings, ClipRetrievalSettings
 from xmrank.datasets.readers import read_dataset
-from xmrank.embed.assembling import StoreRows, join_reports, list_broken, write_store
+from xmrank.embed.assembling import (
+    StoreRows,
+    find_equal_across_splits,
+    join_reports,
+    list_broken,
+    make_image_table,
+    write_store,
+)
 from xmrank.embed.clip_retrieval import import_clip_retrieval
 from xmrank.embed.decoding import PixelTransform
 from xmrank.embed.encoder import BUNDLED, CHECKPOINT_SUFFIXES, TINY, Encoder, load_encoder
@@ -29,6 +36,11 @@ from xmrank.runtime.progress import Progress
 
 DATASET_FIELDS = ("dataset", "max_broken")
 """Fields that only choose or check the data: what they chose is in the data set's fingerprint."""
+
+
+EQUAL_IMAGES = "equal_images"
+"""In the manifest's settings: the first groups of images with equal bytes in different splits, image id → split."""
+EQUAL_SHOWN = 20
 
 
 def embed(config: EmbedConfig) -> Manifest:
@@ -51,9 +63,21 @@ def embed(config: EmbedConfig) -> Manifest:
             manifest = import_clip_retrieval(export, output, max_broken=config.max_broken, overwrite=config.overwrite)
     else:
         manifest = embed_dataset(config, read_dataset(config.dataset, config.max_broken), output)
+    warn_of_equal_images(manifest)
     left = f", {len(manifest.left_out)} left out" if manifest.left_out else ""
     print(f"embed: {manifest.counts['images']} images, {manifest.counts['captions']} captions{left} in {output}")
     return manifest
+
+
+def warn_of_equal_images(manifest: Manifest) -> None:
+    """Print one line where images of different splits have the same bytes: what is trained on is then tested with."""
+    groups = manifest.settings.get(EQUAL_IMAGES)
+    if groups:
+        first = " = ".join(f"{image} ({split})" for image, split in groups[0].items())
+        print(
+            f"embed: warning: {manifest.counts['equal_across_splits']} images have the same bytes as an image of "
+            f"another split, the first: {first}"
+        )
 
 
 def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manifest:
@@ -205,8 +229,11 @@ def finish_store(
     """Write the store from the shards, without the broken images and their captions, and finish the stage."""
     facts = join_reports(plan.select_kind("image"), stage.work)
     rows = StoreRows.without_broken(dataset, facts.broken)
-    write_store(stage.directory, stage.work, dataset, plan, facts, rows)
+    images = make_image_table(dataset.images, rows.images, facts)
+    write_store(stage.directory, stage.work, dataset, plan, images, rows)
     counts = {"images": len(rows.images), "captions": len(rows.captions), "broken_images": len(facts.broken)}
+    equal = find_equal_across_splits(images)
+    counts["equal_across_splits"] = sum(len(group) for group in equal)
     if config.reuse:
         counts["reused_images"] = len(facts.copied)
         # Counted as captions, of which several may share a text.
@@ -218,6 +245,7 @@ def finish_store(
             "images_root": str(dataset.root),
             "dataset": dataset.name,
             "threads": config.threads,
+            **({EQUAL_IMAGES: equal[:EQUAL_SHOWN]} if equal else {}),
             **preparer.settings,
         },
     )

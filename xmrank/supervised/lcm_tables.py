@@ -141,10 +141,11 @@ def claim_table(results: SupervisedResults) -> PlainTable:
     for method in results.methods:
         naive, told, untold = (results.average_runs(method, search) for search in SEARCH_NAMES)
         if not math.isnan(naive):
-            told_cells = (format_gain(told, naive), _reaches_gain(told - naive))
-            told_cells += (format_change(told, naive), _reaches_gain(told / naive - 1 if naive else math.nan))
+            relative = told / naive - 1 if naive else math.nan
+            points_cells = (format_gain(told, naive), _reaches_gain(told - naive))
+            relative_cells = (format_change(told, naive), _reaches_gain(relative))
             untold_cells = (format_gain(untold, naive), format_change(untold, naive))
-            rows.append((METHOD_NAMES[method], *told_cells, *untold_cells))
+            rows.append((METHOD_NAMES[method], *points_cells, *relative_cells, *untold_cells))
     heading = (
         *("method", "two-stage − distance", "0.10 or more", "relative", "10 % or more"),
         *("labels predicted − distance", "relative"),
