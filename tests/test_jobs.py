@@ -158,7 +158,7 @@ def test_a_job_runs_with_the_token_and_a_home(head, import_flags, tmp_path):
 def test_a_relative_output_without_a_home_is_refused_with_the_explanation(head, import_flags):
     status, output = head.submit("python", "jobs/embed.py", *import_flags, "--output", "runs/tiny/embeddings")
     assert status == 1
-    assert "embed: a relative path inside a Ray job would end in the job's temporary copy of the code" in output
+    assert "embed: a relative path inside a Ray job would lead into the job's temporary copy of the code" in output
     assert "set XMRANK_HOME" in output
     assert "Traceback" not in output.split("embed: ")[0]
 

@@ -72,7 +72,7 @@ def test_a_server_that_refuses_is_one_line(rankers, monkeypatch):
     def refuse(*arguments, **named):
         raise registry.tracking.TrackingError("no registry there")
 
-    monkeypatch.setattr(registry.models, "register", refuse)
+    monkeypatch.setattr(registry.models, "register_model", refuse)
     with pytest.raises(DataError, match="no registry there"):
         register(RegisterConfig(rankers))
 

@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 
 from xmrank.runtime.errors import DataError
 from xmrank.supervised.labelled_set import TABLE_1, labels_of
-from xmrank.supervised.layouts import place_of, read_features
+from xmrank.supervised.layouts import read_array_name, read_features
 from xmrank.supervised.set_readers import SetSource, read_source, sources_of
 from xmrank.supervised.stores import read_annotations
 
@@ -211,7 +211,7 @@ def test_places_without_features_are_refused(tmp_path):
     ],
 )
 def test_names_tell_what_an_array_is(key, kind_and_part):
-    assert place_of(key) == kind_and_part
+    assert read_array_name(key) == kind_and_part
 
 
 def test_labels_as_numbers_and_as_matrices():
