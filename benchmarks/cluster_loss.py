@@ -27,7 +27,7 @@ from xmrank.datasets.reader_settings import ScenesConfig, ScenesSettings
 from xmrank.embed import ray as ray_stage
 from xmrank.embed.shards import Shard
 from xmrank.embed.stage import embed
-from xmrank.runtime.directory import read_manifest
+from xmrank.runtime.manifest import read_manifest
 
 NODES = 3
 

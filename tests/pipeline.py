@@ -15,7 +15,7 @@ from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.stage import mine
 from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime import launcher
-from xmrank.runtime.directory import Manifest
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import HOME_VARIABLE
 from xmrank.train.stage import train
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xmrank.runtime.directory import read_manifest
+from xmrank.runtime.manifest import read_manifest
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[1]

@@ -21,9 +21,9 @@ from xmrank.config import BaselinesConfig
 from xmrank.metrics import METRICS
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.protocols import evaluation_run
-from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.launcher import Worker
+from xmrank.runtime.manifest import read_manifest
 
 KEYS = ["method", "ranker", "seed", "direction", "protocol", "metric"]
 

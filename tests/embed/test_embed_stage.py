@@ -27,8 +27,8 @@ from xmrank.embed.ray import WorkerPools
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.cluster import run_tasks
-from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.manifest import read_manifest
 
 ROOT = Path(__file__).parents[2]
 ALL_SHARDS = [*(f"image-{n}" for n in range(3)), *(f"text-{n}" for n in range(5))]  # 12 / 5 and 24 / 5, rounded up

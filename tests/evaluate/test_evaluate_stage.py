@@ -20,8 +20,8 @@ from xmrank.evaluate.stage import evaluate
 from xmrank.metrics import METRICS
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.protocols import evaluation_run
-from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.manifest import read_manifest
 from xmrank.train.checkpoint import read_ranker
 
 pytestmark = pytest.mark.ray

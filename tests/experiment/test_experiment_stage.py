@@ -31,8 +31,8 @@ from xmrank.config.parsing import parse_config
 from xmrank.datasets.reader_settings import ScenesConfig, ScenesSettings
 from xmrank.experiment.stage import ExperimentRun, experiment, with_stage_directories
 from xmrank.rankers import ContextAwareParameters
-from xmrank.runtime.directory import Manifest, read_manifest
 from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.manifest import Manifest, read_manifest
 from xmrank.tracking import run_tree, runs
 
 ROOT = Path(__file__).parents[2]

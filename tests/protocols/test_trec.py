@@ -22,8 +22,8 @@ from xmrank.protocols import evaluation_run
 from xmrank.protocols.galleries import ListProtocol
 from xmrank.protocols.query_tables import make_rankings_table
 from xmrank.protocols.trec_writing import encode_id, query_names, write_qrels, write_run
-from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.manifest import read_manifest
 
 THEIRS = {"mrr": RR, "ndcg@10": nDCG @ 10}
 THEIRS |= {f"hit@{k}": Success @ k for k in (1, 5, 10)} | {f"recall@{k}": R @ k for k in (1, 5, 10)}

@@ -19,8 +19,8 @@ from xmrank.rank.batches import QueryBatch, QueryRanker
 from xmrank.rank.stage import rank
 from xmrank.register.model_registry import best_rankers
 from xmrank.register.stage import register
-from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.manifest import read_manifest
 from xmrank.train.checkpoint import read_ranker
 
 pytestmark = pytest.mark.ray

@@ -8,7 +8,7 @@ import pytest
 
 from xmrank.config import ReportConfig
 from xmrank.report.stage import report
-from xmrank.runtime.directory import Manifest
+from xmrank.runtime.manifest import Manifest
 
 from .synthetic import World, make_run, read_text
 

@@ -1,6 +1,6 @@
 """The directories of the stages before a report, made up: plausible figures, small pictures, no training."""
 
-import json
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from xmrank.config import ReportConfig
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.files import write_json
+from xmrank.runtime.manifest import Manifest, parse_manifest
 
 LOSSES = ("lambdarank", "neural_ndcg", "listnet", "ranknet")
 # How much clearer than the first stage a loss separates right from wrong.
@@ -326,9 +327,10 @@ def read_text(config: ReportConfig, name: str) -> str:
     return (Path(config.output) / name).read_text()
 
 
-def rewrite_manifest_settings(directory: Path, **settings: Any) -> None:
-    """Change a finished stage's settings, as if it had been run elsewhere."""
-    path = directory / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["settings"] |= settings
-    path.write_text(json.dumps(manifest))
+def rewrite_manifest(directory: Path, **changes: dict[str, Any]) -> Manifest:
+    """Change entries of a finished stage's manifest, as if it had been run elsewhere or otherwise."""
+    written = parse_manifest(directory)
+    changed = {name: getattr(written, name) | entries for name, entries in changes.items()}
+    manifest = dataclasses.replace(written, **changed).with_fingerprint()
+    write_json(directory / "manifest.json", vars(manifest))
+    return manifest

@@ -18,7 +18,7 @@ from xmrank.report.seeds import draw_seeds
 from xmrank.report.stage import report
 from xmrank.runtime.errors import DataError
 
-from .synthetic import World, encoded, make_run, read_text
+from .synthetic import World, encoded, make_run, read_text, rewrite_manifest
 from .test_result_tables import rows
 
 SMALL = World(images=24, seeds=(0,), losses=("ranknet",), epochs=3)
@@ -136,8 +136,7 @@ def test_search_is_shown_with_its_best_points(tmp_path):
 
 def test_search_of_other_lists_is_refused(tmp_path):
     config = make_run(tmp_path, dataclasses.replace(SMALL, searched=True))
-    path = config.search / "manifest.json"
-    path.write_text(path.read_text().replace("1f" * 32, "2e" * 32))
+    rewrite_manifest(config.search, inputs={"lists": "2e" * 32})
     with pytest.raises(DataError, match=r"--search .*: searched with other lists than --rankers"):
         report(config)
 

@@ -15,10 +15,10 @@ from xmrank.report.learning_curves import draw_learning_curves
 from xmrank.report.result_tables import ResultTable, TableCell, TableRow
 from xmrank.report.stage import report
 from xmrank.report.terminal import print_tables
-from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.manifest import read_manifest
 
-from .synthetic import World, make_run, read_text, rewrite_manifest_settings
+from .synthetic import World, make_run, read_text, rewrite_manifest
 
 SMALL = World(images=24, seeds=(0,), losses=("ranknet",), epochs=3)
 
@@ -231,26 +231,25 @@ def test_a_history_that_lacks_a_key_is_named(tmp_path):
 
 def test_run_card_does_without_what_evaluate_does_not_say(tmp_path):
     config = make_run(tmp_path, SMALL)
-    rewrite_manifest_settings(config.evaluation, lists_config=None, tie_rule="", candidates_per_list="")
+    rewrite_manifest(config.evaluation, settings={"lists_config": None, "tie_rule": "", "candidates_per_list": ""})
     report(config)
     assert "<dt>Ties</dt>" not in read_text(config, "report.html")
 
 
 def test_run_card_says_how_many_lists_give_their_answer_away(tmp_path):
     config = make_run(tmp_path, SMALL)
-    rewrite_manifest_settings(config.evaluation, positives_last={"i2t_test": 0.0372, "t2i_test": 0.04})
+    rewrite_manifest(config.evaluation, settings={"positives_last": {"i2t_test": 0.0372, "t2i_test": 0.04}})
     report(config)
     assert "in 3.7 % of the i2t and 4.0 % of the t2i lists the first stage ranks" in read_text(config, "report.md")
 
 
 def test_run_card_describes_the_refined_similarity_and_the_sampled_lists(tmp_path):
     config = make_run(tmp_path, SMALL)
-    path = config.rankers / "manifest.json"
-    manifest = json.loads(path.read_text())
     refine = {"members": 3, "width": 256, "epochs": 5, "average": 0.5, "hubness_weight": 0.5}
     refine |= {"memory_weight": 0.3, "learn_fusion": True}
-    manifest["config"] |= {"refine": refine, "sampling": "random-hard", "sampling_positives": "retrieved"}
-    path.write_text(json.dumps(manifest))
+    settings = {"refine": refine, "sampling": "random-hard", "sampling_positives": "retrieved"}
+    rankers = rewrite_manifest(config.rankers, config=settings)
+    rewrite_manifest(config.evaluation, inputs={"rankers": rankers.fingerprint})
     report(config)
     text = read_text(config, "report.md")
     assert (

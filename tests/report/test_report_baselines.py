@@ -11,8 +11,9 @@ from xmrank.report.comparison import SignFlips, add_tests
 from xmrank.report.result_tables import make_tables, read_seed_means
 from xmrank.report.stage import report
 from xmrank.report.summary import summarise_results
-from xmrank.runtime.directory import StageDirectory, read_manifest
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.manifest import read_manifest
 
 from .synthetic import World, encoded, make_run, read_text
 

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from xmrank.runtime import directory as stages
-from xmrank.runtime.directory import StageDirectory, read_manifest
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_text
+from xmrank.runtime.manifest import read_manifest
 
 CONFIG = {"seed": 0, "negatives": 50}
 INPUTS = {"embeddings": "e0"}
@@ -245,23 +246,9 @@ def test_a_manifest_that_lies_is_redone(folder):
     (folder / "c.txt").write_text("c.")
     stage = opened(folder)
     assert stage.done is None
-    assert names(folder) == ["b.txt", "plan.json"]  # what is there in full stays
+    # What is complete stays, and nothing is deleted because a manifest names it.
+    assert names(folder) == ["b.txt", "damaged", "damaged/c.txt", "plan.json"]
     assert finished(folder, files=("a.txt", "c.txt")).fingerprint == before.fingerprint
-
-
-def test_reading_a_manifest_says_what_is_wrong(folder):
-    with pytest.raises(DataError, match=r"no finished output of the stage mine here \(no manifest.json\)"):
-        read_manifest(folder, "mine")
-    manifest = vars(finished(folder))
-    with pytest.raises(DataError, match="holds the output of the stage mine, expected train"):
-        read_manifest(folder, "train")
-    later = {**manifest, "schema": 3, "xmrank": "9.0", "field_of_the_future": 1}
-    (folder / "manifest.json").write_text(json.dumps(later))
-    with pytest.raises(DataError, match=r"schema 3, expected 2: made by xmrank 9\.0"):
-        read_manifest(folder, "mine")
-    (folder / "manifest.json").write_text('{"schema": 2,')
-    with pytest.raises(DataError, match="not the manifest of a stage"):
-        read_manifest(folder, "mine")
 
 
 def test_a_plan_of_another_schema_is_refused(folder):
@@ -269,3 +256,20 @@ def test_a_plan_of_another_schema_is_refused(folder):
     plan = json.loads((folder / "plan.json").read_text())
     (folder / "plan.json").write_text(json.dumps({**plan, "schema": 3}))
     assert "has schema 3, expected 2" in refusal(folder)
+
+
+def test_outputs_that_are_damaged_again_are_all_kept(folder):
+    for text in ("1", "22"):
+        finished(folder)
+        (folder / "a.txt").write_text(text)
+        assert opened(folder).done is None
+    kept = {path.name: path.read_text() for path in (folder / "damaged").iterdir()}
+    assert kept == {"a.txt": "1", "a.txt-again": "22"}
+
+
+@pytest.mark.parametrize("plan", [{"config": None}, {"inputs": 3}, {"config": []}])
+def test_a_plan_with_values_of_other_types_is_ignored(folder, plan):
+    finished(folder)
+    written = json.loads((folder / "plan.json").read_text())
+    (folder / "plan.json").write_text(json.dumps({**written, **plan}))
+    assert "not the directory of a stage" in refusal(folder)

@@ -14,8 +14,8 @@ from pipeline import make_home
 
 from xmrank.config import SupervisedConfig
 from xmrank.config.supervised import Clip4cmrConfig, DscmrConfig, LcmConfig
-from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.manifest import read_manifest
 from xmrank.supervised import method_runs as runs
 from xmrank.supervised import stage
 from xmrank.supervised.lcm_tables import SupervisedResults, claim_table, feature_tables, format_change, format_spread

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from xmrank.config import TrainEncoderConfig
 from xmrank.datasets.scenes.generate import compose_scene, describe_scene, draw_scene
 from xmrank.embed.encoder import load_encoder
-from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.manifest import read_manifest
 from xmrank.train_encoder.contrastive import (
     ContrastiveTraining,
     HeldOutScenes,

@@ -17,9 +17,10 @@ from xmrank.protocols.evaluation_run import TIE_RULE, TREC, read_rows, run_evalu
 from xmrank.protocols.evaluation_task import EvaluationTask
 from xmrank.protocols.galleries import check_galleries
 from xmrank.protocols.reported import reported_images, reported_split
-from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
+from xmrank.runtime.manifest import Manifest, read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
 from xmrank.tracking.run_tree import RunTree

@@ -19,9 +19,10 @@ from xmrank.datasets.uris import FAULTS, one_line
 from xmrank.embed.importing import load_array
 from xmrank.embed.row_ids import RowIds, check_dimensions
 from xmrank.embed.store import STAGE, check_embeddings, describe_imported, stored_dtype, to_unit_length
-from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file, sha256_json, write_json, write_rows, write_table
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 
 FLAG = "--import-clip-retrieval"

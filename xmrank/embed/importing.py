@@ -12,9 +12,10 @@ from xmrank.datasets.reader_settings import ArraySettings
 from xmrank.datasets.uris import one_line
 from xmrank.embed.row_ids import RowIds, check_caption_image, check_dimensions, check_row_count
 from xmrank.embed.store import STAGE, check_embeddings, describe_imported, stored_dtype, to_unit_length
-from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file, write_array, write_json, write_table
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 
 CAPTIONS_AN_IMAGE = 5

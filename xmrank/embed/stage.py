@@ -28,9 +28,10 @@ from xmrank.embed.ray import choose_batch_size, encode_shards
 from xmrank.embed.reuse import open_reusable, refuse_own_output
 from xmrank.embed.shards import Shard, read_report
 from xmrank.embed.store import STAGE, EmbeddingStore
-from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_file, write_json
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import below, resolve
 from xmrank.runtime.progress import Progress
 

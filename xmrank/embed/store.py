@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmrank.embed.row_ids import check_dimensions, make_row_ids
-from xmrank.runtime.directory import Manifest, read_manifest
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_file, sha256_json, sha256_table
+from xmrank.runtime.manifest import Manifest, read_manifest
 from xmrank.runtime.paths import PathOrUri, resolve_uri
 
 STAGE = "embed"

@@ -19,9 +19,10 @@ from xmrank.protocols.galleries import check_galleries
 from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.protocols.reported import reported_images, reported_split
 from xmrank.protocols.scorer import FirstStageScorer
-from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_json, write_json
+from xmrank.runtime.manifest import Manifest, read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.train.checkpoint import read_about
 from xmrank.train.stage import STAGE as TRAIN

@@ -10,8 +10,8 @@ from xmrank.evaluate.stage import evaluate
 from xmrank.mine.stage import mine
 from xmrank.register.stage import register
 from xmrank.report.stage import report
-from xmrank.runtime.directory import Manifest, read_manifest
 from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.manifest import Manifest, read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.tracking.run_tree import PARENT, RunTree
 from xmrank.train.stage import STAGE as TRAIN

@@ -18,8 +18,9 @@ from xmrank.mine.pool import QueryPool
 from xmrank.mine.relevance import read_relevance_texts
 from xmrank.mine.roles import ROLES, Role, RoleImages, choose_role_images
 from xmrank.mine.strategies import count_searched
-from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.files import sha256_file, write_json
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
 

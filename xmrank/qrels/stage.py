@@ -19,9 +19,10 @@ from xmrank.metrics import list_metrics, metrics_at_r, pmrp
 from xmrank.protocols.query_tables import KEYS, METRICS_SCHEMA, make_metrics_table, summarise_metrics
 from xmrank.protocols.table_parts import side_ids
 from xmrank.protocols.trec_reading import Qrels, read_qrels
-from xmrank.runtime.directory import MANIFEST, Manifest, StageDirectory, read_manifest
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_file, write_json, write_table
+from xmrank.runtime.manifest import MANIFEST, Manifest, read_manifest
 from xmrank.runtime.paths import resolve
 
 STAGE = "qrels"

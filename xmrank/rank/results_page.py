@@ -15,9 +15,9 @@ from xmrank.pages.thumbnails import Thumbnail, ThumbnailAlbum, make_thumbnail
 from xmrank.pages.wording import DIRECTION_NAMES
 from xmrank.rank.queries import read_queries
 from xmrank.rank.results import PAGE, RESULTS, STEPS
-from xmrank.runtime.directory import Manifest
 from xmrank.runtime.errors import XmrankError
 from xmrank.runtime.files import write_text
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 
 SHOWN = 10

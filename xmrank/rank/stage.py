@@ -23,9 +23,10 @@ from xmrank.rank.ray import rank_batches
 from xmrank.rank.results import RESULTS, RESULTS_SCHEMA, SIDES, STEPS
 from xmrank.rank.results_page import write_page
 from xmrank.register.model_registry import ALIAS, MODEL_URI, copy_ranker, locate_ranker, ranker_fingerprint
-from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import write_array
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
 from xmrank.train.checkpoint import read_about

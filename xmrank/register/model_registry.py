@@ -11,9 +11,9 @@ import torch
 
 from xmrank.config.common import DIRECTIONS, Direction
 from xmrank.rankers import Ranker
-from xmrank.runtime.directory import MANIFEST, read_manifest
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file, sha256_json
+from xmrank.runtime.manifest import MANIFEST, read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.train import checkpoint
 from xmrank.train.trials import HISTORY, RANKER, RANKER_JSON

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from xmrank.config import ReportConfig
-from xmrank.runtime.directory import Manifest, read_manifest
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.manifest import Manifest, read_manifest
 from xmrank.runtime.paths import PathOrUri, resolve, resolve_uri
 
 

@@ -15,8 +15,9 @@ from xmrank.report.markdown import render_markdown
 from xmrank.report.pairwise_tests import PairwiseTests, compare_pairs
 from xmrank.report.result_tables import ResultTable, make_tables, read_seed_means, render_csv
 from xmrank.report.terminal import print_tables
-from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.files import write_text
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 
 PAGE, MARKDOWN, TABLE, LATEX = "report.html", "report.md", "table.csv", "table.tex"

@@ -5,57 +5,16 @@ every file with its hash, so that its presence means that the output is complete
 """
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xmrank import __version__
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import TEMPORARY, sha256_file, sha256_json, write_json
-
-SCHEMA = 2
-PLAN = "plan.json"
-MANIFEST = "manifest.json"
-WORK = "work"
-NOT_HASHED = {PLAN, MANIFEST, "tracking.json", "timing.json", "results.html"}
-"""Files that are not part of the output: run ids, times, and the page of a ranking, which can be made again."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a finished stage has written, from which inputs, and what it left out.
-
-    Attributes:
-        stage: name of the stage.
-        config: its semantic configuration.
-        inputs: fingerprint of every input by name.
-        outputs: size ("bytes") and hash ("sha256") of every file by path in the directory.
-        counts: how many items were made.
-        left_out: one entry per item that was skipped, with the reason.
-        settings: choices of the first run, such as a batch size; not part of the fingerprint.
-        schema: version of this layout.
-        xmrank: version of the package that wrote it.
-        fingerprint: sha256 over schema, stage, configuration and the hashes of inputs and outputs.
-    """
-
-    stage: str
-    config: dict[str, Any]
-    inputs: dict[str, str]
-    outputs: dict[str, dict[str, Any]]
-    counts: dict[str, Any] = field(default_factory=dict)
-    left_out: list[dict[str, Any]] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    schema: int = SCHEMA
-    xmrank: str = __version__
-    fingerprint: str = ""
-
-    def with_fingerprint(self) -> "Manifest":
-        """The same manifest with its fingerprint."""
-        contents = {name: entry["sha256"] for name, entry in self.outputs.items()}
-        body = [self.schema, self.stage, self.config, self.inputs, contents]
-        return Manifest(**{**vars(self), "fingerprint": sha256_json(body)})
+from xmrank.runtime.files import TEMPORARY, sha256_file, write_json
+from xmrank.runtime.manifest import DAMAGED, MANIFEST, NOT_HASHED, PLAN, SCHEMA, WORK, Manifest, read_manifest
 
 
 @dataclass
@@ -140,7 +99,7 @@ class StageDirectory:
         outputs = {
             str(path.relative_to(self.directory)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for path in sorted(self.directory.rglob("*"))
-            if path.is_file() and path.name not in NOT_HASHED and not path.is_relative_to(self.directory / WORK)
+            if path.is_file() and not self._is_beside_output(path)
         }
         manifest = Manifest(
             self.name, self.config, self.inputs, outputs, dict(counts), left_out or [], dict(settings or {})
@@ -150,13 +109,19 @@ class StageDirectory:
         shutil.rmtree(self.directory / WORK, ignore_errors=True)
         return manifest
 
+    def _is_beside_output(self, path: Path) -> bool:
+        """Whether a file in the directory is not part of the output."""
+        return path.name in NOT_HASHED or path.relative_to(self.directory).parts[0] in (WORK, DAMAGED)
+
     def _read_plan(self) -> dict[str, Any] | None:
         """The plan in the directory; None if there is none, or if the file of that name is something else."""
         try:
             plan = json.loads((self.directory / PLAN).read_text())
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
             return None
-        return plan if isinstance(plan, dict) and plan.keys() >= {"schema", "stage", "config", "inputs"} else None
+        if not isinstance(plan, dict) or not plan.keys() >= {"schema", "stage", "config", "inputs"}:
+            return None
+        return plan if isinstance(plan["config"], dict) and isinstance(plan["inputs"], dict) else None
 
     def _refuse_other_files(self) -> None:
         """Refuse a folder with files that this stage did not plan: it is never written to and never emptied."""
@@ -208,12 +173,13 @@ class StageDirectory:
     def _remove_temporaries(self) -> None:
         """Delete temporary files that a killed process has left."""
         for path in self.directory.rglob(f"{TEMPORARY}*"):
-            path.unlink(missing_ok=True)
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
 
     def _read_finished(self) -> Manifest | None:
         """The manifest if every file in it exists with its size; otherwise None.
 
-        Incomplete files and the manifest are then deleted, so that the stage makes them again.
+        The manifest is then deleted and incomplete files are moved aside, so that the stage makes them again.
         """
         path = self.directory / MANIFEST
         if not path.exists():
@@ -223,31 +189,19 @@ class StageDirectory:
         faulty = [file for file, size in files.items() if not file.is_file() or file.stat().st_size != size]
         if faulty:  # deleted by hand, or cut off by a full disk
             for file in faulty:
-                file.unlink(missing_ok=True)
+                self._move_aside(file)
             path.unlink()
             return None
         # Left by a run that was killed after it had written the manifest.
         shutil.rmtree(self.directory / WORK, ignore_errors=True)
         return manifest
 
-
-def read_manifest(directory: Path, stage: str) -> Manifest:
-    """The manifest of a finished stage.
-
-    Raises:
-        DataError: the directory contains no finished output of this stage, or one of another schema.
-    """
-    path = directory / MANIFEST
-    if not path.is_file():
-        raise DataError(f"{directory}: no finished output of the stage {stage} here (no {MANIFEST})")
-    try:
-        values = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError):
-        raise DataError(f"{path}: not the manifest of a stage") from None
-    if values.get("schema") != SCHEMA:
-        made_by = f"made by xmrank {values.get('xmrank')}"
-        raise DataError(f"{path}: schema {values.get('schema')}, expected {SCHEMA}: {made_by}")
-    manifest = Manifest(**values)
-    if manifest.stage != stage:
-        raise DataError(f"{directory}: holds the output of the stage {manifest.stage}, expected {stage}")
-    return manifest
+    def _move_aside(self, file: Path) -> None:
+        """Move a file to the folder of damaged ones: a manifest's word is not enough to delete what it names."""
+        if not os.path.lexists(file):
+            return
+        target = self.directory / DAMAGED / file.relative_to(self.directory)
+        while os.path.lexists(target):
+            target = target.with_name(f"{target.name}-again")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(target)

@@ -6,9 +6,10 @@ import numpy as np
 
 from xmrank.config import SentencesConfig, semantic
 from xmrank.embed.store import EmbeddingStore, to_unit_length
-from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import write_array
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 
 STAGE = "sentences"

@@ -15,8 +15,9 @@ from rich.text import Text
 from xmrank.pages.charts import SERIES, Chart, make_canvas, svg_of
 from xmrank.pages.markdown_text import escape_markdown
 from xmrank.pages.templating import fill_template
-from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.files import write_text
+from xmrank.runtime.manifest import Manifest
 from xmrank.supervised.labelled_set import TABLE_1
 from xmrank.supervised.lcm_tables import (
     TABLES,

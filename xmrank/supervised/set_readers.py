@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xmrank.runtime.directory import MANIFEST
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.manifest import MANIFEST
 from xmrank.runtime.paths import resolve
 from xmrank.supervised.labelled_set import PARTS, LabelledSet
 from xmrank.supervised.layouts import read_features

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 
 from xmrank.config import SupervisedConfig, semantic
 from xmrank.runtime.cluster import run_tasks
-from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.files import write_json, write_table
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
 from xmrank.supervised.labelled_set import LabelledSet

@@ -11,9 +11,10 @@ from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.mine.list_paths import lists_path
 from xmrank.mine.mapped_lists import open_lists
 from xmrank.mine.roles import ROLES
-from xmrank.runtime.directory import Manifest, StageDirectory, read_manifest
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.launcher import launch_workers
+from xmrank.runtime.manifest import Manifest, read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.tracking.run_tree import RunTree
 from xmrank.train.epoch_watcher import watch_epochs

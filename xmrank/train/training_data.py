@@ -17,7 +17,7 @@ from xmrank.mine.pool import captions_of, make_pool
 from xmrank.mine.roles import RoleImages
 from xmrank.rankers import Ranker, RefinementSizes
 from xmrank.rankers.refinement import Refinement
-from xmrank.runtime.directory import read_manifest
+from xmrank.runtime.manifest import read_manifest
 from xmrank.train.adapters import TrainingPairs, fit_refinement, make_fold_refinement, split_into_folds
 from xmrank.train.fusion import fit_fusion_weights
 from xmrank.train.list_data import ListData

@@ -6,9 +6,10 @@ from safetensors.torch import load_file, save_file
 
 from xmrank.config import TrainEncoderConfig, semantic
 from xmrank.embed.encoder import Encoder, load_encoder
-from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.files import atomic_path, write_json
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.train_encoder.contrastive import read_history
 from xmrank.train_encoder.ray import CHECKPOINT, WEIGHTS, describe_epoch, train_on_cluster

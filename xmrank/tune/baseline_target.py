@@ -26,8 +26,8 @@ from xmrank.config.baselines import SETTINGS
 from xmrank.embed.store import EmbeddingStore
 from xmrank.metrics import mlflow_name
 from xmrank.mine.list_paths import STAGE as MINE
-from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.manifest import read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.train.fit_loop import EpochFigures
 from xmrank.tune.search_target import (

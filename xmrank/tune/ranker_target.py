@@ -16,8 +16,8 @@ from xmrank.losses import LOSSES
 from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.mine.list_paths import lists_path
 from xmrank.mine.mapped_lists import open_lists
-from xmrank.runtime.directory import read_manifest
 from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.manifest import read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.train.checkpoint import read_meta
 from xmrank.train.list_data import ListData

@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 
 from xmrank.config import TuneConfig
-from xmrank.runtime.directory import Manifest, StageDirectory
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.files import write_json
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.tracking.run_tree import TRACKING, RunTree
 from xmrank.train.stage import train
