@@ -428,6 +428,19 @@ def test_a_bug_shows_its_traceback(monkeypatch, capsys):
     assert lines[0].startswith("Traceback") and lines[-1] == "mine: failed: KeyError: 'width'"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataError("http://me:SECRET@host/x: no such file"),
+        OSError(5, "Input/output error", "http://host/x?sig=SECRET"),
+        KeyError("s3://key:SECRET@bucket"),
+    ],
+)
+def test_credentials_are_not_printed(monkeypatch, capsys, error):
+    _, lines = status(monkeypatch, capsys, failing(error))
+    assert "***" in lines[-1] and "SECRET" not in "".join(lines)
+
+
 def test_interrupting_ends_quietly(monkeypatch, capsys):
     assert status(monkeypatch, capsys, failing(KeyboardInterrupt())) == (130, [])
 

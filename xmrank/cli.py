@@ -17,6 +17,7 @@ from xmrank import __version__
 from xmrank.config.jobs import JOBS
 from xmrank.config.parsing import parse_config
 from xmrank.runtime.errors import ConfigError, XmrankError
+from xmrank.runtime.redaction import RedactingFormatter, redact_uri
 
 Config = TypeVar("Config")
 
@@ -88,7 +89,9 @@ def run(
     # A job that Ray runs from a working directory brings its own presets beside the script.
     own = script.parent / "configs"
     presets = own if own.is_dir() else PRESETS
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         job(parse_config(config_type, sys.argv[1:], name=name, presets=presets, program=program))
     except KeyboardInterrupt:
@@ -100,18 +103,15 @@ def run(
 def report_failure(name: str, error: Exception) -> int:
     """Print an error, in one line if the user can correct it; returns the exit status."""
     cause = find_cause(error)
-    if isinstance(cause, ConfigError):
-        print(f"{name}: {cause}", file=sys.stderr)
-        return 2
-    if isinstance(cause, XmrankError):
-        print(f"{name}: {cause}", file=sys.stderr)
-    elif isinstance(cause, OSError) and cause.strerror:
-        print(f"{name}: {cause.filename or 'writing'}: {cause.strerror}", file=sys.stderr)
-    else:
+    text = str(cause)
+    if isinstance(cause, OSError) and cause.strerror:
+        text = f"{cause.filename or 'writing'}: {cause.strerror}"
+    elif not isinstance(cause, XmrankError):
         # A bug: where it happened is what a developer needs.
-        traceback.print_exception(error)
-        print(f"{name}: failed: {type(cause).__name__}: {cause}", file=sys.stderr)
-    return 1
+        print(redact_uri("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+        text = f"failed: {type(cause).__name__}: {cause}"
+    print(f"{name}: {redact_uri(text)}", file=sys.stderr)
+    return 2 if isinstance(cause, ConfigError) else 1
 
 
 def find_cause(error: BaseException) -> BaseException:

@@ -161,6 +161,17 @@ class TestParent:
         run = ExperimentRun(output, small()).begin_run()
         assert ExperimentRun(output, small()).begin_run() == run
 
+    def test_shows_and_keeps_its_uri_without_credentials(self, output, monkeypatch, capsys):
+        uri = f"sqlite:///file:{output}/mlflow.db?uri=true&token=SECRET"
+        monkeypatch.setattr(run_tree, "connect_tracking", lambda: uri)
+        # The tracking file itself is the server's.
+        monkeypatch.setattr(runs, "begin_run", lambda *_, **__: "id")
+        parent = ExperimentRun(output, small())
+        parent.begin_run()
+        parent.print_run()
+        assert capsys.readouterr().out == f"mlflow: {uri.replace('SECRET', '***')} (experiment id)\n"
+        assert "SECRET" not in (output / "tracking.json").read_text()
+
     def test_takes_the_reports_files_and_ends(self, output):
         parent = ExperimentRun(output, small())
         run = parent.begin_run()

@@ -186,6 +186,19 @@ def test_a_server_that_is_not_there_is_one_line_at_once(tmp_path, monkeypatch, a
     assert "\n" not in str(failure.value)
 
 
+def test_credentials_of_a_server_are_not_in_the_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:SECRET@127.0.0.1:9")
+    with pytest.raises(tracking.TrackingError) as failure:
+        tracking.connect(tmp_path)
+    assert str(failure.value).startswith("http://***@127.0.0.1:9: cannot track runs there: ")
+    assert "SECRET" not in repr(failure.value)
+
+
+def test_parameters_are_logged_without_credentials(uri, home):
+    run = tracking.begin_run(uri, home, "sweep", params={"images": "s3://key:SECRET@bucket/images"})
+    assert MlflowClient(uri).get_run(run).data.params == {"images": "s3://***@bucket/images"}
+
+
 def test_patience_is_only_short_for_the_first_call_and_the_users_own_counts(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
     with runs.default_environment(runs.FIRST_CALL):

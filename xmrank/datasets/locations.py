@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from xmrank.datasets.uris import file_sizes, locate_file, one_line, open_file
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import URI
+from xmrank.runtime.redaction import redact_uri
 
 MEMBER = re.compile(r"(?P<file>.+?\.(?P<kind>tar|parquet))::(?P<member>.+)", re.IGNORECASE | re.DOTALL)
 SPAN = re.compile(r"@(\d+)\+(\d+)$")
@@ -60,7 +61,7 @@ def read_bytes(address: str) -> bytes:
         if error.filename is not None:
             raise
         # pyarrow names no file in its errors.
-        raise OSError(error.errno, one_line(error), address) from None
+        raise OSError(error.errno, redact_uri(one_line(error)), redact_uri(address)) from None
 
 
 def read_location(address: str) -> bytes:

@@ -65,7 +65,9 @@ def fsspec_file_system(scheme: str) -> pafs.FileSystem:
     """fsspec's file system of a scheme, with pyarrow's interface."""
     import fsspec
 
-    return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme)))
+    # Web servers: user and password from the file that NETRC names, and proxies, so that a URI need not hold them.
+    settings = {"client_kwargs": {"trust_env": True}} if scheme in ("http", "https") else {}
+    return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme, **settings)))
 
 
 def strip_scheme(uri: str) -> str:

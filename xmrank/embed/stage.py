@@ -34,6 +34,7 @@ from xmrank.runtime.files import sha256_file, write_json
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import below, resolve
 from xmrank.runtime.progress import Progress
+from xmrank.runtime.redaction import redact_uri
 
 DATASET_FIELDS = ("dataset", "max_broken")
 """Fields that only choose or check the data: what they chose is in the data set's fingerprint."""
@@ -243,7 +244,8 @@ def finish_store(
         counts=counts,
         left_out=dataset.left_out + list_broken(dataset, facts.broken),
         settings={
-            "images_root": str(dataset.root),
+            # Later stages read it again, with credentials that they take from the environment.
+            "images_root": redact_uri(str(dataset.root), ""),
             "dataset": dataset.name,
             "threads": config.threads,
             **({EQUAL_IMAGES: equal[:EQUAL_SHOWN]} if equal else {}),

@@ -13,6 +13,7 @@ from xmrank.report.stage import report
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.manifest import Manifest, read_manifest
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.redaction import redact_uri
 from xmrank.tracking.run_tree import PARENT, RunTree
 from xmrank.train.stage import STAGE as TRAIN
 from xmrank.train.stage import train
@@ -90,8 +91,9 @@ class ExperimentRun:
     def begin_run(self) -> str:
         """Begin or continue the run; returns its id."""
         run_id = self.runs.begin_parent()
-        if self.runs.notes.get(URI) != self.runs.uri:
-            self.runs.keep_note(URI, self.runs.uri)
+        uri = redact_uri(self.runs.uri)
+        if self.runs.notes.get(URI) != uri:
+            self.runs.keep_note(URI, uri)
         return run_id
 
     def finish_run(self, manifest: Manifest, folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import TEMPORARY, sha256_file, write_json
 from xmrank.runtime.manifest import DAMAGED, MANIFEST, NOT_HASHED, PLAN, SCHEMA, WORK, Manifest, read_manifest
+from xmrank.runtime.redaction import redact_values
 
 
 @dataclass
@@ -102,7 +103,13 @@ class StageDirectory:
             if path.is_file() and not self._is_beside_output(path)
         }
         manifest = Manifest(
-            self.name, self.config, self.inputs, outputs, dict(counts), left_out or [], dict(settings or {})
+            self.name,
+            self.config,
+            self.inputs,
+            outputs,
+            dict(counts),
+            redact_values(left_out or []),
+            redact_values(dict(settings or {})),
         ).with_fingerprint()
         write_json(self.directory / MANIFEST, vars(manifest))
         # Only now: until the manifest is written, a killed run resumes from these files.

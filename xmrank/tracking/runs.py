@@ -12,6 +12,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunS
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from xmrank.runtime.errors import XmrankError
+from xmrank.runtime.redaction import redact_uri
+
 PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
 EXPERIMENT = "xmrank"
@@ -21,7 +24,7 @@ FIRST_CALL = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEO
 """MLflow retries for minutes: right in the middle of a run, wrong for an address at which nobody ever was."""
 
 
-class TrackingError(Exception):
+class TrackingError(XmrankError):
     """The tracking server or file cannot be used."""
 
 
@@ -117,7 +120,7 @@ def begin_run(
     all_tags = {NAME_TAG: name, **({PARENT_TAG: parent} if parent else {}), **(tags or {})}
     run_id = str(client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
     # One batch: a call for each parameter would take seconds on a server.
-    values = [Param(k, str(v)[:PARAM_LIMIT]) for k, v in flatten_settings(params or {}).items()]
+    values = [Param(k, redact_uri(str(v))[:PARAM_LIMIT]) for k, v in flatten_settings(params or {}).items()]
     client.log_batch(run_id, params=values)
     data = [
         DatasetInput(Dataset(k, digest[:36], "xmrank", k), [InputTag("mlflow.data.context", k)])
