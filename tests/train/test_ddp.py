@@ -49,12 +49,14 @@ def continue_after_the_last_validation(folder, group):
         if epoch["epoch"] == CONFIG.epochs:
             raise InterruptedError
 
+    # The second process sees none of the files, as where a network file system shows it an older folder.
+    seen = "continued" if group.leads else "unseen"
     with contextlib.suppress(InterruptedError):
-        train_one(folder, "listnet", "adam", group, at="continued", on_epoch=stop)
+        train_one(folder, "listnet", "adam", group, at=seen, on_epoch=stop)
     assert not (folder / "continued/history.json").exists() or not group.leads
     if group.size > 1:
         dist.barrier()  # the processes of a restarted run begin when the state is on disk
-    train_one(folder, "listnet", "adam", group, at="continued")
+    train_one(folder, "listnet", "adam", group, at=seen)
 
 
 def train_one(folder, name, case, group, at=None, **options):

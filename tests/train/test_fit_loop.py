@@ -1,7 +1,10 @@
 """The loop over epochs: which epoch is kept, when it stops, what is reported."""
 
+import math
+
 import pytest
 
+from xmrank.runtime.errors import DataError
 from xmrank.train.fit_loop import fit_epochs
 
 
@@ -42,6 +45,13 @@ def test_it_stops_after_epochs_without_a_better_one(patience, epochs):
 
 def test_an_epoch_that_ties_does_not_start_the_wait_again():
     assert len(fit([0.5, 0.5, 0.5, 0.9], patience=2).epochs) == 3
+
+
+def test_nan_is_never_the_best_epoch():
+    assert fit([math.nan, 0.1, math.nan, 0.3, math.nan]).number == 4
+    assert len(fit([math.nan, math.nan, 0.5], patience=3).epochs) == 3
+    with pytest.raises(DataError, match="map is nan in all 2 epochs: there is no best one"):
+        fit([math.nan, math.nan, 0.5], patience=2)
 
 
 def test_no_epoch_is_refused():

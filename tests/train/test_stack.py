@@ -9,17 +9,18 @@ from safetensors.torch import load_file
 
 from xmrank.rankers import build_ranker
 from xmrank.rankers.layers import dropout_draws
+from xmrank.train import stack_states, trainer
 from xmrank.train import step as step_module
-from xmrank.train import trainer
 from xmrank.train.step import TrainingStep
-from xmrank.train.trials import Trial
+from xmrank.train.trials import NEXT_STATE, Trial
 from xmrank.train.worker_group import WorkerGroup
 
-from .toys import TINY, run_toys, settings, toy_data
+from .toys import TINY, assert_equal_weights, run_toys, settings, toy_data
 
 WEIGHTS, FIGURES = 1e-5, 1e-5
 """Sums in another order differ in float32's last digits; a wrong seed, order or mask of dropout by more than 0.01."""
 TRIALS = [Trial(loss, "i2t", seed) for loss in ("lambdarank", "neural_ndcg", "ranknet") for seed in (3, 4)]
+FEW = TRIALS[:4]
 DROPPING = replace(TINY, dropout=0.2, input_dropout=0.1, features=("concat", "cosine"))
 
 
@@ -99,6 +100,46 @@ def test_a_stack_that_is_killed_between_two_of_its_states_is_continued(tmp_path)
     for trial in TRIALS:
         mine, its = (history(tmp_path / folder, trial)["epochs"][-1] for folder in ("whole", "resumed"))
         assert its == pytest.approx(mine, abs=2e-3)
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_stack_that_is_killed_within_its_save_goes_on_as_one(tmp_path, monkeypatch, renamed):
+    """Some states of epoch 2 are written; or all are, and some have got their names."""
+    config = settings(ranker=DROPPING, epochs=2)
+    run_toys(tmp_path / "whole", config, FEW, stacked=True)
+    calls = []
+
+    def kill(method):
+        def stop(*arguments):
+            calls.append(arguments)
+            if len(calls) == len(FEW) + 3:  # in the second save
+                raise StoppedError
+            return method(*arguments)
+
+        return stop
+
+    with monkeypatch.context() as broken:
+        if renamed:
+            replace_path = stack_states.Path.replace
+            stop = kill(replace_path)
+            broken.setattr(
+                stack_states.Path,
+                "replace",
+                lambda path, to: stop(path, to) if path.name == NEXT_STATE else replace_path(path, to),
+            )
+        else:
+            broken.setattr(stack_states, "save_state", kill(stack_states.save_state))
+        with pytest.raises(StoppedError):
+            run_toys(tmp_path / "resumed", config, FEW, stacked=True)
+    assert list((tmp_path / "resumed").glob(f"*/{NEXT_STATE}"))
+    resumed = []
+    epochs = lambda trial, epoch, seconds: resumed.append((trial, epoch["epoch"]))  # noqa: E731
+    assert run_toys(tmp_path / "resumed", config, FEW, stacked=True, on_epoch=epochs) == {}
+    assert len(resumed) == (0 if renamed else len(FEW))
+    whole, again = (results(tmp_path / folder, FEW) for folder in ("whole", "resumed"))
+    for trial in FEW:
+        assert_equal_weights(again[trial][0], whole[trial][0])
+        assert again[trial][1] == whole[trial][1]
 
 
 def test_a_trial_that_diverges_does_not_stop_the_others_of_its_stack(tmp_path, monkeypatch):

@@ -194,7 +194,7 @@ def test_a_trial_that_fails_does_not_take_the_others_with_it(inputs, tmp_path, m
     def diverge(state, entry, *rest):
         if state.trial.loss == "listnet" and entry["epoch"] == 2:
             entry["train_loss"] = math.nan
-        record_validation(state, entry, *rest)
+        return record_validation(state, entry, *rest)
 
     with monkeypatch.context() as broken:
         broken.setattr(trainer, "record_validation", diverge)

@@ -51,11 +51,14 @@ def test_a_training_leaves_its_ranker_and_history_and_no_state(tmp_path):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("means", "best"), [((0.1, 0.9, 0.5), 2), ((0.4, 0.4, 0.4), 1), ((0.1, 0.2, 0.3), 3)])
+@pytest.mark.parametrize(
+    ("means", "best"),
+    [((0.1, 0.9, 0.5), 2), ((0.4, 0.4, 0.4), 1), ((0.1, 0.2, 0.3), 3), ((math.nan, 0.2, math.nan), 2)],
+)
 def test_the_best_epoch_is_kept_and_the_earliest_on_ties(tmp_path, monkeypatch, means, best):
     seen = []
 
-    def validate(step, data):
+    def validate(step, data, seeds):
         seen.append(step.copy_weights(0))
         return [{"validation_mean": means[len(seen) - 1]}]
 
@@ -64,6 +67,13 @@ def test_the_best_epoch_is_kept_and_the_earliest_on_ties(tmp_path, monkeypatch, 
     assert history["best_epoch"] == best
     assert_equal_weights(weights, seen[best - 1])
     assert read_ranker(tmp_path)[1]["best_epoch"] == best
+
+
+def test_a_trial_whose_validations_are_all_nan_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "validate_rankers", lambda step, data, seeds: [{"validation_mean": math.nan}])
+    with pytest.raises(DataError, match="listnet-i2t-seed0: no validation gave a number"):
+        train_toy(tmp_path, settings())
+    assert not (tmp_path / "ranker.safetensors").exists()
 
 
 @pytest.mark.parametrize("name", ["listnet", "lambdarank", "ranknet"])

@@ -12,6 +12,7 @@ from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime.errors import DataError
 from xmrank.train.list_data import ListData
+from xmrank.train.stack_states import settle_states
 from xmrank.train.trainer import TrainingJob, train_group
 from xmrank.train.training_data import TrainingData
 from xmrank.train.trial_groups import group_trials
@@ -89,6 +90,7 @@ def run_toys(
     log = ToyLog(on_epoch)
     job = TrainingJob(config, data, output, group or WorkerGroup(), {}, log)
     with mock.patch.object(Trial, "directory", lambda trial, output: at or output / trial.name):
+        settle_states(trials, output)
         for together in group_trials(trials, lambda trial: config, output, stacked=stacked):
             train_group(together, job)
     return log.failures

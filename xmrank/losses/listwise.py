@@ -51,19 +51,26 @@ def _cross_entropy(batch: ListBatch, targets: Tensor, eps: float) -> Tensor:
 
 
 @loss(ListMleParameters)
-def listmle(batch: ListBatch, parameters: ListMleParameters, *, generator: torch.Generator | None = None) -> LossSum:
+def listmle(
+    batch: ListBatch,
+    parameters: ListMleParameters,
+    *,
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> LossSum:
     """Likelihood of the order of the labels under the Plackett–Luce model of the scores.
 
     Definition: with the items in descending order of label and z = s − max s, Σ_r log(Σ_{q ≥ r} e^z_q + eps) − z_r,
     mean over the lists with a relevant item.
 
     Args:
-        generator: shuffles items of equal label; None: they keep their positions.
+        noise: a random number of each item, [lists, items]: the order of items of equal label; None: drawn.
+        generator: what the noise is drawn with; None: items of equal label keep their positions.
 
     Source: Xia et al., "Listwise approach to learning to rank: theory and algorithm", ICML 2008, the likelihood loss.
     """
     # Everything below is in the order of the labels.
-    order = _label_order(batch, generator)
+    order = _label_order(batch, noise, generator)
     real = batch.mask.gather(1, order)
     # Subtracting the highest score keeps the exponentials finite.
     peak = batch.fill_padding(float("-inf")).max(1, keepdim=True).values
@@ -75,13 +82,17 @@ def listmle(batch: ListBatch, parameters: ListMleParameters, *, generator: torch
     return batch.average_lists(losses.masked_fill(~real, 0).sum(1))
 
 
-def _label_order(batch: ListBatch, generator: torch.Generator | None) -> Tensor:
+def _label_order(batch: ListBatch, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
     """Positions of the items by descending label, padding last, int64 [lists, items]."""
     keys = batch.labels.masked_fill(~batch.mask, -1)
-    if generator is None:
+    if noise is None and generator is None:
         return keys.argsort(dim=1, descending=True, stable=True)
+    if noise is None:
+        noise = torch.rand(keys.shape, generator=generator, device=keys.device)
+    if noise.shape != keys.shape:
+        raise ValueError(f"noise must be [lists, items], not of shape {tuple(noise.shape)}")
     # A stable sort of shuffled items leaves those of equal label in random order.
-    shuffle = torch.rand(keys.shape, generator=generator, device=keys.device).argsort(dim=1)
+    shuffle = noise.argsort(dim=1)
     return shuffle.gather(1, keys.gather(1, shuffle).argsort(dim=1, descending=True, stable=True))
 
 

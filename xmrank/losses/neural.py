@@ -44,7 +44,9 @@ def neural_ndcg(
     """
     samples = batch.scores.unsqueeze(0)
     if parameters.stochastic_samples or noise is not None:
-        noise = _draw_gumbel(parameters.stochastic_samples, batch, generator) if noise is None else noise
+        if noise is None:
+            shape = parameters.stochastic_samples, *batch.scores.shape
+            noise = draw_gumbel(shape, batch.scores.dtype, batch.scores.device, generator)
         samples = _perturb_scores(batch, parameters, noise, independent)
     # All samples of all lists are sorted at once; padding is a block of its own in the permutation, and has no gain.
     real = batch.mask.repeat(len(samples), 1)
@@ -123,9 +125,12 @@ def _positive_logs(batch: ListBatch, independent: bool) -> Tensor:
     return (batch.scores + smallest.abs() + TINY).masked_fill(~batch.mask, 1).log()
 
 
-def _draw_gumbel(samples: int, batch: ListBatch, generator: torch.Generator | None) -> Tensor:
-    """Gumbel noise, −log(−log(uniform)), [samples, lists, items]."""
-    scores = batch.scores
-    shape = (samples, *scores.shape)
-    uniform = torch.rand(shape, generator=generator, dtype=scores.dtype, device=scores.device)
+def draw_gumbel(
+    shape: tuple[int, ...],
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Gumbel noise, −log(−log(uniform)), of a shape such as [samples, lists, items]."""
+    uniform = torch.rand(shape, generator=generator, dtype=dtype, device=device)
     return -torch.log(-torch.log(uniform + TINY) + TINY)

@@ -1,6 +1,7 @@
 """Rankers and training states on disk: safetensors and JSON, written atomically."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from xmrank.runtime.files import atomic_path, write_json
 from xmrank.train.trials import RANKER, RANKER_JSON
 
 META = "meta"
+STACK = "stack"
 UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError)
 """What torch, safetensors and JSON raise for a file that is damaged or of something else."""
 
@@ -70,6 +72,7 @@ def save_state(
     best: dict[str, Tensor],
     moments: dict[str, Tensor],
     meta: dict[str, Any],
+    stack: Sequence[str] = (),
 ) -> None:
     """Write all that a resumed training needs.
 
@@ -79,13 +82,15 @@ def save_state(
         best: its state dict at the best validation so far.
         moments: the optimiser's state, by name.
         meta: the rest, as JSON values.
+        stack: names of the trials whose states are saved as one.
     """
     parts = {"model": weights, "best": best, "optimizer": moments}
     tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
     # The meta travels in the header of the file, so that one atomic write saves everything.
+    header = {META: json.dumps(meta), STACK: json.dumps(list(stack))}
     with atomic_path(path) as temporary:
         # A copy each: safetensors refuses tensors that share memory.
-        save_file({k: t.detach().cpu().clone() for k, t in tensors.items()}, temporary, {META: json.dumps(meta)})
+        save_file({k: t.detach().cpu().clone() for k, t in tensors.items()}, temporary, header)
 
 
 def load_state(path: Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
@@ -104,8 +109,26 @@ def load_state(path: Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[st
     return select_prefix(tensors, "best."), select_prefix(tensors, "optimizer."), meta
 
 
+def read_stack(path: Path) -> list[str]:
+    """The names of the trials whose states were saved as one with this state; empty for a trial alone.
+
+    Raises:
+        DataError: a damaged file.
+    """
+    return [str(name) for name in read_header(path, STACK)]
+
+
 def read_meta(path: Path) -> dict[str, Any]:
     """The ``meta`` of a saved state, without its tensors.
+
+    Raises:
+        DataError: a damaged file.
+    """
+    return dict(read_header(path, META))
+
+
+def read_header(path: Path, name: str) -> Any:
+    """A JSON value in the header of a saved state.
 
     Raises:
         DataError: a damaged file.
@@ -113,7 +136,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     try:
         # Reads the header only: the progress watcher does this every second.
         with safe_open(path, "pt") as file:
-            return dict(json.loads(file.metadata()[META]))
+            return json.loads(file.metadata()[name])
     except UNREADABLE as error:
         raise make_state_error(path, error) from None
 

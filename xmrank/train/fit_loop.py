@@ -1,8 +1,11 @@
 """The loop over epochs that baselines and supervised methods share: train, validate, keep the best, stop early."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from xmrank.runtime.errors import DataError
 
 EpochFigures = dict[str, float]
 """Figures of one epoch: losses of training and metrics of validation."""
@@ -49,18 +52,25 @@ def fit_epochs(
         epochs: most epochs, at least 1.
         patience: stop after this many epochs in a row without a better one; None: never.
         report_epoch: called after each epoch with all of its figures.
+
+    Raises:
+        DataError: the figure that decides is NaN in every epoch.
     """
+    if epochs < 1:
+        raise ValueError(f"epochs {epochs}: expected at least 1")
     history: list[EpochFigures] = []
     best: BestEpoch[State] | None = None
+    best_value = -math.inf
     for number in range(1, epochs + 1):
         figures = {**train_epoch(number), **validate()}
         history.append(figures)
-        # Strictly greater: of equal epochs the earliest stays, which is the one that saw the fewest steps.
-        if best is None or figures[metric] > history[best.number - 1][metric]:
-            best = BestEpoch(copy_state(), number, history)
+        # Strictly greater: of equal epochs the earliest stays, which is the one that saw the fewest steps. NaN is
+        # never greater, so an epoch without a figure is never the best.
+        if figures[metric] > best_value:
+            best, best_value = BestEpoch(copy_state(), number, history), figures[metric]
         report_epoch(figures)
-        if patience is not None and number - best.number >= patience:
+        if patience is not None and number - (best.number if best else 0) >= patience:
             break
     if best is None:
-        raise ValueError(f"epochs {epochs}: expected at least 1")
+        raise DataError(f"{metric} is nan in all {len(history)} epochs: there is no best one")
     return best

@@ -24,8 +24,8 @@ class TrialProgress:
     def add_validation(self, epoch: Epoch) -> bool:
         """Add a validation; returns whether it is the best so far."""
         self.epochs.append(epoch)
-        # Strictly greater, so that the earliest of equal validations stays the best.
-        if epoch["validation_mean"] <= self.best_value:
+        # Strictly greater, so that the earliest of equal validations stays the best, and NaN never becomes it.
+        if not epoch["validation_mean"] > self.best_value:
             return False
         self.best_epoch, self.best_value, self.best_number = epoch["epoch"], epoch["validation_mean"], len(self.epochs)
         return True

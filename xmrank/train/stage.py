@@ -17,7 +17,9 @@ from xmrank.runtime.launcher import launch_workers
 from xmrank.runtime.manifest import Manifest, read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.tracking.run_tree import RunTree
+from xmrank.train.bf16_support import warn_of_slow_bf16
 from xmrank.train.epoch_watcher import watch_epochs
+from xmrank.train.stack_states import settle_states
 from xmrank.train.trainer import train_worker
 from xmrank.train.training_data import check_sampling
 from xmrank.train.training_work import TrainingWork
@@ -52,6 +54,7 @@ def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manif
 
     # A finished stage is left as it is: nothing is started and nothing is logged.
     if stage.done is None:
+        warn_of_slow_bf16(config.precision)
         runs = open_runs(stage, config, store, parent)
         try:
             pending = pending_trials(trials, output)
@@ -164,6 +167,8 @@ def plan_work(
         runs=dict(run_ids),
     )
     shutil.rmtree(work.failures, ignore_errors=True)
+    # Here, where no worker runs: a stack may have been trained by another process than its trials are now.
+    settle_states(pending_trials(work.trials, work.output), work.output)
     # Large lists are unpacked here, once, so that workers only map the files.
     for direction in config.directions:
         for role in ROLES:

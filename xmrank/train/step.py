@@ -17,6 +17,7 @@ from xmrank.rankers import Ranker
 from xmrank.rankers.layers import dropout_draws
 from xmrank.train.epoch_metrics import EpochMetrics
 from xmrank.train.list_data import ListData, RankerBatch, gather_stacked_batch
+from xmrank.train.loss_noise import StepNoise
 from xmrank.train.trial_settings import loss_parameters
 from xmrank.train.worker_group import WorkerGroup
 
@@ -79,6 +80,7 @@ class TrainingStep:
         rows: Sequence[np.ndarray],
         step_size: float,
         dropout_seeds: Sequence[int],
+        noise_seeds: Sequence[int],
         metrics: EpochMetrics,
     ) -> None:
         """Take one step of every ranker: down the gradient of its loss over its global batch.
@@ -88,11 +90,15 @@ class TrainingStep:
             rows: for each ranker, the numbers of the lists of its global batch; all have equally many.
             step_size: the learning rate of this step.
             dropout_seeds: of each ranker in this step.
+            noise_seeds: of each ranker's loss in this step, if the loss draws random numbers.
             metrics: takes the loss and the scores.
         """
         self.module.train()
         self.optimizer.zero_grad(set_to_none=True)
         parts = self._split_rows(rows)
+        # Which lists of the global batch a part has: the same for every ranker.
+        positions = [part[0] for part in self._split_rows([np.arange(len(rows[0]))])]
+        noise = StepNoise(self.config, noise_seeds, len(rows[0]))
         part_sums = []
         with dropout_draws([torch.Generator(self.device).manual_seed(seed) for seed in dropout_seeds]):
             for number, part in enumerate(parts):
@@ -103,7 +109,7 @@ class TrainingStep:
                     with self.autocast():
                         scores = self.score_batch(batch)
                     # Backward, of the numerators alone: the denominators of the global batch are not known yet.
-                    numerators, denominators, is_sum = self.sum_losses(scores, batch)
+                    numerators, denominators, is_sum = self.sum_losses(scores, batch, noise, positions[number])
                     numerators.sum().backward()
                     part_sums.append(torch.stack([numerators.detach().double(), denominators.double()], 1))
                     metrics.add_scores(scores.detach(), batch)
@@ -126,13 +132,15 @@ class TrainingStep:
         metrics.loss_sums += torch.stack([totals[:, 0], torch.where(is_sum, lists, totals[:, 1])], 1)
 
     @torch.no_grad()
-    def validate(self, data: Sequence[ListData]) -> EpochMetrics:
+    def validate(self, data: Sequence[ListData], noise_seeds: Sequence[int]) -> EpochMetrics:
         """The loss and metrics of every ranker on its validation lists, each list once, divided among the processes.
 
         Args:
             data: the lists of each ranker; equally many for all.
+            noise_seeds: of each ranker's loss; all of its lists get the same noise.
         """
         self.module.eval()
+        noise = StepNoise(self.config, noise_seeds, lists=1)
         metrics = EpochMetrics(self.models, self.device)
         rows = np.arange(len(data[0].lists))[self.group.rank :: self.group.size]
         at_once = max(1, VALIDATION_BATCH // self.models)
@@ -141,7 +149,7 @@ class TrainingStep:
             batch = gather_stacked_batch(data, [part] * self.models)
             with self.autocast():
                 scores = self.score_batch(batch)
-            numerators, denominators, is_sum = self.sum_losses(scores, batch)
+            numerators, denominators, is_sum = self.sum_losses(scores, batch, noise)
             # A loss that is a sum over the lists is reported per list.
             counted = torch.where(is_sum, float(len(part)), denominators.double())
             metrics.loss_sums += torch.stack([numerators.double(), counted], 1)
@@ -166,8 +174,16 @@ class TrainingStep:
         *given, mask = inputs
         return functional_call(self.module, (parameters, buffers), tuple(given), {"mask": mask, "refined": True})
 
-    def sum_losses(self, scores: Tensor, batch: RankerBatch) -> tuple[Tensor, Tensor, Tensor]:
+    def sum_losses(
+        self, scores: Tensor, batch: RankerBatch, noise: StepNoise, positions: np.ndarray | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The loss of every ranker on the lists that it scored, as numerator and denominator.
+
+        Args:
+            scores: of the batch.
+            batch: its lists, one ranker after another.
+            noise: of the losses that take some.
+            positions: of the lists in the global batch; None: all lists get the same noise.
 
         Returns:
             numerators, with a gradient, and denominators, both [models]; and where the numerator alone is the loss,
@@ -184,7 +200,10 @@ class TrainingStep:
             given = scores[rows]
             if name == ORDINAL and given.dim() == 2:
                 given = given.unsqueeze(-1)  # a ranker with a single level has no axis for it
-            sums = LOSSES[name].sums(given, batch.labels[rows], mask=batch.mask[rows], **self.loss_parameters[name])
+            labels = batch.labels[rows]
+            drawn = noise.select(name, range(len(is_sum), len(is_sum) + models), positions, labels)
+            keywords = self.loss_parameters[name] | drawn
+            sums = LOSSES[name].sums(given, labels, mask=batch.mask[rows], **keywords)
             numerators.append(sums.numerator.unflatten(0, (models, lists)).sum(1))
             denominators.append(sums.denominator.unflatten(0, (models, lists)).sum(1))
             is_sum += [sums.reduction == "sum"] * models

@@ -21,11 +21,13 @@ from xmrank.mine.roles import Role
 from xmrank.rankers import Ranker, RefinementParameters, RefinementSizes, build_ranker
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
-from xmrank.train.checkpoint import load_state, save_ranker, save_state
+from xmrank.train.checkpoint import load_state, save_ranker
 from xmrank.train.cost import TrialCost
 from xmrank.train.epoch_metrics import VALIDATION_METRICS, EpochMetrics
 from xmrank.train.list_data import ListData
+from xmrank.train.loss_noise import VALIDATION_STEP, noise_seed
 from xmrank.train.schedule import Epoch, TrainingSchedule, TrialProgress
+from xmrank.train.stack_states import SavedState, save_together, settle_states
 from xmrank.train.step import ORDINAL, TrainingStep
 from xmrank.train.training_data import TrainingData, refinement_sizes
 from xmrank.train.trial_groups import group_trials
@@ -51,7 +53,12 @@ def train_worker(work: TrainingWork, worker: Worker) -> None:
     stacked = work.config.stack == "on" or (work.config.stack == "auto" and on_one_gpu)
 
     # A group of processes takes every count-th trial, done or not, so that after a restart it takes the same ones.
-    trials = pending_trials(work.trials[number::count], work.output)
+    # The leading process of a group looks; on a network file system, the others might still see older files.
+    trials: list[Trial] = []
+    if group.leads:
+        trials = pending_trials(work.trials[number::count], work.output)
+        settle_states(trials, work.output)
+    trials = group.broadcast(trials)
     for direction in dict.fromkeys(trial.direction for trial in trials):
         own = [trial for trial in trials if trial.direction == direction]
         train = open_list_data(work, store, direction, "train", worker.device)
@@ -138,8 +145,6 @@ def train_group(trials: Sequence[Trial], job: TrainingJob) -> None:
     for trial in trials:
         with record_failure(trial, job):
             state = open_trial(trial, job)
-            # The leading process removes the state of a trial that is over: only when all processes have read it.
-            group.wait_for_all(data.train.device)
             if not finish_if_over(state, job):
                 states.append(state)
 
@@ -160,22 +165,36 @@ def train_group(trials: Sequence[Trial], job: TrainingJob) -> None:
         for number, rows in enumerate(zip(*batches, strict=True), start):
             lists = [data.sample_lists(state.trial.seed, schedule.epoch_of(number)) for state in states]
             dropout_seeds = [dropout_seed(state.trial, number, group.rank) for state in states]
-            step.take(lists, rows, schedule.step_size(number), dropout_seeds, training)
+            noise_seeds = [noise_seed(state.trial.seed, number) for state in states]
+            step.take(lists, rows, schedule.step_size(number), dropout_seeds, noise_seeds, training)
 
         # Validate: one entry of the history for each trial. Training metrics are those of the steps' own scores.
-        entries = validate_rankers(step, [data.validation_lists(state.trial.seed) for state in states])
+        seeds = [state.trial.seed for state in states]
+        entries = validate_rankers(step, [data.validation_lists(seed) for seed in seeds], seeds)
         if end > start:
             trained = training.summarise("train", group)
             entries = [figures | entry for figures, entry in zip(trained, entries, strict=True)]
         epochs = (end - start) / schedule.steps_per_epoch or 1
         seconds = (time.perf_counter() - started) / len(states) / epochs
 
-        # Keep the best weights of each trial, save its state, log. Who is over or has failed leaves the group.
-        remaining: list[TrialState] = []
+        # Keep the best weights of each trial, and save the states of all as one, so that a stack stays together.
+        validated: list[tuple[int, TrialState]] = []
+        new: list[Trial] = []
         for model, (state, entry) in enumerate(zip(states, entries, strict=True)):
             with record_failure(state.trial, job):
                 entry = {"epoch": schedule.count_epochs(end), "step": end} | entry
-                record_validation(state, entry, seconds, step, model, job)
+                if record_validation(state, entry, step, model):
+                    new.append(state.trial)
+                validated.append((model, state))
+        if group.leads and validated:
+            save_together([make_saved_state(state, step, model, job) for model, state in validated])
+
+        # Log. Who is over or has failed leaves the group.
+        remaining: list[TrialState] = []
+        for _, state in validated:
+            with record_failure(state.trial, job):
+                if group.leads and state.trial in new:
+                    job.log.log_validation(state.trial, state.progress.epochs[-1], seconds)
                 if not finish_if_over(state, job):
                     remaining.append(state)
         if len(remaining) < len(states):
@@ -208,51 +227,85 @@ def open_trial(trial: Trial, job: TrainingJob) -> TrialState:
     ranker = make_ranker(config, data.dimensions, trial.loss, refinement_sizes(data, config.refine))
     ranker = ranker.to(data.train.device)
     data.load_refinement(trial.seed, ranker)
+    # Under DDP, one process reads for all: each for itself might see files of another time.
+    saved: tuple[Any, ...] | None = None
+    failure = ""
     path = trial.directory(job.output) / STATE
-    if not path.exists():
+    if job.group.leads and path.exists():
+        try:
+            saved = load_state(path, ranker)
+        except DataError as error:
+            failure = str(error)
+    failure = job.group.broadcast(failure)
+    if failure:
+        raise TrialFailed(failure)
+    saved = broadcast_state(saved, ranker, job.group)
+    if saved is None:
         return TrialState(trial, ranker, TrialProgress(), {}, {})
-    try:
-        best, moments, meta = load_state(path, ranker)
-    except DataError as error:
-        raise TrialFailed(str(error)) from None
+    best, moments, meta = saved
     return TrialState(trial, ranker, TrialProgress(**meta), best, moments)
 
 
-def validate_rankers(step: TrainingStep, data: Sequence[ListData]) -> list[Epoch]:
+def broadcast_state(saved: tuple[Any, ...] | None, ranker: Ranker, group: WorkerGroup) -> tuple[Any, ...] | None:
+    """The state that the leading process has read, on every process; its weights are put into the ranker."""
+    if group.size == 1:
+        return saved
+    device = next(ranker.parameters()).device
+    if saved is not None:
+        best, moments, meta = saved
+        saved = *(move_tensors(named, "cpu") for named in (ranker.state_dict(), best, moments)), meta
+    saved = group.broadcast(saved)
+    if saved is None:
+        return None
+    weights, best, moments, meta = saved
+    ranker.load_state_dict(weights)
+    return move_tensors(best, device), move_tensors(moments, device), meta
+
+
+def move_tensors(tensors: dict[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
+    """Named tensors on a device."""
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def validate_rankers(step: TrainingStep, data: Sequence[ListData], seeds: Sequence[int]) -> list[Epoch]:
     """Loss and metrics of every ranker on its validation lists; ``validation_mean`` chooses the epoch."""
-    entries = step.validate(data).summarise("validation", step.group)
+    # The same noise every time, so that the losses of two validations can be compared.
+    noise_seeds = [noise_seed(seed, VALIDATION_STEP) for seed in seeds]
+    entries = step.validate(data, noise_seeds).summarise("validation", step.group)
     for entry in entries:
         total = sum(entry[f"validation_{name}"] for name in VALIDATION_METRICS)
         entry["validation_mean"] = total / len(VALIDATION_METRICS)
     return entries
 
 
-def record_validation(
-    state: TrialState, entry: Epoch, seconds: float, step: TrainingStep, model: int, job: TrainingJob
-) -> None:
-    """Add a validation to a trial's history, keep the weights if they are the best, save the state, and log.
+def record_validation(state: TrialState, entry: Epoch, step: TrainingStep, model: int) -> bool:
+    """Add a validation to a trial's history, and keep the weights if they are the best.
 
     Args:
         state: of the trial.
         entry: the validation.
-        seconds: time of an epoch.
         step: holds the weights.
         model: the trial's index in the stack.
-        job: where to save and log.
+
+    Returns:
+        Whether the validation is new; otherwise it was in the history that the trial went on from.
 
     Raises:
         TrialFailed: the loss is not finite.
     """
     check_losses(state.trial, entry)
     if state.progress.epochs and state.progress.step == entry["step"]:
-        return  # validated before its first step already, by a run that was then killed
+        return False  # validated before its first step already, by a run that was then killed
     # A copy, because training changes the weights further.
     if state.progress.add_validation(entry):
         state.best = step.copy_weights(model)
-    if job.group.leads:
-        path = state.trial.directory(job.output) / STATE
-        save_state(path, step.copy_weights(model), state.best, step.copy_moments(model), vars(state.progress))
-        job.log.log_validation(state.trial, entry, seconds)
+    return True
+
+
+def make_saved_state(state: TrialState, step: TrainingStep, model: int, job: TrainingJob) -> SavedState:
+    """What is kept of a trial: the weights of its index in the stack, the best ones, and the progress."""
+    folder, meta = state.trial.directory(job.output), vars(state.progress)
+    return SavedState(folder, step.copy_weights(model), state.best, step.copy_moments(model), meta)
 
 
 def check_losses(trial: Trial, entry: Epoch) -> None:
@@ -269,9 +322,15 @@ def check_losses(trial: Trial, entry: Epoch) -> None:
 
 
 def finish_if_over(state: TrialState, job: TrainingJob) -> bool:
-    """Write the ranker and the history of a trial that is over; returns whether it is."""
+    """Write the ranker and the history of a trial that is over; returns whether it is.
+
+    Raises:
+        TrialFailed: no validation gave a number, so that there is no best epoch.
+    """
     if not state.progress.is_over(job.schedule):
         return False
+    if not state.progress.best_number:
+        raise TrialFailed(f"{state.trial.name}: no validation gave a number: validation_mean is nan in all of them")
     if job.group.leads:
         trial, progress = state.trial, state.progress
         directory = trial.directory(job.output)

@@ -8,6 +8,8 @@ from xmrank.config import Direction, TrainConfig
 from xmrank.runtime.errors import DataError
 
 STATE = "state.safetensors"
+NEXT_STATE = "next.safetensors"
+"""A state that becomes the trial's state when those of its whole stack are written."""
 RANKER = "ranker.safetensors"
 RANKER_JSON = "ranker.json"
 HISTORY = "history.json"

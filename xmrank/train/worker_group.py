@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -42,9 +41,13 @@ class WorkerGroup:
             dist.all_reduce(total, group=self.handle)
         return total
 
-    def wait_for_all(self, device: torch.device) -> None:
-        """Return when every process of the group has come here."""
-        self.sum(torch.zeros(1, device=device)).item()
+    def broadcast(self, value: Any) -> Any:
+        """The leading process's value, on every process; it is pickled, so tensors of a GPU are better moved first."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, group=self.handle, group_src=0)
+        return values[0]
 
     def gather(self, values: list[Tensor]) -> list[list[Tensor]]:
         """Every process's tensors, by rank."""
