@@ -6,10 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from xmrank.config import EvaluateConfig
 from xmrank.evaluate import scoring
-from xmrank.evaluate.scoring import score_lists
+from xmrank.evaluate.scoring import RankerScorer, RefinedScorer, score_lists
+from xmrank.evaluate.stage import plan_tasks
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.rankers import ContextAwareParameters, LinearParameters, build_ranker
+from xmrank.protocols.galleries import make_list_protocol
+from xmrank.protocols.scorer import DirectionProtocols
+from xmrank.rankers import (
+    ContextAwareParameters,
+    LinearParameters,
+    RefinementParameters,
+    RefinementSizes,
+    build_ranker,
+)
+from xmrank.train.checkpoint import save_ranker
 
 CPU = torch.device("cpu")
 
@@ -61,3 +72,50 @@ def test_no_lists_have_no_scores(store):
     lists = CandidateLists(nothing.astype(np.int32), np.zeros(1, np.int64), nothing.astype(np.int32), nothing, nothing)
     ranker = build_ranker(LinearParameters(), dimensions=6).eval()
     assert score_lists(ranker, lists, store, "i2t", CPU).shape == (0,)
+
+
+def save_refined(directory, name="listnet-i2t-seed3", seed=3):
+    """A ranker at its start, above a refinement with weights of its own; returns it and its folder."""
+    torch.manual_seed(seed)
+    refinement = RefinementParameters(members=2, width=4, neighbours=2)
+    parameters = LinearParameters(features=("cosine",), residual=1.0, zero_init_output=True)
+    ranker = build_ranker(parameters, dimensions=6, refinement=refinement, sizes=RefinementSizes(bank=5)).eval()
+    with torch.no_grad():
+        for value in ranker.refinement.state_dict().values():
+            value.copy_(torch.randn_like(value))
+    about = {"loss": "listnet", "ranker": "linear", "direction": "i2t", "seed": seed, "best_epoch": 0}
+    folder = directory / "trials" / name
+    folder.mkdir(parents=True)
+    save_ranker(folder, ranker, ranker.state_dict(), about)
+    return ranker, folder
+
+
+def test_the_refined_first_stage_is_what_a_ranker_starts_from(tmp_path, store, lists):
+    ranker, folder = save_refined(tmp_path)
+    lists.labels[lists.offsets[:-1]] = 1
+    protocols = DirectionProtocols(store, "i2t", "test", np.arange(9), (), make_list_protocol(lists, "i2t"), [])
+    (refined,) = RefinedScorer(folder).measure(protocols)
+    assert refined.key == protocols.table_key("lists", method="refined", seed=3)
+    for number, query in enumerate(lists.queries):
+        part = slice(lists.offsets[number], lists.offsets[number + 1])
+        rows = torch.from_numpy(store.text[lists.candidates[part]]).float()[None]
+        with torch.no_grad():
+            expected = ranker.refinement(torch.from_numpy(store.image[[query]]).float(), rows)
+        assert refined.scores[part] == pytest.approx(expected[0].numpy(), abs=1e-5)
+    # The ranker has learned nothing: its metrics are the refined ones, and not those of the first stage.
+    (ranked,) = RankerScorer(folder).measure(protocols)
+    assert ranked.metrics["mrr"] == pytest.approx(refined.metrics["mrr"])
+    assert refined.metrics["mrr"] != pytest.approx(protocols.lists.measure(lists.similarity)["mrr"])
+
+
+def test_every_seed_and_direction_has_one_refined_first_stage(tmp_path, store):
+    for name, seed in (("listnet-i2t-seed0", 0), ("ranknet-i2t-seed0", 0), ("listnet-i2t-seed1", 1)):
+        save_refined(tmp_path, name, seed)
+    stage = SimpleNamespace(work=tmp_path / "work", directory=tmp_path)
+    config = EvaluateConfig(embeddings=tmp_path, lists=tmp_path, rankers=tmp_path, output=tmp_path)
+    store.directory = tmp_path
+    names = [task.name for task in plan_tasks(stage, config, store)]
+    assert names == [
+        *("cosine-i2t", "cosine-t2i", "refined-i2t-seed0", "refined-i2t-seed1"),
+        *("listnet-i2t-seed0", "listnet-i2t-seed1", "ranknet-i2t-seed0"),
+    ]

@@ -12,6 +12,7 @@ import torch
 from xmrank.config.common import Direction
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.protocols.method_names import REFINED
 from xmrank.protocols.scorer import DirectionProtocols, MethodResult, Scorer
 from xmrank.rankers import Ranker
 from xmrank.train.checkpoint import read_ranker
@@ -56,6 +57,35 @@ class RankerScorer(Scorer):
                 protocol.name, method=about["loss"], loss=about["loss"], ranker=about["ranker"], seed=about["seed"]
             )
             yield MethodResult(key, protocol, protocol.measure(scores), scores, timing)
+
+
+@dataclass(frozen=True)
+class RefinedScorer(Scorer):
+    """The refined similarity of a ranker by itself: what adapters, hubness and memory do, without a ranking loss.
+
+    All rankers of one seed and direction share it.
+
+    Attributes:
+        directory: of one of these rankers.
+    """
+
+    directory: Path
+
+    def measure(self, protocols: DirectionProtocols) -> Iterator[MethodResult]:
+        """The results of ranking by the refined similarity; the ranker is loaded here.
+
+        Raises:
+            DataError: no ranker there, or weights that do not fit its parameters.
+        """
+        torch.set_num_threads(1)  # as in training, so that scores do not depend on the machine's cores
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        ranker, about = read_ranker(self.directory, device)
+        tops = [top for search in protocols.searches for top in search.tops]
+        for protocol in (protocols.lists, *tops):
+            data = ListData.of(protocol.lists, protocols.store, protocols.direction, device)
+            scores = refine_list_data(ranker, data).lists.similarity
+            key = protocols.table_key(protocol.name, method=REFINED, seed=about["seed"])
+            yield MethodResult(key, protocol, protocol.measure(scores), scores, {})
 
 
 def score_lists(

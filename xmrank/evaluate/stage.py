@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from xmrank.config import DIRECTIONS, EvaluateConfig, semantic
+from xmrank.config import DIRECTIONS, Direction, EvaluateConfig, semantic
 from xmrank.embed.store import EmbeddingStore, encoder_name
-from xmrank.evaluate.result_logging import log_results
-from xmrank.evaluate.scoring import RankerScorer
+from xmrank.evaluate.result_logging import log_results, refined_name
+from xmrank.evaluate.scoring import RankerScorer, RefinedScorer
 from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.protocols.evaluation_run import TIE_RULE, TREC, read_rows, run_evaluation
 from xmrank.protocols.evaluation_task import EvaluationTask
@@ -123,7 +123,7 @@ def describe_settings(store: EmbeddingStore, lists: Manifest, images: np.ndarray
 
 
 def plan_tasks(stage: StageDirectory, config: EvaluateConfig, store: EmbeddingStore) -> list[EvaluationTask]:
-    """The first stage in both directions, then every ranker."""
+    """The first stage in both directions, the refined first stage of every seed that has one, then every ranker."""
     lists, rankers = resolve(config.lists), resolve(config.rankers)
     common: dict[str, Any] = {"embeddings": store.directory, "lists": lists, "work": stage.work}
     common |= {"top_n": config.top_n, "galleries": config.galleries, "trec": config.trec}
@@ -134,9 +134,16 @@ def plan_tasks(stage: StageDirectory, config: EvaluateConfig, store: EmbeddingSt
         for direction in DIRECTIONS
     ]
     trials = sorted((rankers / "trials").iterdir())
-    return first + [
-        EvaluationTask(trial.name, read_about(trial)["direction"], RankerScorer(trial), **common) for trial in trials
-    ]
+    refined, ranked = {}, []
+    for trial in trials:
+        about = read_about(trial)
+        direction: Direction = about["direction"]
+        ranked.append(EvaluationTask(trial.name, direction, RankerScorer(trial), **common))
+        # The rankers of a seed share their refinement: the first of them stands for all.
+        name = refined_name(direction, about["seed"])
+        if about.get("refinement") and name not in refined:
+            refined[name] = EvaluationTask(name, direction, RefinedScorer(trial), **common)
+    return [*first, *refined.values(), *ranked]
 
 
 def print_latency(timing: Sequence[dict[str, Any]]) -> None:

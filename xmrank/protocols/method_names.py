@@ -2,6 +2,8 @@
 
 FIRST_STAGE = "cosine"
 """The encoder's own ranking, by the cosine of its embeddings."""
+REFINED = "refined"
+"""The first stage with the similarity that the rankers of a seed refine it to, before any ranking loss."""
 ORACLE = "oracle"
 """The best that any re-ranking of a top N could be: its relevant items first."""
 BASELINE = "baseline"

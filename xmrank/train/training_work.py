@@ -8,6 +8,7 @@ from xmrank import tracking
 from xmrank.config import TrainConfig
 from xmrank.metrics import mlflow_name
 from xmrank.runtime.files import write_text
+from xmrank.train.checkpoint import read_about
 from xmrank.train.cost import TrialCost
 from xmrank.train.schedule import Epoch
 from xmrank.train.trial_log import TrialLog
@@ -74,6 +75,9 @@ class RunLog(TrialLog):
         # The run ends here, not on the driver, so that a long stage shows which trials are done.
         run = self.work.runs[trial.name]
         tracking.log_artifacts(self.work.tracking_uri, run, *trial.output_files(self.work.output))
+        # Such a ranker is the start that it was given, whatever its loss.
+        if read_about(trial.directory(self.work.output))["best_epoch"] == 0:
+            tracking.set_tags(self.work.tracking_uri, run, {"kept_start": "true"})
         tracking.end_run(self.work.tracking_uri, run)
 
     def fail_trial(self, trial: Trial, failure: TrialFailed) -> None:
