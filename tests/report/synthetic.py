@@ -40,6 +40,7 @@ class World:
     first_caption: str | None = None
     depths: tuple[int, ...] = (TOP,)
     searched: bool = False
+    refined: bool = False
 
 
 def make_run(root: Path, world: World = World()) -> ReportConfig:
@@ -194,7 +195,8 @@ def _evaluation(root: Path, world: World, embeddings: str, rankers: str) -> None
     curves: list[dict[str, Any]] = []
     rankings: list[dict[str, Any]] = []
     for direction in ("i2t", "t2i"):
-        for method, seed in [("cosine", -1), *((loss, seed) for loss in world.losses for seed in world.seeds)]:
+        methods = [*(["refined"] if world.refined else []), *world.losses]
+        for method, seed in [("cosine", -1), *((method, seed) for method in methods for seed in world.seeds)]:
             for protocol in ("lists", *(["gallery"] if method == "cosine" else [f"top-{n}" for n in world.depths])):
                 _evaluate(metrics, rankings, world, direction, method, seed, protocol)
                 curves.append(_curve(metrics, world))
@@ -225,7 +227,7 @@ def _evaluate(
     protocol: str,
 ) -> None:
     """All queries of one method on one protocol."""
-    untrained = method in ("cosine", "oracle")
+    untrained = method in ("cosine", "refined", "oracle")
     keys = {"method": method, "loss": "" if untrained else method}
     keys |= {"ranker": "" if untrained else "context_aware", "seed": np.int32(seed), "direction": direction}
     keys |= {"split": "test", "protocol": protocol}

@@ -24,9 +24,9 @@ from xmrank.report.result_tables import (
     deepest_tables,
     make_tables,
     read_seed_means,
-    render_csv,
 )
 from xmrank.report.summary import summarise_results
+from xmrank.report.table_csv import render_csv
 from xmrank.report.terminal import print_tables
 from xmrank.runtime.errors import ConfigError
 
@@ -117,6 +117,36 @@ def test_holm_is_over_columns_and_methods_and_both_directions_of_a_protocol(test
         for (_, direction, method, metric), expected in by_key.items():
             number = next(i for i, t in enumerate(tables) if (t.protocol, t.direction) == (protocol, direction))
             assert cell_test(tables, method, number, metric).corrected == approx(expected)
+
+
+def test_rankers_are_tested_against_the_refined_first_stage_too(tested):
+    # The ranker has what the refinement has, but for one query of eight; the baseline is no ranker.
+    first, refined = np.zeros(8), np.array([1.0] * 7 + [0.0])
+    ranker = np.array([1.0] * 8)
+    plain = [rows("cosine", -1, first), rows("listnet", 0, refined), rows("cca", 0, ranker, ranker="baseline")]
+    both = [
+        *(rows("refined", seed, refined, ranker="") for seed in (0, 1)),
+        *(rows("ranknet", seed, ranker) for seed in (0, 1)),
+    ]
+    unrefined, (table,) = tested(*plain), tested(*plain, *both)
+    assert [row.label for row in table.rows][:3] == ["First stage", "CCA", "Refined first stage"]
+    cells = {row.method: row.cells["hit@1"] for row in table.rows}
+    ranknet = cells["ranknet"]
+    assert (ranknet.difference, ranknet.refined_difference) == (1.0, 1 / 8)
+    # All signs of eight queries: 2 of 256 reach 8; one query of eight decides nothing.
+    assert ranknet.test.p == approx(2 / 256) and ranknet.refined_test.p == 1.0
+    assert (ranknet.refined_test.wins, ranknet.refined_test.ties, ranknet.refined_test.agreeing) == (1, 7, 2)
+    # Equal to the refinement: all that it has over the first stage is the refinement's.
+    assert (cells["listnet"].refined_difference, cells["listnet"].refined_test.p) == (0.0, 1.0)
+    assert cells["cca"].refined_test is None and cells["refined"].refined_test is None
+    # Without the refined row nothing is added to the tables.
+    assert not any(cell.refined_test or cell.refined_difference for t in unrefined for cell in t.all_cells())
+    header, *lines = csv.reader(io.StringIO(render_csv([table], "test")))
+    assert header[-4:] == [
+        *("difference_to_refined_points", "p_to_refined", "p_holm_to_refined", "significant_to_refined"),
+    ]
+    (line,) = [line for line in lines if line[header.index("method")] == "ranknet"]
+    assert line[-4:] == ["12.5000", "1", "1", "0"]
 
 
 def test_the_oracle_is_a_ceiling_and_no_method(tested):

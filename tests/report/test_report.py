@@ -16,6 +16,7 @@ from xmrank.report.result_tables import ResultTable, TableCell, TableRow
 from xmrank.report.stage import report
 from xmrank.report.terminal import print_tables
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import write_json
 from xmrank.runtime.manifest import read_manifest
 
 from .synthetic import World, make_run, read_text, rewrite_manifest
@@ -272,3 +273,20 @@ def test_curves_do_without_figures_that_are_missing():
     (curves,) = draw_learning_curves([TrialRecord("ranknet", "t2i", 0, 2, epochs)], [], "test")
     assert curves.hit is None
     assert len(curves.losses) == 1
+
+
+def test_what_only_the_refinement_did_is_no_gain_of_a_loss(tmp_path):
+    world = World(images=12, losses=("listnet", "ranknet"), epochs=2, pictures=False, refined=True)
+    config = make_run(tmp_path, world)
+    for path in (config.rankers / "trials").glob("listnet-*/history.json"):
+        write_json(path, {**json.loads(path.read_text()), "best_epoch": 0})
+    report(dataclasses.replace(config, draws=100, examples=0))
+    markdown, page, table = (read_text(config, name) for name in ("report.md", "report.html", "table.csv"))
+    assert "| ListNet (kept its start) |" in markdown and "| RankNet |" in markdown
+    assert "| Refined first stage |" in markdown and "; refined " in markdown
+    assert "4 comparisons are not counted: the rankers kept their start" in markdown.splitlines()[4]
+    assert "Against the refined first stage, which has no ranking loss" in markdown.splitlines()[4]
+    for note in ("The refined first stage is the similarity", "Kept its start”: no epoch was better"):
+        assert note in markdown and note in page
+    assert "ListNet (kept its start)" in page and ">refined " in page
+    assert table.splitlines()[0].endswith("significant_to_refined,seeds_that_kept_their_start")

@@ -1,5 +1,7 @@
 """The summary in words, and the names of protocols."""
 
+from dataclasses import replace
+
 from xmrank.report.protocol_names import protocol_name
 from xmrank.report.result_tables import ResultTable, TableCell, TableRow
 from xmrank.report.summary import summarise_results
@@ -51,6 +53,38 @@ def test_summary_counts_none_and_all_in_words():
 def test_summary_tells_the_error_of_the_draw():
     # The largest is at a half: sqrt(0.5 · 0.5 / 400) = 2.5 points.
     assert "up to 2.5 points" in summarise_results([table(row("a", 0.9))]).caution
+
+
+def test_a_loss_that_changed_nothing_is_no_gain():
+    kept, partly = (
+        replace(row("a", 0.6, 0.6), kept_start=2, trials=2),
+        replace(row("b", 0.7, 0.6), kept_start=1, trials=2),
+    )
+    summary = summarise_results([table(kept, partly)])
+    assert summary.lead == (
+        "Re-ranking beats the first stage’s hit@1 in 1 of 1 comparisons and falls behind in none. "
+        "1 comparison is not counted: the rankers kept their start, so the loss changed nothing."
+    )
+    ((_, sentence),) = summary.findings
+    assert sentence.replace("\N{NO-BREAK SPACE}", " ") == (
+        "B (65.0 %, +15.0) beats the first stage’s 50.0 %; A (60.0 %, +10.0) kept its start."
+    )
+    assert (kept.marked_label, partly.marked_label) == ("A (kept its start)", "B (kept its start in 1 of 2 seeds)")
+    assert summarise_results([table(kept)]).lead.startswith("No loss changed a ranker, so none beats")
+
+
+def test_rankers_are_compared_with_the_refined_first_stage_too():
+    refined = replace(row("refined", 0.6, 0.6), label="Refined first stage")
+    summary = summarise_results([table(refined, row("a", 0.7, 0.65), row("b", 0.6, 0.62), row("c", 0.55, 0.55))])
+    assert summary.lead == (
+        "Re-ranking beats the first stage’s hit@1 in 3 of 3 comparisons and falls behind in none. Against the refined "
+        "first stage, which has no ranking loss, it is ahead in 1 of 3, behind in 1, "
+        "and without a clear difference in 1."
+    )
+    ((_, sentence),) = summary.findings
+    assert sentence.replace("\N{NO-BREAK SPACE}", " ").endswith(
+        "; above the refined first stage (60.0 %, +10.0), which has no loss: A."
+    )
 
 
 def test_summary_without_a_ranker():

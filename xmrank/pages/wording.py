@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from xmrank.protocols.method_names import FIRST_STAGE
+from xmrank.protocols.method_names import FIRST_STAGE, REFINED
 
 LISTWISE = "-sndcg"
 """In a baseline's name, before the weight of S-NDCG in its objective."""
@@ -21,6 +21,7 @@ METRICS = tuple(metric for _, metrics in METRIC_GROUPS for metric in metrics)
 METRIC_NAMES = {"mrr": "MRR", "ndcg@10": "NDCG@10"}
 METHOD_NAMES = {
     FIRST_STAGE: "First stage",
+    REFINED: "Refined first stage",
     "lambdarank": "LambdaRank",
     "neural_ndcg": "NeuralNDCG",
     "listnet": "ListNet",

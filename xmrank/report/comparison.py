@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 
 from xmrank.metrics import PairedTests, holm_correction, paired_differences, paired_tests, seed_spread
 from xmrank.pages.wording import METRICS
-from xmrank.protocols.method_names import FIRST_STAGE
+from xmrank.protocols.method_names import FIRST_STAGE, REFINED
 from xmrank.report.protocol_names import first_stage_protocol
 from xmrank.report.result_tables import ResultTable, TableRow, TestedCell
 
-CellKey = tuple[int, int, str]
-"""A cell of the tables: the table's number, the row's number, the metric."""
+CellKey = tuple[int, int, str, str]
+"""A test of a cell: the table's number, the row's number, the metric, and the method it is compared with."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ def add_tests(
 ) -> list[ResultTable]:
     """The tables with the test of every method's figure against the first stage's.
 
-    p is corrected (Holm) over all columns × methods of a protocol, both directions together.
+    Rankers are also tested against the refined first stage, where there is one. p is corrected (Holm) over all columns
+    × methods of a protocol, both directions together.
 
     Args:
         tables: the results.
@@ -61,7 +62,10 @@ def _set_tests(number: int, table: ResultTable, tests: Mapping[CellKey, TestedCe
     """A table whose cells have their tests."""
     rows = []
     for index, row in enumerate(table.rows):
-        cells = {metric: replace(cell, test=tests.get((number, index, metric))) for metric, cell in row.cells.items()}
+        cells = {}
+        for metric, cell in row.cells.items():
+            test, refined_test = (tests.get((number, index, metric, method)) for method in (FIRST_STAGE, REFINED))
+            cells[metric] = replace(cell, test=test, refined_test=refined_test)
         rows.append(replace(row, cells=cells))
     return replace(table, rows=tuple(rows))
 
@@ -81,25 +85,36 @@ def _test_table(
         return
     metrics = [metric for metric in METRICS if metric in first.cells]
     values = read_values(paths[0], split, table, metrics, paths[1])
-    reference = select_values(values, first, first_stage_protocol(table.protocol))
-    queries = reference.columns
-    differences = []
-    for _, row in methods:
-        # The same queries in the same order as the first stage's, so that differences are query by query.
-        own = select_values(values, row, row.figures_protocol(table.protocol)).reindex(columns=queries)
-        differences.append(paired_differences(stack_values(own, metrics), stack_values(reference, metrics)))
+    queries = select_values(values, first, first_stage_protocol(table.protocol)).columns
+    # The same queries in the same order as the first stage's, so that differences are query by query.
+    stacked = {
+        index: stack_values(
+            select_values(values, row, row.figures_protocol(table.protocol)).reindex(columns=queries), metrics
+        )
+        for index, row in enumerate(table.rows)
+    }
+    pairs = [(index, row, first) for index, row in methods]
+    if table.refined:
+        pairs += [(index, row, table.refined) for index, row in methods if row.trained_ranker]
+    differences = [
+        paired_differences(stacked[index], stacked[table.rows.index(reference)]) for index, _, reference in pairs
+    ]
     clusters = [image_of.get(query, query) for query in queries.get_level_values("query_id")]
     # All methods and metrics in one call: they are tested by the same random signs.
     tests = paired_tests(np.concatenate(differences, axis=1), clusters, draws=draws.count, seed=draws.seed)
-    columns = [(index, row, metric) for index, row in methods for metric in metrics]
-    for column, (index, row, metric) in enumerate(columns):
-        if metric in row.cells and tests.queries[column]:
-            yield (number, index, metric), _make_test(tests, column, row, first, metric)
+    columns = [(*pair, metric) for pair in pairs for metric in metrics]
+    for column, (index, row, reference, metric) in enumerate(columns):
+        if metric in row.cells and metric in reference.cells and tests.queries[column]:
+            key = number, index, metric, reference.method
+            yield key, _make_test(tests, column, row, reference, metric)
 
 
-def _make_test(tests: PairedTests, column: int, row: TableRow, first: TableRow, metric: str) -> TestedCell:
+def _make_test(tests: PairedTests, column: int, row: TableRow, reference: TableRow, metric: str) -> TestedCell:
     """The test of one cell; its corrected p is still p itself."""
-    spread = seed_spread(np.array(row.cells[metric].by_seed) - first.cells[metric].mean)
+    own, theirs = row.cells[metric].by_seed, reference.cells[metric]
+    # The refined first stage has the rankers' seeds, and is compared seed by seed.
+    level = np.array(theirs.by_seed) if len(theirs.by_seed) == len(own) else theirs.mean
+    spread = seed_spread(np.array(own) - level)
     return TestedCell(
         low=float(tests.low[column]),
         high=float(tests.high[column]),

@@ -26,6 +26,7 @@ class ReportContent:
         fingerprints: stage and fingerprint.
         stage_counts: stage, what it counted, how many.
         left_out: stage, how many entries it left out, the first of them.
+        row_notes: what the refined first stage is, and what "kept its start" says; only where there are such rows.
         notes: what a reader must know of a table's query numbers, by the table's title; only where there is something.
     """
 
@@ -46,6 +47,7 @@ class ReportContent:
     published: list[PublishedComparison]
     stage_counts: list[tuple[str, str, str]]
     left_out: list[tuple[str, int, list[str]]]
+    row_notes: list[str]
     notes: dict[str, str]
 
 
@@ -78,8 +80,26 @@ def build_content(
         published=compare_published(tables),
         stage_counts=run_card.stage_counts(inputs),
         left_out=run_card.left_out_entries(inputs),
+        row_notes=_describe_rows(tables),
         notes={table.title: note for table in tables if (note := _describe_excluded(table))},
     )
+
+
+def _describe_rows(tables: list[ResultTable]) -> list[str]:
+    """What the rows are that only some runs have."""
+    notes = []
+    if any(table.refined for table in tables):
+        notes.append(
+            "The refined first stage is the similarity that the rankers of a seed start from: adapters, hubness and "
+            "memory, learned without a ranking loss. The second difference of a ranker is to it, with a test of its "
+            "own: only that is a gain of the ranker and its loss."
+        )
+    if any(row.kept_start for table in tables for row in table.rows):
+        notes.append(
+            "“Kept its start”: no epoch was better on the validation lists than epoch 0, so the ranker is what it "
+            "started from. Its figures are no merit of its loss."
+        )
+    return notes
 
 
 def _describe_excluded(table: ResultTable) -> str:

@@ -92,7 +92,7 @@ def _heading_lines() -> list[str]:
 
 def _row_line(row: TableRow) -> str:
     figures = (_format_cell(row.cells.get(metric)) for metric in METRICS)
-    return " & ".join([escape_latex(row.label), *figures]) + r" \\"
+    return " & ".join([escape_latex(row.marked_label), *figures]) + r" \\"
 
 
 def _format_cell(cell: TableCell | None) -> str:

@@ -28,6 +28,8 @@ def render_markdown(content: ReportContent) -> str:
         "p < 0.05 by the sign-flip test clustered by image, Holm-corrected over the protocol).",
         "",
     ]
+    for note in content.row_notes:
+        lines += [escape_markdown(note), ""]
     for table in content.tables:
         lines += _result_lines(table, content.notes.get(table.title))
     lines += ["## Pairwise tests of the rankers", ""] if content.pairwise_tests else []
@@ -62,7 +64,7 @@ def _result_lines(table: ResultTable, note: str | None) -> list[str]:
     rows = []
     for row in shown:
         cells = [row.cells.get(metric) for metric in METRICS]
-        rows.append((row.label, *map(_format_cell, cells)))
+        rows.append((row.marked_label, *map(_format_cell, cells)))
     grid = format_table(("method", *map(metric_name, METRICS)), rows)
     return [f"### {escape_markdown(table.title)}", "", *grid, "", *([escape_markdown(note), ""] if note else [])]
 
@@ -72,7 +74,12 @@ def _format_cell(cell: TableCell | None) -> str:
         return "–"
     mean = f"**{format_percent(cell.mean)}**" if cell.best else format_percent(cell.mean)
     spread = "" if cell.deviation is None else f" ± {format_percent(cell.deviation)}"
-    return mean + spread + ("" if cell.difference is None else f" ({format_points(cell.difference)}{cell.mark})")
+    if cell.difference is None:
+        return mean + spread
+    differences = f"{format_points(cell.difference)}{cell.mark}"
+    if cell.refined_difference is not None:
+        differences += f"; refined {format_points(cell.refined_difference)}{cell.refined_mark}"
+    return f"{mean}{spread} ({differences})"
 
 
 def _pairwise_lines(tests: PairwiseTests) -> list[str]:

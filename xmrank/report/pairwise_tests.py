@@ -75,7 +75,8 @@ def _test_table(
     table: ResultTable, path: Path, split: str, image_of: Mapping[str, str], draws: SignFlips
 ) -> PairwiseTests:
     """All pairs of one table, with p not yet corrected."""
-    rows = [row for row in table.rows if not row.first_stage]
+    # Against the refined first stage they are tested in the tables.
+    rows = [row for row in table.rows if not (row.first_stage or row.refined)]
     pairs = list(combinations(rows, 2))
     if not pairs:
         return PairwiseTests(table.protocol, table.title, ())

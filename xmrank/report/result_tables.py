@@ -1,7 +1,5 @@
 """Result tables from per-query values: first the mean over queries, then mean and deviation over seeds."""
 
-import csv
-import io
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,27 +14,20 @@ from xmrank.pages.wording import (
     CEILING,
     DIRECTION_NAMES,
     MARKS,
-    METRICS,
     format_points,
     format_probability,
     method_name,
-    metric_name,
 )
-from xmrank.protocols.method_names import BASELINE, FIRST_STAGE, ORACLE
+from xmrank.protocols.method_names import BASELINE, FIRST_STAGE, ORACLE, REFINED
 from xmrank.report.inputs import loss_sort_key
 from xmrank.report.protocol_names import first_stage_protocol, protocol_name, reranking_depth, shown_protocols
 
 KEYS = ["protocol", "direction", "method", "ranker", "metric", "seed"]
-CSV_COLUMNS = (
-    *("protocol", "direction", "split", "method", "ranker", "metric"),
-    *("mean_percent", "std_percent", "difference_points", "seeds", "queries", "excluded", "best"),
-    *("ci_low_points", "ci_high_points", "p", "p_holm", "significant", "wins", "ties", "losses", "seeds_agreeing"),
-)
 
 
 @dataclass(frozen=True)
 class TestedCell:
-    """The test of a figure against the first stage's.
+    """The test of a figure against the first stage's, or against the refined first stage's.
 
     Attributes:
         low, high: 95 % interval of the difference.
@@ -81,6 +72,7 @@ class TableCell:
         difference: the mean minus the first stage's; None for the first stage itself.
         best: whether it is the best of its column, as printed.
         test: of the difference; None where it was not tested.
+        refined_difference, refined_test: the same against the refined first stage; None where there is none.
     """
 
     by_seed: tuple[float, ...]
@@ -89,13 +81,23 @@ class TableCell:
     difference: float | None = None
     best: bool = False
     test: TestedCell | None = None
+    refined_difference: float | None = None
+    refined_test: TestedCell | None = None
 
     @property
     def outcome(self) -> int:
         """1: significantly above the first stage, −1: below, 0: neither, or not tested."""
-        if self.test is None or not self.test.significant:
-            return 0
-        return 1 if (self.difference or 0.0) > 0 else -1
+        return _outcome(self.test, self.difference)
+
+    @property
+    def refined_outcome(self) -> int:
+        """1: significantly above the refined first stage, −1: below, 0: neither, or not tested."""
+        return _outcome(self.refined_test, self.refined_difference)
+
+    @property
+    def refined_mark(self) -> str:
+        """▲ or ▼ where the difference to the refined first stage is significant."""
+        return MARKS[self.refined_outcome]
 
     @property
     def mark(self) -> str:
@@ -113,14 +115,45 @@ class TableCell:
         return statistics.stdev(self.by_seed) if len(self.by_seed) > 1 else None
 
 
+def _outcome(test: TestedCell | None, difference: float | None) -> int:
+    if test is None or not test.significant:
+        return 0
+    return 1 if (difference or 0.0) > 0 else -1
+
+
 @dataclass(frozen=True)
 class TableRow:
-    """One method's figures; ``cells`` has only the metrics that were measured."""
+    """One method's figures; ``cells`` has only the metrics that were measured.
+
+    Attributes:
+        kept_start: how many of its rankers kept epoch 0, and so are the start that they were given.
+        trials: how many rankers it has; 0 where no history is known.
+    """
 
     method: str
     ranker: str
     label: str
     cells: dict[str, TableCell]
+    kept_start: int = 0
+    trials: int = 0
+
+    @property
+    def marked_label(self) -> str:
+        """The label, with the mark of rankers that kept their start."""
+        if not self.kept_start:
+            return self.label
+        part = "" if self.all_kept_start else f" in {self.kept_start} of {self.trials} seeds"
+        return f"{self.label} (kept its start{part})"
+
+    @property
+    def all_kept_start(self) -> bool:
+        """Whether its loss changed nothing in any seed."""
+        return 0 < self.kept_start == self.trials
+
+    @property
+    def refined(self) -> bool:
+        """Whether this is the refined first stage."""
+        return self.method == REFINED
 
     @property
     def first_stage(self) -> bool:
@@ -134,12 +167,17 @@ class TableRow:
 
     @property
     def trained_ranker(self) -> bool:
+        """Whether it re-ranks the first stage's candidates by what it learned with a loss."""
+        return self.re_ranks and not self.refined
+
+    @property
+    def re_ranks(self) -> bool:
         """Whether it re-ranks the first stage's candidates."""
         return not (self.first_stage or self.baseline)
 
     def figures_protocol(self, protocol: str) -> str:
         """The protocol of its figures in the table of a protocol: only rankers re-rank a top N."""
-        return protocol if self.trained_ranker else first_stage_protocol(protocol)
+        return protocol if self.re_ranks else first_stage_protocol(protocol)
 
 
 @dataclass(frozen=True)
@@ -164,6 +202,11 @@ class ResultTable:
     def first_stage(self) -> TableRow | None:
         """The first stage's row."""
         return next((row for row in self.rows if row.first_stage), None)
+
+    @property
+    def refined(self) -> TableRow | None:
+        """The refined first stage's row; None where no ranker has a refinement."""
+        return next((row for row in self.rows if row.refined), None)
 
     @property
     def query_counts(self) -> list[int]:
@@ -234,7 +277,7 @@ def make_tables(means: pd.DataFrame, losses: Sequence[str] = ()) -> list[ResultT
         for direction in directions:
             table = _make_table(means[means["direction"] == direction], protocol, direction, list(losses))
             # The gallery of one direction may be too small for an N of the other: then no ranker re-ranks it.
-            re_ranked = any(row.trained_ranker for row in table.rows)
+            re_ranked = any(row.re_ranks for row in table.rows)
             if table.rows and (re_ranked or not reranking_depth(protocol)):
                 tables.append(replace(table, ceiling=_oracle_row(best, table)))
     return tables
@@ -265,7 +308,7 @@ def _make_table(means: pd.DataFrame, protocol: str, direction: str, losses: list
     here = means[
         (whole & (means["protocol"] == first_stage_protocol(protocol))) | (~whole & (means["protocol"] == protocol))
     ]
-    several = here.loc[~_ranks_whole_gallery(here), "ranker"].nunique() > 1
+    several = here.loc[~_ranks_whole_gallery(here) & (here["method"] != REFINED), "ranker"].nunique() > 1
     rows = []
     for (method, ranker), group in here.groupby(["method", "ranker"]):
         label = method_name(str(method))
@@ -273,8 +316,10 @@ def _make_table(means: pd.DataFrame, protocol: str, direction: str, losses: list
         if several and ranker not in ("", BASELINE):
             label += f" ({ranker})"
         rows.append(TableRow(str(method), str(ranker), label, _make_cells(group)))
-    # First the first stage, then baselines, then rankers; each by the order of the losses.
-    rows.sort(key=lambda row: (not row.first_stage, row.trained_ranker, loss_sort_key(row.method, losses), row.ranker))
+    # First the first stage, then baselines, then what re-ranks, the refined first stage before the rankers; each by the
+    # order of the losses.
+    kind = {row.method: (not row.first_stage, row.re_ranks, row.trained_ranker) for row in rows}
+    rows.sort(key=lambda row: (*kind[row.method], loss_sort_key(row.method, losses), row.ranker))
     return ResultTable(protocol, direction, tuple(_mark_best(_add_differences(rows))))
 
 
@@ -287,14 +332,18 @@ def _make_cells(group: pd.DataFrame) -> dict[str, TableCell]:
 
 
 def _add_differences(rows: list[TableRow]) -> list[TableRow]:
-    """The rows with every method's difference to the first stage."""
+    """The rows with every method's difference to the first stage, and every ranker's to the refined first stage."""
     first = next((row.cells for row in rows if row.first_stage), {})
+    refined = next((row.cells for row in rows if row.refined), {})
     compared = []
     for row in rows:
         cells = dict(row.cells)
         if not row.first_stage:
             for metric in cells.keys() & first.keys():
                 cells[metric] = replace(cells[metric], difference=cells[metric].mean - first[metric].mean)
+        if row.trained_ranker:
+            for metric in cells.keys() & refined.keys():
+                cells[metric] = replace(cells[metric], refined_difference=cells[metric].mean - refined[metric].mean)
         compared.append(replace(row, cells=cells))
     return compared
 
@@ -313,35 +362,3 @@ def _mark_best(rows: list[TableRow]) -> list[TableRow]:
         cells = {metric: replace(cell, best=round(cell.mean, 3) == best[metric]) for metric, cell in row.cells.items()}
         marked.append(replace(row, cells=cells))
     return marked
-
-
-def render_csv(tables: Sequence[ResultTable], split: str) -> str:
-    """All figures in percent, one for each line, for a spreadsheet or another program."""
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for table in tables:
-        # The ceiling is a row like any other here.
-        for row in (*table.rows, *([table.ceiling] if table.ceiling else [])):
-            names = [row.figures_protocol(table.protocol), table.direction, split, row.method, row.ranker]
-            writer.writerows(
-                [*names, *_csv_columns(metric, row.cells[metric])] for metric in METRICS if metric in row.cells
-            )
-    return sink.getvalue()
-
-
-def _csv_columns(metric: str, cell: TableCell) -> list[str | int]:
-    """The columns of one figure, from the metric on."""
-    figures = [_format_percent(value) for value in (cell.mean, cell.deviation, cell.difference)]
-    counts = [len(cell.by_seed), cell.queries, cell.excluded, int(cell.best)]
-    test = cell.test
-    # Nine empty columns where nothing was tested.
-    if test is None:
-        return [metric_name(metric), *figures, *counts, *[""] * 9]
-    tested = [_format_percent(test.low), _format_percent(test.high), f"{test.p:.6g}", f"{test.corrected:.6g}"]
-    tallies = [int(test.significant), test.wins, test.ties, test.losses, test.agreeing]
-    return [metric_name(metric), *figures, *counts, *tested, *tallies]
-
-
-def _format_percent(fraction: float | None) -> str:
-    return "" if fraction is None else f"{100 * fraction:.4f}"

@@ -113,7 +113,8 @@ def _describe_test(tables: Sequence[ResultTable]) -> str:
     # As many comparisons as cells were tested, protocol by protocol.
     sizes: Counter[str] = Counter()
     for table in tables:
-        sizes[table.protocol] += sum(cell.test is not None for cell in table.all_cells())
+        tests = [test for cell in table.all_cells() for test in (cell.test, cell.refined_test)]
+        sizes[table.protocol] += sum(test is not None for test in tests)
     sizes += Counter()  # without the protocols where nothing was tested
     if not sizes:
         return ""

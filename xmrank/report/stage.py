@@ -10,10 +10,12 @@ from xmrank.report.comparison import SignFlips, add_tests
 from xmrank.report.content import ReportContent, build_content
 from xmrank.report.html import render_page
 from xmrank.report.inputs import ReportInputs, open_inputs
+from xmrank.report.kept_start import mark_kept_starts
 from xmrank.report.latex import render_latex
 from xmrank.report.markdown import render_markdown
 from xmrank.report.pairwise_tests import PairwiseTests, compare_pairs
-from xmrank.report.result_tables import ResultTable, make_tables, read_seed_means, render_csv
+from xmrank.report.result_tables import ResultTable, make_tables, read_seed_means
+from xmrank.report.table_csv import render_csv
 from xmrank.report.terminal import print_tables
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.files import write_text
@@ -47,6 +49,7 @@ def report(config: ReportConfig) -> Manifest:
     tested = (inputs.metrics, inputs.split, image_of, SignFlips(config.draws, config.seed))
     means = read_seed_means(inputs.metrics, inputs.split, inputs.baseline_metrics)
     tables = add_tests(make_tables(means, inputs.losses), *tested, inputs.baseline_metrics)
+    tables = mark_kept_starts(tables, inputs.trials)
     # Baselines rank whole galleries: they share no protocol with rankers on which both could be compared.
     rankers = [replace(table, rows=tuple(row for row in table.rows if not row.baseline)) for table in tables]
     manifest = stage.done or _write_report(stage, config, inputs, tables, compare_pairs(rankers, *tested))

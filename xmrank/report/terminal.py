@@ -11,12 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from xmrank.pages.wording import METRICS, format_percent, format_points, metric_name
-from xmrank.report.result_tables import ResultTable, TableCell, TableRow
+from xmrank.report.result_tables import ResultTable, TableCell
 
 LEGIBLE = 100
 HALF = 3
 COLOURS = {1: "green", 0: "", -1: "red"}
 LEGEND = "percent, mean±std over seeds; * best of the column; Δ: hit@1 against the first stage, in points"
+REFINED_LEGEND = "Δr: hit@1 against the refined first stage, which has no ranking loss; ▲▼ by the same test"
 TESTED = "▲▼ significantly above or below it (★ and best): sign-flip test by image, Holm, p < 0.05"
 
 
@@ -41,6 +42,8 @@ def print_tables(tables: Sequence[ResultTable], console: Console | None = None) 
     # The legend explains the marks only where there are any.
     tested = any(cell.test for table in tables for cell in table.all_cells())
     _print_line(console, f"\n{LEGEND}" + (f"\n{TESTED}" if tested else ""), "dim")
+    if any(table.refined for table in tables):
+        _print_line(console, REFINED_LEGEND, "dim")
 
 
 def _print_line(console: Console, text: str, style: str) -> None:
@@ -57,9 +60,16 @@ def _draw_table(table: ResultTable, metrics: Sequence[str]) -> Table:
     for metric in metrics:
         drawn.add_column(metric_name(metric), justify="right", no_wrap=True)
     drawn.add_column("Δ", justify="right", no_wrap=True)
+    if table.refined:
+        drawn.add_column("Δr", justify="right", no_wrap=True)
     for row in table.rows:
         figures = (_format_cell(row.cells.get(metric)) for metric in metrics)
-        drawn.add_row(Text(row.label), *figures, _format_difference(row) if "hit@1" in metrics else "")
+        cell = row.cells.get("hit@1") if "hit@1" in metrics else None
+        differences = [_format_difference(cell.difference if cell else None)]
+        if table.refined:
+            text = _format_difference(cell.refined_difference if cell else None)
+            differences.append(text.append(cell.refined_mark if cell else ""))
+        drawn.add_row(Text(row.marked_label), *figures, *differences)
     if table.ceiling:
         figures = (_format_cell(table.ceiling.cells.get(metric)) for metric in metrics)
         drawn.add_row(Text(table.ceiling.label), *figures, "", style="dim")
@@ -78,9 +88,7 @@ def _format_cell(cell: TableCell | None) -> Text:
     return text.append(mark, style=COLOURS[cell.outcome])
 
 
-def _format_difference(row: TableRow) -> Text:
-    cell = row.cells.get("hit@1")
-    difference = math.nan if cell is None or cell.difference is None else cell.difference
-    if math.isnan(difference):
+def _format_difference(difference: float | None) -> Text:
+    if difference is None or math.isnan(difference):
         return Text("")
     return Text(format_points(difference), style="green" if difference > 0 else "red" if difference < 0 else "")
