@@ -299,8 +299,8 @@ def test_damaged_native_files_end_with_one_line(suffix, content, tmp_path):
 
 def test_a_matlab_file_that_crashes_scipy_is_one_line(tmp_path):
     content = bytearray(example_matlab(compressed=False))
-    content[128:] = bytes(len(content) - 128)
+    content[192:196] = bytes(4)  # the tag of the numbers
     path = tmp_path / "train_img.mat"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"train_img.mat: cannot be read: "):
+    with pytest.raises(DataError, match=r"train_img.mat: cannot be read: its reader was ended by SIGSEGV"):
         read_arrays(path)

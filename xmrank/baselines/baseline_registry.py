@@ -1,6 +1,5 @@
 """All baselines by name. A new one is a function, its settings, and a line here."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +11,8 @@ from xmrank.baselines.feature_pairs import FeaturePairs
 from xmrank.baselines.towers import ProjectionTowers
 from xmrank.config import BaselinesConfig, semantic
 from xmrank.config.baselines import SETTINGS
-from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.files import read_json_file
 from xmrank.runtime.paths import resolve
 
 Settings = TypeVar("Settings", bound=defaults.BaselineSettings)
@@ -178,12 +178,12 @@ def read_best_settings(config: BaselinesConfig) -> dict[str, dict[str, Any]]:
         return {}
     best = {}
     try:
-        for method, entry in json.loads(resolve(config.best).read_text()).items():
+        for method, entry in read_json_file(resolve(config.best), "--best").items():
             prefix = f"{entry['baseline']}."
             settings = dict(entry["settings"])
             # A flag goes before the results of a search.
             best[method] = {key: value for key, value in settings.items() if prefix + key not in config.explicit}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+    except (DataError, OSError, ValueError, AttributeError, KeyError, TypeError):
         raise ConfigError(f"--best {config.best}: expected the best.json of jobs/tune.py --target baselines") from None
     return best
 

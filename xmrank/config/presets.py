@@ -1,5 +1,6 @@
 """Presets: YAML files with a section of settings for each job."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -68,7 +69,9 @@ def read_yaml(preset: str, folder: Path) -> dict[str, Any]:
         raise ConfigError(f"--preset {preset}: no such preset; {expected}")
     try:
         values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        # An escape can bring half a character, an alias a list that contains itself: neither is a setting.
+        json.dumps(values, default=str, skipkeys=True, ensure_ascii=False).encode()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"--preset {preset}: {path.name} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"--preset {preset}: {path.name} must hold a mapping of stages to their settings")

@@ -127,5 +127,5 @@ def cell_texts(cell: str) -> list[object]:
         return [cell]
     try:
         return list(json.loads(cell))
-    except ValueError:  # a caption that only begins like a list
+    except (ValueError, RecursionError):  # a caption that only begins like a list
         return [cell]

@@ -15,7 +15,16 @@ from xmrank.datasets.locations import in_parquet
 from xmrank.datasets.pair_table import PairTable, labels_of, texts_of
 from xmrank.datasets.reader_settings import HuggingFaceSettings
 from xmrank.datasets.splits import split_of_file
-from xmrank.datasets.uris import FAULTS, file_sizes, is_folder, list_files, locate_file, one_line, suffix_of
+from xmrank.datasets.uris import (
+    FAULTS,
+    file_sizes,
+    is_folder,
+    list_files,
+    locate_file,
+    one_line,
+    refuse_special,
+    suffix_of,
+)
 from xmrank.datasets.webdataset import read_tars
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import PathOrUri, below, resolve_uri
@@ -80,6 +89,7 @@ def read_parquets(root: PathOrUri, tables: Sequence[str], settings: HuggingFaceS
 def open_parquet(address: str, source: str) -> pq.ParquetFile:
     """An open parquet file."""
     system, path = locate_file(address)
+    refuse_special(system, path)
     try:
         return pq.ParquetFile(system.open_input_file(path))
     except FAULTS as error:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from xmrank.datasets.uris import file_sizes, locate_file, one_line, open_file
+from xmrank.datasets.uris import file_sizes, locate_file, one_line, open_file, refuse_special
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import URI
 from xmrank.runtime.redaction import redact_uri
@@ -159,6 +159,7 @@ class ParquetRows:
 
     def __init__(self, file: str, column: str) -> None:
         system, path = locate_file(file)
+        refuse_special(system, path)
         self.name, self.column = file, column
         try:
             self.file = pq.ParquetFile(system.open_input_file(path))

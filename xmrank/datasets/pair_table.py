@@ -1,6 +1,5 @@
 """Collects the images and captions of a reader: lists broken items, completes splits and labels, makes the tables."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,14 +10,13 @@ from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset
 from xmrank.datasets.locations import leads_outside
 from xmrank.datasets.splits import draw_splits
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import HALF_CHARACTER
 from xmrank.runtime.paths import PathOrUri
 
 TEXT_LIMIT = 1 << 20
 """Characters of a caption, or bytes of a file of captions, above which it is taken for something else."""
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 LABEL_LIMIT = 2**31
-HALVES = re.compile("[\ud800-\udfff]")
-"""Surrogates: halves of characters that need two. JSON can hold one alone, UTF-8 cannot."""
 
 
 @dataclass
@@ -155,7 +153,7 @@ def text_fault(text: object) -> str:
         return "is empty"
     if len(text) > TEXT_LIMIT:
         return f"is longer than {TEXT_LIMIT} characters"
-    if HALVES.search(text):
+    if HALF_CHARACTER.search(text):
         return "holds half a character"
     return ""
 

@@ -82,10 +82,20 @@ def open_file(address: PathOrUri) -> BinaryIO:
 
     Raises:
         OSError: FileNotFoundError, or another answer of the store.
-        DataError: a URI that cannot be read.
+        DataError: a URI that cannot be read, or a local pipe or device.
     """
     system, path = locate_file(address)
+    refuse_special(system, path)
     return cast(BinaryIO, system.open_input_file(path))
+
+
+def refuse_special(system: pafs.FileSystem, path: str) -> None:
+    """Raise DataError for a local pipe, device or socket: to open one would wait for another process without end."""
+    if not isinstance(system, pafs.LocalFileSystem) or "\0" in path:
+        return
+    file = Path(path)
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise DataError(f"{path}: not a regular file")
 
 
 def read_file(address: PathOrUri, flag: str, limit: int | None = None) -> bytes:

@@ -1,6 +1,5 @@
 """Import of existing embeddings: two arrays and their ids become a store, without a model."""
 
-import json
 import tokenize
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from xmrank.embed.row_ids import RowIds, check_caption_image, check_dimensions, 
 from xmrank.embed.store import STAGE, check_embeddings, describe_imported, stored_dtype, to_unit_length
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
-from xmrank.runtime.files import sha256_file, write_array, write_json, write_table
+from xmrank.runtime.files import read_json_file, refuse_special_file, sha256_file, write_array, write_json, write_table
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 
@@ -73,6 +72,7 @@ def write_store(stage: StageDirectory, image: np.ndarray, text: np.ndarray, ids:
 
 def load_array(path: Path, flag: str) -> np.ndarray:
     """A memory-mapped array from a ``.npy`` file; pickled content is refused."""
+    refuse_special_file(path, flag)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
@@ -105,12 +105,7 @@ def read_ids(path: Path, split_field: str) -> RowIds:
         ConfigError: no field of the name ``--split-field``.
         DataError: a field that is missing, of another length, or holds a value it must not.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file (--import-ids)") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}") from None
+    content = read_json_file(path, "--import-ids")
     image_ids = read_id_list(content, "image_ids", path)
     caption_ids = read_id_list(content, "caption_ids", path)
     if split_field not in content:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +14,42 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xmrank.runtime.errors import DataError
+
 TEMPORARY = ".tmp-"
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+"""Surrogates: halves of characters that need two. JSON can hold one alone, UTF-8 cannot."""
+
+
+def read_json_file(path: Path, flag: str) -> Any:
+    """The value in a JSON file of the user.
+
+    Args:
+        path: of the file.
+        flag: the one that named it, for messages.
+
+    Raises:
+        DataError: no such file, not a regular one, or not JSON in UTF-8.
+    """
+    refuse_special_file(path, flag)
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file ({flag})") from None
+    # The second for lists in lists in lists ….
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
+    # Only an escape can have brought half a character, so most files need no second look.
+    if "\\ud" in text.lower() and HALF_CHARACTER.search(json.dumps(value, ensure_ascii=False)):
+        raise DataError(f"{path}: not text: holds half a character ({flag})")
+    return value
+
+
+def refuse_special_file(path: Path, flag: str) -> None:
+    """Raise DataError for a pipe, a device or a socket: to open one would wait for another process without end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{path}: not a regular file ({flag})")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """The supervised stage: read the sets, run every method with every seed, join what they wrote, write the report."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import pyarrow.parquet as pq
 from xmrank.config import SupervisedConfig, semantic
 from xmrank.runtime.cluster import run_tasks
 from xmrank.runtime.directory import StageDirectory
-from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.files import write_json, write_table
+from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.files import read_json_file, write_json, write_table
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
@@ -67,11 +66,11 @@ def read_best_settings(config: SupervisedConfig, sets: list[str]) -> dict[str, d
         return {}
     path: Path = resolve(config.best)
     try:
-        content = json.loads(path.read_text())
+        content = read_json_file(path, "--best")
         best = {name: dict(entry["settings"]) for name, entry in content.items()}
         for settings in best.values():
             with_lcm_settings(config, settings)
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+    except (DataError, OSError, ValueError, AttributeError, KeyError, TypeError):
         raise ConfigError(f"--best {config.best}: expected the best.json of jobs/tune.py --target supervised") from None
     if not set(best) & set(sets):
         raise ConfigError(f"--best {config.best}: is of {', '.join(best) or 'no set'}; expected one of --data")

@@ -1,6 +1,5 @@
 """Labelled sets out of our own embedding stores, with their labels or with those of an annotation file."""
 
-import json
 import re
 from pathlib import Path
 from typing import Literal
@@ -9,6 +8,7 @@ import numpy as np
 
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import read_json_file
 from xmrank.supervised.labelled_set import LabelledItems, LabelledSet, labelled_set, unit_rows
 
 Captions = Literal["first", "mean"]
@@ -76,13 +76,11 @@ def read_annotations(image_ids: list[str], path: Path) -> tuple[np.ndarray, tupl
     if path.is_dir():
         return _read_mirflickr(image_ids, path)
     try:
-        value = json.loads(path.read_text())
+        value = read_json_file(path, "--labels")
         categories = {int(entry["id"]): str(entry["name"]) for entry in value["categories"]}
         labels_of: dict[str, set[int]] = {str(entry["id"]): set() for entry in value["images"]}
         for entry in value["annotations"]:
             labels_of[str(entry["image_id"])].add(int(entry["category_id"]))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file or folder") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not COCO's instances JSON ({type(error).__name__}: {error})") from None
     # Every image must be known, else its missing labels would count as no label.

@@ -1,7 +1,6 @@
 """Settings of a trial: those of the configuration, and the best ones of a search for its loss and direction."""
 
 import dataclasses
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from xmrank.config import Direction, TrainConfig, semantic
 from xmrank.config.common import name_flag
 from xmrank.losses import LOSSES
 from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.files import read_json_file
 from xmrank.runtime.paths import resolve
 from xmrank.train.trials import Trial
 
@@ -126,12 +126,7 @@ def read_best(config: TrainConfig) -> Best:
     if config.best is None:
         return {}
     path: Path = resolve(config.best)
-    try:
-        best: Any = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file (--best)") from None
-    except ValueError:
-        best = None
+    best: Any = read_json_file(path, "--best")
     # Three levels of dictionaries; what they name is checked by the trial that uses it.
     levels = isinstance(best, dict) and all(isinstance(by_loss, dict) for by_loss in best.values())
     if not levels or not all(isinstance(point, dict) for by_loss in best.values() for point in by_loss.values()):

@@ -88,7 +88,7 @@ def read_values(entry: str, text: str) -> Values | None:
                 raise ConfigError(f"--space {entry}: expected a lower and a higher bound, above 0 for log")
             return NumberRange(low, high, match[1] == "log")
         values = yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
+    except (ValueError, yaml.YAMLError, RecursionError):
         return None
     return [read_number(value) for value in values] if isinstance(values, list) and values else None
 
