@@ -18,6 +18,7 @@ from xmrank.config.choices import FLAT
 from xmrank.config.common import as_values
 from xmrank.config.jobs import JOBS
 from xmrank.config.parsing import parse_config
+from xmrank.runtime.endings import Terminated
 from xmrank.runtime.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parent.parent
@@ -441,8 +442,9 @@ def test_credentials_are_not_printed(monkeypatch, capsys, error):
     assert "***" in lines[-1] and "SECRET" not in "".join(lines)
 
 
-def test_interrupting_ends_quietly(monkeypatch, capsys):
-    assert status(monkeypatch, capsys, failing(KeyboardInterrupt())) == (130, [])
+def test_interrupting_is_one_line(monkeypatch, capsys):
+    assert status(monkeypatch, capsys, failing(KeyboardInterrupt())) == (130, ["mine: interrupted"])
+    assert status(monkeypatch, capsys, failing(Terminated())) == (143, ["mine: terminated"])
 
 
 def test_the_cause_is_found_inside_what_wraps_it():

@@ -7,6 +7,7 @@ Torch and Ray are imported after the flags have been read, so that ``--help`` an
 """
 
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from typing import TypeVar
 from xmrank import __version__
 from xmrank.config.jobs import JOBS
 from xmrank.config.parsing import parse_config
-from xmrank.runtime.errors import ConfigError, XmrankError
+from xmrank.runtime.endings import Terminated, install_handlers
+from xmrank.runtime.errors import ConfigError, XmrankError, find_cause
 from xmrank.runtime.redaction import RedactingFormatter, redact_uri
 
 Config = TypeVar("Config")
@@ -81,8 +83,8 @@ def run(
         name: the job's name; None: that of the script.
         program: how help texts call the program; None: NAME.py.
 
-    Exit status: 0 done, 2 a wrong flag, 1 any other failure, 130 interrupted. What the user can correct is one line on
-    standard error; only a bug of xmrank shows a traceback.
+    Exit status: 0 done, 2 a wrong flag, 1 any other failure, 130 interrupted, 143 terminated. What the user can
+    correct is one line on standard error; only a bug of xmrank shows a traceback.
     """
     script = Path(sys.argv[0])
     name = name or script.stem
@@ -92,12 +94,20 @@ def run(
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    install_handlers()
     try:
         job(parse_config(config_type, sys.argv[1:], name=name, presets=presets, program=program))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        sys.exit(report_interruption(name, stop))
     except Exception as error:
         sys.exit(report_failure(name, error))
+
+
+def report_interruption(name: str, stop: KeyboardInterrupt) -> int:
+    """Print how a job was stopped; returns the exit status, 128 and the signal's number."""
+    terminated = isinstance(stop, Terminated)
+    print(f"{name}: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
+    return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
 
 
 def report_failure(name: str, error: Exception) -> int:
@@ -112,27 +122,3 @@ def report_failure(name: str, error: Exception) -> int:
         text = f"failed: {type(cause).__name__}: {cause}"
     print(f"{name}: {redact_uri(text)}", file=sys.stderr)
     return 2 if isinstance(cause, ConfigError) else 1
-
-
-def find_cause(error: BaseException) -> BaseException:
-    """The error of xmrank or of the system that Ray has wrapped in errors of its own; otherwise the error itself."""
-    # Breadth first: the outermost error that the user can act on is the most specific about the stage.
-    pending: list[BaseException] = [error]
-    seen: set[int] = set()
-    while pending:
-        current = pending.pop(0)
-        # Ray makes classes that are both its own error and ours; those have a cause.
-        if isinstance(current, XmrankError | OSError) and not hasattr(current, "cause"):
-            return current
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        failures = getattr(current, "worker_failures", None)
-        # Ray keeps the original in an attribute, Python in __cause__ or, unless it was suppressed, in __context__.
-        inner = [getattr(current, "cause", None), current.__cause__]
-        if not current.__suppress_context__:
-            inner.append(current.__context__)
-        if isinstance(failures, dict):
-            inner += failures.values()
-        pending += [e for e in inner if isinstance(e, BaseException)]
-    return error

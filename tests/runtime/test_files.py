@@ -1,8 +1,10 @@
 """Atomic writes and content hashes."""
 
+import errno
 import hashlib
 import itertools
 import json
+import resource
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from xmrank.runtime.files import (
     atomic_path,
@@ -65,6 +68,23 @@ def test_a_failure_of_the_system_names_the_file(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught:
         fail()
     assert caught.value.filename == str(tmp_path / "a.npy")
+
+
+def test_a_full_disk_is_an_error_of_the_system_for_safetensors_too(tmp_path):
+    def save():
+        with atomic_path(tmp_path / "a.safetensors") as temporary:
+            save_file({"x": np.zeros(100_000)}, temporary)
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+    assert caught.value.filename == str(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_equal_json_gives_equal_bytes(tmp_path):

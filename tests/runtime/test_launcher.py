@@ -1,6 +1,8 @@
 """The launcher of Ray Train: how many processes start, and what each of them is told."""
 
+import errno
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from xmrank.runtime import launcher
+from xmrank.runtime.errors import find_cause
 from xmrank.runtime.launcher import Worker, count_workers, launch_workers
 
 
@@ -36,7 +39,7 @@ def test_the_pool_is_sized_for_the_workers_that_start(tmp_path, monkeypatch):
         def fit(self):
             made["fitted"] = True
 
-    monkeypatch.setattr(launcher, "TorchTrainer", Trainer)
+    monkeypatch.setattr(launcher, "InterruptibleTrainer", Trainer)
     monkeypatch.setattr(launcher, "connect", lambda: None)
     monkeypatch.setattr(launcher, "pool_size", lambda requested: (requested or 4, 0.5, 1))
     count = launch_workers(print, "payload", name="toy", scratch=tmp_path, workers=0, tasks=2)
@@ -68,3 +71,22 @@ def test_every_worker_knows_its_rank_and_can_talk_to_the_others(tmp_path):
     for rank in (0, 1):
         known = json.loads((tmp_path / f"{rank}.json").read_text())
         assert known == {"rank": rank, "world_size": 2, "device": "cpu", "total": 1.0 + 2.0, "threads": 1}
+
+
+def make_full_disk():
+    """A function that notes each call, and finds the disk full."""
+
+    def fill_disk(folder: Path, worker: Worker) -> None:
+        (folder / f"{worker.rank}-{time.time_ns()}").touch()
+        raise OSError(errno.ENOSPC, "No space left on device", "/runs/state")
+
+    return fill_disk
+
+
+def test_a_full_disk_ends_a_run_at_once(ray_cluster, tmp_path):
+    (tmp_path / "calls").mkdir()
+    with pytest.raises(Exception, match="No space left on device") as caught:
+        launch_workers(make_full_disk(), tmp_path / "calls", name="full", scratch=tmp_path / "ray", workers=1)
+    cause = find_cause(caught.value)
+    assert isinstance(cause, OSError) and (cause.errno, cause.filename) == (errno.ENOSPC, "/runs/state")
+    assert len(list((tmp_path / "calls").iterdir())) == 1

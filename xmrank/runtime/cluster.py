@@ -1,18 +1,25 @@
 """The Ray cluster that a stage runs on: that of the job, the one in RAY_ADDRESS, or a local one."""
 
+import contextlib
 import logging
 import math
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import ray
 
+from xmrank.runtime.endings import kept_handlers
+from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.paths import in_ray_job
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+AUTH_MODE = "RAY_AUTH_MODE"
+TOKEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 OBJECT_STORE_BYTES = 512 * 1024**2
 """Size of the object store of a local cluster. It is small, since stages pass row numbers and paths, not arrays."""
 
@@ -21,21 +28,67 @@ def connect() -> None:
     """Connect to the cluster, or start one on this machine; does nothing if Ray is initialised.
 
     A local cluster has no dashboard, and the output of its workers goes to Ray's log folder only: jobs show their own
-    progress, and errors are raised in the driver.
+    progress, and errors are raised in the driver. Ray listens on all interfaces, also for a local cluster: what keeps
+    others out is Ray's token, without which no local cluster is started.
+
+    Raises:
+        ConfigError: RAY_AUTH_MODE turns the token off, and there is no cluster to connect to.
     """
     if ray.is_initialized():
         return
-    if in_ray_job() or os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING)
-        return
+    with kept_handlers():
+        if in_ray_job() or os.environ.get("RAY_ADDRESS"):
+            ray.init(logging_level=logging.WARNING)
+            return
+        require_token()
+        try:
+            start_local_cluster()
+        except Exception as error:
+            if not is_timeout(error):
+                raise
+            # A busy machine: what was started goes, and the second start finds the files in memory.
+            ray.shutdown()
+            start_local_cluster()
+
+
+def start_local_cluster() -> None:
+    """Start Ray on this machine."""
     ray.init(
         address="local",  # otherwise the address that a dead cluster has left makes the start hang
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         logging_level=logging.ERROR,
         log_to_driver=False,
-        _node_ip_address="127.0.0.1",
     )
+
+
+def is_timeout(error: Exception) -> bool:
+    """Whether the start of Ray took too long; Ray raises errors of several types."""
+    return isinstance(error, TimeoutError) or "timed out" in str(error).lower()
+
+
+def require_token() -> None:
+    """Refuse a cluster of our own without a token: whoever reaches its ports could run code as this user.
+
+    A token that Ray would make is made here, in a file that only this user reads.
+
+    Raises:
+        ConfigError: RAY_AUTH_MODE is set to something else than ``token``.
+    """
+    mode = os.environ.get(AUTH_MODE)
+    if mode is not None and mode.lower() != "token":
+        raise ConfigError(
+            f"{AUTH_MODE}={mode}: expected token, or not set: other machines can reach the ports of a local cluster"
+        )
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    # Ray makes this file readable for all users of the machine.
+    path = Path.home() / ".ray" / "auth_token"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), os.fdopen(os.open(path, TOKEN_FLAGS, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+    if path.stat().st_mode & 0o077 and path.stat().st_uid == os.getuid():
+        path.chmod(0o600)
 
 
 def pool_size(requested: int) -> tuple[int, float, int]:

@@ -1,6 +1,11 @@
 """Errors that the user can correct: one line with the file, row or flag, and what was expected."""
 
+import errno
+
 from xmrank.runtime.redaction import redact_uri
+
+PERMANENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Answers of the system that stay the same when an operation is repeated at once."""
 
 
 class XmrankError(Exception):
@@ -20,3 +25,33 @@ class ConfigError(XmrankError):
 
 class DataError(XmrankError):
     """An input file or row that violates its format; exit status 1."""
+
+
+def find_cause(error: BaseException) -> BaseException:
+    """The error of xmrank or of the system that Ray has wrapped in errors of its own; otherwise the error itself."""
+    # Breadth first: the outermost error that the user can act on is the most specific about the stage.
+    pending: list[BaseException] = [error]
+    seen: set[int] = set()
+    while pending:
+        current = pending.pop(0)
+        # Ray makes classes that are both its own error and ours; those have a cause.
+        if isinstance(current, XmrankError | OSError) and not hasattr(current, "cause"):
+            return current
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        failures = getattr(current, "worker_failures", None)
+        # Ray keeps the original in one of these attributes, Python in __cause__ or __context__.
+        inner = [getattr(current, name, None) for name in ("cause", "controller_failure")]
+        inner.append(current.__cause__)
+        if not current.__suppress_context__:
+            inner.append(current.__context__)
+        if isinstance(failures, dict):
+            inner += failures.values()
+        pending += [e for e in inner if isinstance(e, BaseException)]
+    return error
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Whether a repetition would fail in the same way: an error of the user, a full disk, a missing permission."""
+    return isinstance(error, XmrankError) or (isinstance(error, OSError) and error.errno in PERMANENT)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 
 from xmrank.runtime.errors import DataError
 
@@ -68,6 +69,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except SafetensorError as error:
+        # safetensors raises an error of its own, whose text holds the system's number.
+        if match := re.search(r"\(os error (\d+)\)", str(error)):
+            number = int(match[1])
+            raise OSError(number, os.strerror(number), str(path)) from None
+        raise
     except OSError as error:
         # The user knows the file by its own name, not by the temporary one.
         if error.errno is not None and error.filename in (None, str(temporary)):

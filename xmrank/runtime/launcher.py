@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from xmrank.runtime.cluster import connect, pool_size
+from xmrank.runtime.errors import find_cause, is_permanent
 
 Payload = TypeVar("Payload")
 
@@ -34,6 +35,24 @@ class Worker:
     device: torch.device
 
 
+class InterruptibleTrainer(TorchTrainer):  # type: ignore[misc]
+    """A trainer that SIGINT stops as it stops any Python code; Ray's ends the process with status 0 or 1."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Leave the handler as it is."""
+
+
+class StopAtPermanentFailure(UserCallback):  # type: ignore[misc]
+    """Ends a run whose workers would fail again: Ray Train restarts workers only when they died of something else."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        """Raise the cause, which ends the run, when it is permanent."""
+        for error in worker_exceptions.values():
+            cause = find_cause(error)
+            if is_permanent(cause):
+                raise cause
+
+
 def launch_workers(
     function: Callable[[Payload, Worker], None],
     payload: Payload,
@@ -50,8 +69,8 @@ def launch_workers(
     Ray Train starts all of them again: the function must take up its work from what is on disk.
 
     Args:
-        function: of a module, so that worker processes can import it. What it raises restarts all workers, so a failure
-            that would come again belongs in a file instead.
+        function: of a module, so that worker processes can import it. What it raises restarts all workers, unless
+            the error is permanent: then it ends the run.
         payload: the function's first argument; pickled, so better paths than arrays.
         name: of the Ray Train run.
         scratch: folder for Ray Train's own files.
@@ -68,12 +87,17 @@ def launch_workers(
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     available, _, _ = pool_size(workers)
     count, cpus, gpus = pool_size(count_workers(available, tasks, group_size))
-    trainer = TorchTrainer(
+    trainer = InterruptibleTrainer(
         run_worker,
         train_loop_config={"function": function, "payload": payload},
         scaling_config=ScalingConfig(num_workers=count, use_gpu=gpus > 0, resources_per_worker={"CPU": cpus}),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        run_config=RunConfig(name=name, storage_path=str(scratch), failure_config=FailureConfig(max_failures=RESTARTS)),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(scratch),
+            failure_config=FailureConfig(max_failures=RESTARTS),
+            callbacks=[StopAtPermanentFailure()],
+        ),
     )
     trainer.fit()
     return count

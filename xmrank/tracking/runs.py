@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -166,8 +167,11 @@ def log_artifacts(uri: str, run_id: str, *paths: Path) -> None:
 
 
 def end_run(uri: str, run_id: str, *, failed: bool = False) -> None:
-    """End a run as finished or failed."""
-    MlflowClient(uri).set_terminated(run_id, RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED))
+    """End a run as finished or failed; a failed one as killed while a signal that ends the process is handled."""
+    status = RunStatus.FINISHED
+    if failed:
+        status = RunStatus.KILLED if isinstance(sys.exc_info()[1], KeyboardInterrupt) else RunStatus.FAILED
+    MlflowClient(uri).set_terminated(run_id, RunStatus.to_string(status))
 
 
 def flatten_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
