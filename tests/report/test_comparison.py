@@ -13,6 +13,7 @@ import pytest
 from xmrank.config import ReportConfig
 from xmrank.metrics import holm_correction, paired_tests
 from xmrank.report.comparison import SignFlips, add_tests
+from xmrank.report.content import describe_power
 from xmrank.report.latex import escape_latex, render_latex
 from xmrank.report.protocol_names import first_stage_protocol, protocol_name, reranking_depth, shown_protocols
 from xmrank.report.reranking_depth import measure_depths
@@ -33,7 +34,8 @@ from xmrank.runtime.errors import ConfigError
 from .synthetic import encoded
 from .test_result_tables import rows
 
-DRAWS = SignFlips(2000, 0)
+DRAWS, FEW = SignFlips(2000, 0), SignFlips(200, 0)
+ONE_POSITIVE = (("cosine", -1, [0.0] * 6), ("ranknet", 0, [1.0, 1.0, 1.0, 1.0, 1.0, 0.0]))
 approx = pytest.approx
 
 
@@ -41,10 +43,10 @@ approx = pytest.approx
 def tested(tmp_path):
     """A function from rows to tested tables, through the file."""
 
-    def build(*parts, images=None):
+    def build(*parts, images=None, draws=DRAWS):
         path = tmp_path / "metrics.parquet"
         pq.write_table(encoded(pd.DataFrame([row for part in parts for row in part])), path)
-        return add_tests(make_tables(read_seed_means(path, "test")), path, "test", images or {}, DRAWS)
+        return add_tests(make_tables(read_seed_means(path, "test")), path, "test", images or {}, draws)
 
     return build
 
@@ -147,6 +149,36 @@ def test_rankers_are_tested_against_the_refined_first_stage_too(tested):
     ]
     (line,) = [line for line in lines if line[header.index("method")] == "ranknet"]
     assert line[-4:] == ["12.5000", "1", "1", "0"]
+
+
+def test_many_tests_get_more_sign_flips(tested):
+    # 20 methods: 1 / (1 + 200) times 20 is 0.1, whatever the difference.
+    first = np.zeros(40)
+    tables = tested(rows("cosine", -1, first), *(rows(f"loss{n:02}", 0, first + 1) for n in range(20)), draws=FEW)
+    assert tables[0].tests == 20 and tables[0].smallest_p < 0.05
+    assert all(row.cells["hit@1"].test.corrected < 0.05 for row in tables[0].rows[1:])
+
+
+def test_hit_and_recall_of_lists_with_one_positive_are_one_test(tested):
+    parts = [rows(m, s, v, metric=metric) for metric in ("hit@1", "recall@1") for m, s, v in ONE_POSITIVE]
+    (table,) = tested(*parts)
+    (row,) = table.rows[1:]
+    assert table.tests == 1
+    assert row.cells["hit@1"].test == row.cells["recall@1"].test
+    assert row.cells["hit@1"].test.corrected == row.cells["hit@1"].test.p
+    # Five positives: the recall is another value, and another test.
+    other = [rows(m, s, np.array(v) / 5, metric="recall@1") for m, s, v in ONE_POSITIVE]
+    (table,) = tested(*parts[:2], *other)
+    assert table.tests == 2
+
+
+def test_a_table_without_power_says_so(tested):
+    # Three queries: 2 of 8 assignments reach any difference.
+    (table,) = tested(rows("cosine", -1, [0.0] * 3), rows("ranknet", 0, [1.0] * 3))
+    assert table.smallest_p == 2 / 8
+    assert "smallest possible corrected p is 0.25" in describe_power(table)
+    (table,) = tested(rows("cosine", -1, [0.0] * 30), rows("ranknet", 0, [1.0] * 30))
+    assert describe_power(table) == ""
 
 
 def test_the_oracle_is_a_ceiling_and_no_method(tested):

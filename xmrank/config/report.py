@@ -32,7 +32,8 @@ class ReportConfig:
     examples: int = 12
     """Number of example queries shown with pictures."""
     draws: int = 10_000
-    """Random draws of the significance tests and of the confidence intervals."""
+    """Random draws of the confidence intervals and of the significance tests. A test takes more where its protocol has
+    many: 100 for each of them."""
     seed: int = 0
     """Seed of these draws."""
     overwrite: bool = False

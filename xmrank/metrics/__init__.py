@@ -36,6 +36,7 @@ from xmrank.metrics.significance import (
     paired_differences,
     paired_tests,
     seed_spread,
+    smallest_p,
 )
 
 __all__ = [
@@ -58,5 +59,6 @@ __all__ = [
     "paired_tests",
     "pmrp",
     "seed_spread",
+    "smallest_p",
     "top_n",
 ]

@@ -77,7 +77,12 @@ def paired_differences(method: ArrayLike, baseline: ArrayLike) -> Floats:
 
 
 def paired_tests(
-    differences: ArrayLike, clusters: ArrayLike | None = None, *, draws: int = DRAWS, seed: int = 0
+    differences: ArrayLike,
+    clusters: ArrayLike | None = None,
+    *,
+    draws: int = DRAWS,
+    flips: int | None = None,
+    seed: int = 0,
 ) -> PairedTests:
     """Test whether the mean difference is 0, in every column at once.
 
@@ -93,7 +98,9 @@ def paired_tests(
     Args:
         differences: [queries, columns]; NaN where a query does not count in a column.
         clusters: which cluster a query belongs to, [queries], of any type that sorts; None: each is its own.
-        draws: at least 1. Memory is bounded whatever their number.
+        draws: at least 1; of the interval, and of the test unless there are flips. Memory is bounded whatever their
+            number.
+        flips: draws of the test alone, at least 1. More of them reach a smaller p, which many comparisons need.
         seed: seed of the draws.
 
     Raises:
@@ -115,8 +122,19 @@ def paired_tests(
     low, high = _bootstrap_intervals(sums, sizes, draws, seed)
     # Rounding leaves tiny differences between equal values; they are ties.
     wins, losses = (present > EQUAL).sum(axis=0), (present < -EQUAL).sum(axis=0)
-    p = np.where(queries > 0, _sign_flip_p(sums, draws, seed), np.nan)
+    p = np.where(queries > 0, _sign_flip_p(sums, flips or draws, seed), np.nan)
     return PairedTests(difference, low, high, p, wins, losses, queries - wins - losses, queries)
+
+
+def smallest_p(clusters: int, draws: int) -> float:
+    """The smallest p that the test can have: no difference, however large, is below it.
+
+    Args:
+        clusters: how many there are.
+        draws: sign flips.
+    """
+    # All signs equal, and all of them opposite, reach the largest difference.
+    return 2.0 / 2**clusters if _is_exact(clusters, draws) else 1.0 / (1 + draws)
 
 
 def holm_correction(p_values: ArrayLike) -> Floats:
@@ -189,8 +207,7 @@ def _sign_flip_p(sums: Floats, draws: int, seed: int) -> Floats:
     observed = np.abs(sums.sum(axis=0))
     # Equal sums that were added in another order differ in their last bits; those are ties, and count.
     least = observed - 1e-12 * np.abs(sums).sum(axis=0)
-    # Few clusters: every assignment of signs. 2^63 and more would not fit an integer.
-    exact = len(sums) < 63 and 2 ** len(sums) <= draws
+    exact = _is_exact(len(sums), draws)
     reached = np.zeros(sums.shape[1], dtype=np.int64)
     batches = _all_signs(len(sums)) if exact else _random_signs(len(sums), draws, seed)
     for signs in batches:
@@ -198,6 +215,11 @@ def _sign_flip_p(sums: Floats, draws: int, seed: int) -> Floats:
     if exact:
         return (reached / 2.0 ** len(sums)).astype(np.float64)
     return ((1.0 + reached) / (1.0 + draws)).astype(np.float64)
+
+
+def _is_exact(clusters: int, draws: int) -> bool:
+    """Whether every assignment of signs is tried; 2^63 and more would not fit an integer."""
+    return clusters < 63 and 2**clusters <= draws
 
 
 def _all_signs(clusters: int) -> Iterator[Floats]:

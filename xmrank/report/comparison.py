@@ -1,29 +1,49 @@
 """Each method against the first stage, query by query: the tests behind the marks of the tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from xmrank.metrics import PairedTests, holm_correction, paired_differences, paired_tests, seed_spread
+from xmrank.metrics import PairedTests, holm_correction, paired_differences, paired_tests, seed_spread, smallest_p
+from xmrank.metrics.significance import EQUAL
 from xmrank.pages.wording import METRICS
 from xmrank.protocols.method_names import FIRST_STAGE, REFINED
 from xmrank.report.protocol_names import first_stage_protocol
 from xmrank.report.result_tables import ResultTable, TableRow, TestedCell
 
+FLIPS_PER_TEST = 100
+"""Sign flips for each test of a family, so that the smallest corrected p is a fifth of the level."""
 CellKey = tuple[int, int, str, str]
 """A test of a cell: the table's number, the row's number, the metric, and the method it is compared with."""
 
 
 @dataclass(frozen=True)
 class SignFlips:
-    """The random signs of the tests: how many draws, and their seed."""
+    """The random draws of the tests and intervals.
+
+    Attributes:
+        count: how many, at least.
+        seed: of the draws.
+        flips: sign flips of a test, where they are more than ``count``.
+    """
 
     count: int
     seed: int
+    flips: int | None = None
+
+    def scale_to(self, tests: int) -> "SignFlips":
+        """As many sign flips as a family of tests needs.
+
+        The smallest p of n flips is 1 / (1 + n), and the correction multiplies it by the number of tests: with too few
+        flips no difference could be significant, however large it is.
+        """
+        needed = FLIPS_PER_TEST * tests
+        return replace(self, flips=needed) if needed > self.count else self
 
 
 def add_tests(
@@ -48,23 +68,76 @@ def add_tests(
         baselines: the per-query values of the baselines, if there are any.
     """
     tests: dict[CellKey, TestedCell] = {}
-    for number, table in enumerate(tables):
-        tests |= dict(_test_table(number, table, (path, baselines), split, image_of, draws))
+    tested = list(tables)
     for protocol in dict.fromkeys(table.protocol for table in tables):
-        family = [key for key in tests if tables[key[0]].protocol == protocol]
-        corrected = holm_correction([tests[key].p for key in family])
-        for key, p in zip(family, corrected, strict=True):
-            tests[key] = replace(tests[key], corrected=float(p))
-    return [_set_tests(number, table, tests) for number, table in enumerate(tables)]
+        numbers = [number for number, table in enumerate(tables) if table.protocol == protocol]
+        scaled = draws.scale_to(sum(_count_tests(tables[number]) for number in numbers))
+        parts = [_test_table(number, tables[number], (path, baselines), split, image_of, scaled) for number in numbers]
+        own = dict(chain.from_iterable(part.tests for part in parts))
+        corrected = holm_correction([test.p for test in own.values()])
+        tests |= {key: replace(test, corrected=float(p)) for (key, test), p in zip(own.items(), corrected, strict=True)}
+        # The first step of Holm multiplies the smallest p by the number of tests.
+        for number, part in zip(numbers, parts, strict=True):
+            lowest = len(own) * smallest_p(part.clusters, scaled.flips or scaled.count) if part.tests else 0.0
+            tested[number] = _set_tests(
+                number, replace(tables[number], tests=len(own), smallest_p=lowest), tests, part.twins
+            )
+    return tested
 
 
-def _set_tests(number: int, table: ResultTable, tests: Mapping[CellKey, TestedCell]) -> ResultTable:
+@dataclass(frozen=True)
+class TableTests:
+    """The tests of one table, with p not yet corrected.
+
+    Attributes:
+        tests: by cell.
+        twins: metric → the metric that has the same values in every row, and whose tests are its own.
+        clusters: how many images the queries are about.
+    """
+
+    tests: list[tuple[CellKey, TestedCell]]
+    twins: dict[str, str]
+    clusters: int
+
+
+def _list_pairs(table: ResultTable) -> list[tuple[int, TableRow, TableRow]]:
+    """What is compared in a table: the row's number, the row, and the row it is compared with."""
+    methods = [(index, row) for index, row in enumerate(table.rows) if not row.first_stage]
+    pairs = [(index, row, table.first_stage) for index, row in methods if table.first_stage]
+    if table.first_stage and table.refined:
+        pairs += [(index, row, table.refined) for index, row in methods if row.trained_ranker]
+    return pairs
+
+
+def _count_tests(table: ResultTable) -> int:
+    """How many tests a table has at most."""
+    cells = table.first_stage.cells if table.first_stage else {}
+    return len(_list_pairs(table)) * sum(metric in cells for metric in METRICS)
+
+
+def _find_twins(stacked: Mapping[int, np.ndarray], metrics: Sequence[str]) -> dict[str, str]:
+    """recall@k → hit@k where every list has one positive, so that both are the same values and one test."""
+    twins = {}
+    for recall in (metric for metric in metrics if metric.startswith("recall@")):
+        hit = recall.replace("recall", "hit")
+        if hit in metrics:
+            columns = [metrics.index(name) for name in (hit, recall)]
+            values = (array[..., columns] for array in stacked.values())
+            if all(np.allclose(v[..., 0], v[..., 1], rtol=0, atol=EQUAL, equal_nan=True) for v in values):
+                twins[recall] = hit
+    return twins
+
+
+def _set_tests(
+    number: int, table: ResultTable, tests: Mapping[CellKey, TestedCell], twins: Mapping[str, str]
+) -> ResultTable:
     """A table whose cells have their tests."""
     rows = []
     for index, row in enumerate(table.rows):
         cells = {}
         for metric, cell in row.cells.items():
-            test, refined_test = (tests.get((number, index, metric, method)) for method in (FIRST_STAGE, REFINED))
+            name = twins.get(metric, metric)
+            test, refined_test = (tests.get((number, index, name, method)) for method in (FIRST_STAGE, REFINED))
             cells[metric] = replace(cell, test=test, refined_test=refined_test)
         rows.append(replace(row, cells=cells))
     return replace(table, rows=tuple(rows))
@@ -77,12 +150,11 @@ def _test_table(
     split: str,
     image_of: Mapping[str, str],
     draws: SignFlips,
-) -> Iterator[tuple[CellKey, TestedCell]]:
+) -> TableTests:
     """The tests of one table, with p not yet corrected."""
-    methods = [(index, row) for index, row in enumerate(table.rows) if not row.first_stage]
-    first = table.first_stage
-    if not first or not methods:
-        return
+    first, pairs = table.first_stage, _list_pairs(table)
+    if not first or not pairs:
+        return TableTests([], {}, 0)
     metrics = [metric for metric in METRICS if metric in first.cells]
     values = read_values(paths[0], split, table, metrics, paths[1])
     queries = select_values(values, first, first_stage_protocol(table.protocol)).columns
@@ -93,20 +165,25 @@ def _test_table(
         )
         for index, row in enumerate(table.rows)
     }
-    pairs = [(index, row, first) for index, row in methods]
-    if table.refined:
-        pairs += [(index, row, table.refined) for index, row in methods if row.trained_ranker]
+    twins = _find_twins(stacked, metrics)
+    kept = [metrics.index(metric) for metric in metrics if metric not in twins]
+    metrics = [metrics[column] for column in kept]
+    stacked = {index: array[..., kept] for index, array in stacked.items()}
     differences = [
         paired_differences(stacked[index], stacked[table.rows.index(reference)]) for index, _, reference in pairs
     ]
     clusters = [image_of.get(query, query) for query in queries.get_level_values("query_id")]
     # All methods and metrics in one call: they are tested by the same random signs.
-    tests = paired_tests(np.concatenate(differences, axis=1), clusters, draws=draws.count, seed=draws.seed)
+    tests = paired_tests(
+        np.concatenate(differences, axis=1), clusters, draws=draws.count, flips=draws.flips, seed=draws.seed
+    )
     columns = [(*pair, metric) for pair in pairs for metric in metrics]
+    cells = []
     for column, (index, row, reference, metric) in enumerate(columns):
         if metric in row.cells and metric in reference.cells and tests.queries[column]:
             key = number, index, metric, reference.method
-            yield key, _make_test(tests, column, row, reference, metric)
+            cells.append((key, _make_test(tests, column, row, reference, metric)))
+    return TableTests(cells, twins, len(set(clusters)))
 
 
 def _make_test(tests: PairedTests, column: int, row: TableRow, reference: TableRow, metric: str) -> TestedCell:

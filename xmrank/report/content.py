@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from xmrank.config.report import ReportConfig
+from xmrank.pages.wording import ALPHA
 from xmrank.report import run_card
 from xmrank.report.examples import ExampleGallery, choose_examples
 from xmrank.report.hyperparameter_importance import HyperparameterImportance, importance_of_searches
@@ -81,7 +82,7 @@ def build_content(
         stage_counts=run_card.stage_counts(inputs),
         left_out=run_card.left_out_entries(inputs),
         row_notes=_describe_rows(tables),
-        notes={table.title: note for table in tables if (note := _describe_excluded(table))},
+        notes={table.title: note for table in tables if (note := _describe_table(table))},
     )
 
 
@@ -100,6 +101,21 @@ def _describe_rows(tables: list[ResultTable]) -> list[str]:
             "started from. Its figures are no merit of its loss."
         )
     return notes
+
+
+def _describe_table(table: ResultTable) -> str:
+    """What a reader must know of a table; empty where there is nothing."""
+    return " ".join(filter(None, (_describe_excluded(table), describe_power(table))))
+
+
+def describe_power(table: ResultTable) -> str:
+    """Whether a difference can be significant at all; empty where it can."""
+    if table.smallest_p < ALPHA:
+        return ""
+    return (
+        f"No difference of this table can be significant: for so few images and {table.tests:,} tests the smallest "
+        f"possible corrected p is {min(table.smallest_p, 1.0):.2g}."
+    )
 
 
 def _describe_excluded(table: ResultTable) -> str:

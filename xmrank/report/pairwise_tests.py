@@ -67,7 +67,12 @@ def compare_pairs(
     Args:
         tables, path, split, image_of, draws: as of ``add_tests``.
     """
-    tested = [_test_table(table, path, split, image_of, draws) for table in deepest_tables(tables)]
+    tables = deepest_tables(tables)
+    tested = []
+    for table in tables:
+        sizes = [len(_list_pairs(other)) for other in tables if other.protocol == table.protocol]
+        scaled = draws.scale_to(sum(sizes) * len(SHOWN))
+        tested.append(_test_table(table, path, split, image_of, scaled))
     return [_correct_p(one, tested) for one in tested if one.pairs]
 
 
@@ -75,9 +80,8 @@ def _test_table(
     table: ResultTable, path: Path, split: str, image_of: Mapping[str, str], draws: SignFlips
 ) -> PairwiseTests:
     """All pairs of one table, with p not yet corrected."""
-    # Against the refined first stage they are tested in the tables.
+    pairs = _list_pairs(table)
     rows = [row for row in table.rows if not (row.first_stage or row.refined)]
-    pairs = list(combinations(rows, 2))
     if not pairs:
         return PairwiseTests(table.protocol, table.title, ())
     values = read_values(path, split, table, SHOWN)
@@ -88,12 +92,19 @@ def _test_table(
     differences = [paired_differences(stacked[one.label], stacked[other.label]) for one, other in pairs]
     clusters = [image_of.get(query, query) for query in queries.get_level_values("query_id")]
     # All pairs in one call: they are tested by the same random signs.
-    result = paired_tests(np.concatenate(differences, axis=1), clusters, draws=draws.count, seed=draws.seed)
+    result = paired_tests(
+        np.concatenate(differences, axis=1), clusters, draws=draws.count, flips=draws.flips, seed=draws.seed
+    )
     tests = [
         PairwiseTest(float(difference), float(p)) if counted else None
         for difference, p, counted in zip(result.difference, result.p, result.queries, strict=True)
     ]
     return PairwiseTests(table.protocol, table.title, _group_by_pair(pairs, tests))
+
+
+def _list_pairs(table: ResultTable) -> list[tuple[TableRow, TableRow]]:
+    """All pairs of rankers; against the refined first stage they are tested in the tables."""
+    return list(combinations([row for row in table.rows if not (row.first_stage or row.refined)], 2))
 
 
 def _group_by_pair(

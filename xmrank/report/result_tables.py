@@ -186,12 +186,16 @@ class ResultTable:
 
     Attributes:
         ceiling: the best that a re-ranking could be; None where the protocol has none.
+        tests: how many tests its protocol has, both directions together; p is corrected for their number.
+        smallest_p: the smallest corrected p that a test of this table can have.
     """
 
     protocol: str
     direction: str
     rows: tuple[TableRow, ...]
     ceiling: TableRow | None = None
+    tests: int = 0
+    smallest_p: float = 0.0
 
     @property
     def title(self) -> str:

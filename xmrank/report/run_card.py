@@ -1,6 +1,5 @@
 """The run card: what was run, according to the stages' manifests."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,12 +109,8 @@ def _describe_split(name: str, settings: dict[str, Any]) -> str:
 
 def _describe_test(tables: Sequence[ResultTable]) -> str:
     """How a difference to the first stage is tested, and for how many comparisons p is corrected."""
-    # As many comparisons as cells were tested, protocol by protocol.
-    sizes: Counter[str] = Counter()
-    for table in tables:
-        tests = [test for cell in table.all_cells() for test in (cell.test, cell.refined_test)]
-        sizes[table.protocol] += sum(test is not None for test in tests)
-    sizes += Counter()  # without the protocols where nothing was tested
+    # Tables of one protocol have the same number.
+    sizes = {table.protocol: table.tests for table in tables if table.tests}
     if not sizes:
         return ""
     counts = join_words(list(dict.fromkeys(f"{count:,}" for count in sizes.values())))
