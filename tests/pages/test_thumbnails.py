@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from xmrank.pages.thumbnails import MAX_PIXELS, ThumbnailAlbum, make_thumbnail
+from xmrank.pages.thumbnails import MAX_PIXELS, REMOTE, ThumbnailAlbum, make_thumbnail
 
 
 def test_pictures_are_small_upright_and_limited(tmp_path):
@@ -31,3 +31,27 @@ def test_pictures_are_read_from_archives(tmp_path):
     assert album.make_picture("there", 10).width == 10
     assert album.make_picture("gone", 10) is None
     assert album.missing == {"gone": "b.tar::x.png@512+9: the file is gone"}
+
+
+@pytest.mark.parametrize(
+    "location", ["../secret.png", "{root}/secret.png", "a/../../secret.png", "../s.tar::x.png@0+9", "\0"]
+)
+def test_a_location_that_leaves_the_folder_is_not_read(tmp_path, location, monkeypatch):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "secret.png")
+    monkeypatch.setattr("xmrank.pages.thumbnails.read_bytes", None)
+    location = location.format(root=tmp_path)
+    album = ThumbnailAlbum(tmp_path / "images", {"x": location}, {}, remote_images=True)
+    assert album.make_picture("x", 10) is None
+    assert album.missing == {"x": f"{location}: lies outside of the image folder"}
+
+
+@pytest.mark.parametrize("root", ["http://169.254.169.254/latest", "s3://bucket", "file:///etc", "memory://x"])
+def test_a_root_with_a_scheme_is_not_read_without_the_flag(root, monkeypatch):
+    read = []
+    monkeypatch.setattr("xmrank.pages.thumbnails.read_bytes", lambda address: read.append(address) or b"")
+    album = ThumbnailAlbum(root, {"x": "meta-data"}, {})
+    assert album.make_picture("x", 10) is None
+    assert (album.missing, read) == ({"x": REMOTE}, [])
+    ThumbnailAlbum(root, {"x": "meta-data"}, {}, remote_images=True).make_picture("x", 10)
+    assert read == [f"{root}/meta-data"]

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from xmrank.config import RankConfig
+from xmrank.embed.store import EmbeddingStore
 from xmrank.rank import stage as stage
 from xmrank.rank.batches import QueryRanker
 from xmrank.rank.stage import rank
@@ -52,3 +53,23 @@ def test_the_page_shows_the_best_results_of_the_first_queries(trained, in_proces
     results = pd.read_parquet(tmp_path / "ranking/results.parquet")
     shown = results[(results["query_id"] != "q3") & (results["rank"] <= 10)]
     assert [int(n) for n in re.findall(r'<span class="muted">\((\d+)\)</span>', page)] == shown["first_rank"].tolist()
+
+
+def test_remote_pictures_of_a_gallery_are_listed_as_missing(trained, in_process, tmp_path, monkeypatch):
+    pq.write_table(pa.table({"embedding": list(np.array(trained.store.text[:2], np.float32))}), tmp_path / "q.parquet")
+    read = []
+    monkeypatch.setattr("xmrank.pages.thumbnails.read_bytes", lambda address: read.append(address) or b"")
+    monkeypatch.setattr(EmbeddingStore, "images_root", "http://169.254.169.254/latest")
+    monkeypatch.setattr("xmrank.rank.results_page.read_locations", lambda store, ids: dict.fromkeys(ids, "meta-data"))
+    config = RankConfig(
+        queries=tmp_path / "q.parquet", embeddings=trained.config.embeddings, direction="t2i", top_n=12, page=2,
+        ranker=str(trained.config.output), output=tmp_path / "ranking",
+    )  # fmt: skip
+    rank(config)
+    assert read == []
+    note = "pictures cannot be shown (the images are remote, and are fetched only with --remote-images)"
+    assert note in (tmp_path / "ranking/results.html").read_text()
+    # The page is made anew, the results are kept.
+    stage.rank_batches = None
+    rank(replace(config, remote_images=True))
+    assert set(read) == {"http://169.254.169.254/latest/meta-data"}

@@ -41,6 +41,10 @@ class World:
     depths: tuple[int, ...] = (TOP,)
     searched: bool = False
     refined: bool = False
+    folder: str = "test"
+    """Of the pictures, below the image folder."""
+    images_root: str | None = None
+    """What the store names as the image folder, if it is not the folder of the pictures."""
 
 
 def make_run(root: Path, world: World = World()) -> ReportConfig:
@@ -109,7 +113,7 @@ def _embeddings(root: Path, world: World, scenes: list[Any]) -> str:
     config = {"dataset": "scenes", "model": "xmrank-tiny"} if world.pictures else {"imported": True}
     stage = StageDirectory.open(root / "embeddings", "embed", config=config, inputs={})
     numbers = range(world.images)
-    locations = [f"test/{image_id(n)}.jpg" for n in numbers]
+    locations = [f"{world.folder}/{image_id(n)}.jpg" for n in numbers]
     if world.pictures:
         for number, scene in enumerate(scenes):
             _draw(scene, number, root / "images" / locations[number])
@@ -136,7 +140,7 @@ def _embeddings(root: Path, world: World, scenes: list[Any]) -> str:
     return stage.finish(
         counts={"images": world.images, "captions": len(pairs), "images_broken": len(left_out)},
         left_out=left_out,
-        settings={"images_root": str(root / "images"), "dataset": "scenes"}
+        settings={"images_root": world.images_root or str(root / "images"), "dataset": "scenes"}
         if world.pictures
         else {"images_root": None},
     ).fingerprint

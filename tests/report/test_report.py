@@ -160,6 +160,29 @@ def test_captions_and_ids_are_data_not_markup(tmp_path):
     assert "&lt;script&gt;alert(" in markdown
 
 
+def test_pictures_outside_of_the_image_folder_are_not_shown(tmp_path):
+    config = make_run(tmp_path, dataclasses.replace(SMALL, folder="../elsewhere"))
+    manifest = report(config)
+    assert len(list((tmp_path / "elsewhere").iterdir())) == SMALL.images
+    assert manifest.counts["pictures"] == 0
+    assert manifest.left_out[0]["reason"].endswith(".jpg: lies outside of the image folder")
+    assert "lies outside of the image folder" in read_text(config, "report.html")
+
+
+def test_remote_pictures_are_fetched_only_when_a_flag_says_so(tmp_path, picture_server):
+    config = make_run(tmp_path, dataclasses.replace(SMALL, images_root=picture_server.address))
+    manifest = report(config)
+    assert picture_server.requested == []
+    assert manifest.counts["pictures"] == 0
+    reason = "the images are remote, and are fetched only with --remote-images"
+    assert {entry["reason"] for entry in manifest.left_out} == {reason}
+    assert reason in read_text(config, "report.html")
+    with pytest.raises(DataError, match="remote_images is null there, true here"):
+        report(dataclasses.replace(config, remote_images=True))
+    assert report(dataclasses.replace(config, remote_images=True, overwrite=True)).counts["pictures"] > 0
+    assert picture_server.requested
+
+
 def test_pictures_that_are_gone_are_named(tmp_path):
     config = make_run(tmp_path, SMALL)
     shutil.rmtree(tmp_path / "images")

@@ -13,7 +13,7 @@ class RankConfig:
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
         {"queries", "embeddings", "ranker", "direction", "output", "pretrained", "workers"}
-        | {"page", "title", "overwrite"}
+        | {"page", "title", "remote_images", "overwrite"}
     )
     queries: Path | None = None
     """Queries: a text file with a caption per line, a folder of images, or a parquet file with a column of captions, of
@@ -39,6 +39,9 @@ class RankConfig:
     to existing results without ranking again."""
     title: str = "xmrank results"
     """Heading of the page."""
+    remote_images: bool = False
+    """Fetch the pictures of the page when the gallery's images are at a URI (s3://…, https://…); otherwise they are
+    listed as missing. The embedding store names the URI: use this only for a store that you trust."""
     pretrained: Path | None = None
     """Checkpoint of the encoder, if the gallery was embedded with one from a file."""
     workers: int = 0

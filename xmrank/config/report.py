@@ -12,7 +12,7 @@ class ReportConfig:
     """Make the tables and the page of an evaluation."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
-        {"embeddings", "rankers", "evaluation", "search", "baselines", "output", "overwrite"}
+        {"embeddings", "rankers", "evaluation", "search", "baselines", "output", "overwrite"} | {"remote_images"}
     )
     embeddings: Path = RUN / "embeddings"
     """Embedding store, for the captions and pictures of the examples."""
@@ -31,6 +31,9 @@ class ReportConfig:
     """Heading of the page."""
     examples: int = 12
     """Number of example queries shown with pictures."""
+    remote_images: bool = False
+    """Fetch the pictures of examples when the images are at a URI (s3://…, https://…); otherwise they are listed as
+    missing. The embedding store names the URI: use this only for a store that you trust."""
     draws: int = 10_000
     """Random draws of the confidence intervals and of the significance tests. A test takes more where its protocol has
     many: 100 for each of them."""

@@ -3,15 +3,17 @@
 import base64
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from xmrank.datasets.locations import read_bytes
+from xmrank.datasets.locations import leads_outside, read_bytes
 from xmrank.runtime.errors import XmrankError
 from xmrank.runtime.paths import PathOrUri, below
 
 MAX_PIXELS = 80_000_000
 QUALITY = 80
+REMOTE = "the images are remote, and are fetched only with --remote-images"
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,13 @@ class ThumbnailAlbum:
         root: the folder of the images; None when the store was imported without images.
         locations: image id → path below the root.
         missing: image id → why it has no picture; filled by ``make_picture`` where the store has images.
+        remote_images: whether images may be fetched from a root that is a URI.
     """
 
     root: PathOrUri | None
     locations: dict[str, str]
     missing: dict[str, str]
+    remote_images: bool = False
 
     def make_picture(self, image_id: str, side: int) -> Thumbnail | None:
         """The image, made small.
@@ -45,7 +49,7 @@ class ThumbnailAlbum:
             side: pixels of the longer side at most.
 
         Returns:
-            None when the file is not there or not a picture; ``missing`` then says why.
+            None when the file is not there, not a picture, or not one that may be read; ``missing`` then says why.
         """
         # No entry in missing: then no image has a picture, which the page says once.
         if self.root is None:
@@ -54,12 +58,24 @@ class ThumbnailAlbum:
         if not location:
             self.missing[image_id] = "the embeddings do not say where its file is"
             return None
+        if reason := self.describe_refusal(location):
+            self.missing[image_id] = reason
+            return None
         try:
             return make_thumbnail(read_bytes(below(self.root, location)), side)
         # Pillow raises any of these for a broken file.
         except (XmrankError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             self.missing[image_id] = f"{location}: {_describe_failure(error)}"
             return None
+
+    def describe_refusal(self, location: str) -> str:
+        """Why the file at a location is not read, empty if it may be: the store can be made by anybody."""
+        if leads_outside(location):
+            return f"{location}: lies outside of the image folder"
+        # Fetching what a store names would send requests into the network of whoever shows its pictures.
+        if not isinstance(self.root, Path) and not self.remote_images:
+            return REMOTE
+        return ""
 
 
 def make_thumbnail(content: bytes, side: int) -> Thumbnail:

@@ -54,16 +54,19 @@ def write_page(config: RankConfig, manifest: Manifest, output: Path) -> None:
         manifest: of the ranking.
         output: its directory.
     """
-    queries = read_query_results(config, manifest, output / RESULTS)
-    write_text(output / PAGE, render_results(config, manifest, queries))
+    # Only images as results have an album: captions are shown as text.
+    is_image = manifest.settings["direction"] == "i2t"
+    rows = read_first_rows(output / RESULTS, config.page)
+    album = open_album(config, [] if is_image else [row["candidate_id"] for row in rows])
+    queries = make_query_results(config, rows, album, is_image=is_image)
+    write_text(output / PAGE, render_results(config, manifest, queries, album.missing))
     print(f"page: {output / PAGE}")
 
 
-def read_query_results(config: RankConfig, manifest: Manifest, results: Path) -> list[QueryResults]:
-    """The first queries of the results with their pictures."""
-    rows = read_first_rows(results, config.page)
-    is_image = manifest.settings["direction"] == "i2t"
-    album = open_album(resolve(config.embeddings), [] if is_image else [row["candidate_id"] for row in rows])
+def make_query_results(
+    config: RankConfig, rows: list[dict[str, Any]], album: ThumbnailAlbum, *, is_image: bool
+) -> list[QueryResults]:
+    """The queries of the rows with their pictures."""
     pictures = query_images(config) if is_image else {}
     # Rows are query by query, best first.
     by_query: dict[str, list[dict[str, Any]]] = {}
@@ -97,15 +100,19 @@ def read_first_rows(results: Path, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def open_album(embeddings: Path, image_ids: list[str]) -> ThumbnailAlbum:
+def open_album(config: RankConfig, image_ids: list[str]) -> ThumbnailAlbum:
     """An album with the paths of these images; an empty one where the store has no images."""
-    store = EmbeddingStore.open(embeddings)
+    store = EmbeddingStore.open(resolve(config.embeddings))
     # Without images, results are shown by their ids.
     if store.images_root is None or not image_ids:
         return ThumbnailAlbum(None, {}, {})
+    return ThumbnailAlbum(store.images_root, read_locations(store, image_ids), {}, config.remote_images)
+
+
+def read_locations(store: EmbeddingStore, image_ids: list[str]) -> dict[str, str]:
+    """The paths of some images below the image folder, by image id."""
     wanted = store.images.filter(pa.compute.field("image_id").isin(list(set(image_ids))))
-    locations = zip(wanted["image_id"].to_pylist(), wanted["location"].to_pylist(), strict=True)
-    return ThumbnailAlbum(store.images_root, dict(locations), {})
+    return dict(zip(wanted["image_id"].to_pylist(), wanted["location"].to_pylist(), strict=True))
 
 
 def query_images(config: RankConfig) -> dict[str, str]:
@@ -126,8 +133,8 @@ def read_thumbnail(path: str | None, side: int) -> Thumbnail | None:
         return None
 
 
-def render_results(config: RankConfig, manifest: Manifest, queries: list[QueryResults]) -> str:
-    """The page as HTML."""
+def render_results(config: RankConfig, manifest: Manifest, queries: list[QueryResults], missing: dict[str, str]) -> str:
+    """The page as HTML; ``missing`` says for images without a picture why they have none."""
     return fill_template(
         "results.html.jinja",
         room="xmrank.rank",
@@ -141,4 +148,5 @@ def render_results(config: RankConfig, manifest: Manifest, queries: list[QueryRe
         steps=STEPS,
         milliseconds=manifest.settings["milliseconds_per_query"],
         left_out=manifest.left_out,
+        missing=list(missing.values()),
     )

@@ -43,7 +43,7 @@ def read_captions(embeddings: Path, split: str) -> CaptionTexts:
     return CaptionTexts(image_of, text_of, first_of)
 
 
-def open_album(inputs: ReportInputs, image_ids: Iterable[str]) -> ThumbnailAlbum:
+def open_album(inputs: ReportInputs, image_ids: Iterable[str], *, remote_images: bool) -> ThumbnailAlbum:
     """An album with the paths of these images; an empty one where there are no image files."""
     wanted = sorted(set(image_ids))
     root = inputs.images_root
@@ -56,4 +56,4 @@ def open_album(inputs: ReportInputs, image_ids: Iterable[str]) -> ThumbnailAlbum
         filters=[("image_id", "in", wanted)],
     )
     locations = dict(zip(table["image_id"].to_pylist(), table["location"].to_pylist(), strict=True))
-    return ThumbnailAlbum(root, locations, {})
+    return ThumbnailAlbum(root, locations, {}, remote_images)

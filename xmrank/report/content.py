@@ -77,7 +77,7 @@ def build_content(
         importance=importance_of_searches(inputs.search_results),
         depths=measure_depths(tables),
         learning_curves=draw_learning_curves(inputs.trials, tables, inputs.split),
-        example_gallery=choose_examples(inputs, tables, config.examples),
+        example_gallery=choose_examples(inputs, tables, config.examples, remote_images=config.remote_images),
         published=compare_published(tables),
         stage_counts=run_card.stage_counts(inputs),
         left_out=run_card.left_out_entries(inputs),

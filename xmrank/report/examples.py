@@ -102,13 +102,16 @@ class ExampleGallery:
         return f"{count_noun(count, 'picture')} cannot be shown ({reason}); {instead}" if count else ""
 
 
-def choose_examples(inputs: ReportInputs, tables: Sequence[ResultTable], count: int) -> ExampleGallery:
+def choose_examples(
+    inputs: ReportInputs, tables: Sequence[ResultTable], count: int, *, remote_images: bool = False
+) -> ExampleGallery:
     """Choose the queries whose first right answer moved most, by the difference of reciprocal ranks.
 
     Args:
         inputs: the stages before.
         tables: the results; they name the methods and protocols.
         count: how many examples; half helped and half hurt, directions in turn.
+        remote_images: whether pictures may be fetched from a root that is a URI.
     """
     directions = dict.fromkeys(table.direction for table in tables)
     # A direction without a ranker has no examples.
@@ -123,7 +126,7 @@ def choose_examples(inputs: ReportInputs, tables: Sequence[ResultTable], count: 
     rankings = {
         choice: _ExampleRankings.read(inputs, choice, [query for query, _ in picks]) for choice, picks in picked.items()
     }
-    album = open_album(inputs, _shown_images(picked, rankings))
+    album = open_album(inputs, _shown_images(picked, rankings), remote_images=remote_images)
     examples = [
         _make_example(choice, query, kind, rankings[choice], captions, album)
         for choice in choices

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from typing import Any
 
 from xmrank.config.common import semantic
 from xmrank.config.report import ReportConfig
@@ -41,7 +42,7 @@ def report(config: ReportConfig) -> Manifest:
     stage = StageDirectory.open(
         resolve(config.output),
         "report",
-        config=semantic(config),
+        config=describe_content(config),
         inputs=inputs.fingerprints,
         overwrite=config.overwrite,
     )
@@ -58,6 +59,12 @@ def report(config: ReportConfig) -> Manifest:
         print(f"{name}: {stage.directory / file}")
     sys.stdout.flush()
     return manifest
+
+
+def describe_content(config: ReportConfig) -> dict[str, Any]:
+    """The part of the configuration that decides the report's content."""
+    # Reports without remote pictures keep the configuration that they had before the flag existed.
+    return semantic(config) | ({"remote_images": True} if config.remote_images else {})
 
 
 def _write_report(
