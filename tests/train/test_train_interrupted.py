@@ -95,3 +95,32 @@ def test_a_killed_job_is_continued_to_the_same_result(trained, tmp_path, track_a
     runs = client.search_runs([client.get_experiment_by_name("xmrank").experiment_id])
     assert {run.info.run_id for run in runs} == set(begun.values())
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_ends_a_job_in_one_line_and_its_runs_as_killed(trained, tmp_path, track_at, number, status, word):
+    track_at(tmp_path)
+    output = tmp_path / "rankers"
+    flags = ["--embeddings", trained.config.embeddings, "--lists", trained.config.lists, "--output", output]
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen(
+            [sys.executable, JOB, *map(str, flags), *FLAGS.replace("--epochs 3", "--epochs 300").split()],
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 400
+        # Ray Train has begun: from here on Ray's own handlers of signals would answer.
+        while not any(output.glob("work/ray/*/.*")) and job.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        started = psutil.Process(job.pid).children(recursive=True)
+        job.send_signal(number)
+        assert job.wait(120) == status, (tmp_path / "log").read_text()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[-1] == f"train: {word}"
+    assert not [line for line in lines if not line.startswith("train")]
+    runs = json.loads((output / "tracking.json").read_text())
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert {client.get_run(run).info.status for run in runs.values()} == {"KILLED"}
+    _, left = psutil.wait_procs(started, timeout=30)
+    assert not left
