@@ -1,6 +1,8 @@
 """The command line: presets, flags over them, choices by name, and one line for every error of the user."""
 
 import inspect
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -445,6 +447,15 @@ def test_credentials_are_not_printed(monkeypatch, capsys, error):
 def test_interrupting_is_one_line(monkeypatch, capsys):
     assert status(monkeypatch, capsys, failing(KeyboardInterrupt())) == (130, ["mine: interrupted"])
     assert status(monkeypatch, capsys, failing(Terminated())) == (143, ["mine: terminated"])
+
+    def wait_as_ray_does(config):
+        """Ray replaces what a handler has raised."""
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+
+    assert status(monkeypatch, capsys, wait_as_ray_does) == (143, ["mine: terminated"])
 
 
 def test_the_cause_is_found_inside_what_wraps_it():

@@ -105,7 +105,7 @@ def run(
 
 def report_interruption(name: str, stop: KeyboardInterrupt) -> int:
     """Print how a job was stopped; returns the exit status, 128 and the signal's number."""
-    terminated = isinstance(stop, Terminated)
+    terminated = isinstance(stop, Terminated) or Terminated.received
     print(f"{name}: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
     return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
 

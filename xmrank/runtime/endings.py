@@ -10,17 +10,25 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM; a KeyboardInterrupt, so that everything that handles the one handles the other."""
+    """SIGTERM; a KeyboardInterrupt, so that everything that handles the one handles the other.
+
+    Attributes:
+        received: whether the signal has come: Ray raises a plain KeyboardInterrupt where it waits for a result.
+    """
+
+    received: bool = False
 
 
 def raise_terminated(_number: int, _frame: FrameType | None) -> None:
     """The handler of SIGTERM."""
+    Terminated.received = True
     raise Terminated
 
 
 def install_handlers() -> None:
     """Make SIGINT raise KeyboardInterrupt, and SIGTERM `Terminated`; for the main thread of a job's process."""
     if threading.current_thread() is threading.main_thread():
+        Terminated.received = False
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, raise_terminated)
 
