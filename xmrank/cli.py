@@ -19,6 +19,7 @@ from xmrank.config.jobs import JOBS
 from xmrank.config.parsing import parse_config
 from xmrank.runtime.endings import Terminated, install_handlers
 from xmrank.runtime.errors import ConfigError, XmrankError, find_cause
+from xmrank.runtime.paths import resolve
 from xmrank.runtime.redaction import RedactingFormatter, redact_uri
 
 Config = TypeVar("Config")
@@ -37,6 +38,9 @@ def main() -> None:
         print(f"xmrank {__version__}")
         return
     job, *arguments = words
+    if job == "sync":
+        sync_directories(arguments)
+        return
     name = job.replace("-", "_")  # xmrank train-encoder
     if name not in JOBS:
         print(f"xmrank: no job {job}; expected one of: {', '.join(JOBS)}", file=sys.stderr)
@@ -44,6 +48,21 @@ def main() -> None:
     # From here on the command line is that of the job's script.
     sys.argv = [program, *arguments]
     run_job(name, program=f"xmrank {name}")
+
+
+def sync_directories(directories: list[str]) -> None:
+    """Run ``xmrank sync DIR …``: deliver to MLflow what earlier runs could not; exit 1 where the server is away."""
+    if not directories or directories[0].startswith("-"):
+        print("usage: xmrank sync DIR ...   deliver to MLflow what the stages in DIR could not", file=sys.stderr)
+        sys.exit(0 if directories[:1] in (["-h"], ["--help"]) else 2)
+    # Imports MLflow.
+    from xmrank.tracking.journal import sync
+
+    try:
+        delivered = [sync(resolve(directory)) for directory in directories]
+    except XmrankError as error:
+        sys.exit(report_failure("sync", error))
+    sys.exit(0 if all(delivered) else 1)
 
 
 def describe_jobs() -> str:

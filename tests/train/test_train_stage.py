@@ -13,8 +13,10 @@ from xmrank import tracking
 from xmrank.cli import run
 from xmrank.config import TrainConfig
 from xmrank.runtime.errors import DataError
+from xmrank.tracking.journal import Journal
 from xmrank.train import stage, trainer
 from xmrank.train.stage import train
+from xmrank.train.training_work import RunLog
 from xmrank.train.trials import all_trials, pending_trials
 
 NAMES = [trial.name for trial in all_trials(TRAINING)]
@@ -215,7 +217,7 @@ def test_a_failed_training_is_continued_in_the_same_runs(inputs, tmp_path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(tracking, "log_metrics", stop)  # called after the first epoch
+        broken.setattr(RunLog, "log_validation", stop)  # called after the first epoch
         with pytest.raises(KeyboardInterrupt):
             train(inputs)
     before = runs_of(inputs.output, tmp_path)
@@ -224,6 +226,52 @@ def test_a_failed_training_is_continued_in_the_same_runs(inputs, tmp_path, monke
     after = runs_of(inputs.output, tmp_path)
     assert {name: run.info.run_id for name, run in after.items()} == {name: r.info.run_id for name, r in before.items()}
     assert {run.info.status for run in after.values()} == {"FINISHED"}
+
+
+def logged_epochs(output, home):
+    """Trial → the epochs that MLflow has of it."""
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    runs = {name: run.info.run_id for name, run in runs_of(output, home).items() if name != "parent"}
+    return {name: [m.step for m in client.get_metric_history(run, "validation/mean")] for name, run in runs.items()}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_epoch_whose_process_was_killed_before_it_was_logged_is_not_lost(inputs, tmp_path, monkeypatch):
+    log_validation = RunLog.log_validation
+
+    def stop(log, trial, epoch, seconds):
+        if epoch["epoch"] == 2:
+            raise KeyboardInterrupt
+        log_validation(log, trial, epoch, seconds)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(RunLog, "log_validation", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(inputs)
+    assert logged_epochs(inputs.output, tmp_path)["listnet-i2t-seed0"] == [1, 2]
+    train(inputs)
+    assert logged_epochs(inputs.output, tmp_path) == {f"{loss}-i2t-seed0": [1, 2, 3] for loss in inputs.losses}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_tracking_server_that_goes_away_neither_stops_nor_loses_anything(inputs, tmp_path, monkeypatch, capsys):
+    undisturbed = train(replace(inputs, output=tmp_path / "undisturbed"))
+
+    def refuse(journal, uri):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Journal, "deliver", refuse)
+        assert train(inputs).fingerprint == undisturbed.fingerprint
+        warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("MLflow: ")]
+        assert len(warnings) == 1
+        assert warnings[0].endswith(f"xmrank sync {inputs.output}")
+    assert {run.info.status for run in runs_of(inputs.output, tmp_path).values()} == {"RUNNING"}
+    # The next run has nothing to train, and delivers.
+    train(inputs)
+    assert {run.info.status for run in runs_of(inputs.output, tmp_path).values()} == {"FINISHED"}
+    assert logged_epochs(inputs.output, tmp_path) == {f"{loss}-i2t-seed0": [1, 2, 3] for loss in inputs.losses}
+    assert not (inputs.output / "journal").exists()
 
 
 @pytest.mark.usefixtures("in_process")

@@ -14,7 +14,7 @@ from typing import Any
 
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import TEMPORARY, sha256_file, write_json
-from xmrank.runtime.manifest import DAMAGED, MANIFEST, NOT_HASHED, PLAN, SCHEMA, WORK, Manifest, read_manifest
+from xmrank.runtime.manifest import DAMAGED, JOURNAL, MANIFEST, NOT_HASHED, PLAN, SCHEMA, WORK, Manifest, read_manifest
 from xmrank.runtime.redaction import redact_values
 
 
@@ -118,7 +118,7 @@ class StageDirectory:
 
     def _is_beside_output(self, path: Path) -> bool:
         """Whether a file in the directory is not part of the output."""
-        return path.name in NOT_HASHED or path.relative_to(self.directory).parts[0] in (WORK, DAMAGED)
+        return path.name in NOT_HASHED or path.relative_to(self.directory).parts[0] in (WORK, DAMAGED, JOURNAL)
 
     def _read_plan(self) -> dict[str, Any] | None:
         """The plan in the directory; None if there is none, or if the file of that name is something else."""

@@ -13,6 +13,8 @@ SCHEMA = 2
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
 WORK = "work"
+JOURNAL = "journal"
+"""Folder of a stage directory for what is to be logged to MLflow, until a server has it."""
 DAMAGED = "damaged"
 """Folder of a stage directory for outputs that were not what the manifest says."""
 NOT_HASHED = {PLAN, MANIFEST, "tracking.json", "timing.json", "results.html"}

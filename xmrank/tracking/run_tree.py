@@ -95,6 +95,11 @@ class RunTree:
         """Whether this call began or continued the parent."""
         return bool(self._parent)
 
+    @property
+    def owns_parent(self) -> bool:
+        """Whether the parent is the tree's own, which the tree ends, and not that of an experiment."""
+        return self._given_parent is None
+
     def begin_parent(self) -> str:
         """Begin the parent or continue it, once; returns its id."""
         if not self._parent:

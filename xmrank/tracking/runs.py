@@ -168,10 +168,15 @@ def log_artifacts(uri: str, run_id: str, *paths: Path) -> None:
 
 def end_run(uri: str, run_id: str, *, failed: bool = False) -> None:
     """End a run as finished or failed; a failed one as killed while a signal that ends the process is handled."""
-    status = RunStatus.FINISHED
-    if failed:
-        status = RunStatus.KILLED if isinstance(sys.exc_info()[1], KeyboardInterrupt) else RunStatus.FAILED
-    MlflowClient(uri).set_terminated(run_id, RunStatus.to_string(status))
+    MlflowClient(uri).set_terminated(run_id, name_end(failed=failed))
+
+
+def name_end(*, failed: bool) -> str:
+    """FINISHED, FAILED, or KILLED while a signal that ends the process is handled."""
+    if not failed:
+        return str(RunStatus.to_string(RunStatus.FINISHED))
+    is_killed = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+    return str(RunStatus.to_string(RunStatus.KILLED if is_killed else RunStatus.FAILED))
 
 
 def flatten_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from xmrank.config import DIRECTIONS, TrainConfig, semantic
 from xmrank.embed.store import EmbeddingStore
@@ -16,9 +15,11 @@ from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.launcher import launch_workers
 from xmrank.runtime.manifest import Manifest, read_manifest
 from xmrank.runtime.paths import resolve
+from xmrank.tracking.journal import Journal, deliver_journals, remove_delivered
 from xmrank.tracking.run_tree import RunTree
 from xmrank.train.bf16_support import warn_of_slow_bf16
 from xmrank.train.epoch_watcher import watch_epochs
+from xmrank.train.run_journals import end_runs
 from xmrank.train.stack_states import settle_states
 from xmrank.train.trainer import train_worker
 from xmrank.train.training_data import check_sampling
@@ -52,6 +53,8 @@ def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manif
         output, STAGE, config=semantic_with(config, best), inputs=inputs, overwrite=config.overwrite
     )
 
+    # What an earlier run could not deliver to MLflow, before its runs are continued.
+    deliver_journals(output)
     # A finished stage is left as it is: nothing is started and nothing is logged.
     if stage.done is None:
         warn_of_slow_bf16(config.precision)
@@ -75,11 +78,12 @@ def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manif
                     )
                 raise_failures(work)
         finally:
-            end_runs(runs, trials, output)
+            end_runs(runs, trials, output, by_step=config.validate_every_steps is not None)
         # Only the files of finished trials may enter the manifest.
         for trial in trials:
             trial.remove_leftovers(output)
         stage.done = stage.finish(counts={"rankers": len(trials)}, settings={"threads": 1, "roles": list(ROLES)})
+        remove_delivered(output)
     print(f"train: {stage.done.counts['rankers']} rankers in {output}")
     return stage.done
 
@@ -131,17 +135,9 @@ def open_runs(
 def begin_run(runs: RunTree, trial: Trial, config: TrainConfig, best: Best) -> str:
     """Begin or continue the MLflow run of a trial; returns its id."""
     params = list_params(config_of(trial, config, best), trial.loss, trial.direction, trial.seed)
+    # From now on, a validation that is not in the journal was saved by a process that was then killed.
+    Journal(runs.path.parent, trial.name).create()
     return runs.begin_child(trial.name, tags={"loss": trial.loss, "direction": trial.direction}, params=params)
-
-
-def end_runs(runs: RunTree, trials: list[Trial], output: Path) -> None:
-    """End the runs that no worker has ended."""
-    by_name = {trial.name: trial for trial in trials}
-    runs.end(
-        failed=bool(pending_trials(trials, output)),
-        is_done=lambda name: by_name[name].is_done(output),
-        files_of=lambda name: by_name[name].output_files(output),
-    )
 
 
 def plan_work(

@@ -45,10 +45,10 @@ DROPOUT_STREAM = 0xD50
 
 def train_worker(work: TrainingWork, worker: Worker) -> None:
     """Train this process's trials: each alone or stacked, or together with other processes under DDP."""
-    from xmrank.train.training_work import RunLog  # imports MLflow, which a training without a job does not need
+    # Imports MLflow, which a training without a job does not need.
+    from xmrank.tracking.journal import Journal, deliver_in_background
 
     number, count, group = split_into_groups(worker.rank, worker.world_size, work.config.workers_per_trial)
-    store = EmbeddingStore.open(work.embeddings)
     on_one_gpu = worker.device.type == "cuda" and group.size == 1
     stacked = work.config.stack == "on" or (work.config.stack == "auto" and on_one_gpu)
 
@@ -59,10 +59,22 @@ def train_worker(work: TrainingWork, worker: Worker) -> None:
         trials = pending_trials(work.trials[number::count], work.output)
         settle_states(trials, work.output)
     trials = group.broadcast(trials)
+    journals = [Journal(work.output, trial.name) for trial in trials if group.leads]
+    with deliver_in_background(work.tracking_uri, journals):
+        train_trials(trials, work, worker.device, group, stacked=stacked)
+
+
+def train_trials(
+    trials: Sequence[Trial], work: TrainingWork, device: torch.device, group: WorkerGroup, *, stacked: bool
+) -> None:
+    """Train the trials of a group of processes, one direction after the other."""
+    from xmrank.train.training_work import RunLog
+
+    store = EmbeddingStore.open(work.embeddings)
     for direction in dict.fromkeys(trial.direction for trial in trials):
         own = [trial for trial in trials if trial.direction == direction]
-        train = open_list_data(work, store, direction, "train", worker.device)
-        validation = open_list_data(work, store, direction, "validation", worker.device)
+        train = open_list_data(work, store, direction, "train", device)
+        validation = open_list_data(work, store, direction, "validation", device)
         cost: TrialCost | None = None
         # Trials of one configuration share their data: a refinement is fitted once for all trials of a seed.
         data_of: dict[TrainConfig, TrainingData] = {}
@@ -71,7 +83,7 @@ def train_worker(work: TrainingWork, worker: Worker) -> None:
             if config not in data_of:
                 data_of[config] = TrainingData.open(train, validation, store, work.lists, direction, config)
             data = data_of[config]
-            cost = cost or TrialCost(data.lists_per_epoch, worker.device, group.size)
+            cost = cost or TrialCost(data.lists_per_epoch, device, group.size)
             log = RunLog(work, cost, by_step=config.validate_every_steps is not None)
             train_group(together, TrainingJob(config, data, work.output, group, work.about, log))
 

@@ -21,11 +21,11 @@ from xmrank.runtime.manifest import read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.train.checkpoint import read_meta
 from xmrank.train.list_data import ListData
+from xmrank.train.run_journals import epoch_metrics_for_mlflow
 from xmrank.train.schedule import Epoch, TrialProgress
 from xmrank.train.stage import check_config
 from xmrank.train.trainer import TrainingJob, train_group
 from xmrank.train.training_data import TrainingData
-from xmrank.train.training_work import epoch_metrics_for_mlflow
 from xmrank.train.trial_log import TrialLog
 from xmrank.train.trial_settings import LOSS_PREFIX, check_loss, with_point
 from xmrank.train.trials import HISTORY, STATE, Trial

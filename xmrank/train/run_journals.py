@@ -1,0 +1,91 @@
+"""The journals of a training: every validation of a trial reaches its MLflow run, and every run gets its end."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from xmrank.metrics import mlflow_name
+from xmrank.runtime.errors import DataError
+from xmrank.tracking.journal import Journal, deliver_journals
+from xmrank.tracking.run_tree import PARENT, RunTree
+from xmrank.train.checkpoint import read_about, read_meta
+from xmrank.train.schedule import Epoch
+from xmrank.train.trials import HISTORY, STATE, Trial
+
+
+def epoch_metrics_for_mlflow(epoch: Epoch) -> dict[str, float]:
+    """The metrics of a validation under MLflow's names: ``train_hit@1`` is ``train/hit_at_1``."""
+    metrics = {}
+    for name, value in epoch.items():
+        if name not in ("epoch", "step"):
+            metrics[mlflow_name(name).replace("_", "/", 1)] = value
+    return metrics
+
+
+def step_for_mlflow(epoch: Epoch, *, by_step: bool) -> int:
+    """Where a validation is on the x axis."""
+    # Several validations of one epoch would lie on top of each other.
+    return int(epoch["step"] if by_step else epoch["epoch"])
+
+
+def add_end(trial: Trial, run: str, output: Path) -> None:
+    """Add the files and the end of a finished trial to its journal."""
+    # A ranker whose best epoch is 0 is the start that it was given, whatever its loss.
+    kept_start = read_about(trial.directory(output))["best_epoch"] == 0
+    tags = {"kept_start": "true"} if kept_start else {}
+    Journal(output, trial.name).add(run, tags=tags, artifacts=trial.output_files(output), failed=False)
+
+
+def end_runs(runs: RunTree, trials: Iterable[Trial], output: Path, *, by_step: bool) -> None:
+    """Complete the journals, end the runs that no worker has ended, and deliver what is left.
+
+    Args:
+        runs: of the stage; nothing happens where no run was begun.
+        trials: all of the stage.
+        output: the stage's directory.
+        by_step: whether steps, not epochs, are the x axis of the curves.
+    """
+    if not runs.is_begun:
+        return
+    all_done = True
+    for trial in trials:
+        done = trial.is_done(output)
+        all_done = all_done and done
+        if trial.name not in runs.ids:
+            continue
+        run, journal = runs.ids[trial.name], Journal(output, trial.name)
+        if journal.path.exists():
+            fill_up(journal, run, read_epochs(trial, output), by_step=by_step)
+        # A worker may have been killed after its work was done and before its run was ended.
+        last = [record.get("status") for record in journal.records_of(run)][-1:]
+        if done and last != ["FINISHED"]:
+            add_end(trial, run, output)
+        elif not done:
+            journal.add(run, failed=True)
+    if runs.owns_parent:
+        Journal(output, PARENT).add(runs.ids[PARENT], failed=not all_done)
+    deliver_journals(output, runs.uri)
+
+
+def fill_up(journal: Journal, run: str, epochs: Iterable[Epoch], *, by_step: bool) -> None:
+    """Add the validations that a killed process had saved but not added; their costs are not known any more."""
+    known = {record["step"] for record in journal.records_of(run) if "metrics" in record}
+    for epoch in epochs:
+        step = step_for_mlflow(epoch, by_step=by_step)
+        if step not in known:
+            journal.add(run, metrics=epoch_metrics_for_mlflow(epoch), step=step)
+
+
+def read_epochs(trial: Trial, output: Path) -> list[Epoch]:
+    """The validations of a trial that are on disk: of its history, or of the state that it goes on from."""
+    history, state = (trial.directory(output) / name for name in (HISTORY, STATE))
+    meta: dict[str, Any] = {}
+    if history.exists():
+        meta = json.loads(history.read_text())
+    elif state.exists():
+        try:
+            meta = read_meta(state)
+        except DataError:  # damaged: continuing the trial reports it
+            meta = {}
+    return list(meta.get("epochs", []))
