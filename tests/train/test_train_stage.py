@@ -221,7 +221,7 @@ def test_a_failed_training_is_continued_in_the_same_runs(inputs, tmp_path, monke
         with pytest.raises(KeyboardInterrupt):
             train(inputs)
     before = runs_of(inputs.output, tmp_path)
-    assert {run.info.status for run in before.values()} == {"FAILED"}
+    assert {run.info.status for run in before.values()} == {"KILLED"}
     assert train(inputs).fingerprint == undisturbed.fingerprint
     after = runs_of(inputs.output, tmp_path)
     assert {name: run.info.run_id for name, run in after.items()} == {name: r.info.run_id for name, r in before.items()}
