@@ -178,6 +178,11 @@ def test_a_wrong_flag_is_one_line_that_names_it(arguments, named):
         (EmbedConfig, ["--import-images", "i.npy"], "--import-texts, --import-ids: required"),
         (
             EmbedConfig,
+            ["--dataset", "csv", "--annotations", "a.csv", "--image", "b"],
+            "--images: required; --image: no such flag",
+        ),
+        (
+            EmbedConfig,
             ["--import-clip-retrieval", "x", "--held-out", "0.5"],
             "--held-out 0.5: expected a fraction of at ",
         ),

@@ -297,6 +297,7 @@ def test_refusals_are_one_clear_line(name):
         ((scores, labels), {"mask": mask[:2]}, "the mask has shape"),
         ((scores, labels), {"mask": mask.float()}, "the mask must be bool"),
         ((scores, labels - 5), {}, "labels must be at least 0"),
+        ((scores, labels * torch.nan), {}, "labels must be at least 0"),
         ((scores, labels), {"weights": torch.ones(3)}, r"weights have shape \(3,\), expected one for each of 4 lists"),
         ((scores[0], labels[0]), {"weights": torch.ones(1)}, "weights have shape .* expected one number"),
         ((scores, labels), {"weights": torch.tensor([1.0, 1.0, -1.0, 1.0])}, "weights must be at least 0"),

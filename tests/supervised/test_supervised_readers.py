@@ -237,7 +237,7 @@ def test_a_store_with_labels(tiny_store, tmp_path):
     actual = read_source(SetSource("scenes", "", (store.directory,)))
     assert actual.sizes == {"train": 60, "validation": 20, "retrieval": 20, "query": 20}
     assert actual.classes == ("0", "1", "2", "3", "9")
-    assert actual.several_labels and actual.common_space
+    assert actual.several_labels
     rows = store.image_rows("test")
     np.testing.assert_allclose(actual.query.image, store.image[rows], atol=1e-6)
     np.testing.assert_allclose(actual.query.text, store.text[rows * 5], atol=1e-6)  # the first of five captions

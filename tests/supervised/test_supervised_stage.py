@@ -240,6 +240,10 @@ def test_kinds_of_features_of_a_set_make_a_table(home, here):
         ({"labels": ("coco=a.json",)}, r"--labels coco: no such set in --data \(wikipedia\)"),
         ({"labels": ("wikipedia",)}, "--labels wikipedia: expected NAME=PATH"),
         ({"neighbours": 0}, "--neighbours 0: expected at least 1"),
+        (
+            {"methods": ("lcm_c0",), "explicit": frozenset({"lcm.a", "dscmr.epochs"})},
+            "--dscmr.epochs: dscmr is not among --methods lcm_c0",
+        ),
     ],
 )
 def test_wrong_settings_name_their_flag(changes, message):

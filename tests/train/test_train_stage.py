@@ -152,6 +152,9 @@ def command(monkeypatch, capsys, *flags):
     ("flags", "message"),
     [
         (["--losses", "lstnet"], "--losses lstnet: expected one of ranknet, lambda_loss"),
+        (["--gradient-clip", "-1"], "--gradient-clip -1.0: expected more than 0"),
+        (["--learning-rate", "nan"], "--learning-rate nan: expected more than 0"),
+        (["--weight-decay", "inf"], "--weight-decay inf: expected at least 0"),
         (["--directions", "t2t"], "t2t"),
         (["--ranker", "mlp"], "--ranker mlp: expected one of context_aware, pointwise, linear"),
         (["--ranker.features", "sum"], "invalid choice 'sum' for argument '--ranker.features'"),

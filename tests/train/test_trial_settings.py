@@ -126,10 +126,26 @@ def test_the_best_settings_replace_those_of_a_preset_and_never_those_of_a_flag(t
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("content", ["not JSON", "[]", '{"i2t": 3}', '{"i2t": {"listnet": 4}}'])
+def test_a_file_that_is_not_json_is_refused(tmp_path):
+    (tmp_path / "best.json").write_text("not JSON")
+    with pytest.raises(DataError, match=r"best.json: not JSON"):
+        read_best(TrainConfig(best=tmp_path / "best.json"))
+
+
+@pytest.mark.parametrize("content", ["[]", '{"i2t": 3}', '{"i2t": {"listnet": 4}}'])
 def test_a_file_of_something_else_is_refused(tmp_path, content):
     (tmp_path / "best.json").write_text(content)
     with pytest.raises(DataError, match=r"best.json: expected direction → loss → settings"):
+        read_best(TrainConfig(best=tmp_path / "best.json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [('{"i2t": {"lstnet": {}}}', "no loss lstnet"), ('{"x2y": {"listnet": {}}}', "no direction x2y")],
+)
+def test_best_settings_of_unknown_names_are_refused(tmp_path, content, message):
+    (tmp_path / "best.json").write_text(content)
+    with pytest.raises(DataError, match=rf"best.json: {message} \(--best\)"):
         read_best(TrainConfig(best=tmp_path / "best.json"))
 
 

@@ -58,6 +58,12 @@ def as_values(config: Any) -> dict[str, Any]:
 
 
 def at_least(flag: str, value: float, least: float) -> None:
-    """Raise ConfigError when a flag's value is below its least."""
-    if value < least:
+    """Raise ConfigError when a flag's value is below its least, infinite or NaN."""
+    if not least <= value < float("inf"):
         raise ConfigError(f"{flag} {value}: expected at least {least}")
+
+
+def more_than_zero(flag: str, value: float) -> None:
+    """Raise ConfigError when a flag's value is 0, negative, infinite or NaN."""
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{flag} {value}: expected more than 0")

@@ -153,12 +153,6 @@ def apply_choices(
     return [*preset, *explicit], chosen
 
 
-def is_foreign(choice: Choice, name: str, flag: list[str]) -> bool:
-    """Whether a flag is a setting of the choice that the chosen option does not have."""
-    setting = name_setting(flag)
-    return choice.claims(setting) and not choice.has_setting(name, setting)
-
-
 def take_choice(choice: Choice, flags: list[list[str]]) -> tuple[str | None, list[list[str]]]:
     """The name that the last flag of a choice gives, and the other flags.
 
@@ -208,7 +202,11 @@ def describe_job(config_type: type[Any], choices: list[Choice], chosen: Mapping[
 def join_message(box: str) -> str:
     """The message inside tyro's framed error in one line: the text above the first rule."""
     if "Missing from" in box:
-        return f"{', '.join(REQUIRED_FLAG.findall(box))}: required"
+        # Flags that do not exist are listed behind the missing ones, in the same form.
+        required, _, unknown = box.partition("Unrecognized options")
+        message = f"{', '.join(REQUIRED_FLAG.findall(required))}: required"
+        not_known = REQUIRED_FLAG.findall(unknown)
+        return f"{message}; {', '.join(not_known)}: no such flag" if not_known else message
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]  # the first line is a title
     if lines and RULE.fullmatch(lines[0]):
         del lines[0]

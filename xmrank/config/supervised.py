@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from xmrank.config.common import ExplicitNames, at_least
+from xmrank.config.common import ExplicitNames, at_least, more_than_zero
 from xmrank.runtime.errors import ConfigError
 
 METHODS = ("embeddings", "lcm", "lcm_c0", "lcm_kmeans", "dscmr", "clip4cmr")
@@ -70,6 +70,7 @@ class DscmrConfig:
         for name in ("width", "dimensions", "epochs"):
             at_least(f"--dscmr.{name}", getattr(self, name), 1)
         at_least("--dscmr.batch-size", self.batch_size, 2)
+        more_than_zero("--dscmr.learning-rate", self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,9 @@ class Clip4cmrConfig:
         for name in ("width", "dimensions", "epochs"):
             at_least(f"--clip4cmr.{name}", getattr(self, name), 1)
         at_least("--clip4cmr.batch-size", self.batch_size, 2)
+        more_than_zero("--clip4cmr.learning-rate", self.learning_rate)
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"--clip4cmr.dropout {self.dropout}: expected at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,20 @@ class SupervisedConfig:
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
         for seed in self.runs:
             at_least("--runs", seed, 0)
+        self._refuse_idle_methods()
+
+    def idle_settings(self) -> list[str]:
+        """Names of the settings of methods that are not among the methods; lcm_c0 and lcm_kmeans have those of lcm."""
+        used = {method.split("_")[0] for method in self.methods}
+        return [name for name in ("lcm", "dscmr", "clip4cmr") if name not in used]
+
+    def _refuse_idle_methods(self) -> None:
+        """Raise ConfigError for a flag of a method that is not among the methods."""
+        for name in sorted(self.explicit):
+            method = name.partition(".")[0]
+            if method in self.idle_settings():
+                flag = f"--{name}".replace("_", "-")
+                raise ConfigError(f"{flag}: {method} is not among --methods {' '.join(self.methods)}")
 
     def _check_labels(self, names: set[str]) -> None:
         """Raise ConfigError for labels that are not NAME=PATH of one of the sets."""

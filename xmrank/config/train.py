@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from xmrank.config.common import DIRECTIONS, RUN, Direction, ExplicitNames, at_least, name_flag
+from xmrank.config.common import DIRECTIONS, RUN, Direction, ExplicitNames, at_least, more_than_zero, name_flag
+from xmrank.losses import LOSS_MODULES
 from xmrank.losses.loss_parameters import LossParameters
 from xmrank.rankers.parameters import AnyRankerParameters, ContextAwareParameters, RefinementParameters
 from xmrank.runtime.errors import ConfigError
@@ -60,8 +61,7 @@ class RefinementSettings(RefinementParameters):
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"--refine.dropout {self.dropout}: expected at least 0 and below 1")
         for name in ("learning_rate", "scale"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"--refine.{name.replace('_', '-')} {getattr(self, name)}: expected more than 0")
+            more_than_zero(f"--refine.{name.replace('_', '-')}", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,13 @@ class TrainConfig:
                 "--refine.members: expected --sampling random-hard or sub-gallery; a fixed list mixes images that a "
                 "member learned from with others"
             )
-        if self.learning_rate <= 0:
-            raise ConfigError(f"--learning-rate {self.learning_rate}: expected more than 0")
-        # Names of losses are checked by the stage: the registry needs torch.
+        more_than_zero("--learning-rate", self.learning_rate)
+        # A negative norm would turn the gradient around.
+        if self.gradient_clip is not None:
+            more_than_zero("--gradient-clip", self.gradient_clip)
+        for loss in self.losses:
+            if loss not in LOSS_MODULES:
+                raise ConfigError(f"--losses {loss}: expected one of {', '.join(LOSS_MODULES)}")
         for name in ("losses", "directions", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):

@@ -49,7 +49,7 @@ class ListBatch:
         dtype = scores.dtype if scores.dtype == torch.float64 else torch.float32
         padding = ~real
         labels = labels.to(dtype).masked_fill(padding, 0)
-        if on_host(labels) and bool((labels < 0).any()):
+        if on_host(labels) and not bool((labels >= 0).all()):  # so is NaN refused
             raise ValueError("labels must be at least 0; padding is given by the mask, not by a label")
         # Filled, not multiplied by 0: padding may be NaN, and must not have a gradient.
         scores = scores.to(dtype).masked_fill(padding.unsqueeze(2) if levels else padding, 0)

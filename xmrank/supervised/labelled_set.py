@@ -71,11 +71,6 @@ class LabelledSet:
         return bool((self.train.labels.sum(axis=1) > 1).any())
 
     @property
-    def common_space(self) -> bool:
-        """Whether images and texts have features of one length, which may then be of one space."""
-        return self.train.image.shape[1] == self.train.text.shape[1]
-
-    @property
     def widths(self) -> tuple[int, int, int]:
         """Length of image features, of text features, number of classes."""
         return self.train.image.shape[1], self.train.text.shape[1], self.train.labels.shape[1]

@@ -13,8 +13,6 @@ from xmrank.supervised.method_training import FittedMethod, Side, average_precis
 from xmrank.supervised.two_stage_knn import TwoStageRanking, by_distance, label_ranks, predict_labels, two_stage
 
 NAIVE, TWO_STAGE, PREDICTED = "distance", "two_stage", "two_stage_predicted"
-SEARCHES = (NAIVE, TWO_STAGE, PREDICTED)
-"""By distance; two-stage search; the same where stage 2 sees labels predicted from training items, not true ones."""
 SIDES: dict[Direction, tuple[Side, Side]] = {"i2t": ("image", "text"), "t2i": ("text", "image")}
 
 

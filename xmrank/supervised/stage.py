@@ -47,6 +47,9 @@ def supervised(config: SupervisedConfig) -> Manifest:
         sets[source.key] = describe_set(data)
     # The paths of the sets do not count: their contents do, as inputs.
     values = {**semantic(config), "sets": sorted(sets)} | ({"best": best} if best else {})
+    # Settings of a method that is not run must not change the fingerprint.
+    for name in config.idle_settings():
+        del values[name]
     inputs = {f"data {key}": str(entry["fingerprint"]) for key, entry in sets.items()}
     output = resolve(config.output)
     stage = StageDirectory.open(output / "results", STAGE, config=values, inputs=inputs, overwrite=config.overwrite)

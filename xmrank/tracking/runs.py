@@ -22,7 +22,7 @@ EXPERIMENT = "xmrank"
 PARAM_LIMIT = 6000
 """MLflow refuses longer parameter values."""
 FIRST_CALL = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""MLflow retries for minutes: right in the middle of a run, wrong for an address at which nobody ever was."""
+"""MLflow retries for minutes. In the middle of a run that helps; at the start, a wrong address should fail at once."""
 
 
 class TrackingError(XmrankError):

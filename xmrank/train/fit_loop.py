@@ -14,7 +14,7 @@ State = TypeVar("State")
 
 
 def ignore_epoch(_figures: EpochFigures) -> None:
-    """Report an epoch to nobody."""
+    """Do nothing with the figures of an epoch."""
 
 
 @dataclass(frozen=True)

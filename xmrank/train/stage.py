@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 
 from xmrank.config import DIRECTIONS, TrainConfig, semantic
 from xmrank.embed.store import EmbeddingStore
-from xmrank.losses import LOSSES
 from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.mine.list_paths import lists_path
 from xmrank.mine.mapped_lists import open_lists
@@ -95,13 +94,9 @@ def check_config(config: TrainConfig, best: Best, store: EmbeddingStore, lists: 
         ConfigError: names the flag.
         DataError: lists that were mined from another store.
     """
-    for flag, values, known in (
-        ("--losses", config.losses, LOSSES),
-        ("--directions", config.directions, DIRECTIONS),
-    ):
-        unknown = [value for value in values if value not in known]
-        if unknown:
-            raise ConfigError(f"{flag} {unknown[0]}: expected one of {', '.join(known)}")
+    for direction in config.directions:
+        if direction not in DIRECTIONS:
+            raise ConfigError(f"--directions {direction}: expected one of {', '.join(DIRECTIONS)}")
     if lists.inputs["embeddings"] != store.fingerprint:
         raise DataError(f"{resolve(config.lists)}: these lists were mined from other embeddings than {store.directory}")
     # Every trial may have settings of its own, from the best points of a search.

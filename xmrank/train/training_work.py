@@ -74,5 +74,5 @@ class RunLog(TrialLog):
         add_end(trial, self.work.runs[trial.name], self.work.output)
 
     def fail_trial(self, trial: Trial, failure: TrialFailed) -> None:
-        """Write the failure for the driver. Raised here, it would restart all workers, and come again."""
+        """Write the failure for the driver. Raised here, it would restart all workers, which would then fail again."""
         write_text(self.work.failures / trial.name, str(failure))

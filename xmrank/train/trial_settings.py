@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from xmrank.config import Direction, TrainConfig, semantic
+from xmrank.config import DIRECTIONS, Direction, TrainConfig, semantic
 from xmrank.config.common import name_flag
-from xmrank.losses import LOSSES
+from xmrank.losses import LOSS_MODULES, LOSSES
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import read_json_file
 from xmrank.runtime.paths import resolve
@@ -29,14 +29,6 @@ def loss_parameters(config: TrainConfig, loss: str) -> dict[str, Any]:
     """The parameters of a loss as keyword arguments; empty for a loss without parameters."""
     parameters = getattr(config.loss, loss, None)
     return {} if parameters is None else dict(vars(parameters))
-
-
-def number(value: Any) -> Any:
-    """The number in a text such as 1e-3, which YAML does not read as one; any other value as it is."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def check_loss(config: TrainConfig, loss: str) -> None:
@@ -131,6 +123,11 @@ def read_best(config: TrainConfig) -> Best:
     levels = isinstance(best, dict) and all(isinstance(by_loss, dict) for by_loss in best.values())
     if not levels or not all(isinstance(point, dict) for by_loss in best.values() for point in by_loss.values()):
         raise DataError(f"{path}: expected direction → loss → settings, as jobs/tune.py writes them (--best)")
+    for direction, by_loss in best.items():
+        # A name with a slip of the pen would else be ignored.
+        unknown = [name for name in by_loss if name not in LOSS_MODULES]
+        if direction not in DIRECTIONS or unknown:
+            raise DataError(f"{path}: no {f'loss {unknown[0]}' if unknown else f'direction {direction}'} (--best)")
     # A flag is more explicit than the result of a search.
     return {
         direction: {loss: drop_explicit(point, loss, config.explicit) for loss, point in by_loss.items()}
