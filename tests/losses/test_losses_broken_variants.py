@@ -131,7 +131,7 @@ def rows_before_columns(matrix: Tensor, **settings: object) -> Tensor:
     return SINKHORN(matrix.mT.contiguous(), **settings).mT
 
 
-def ascending_label_order(batch: ListBatch, generator: None) -> Tensor:
+def ascending_label_order(batch: ListBatch, noise: None, generator: None) -> Tensor:
     return batch.labels.masked_fill(~batch.mask, 99).argsort(dim=1, stable=True)
 
 
