@@ -1,17 +1,18 @@
-"""The embedding store: two arrays, two tables of rows, and the encoder they came from."""
+"""The embedding store: two arrays, two tables of rows, the encoder they came from, and perhaps tokens."""
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmrank.embed.row_ids import check_dimensions, make_row_ids
+from xmrank.embed.token_store import Side, TokenArray, check_token_count, open_tokens
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_file, sha256_json, sha256_table
 from xmrank.runtime.manifest import Manifest, read_manifest
@@ -34,6 +35,7 @@ class EmbeddingStore:
         captions: row, caption_id, image_id, image_row, split, text (null where it is not known).
         encoder: name, pretrained, weights_hash, preprocessing, dimensions.
         manifest: of the stage that made it, or of the arrays it was made from.
+        token_arrays: of the sides that have tokens.
     """
 
     path: Path | None
@@ -43,6 +45,7 @@ class EmbeddingStore:
     captions: pa.Table
     encoder: dict[str, Any]
     manifest: Manifest
+    token_arrays: dict[Side, TokenArray] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> "EmbeddingStore":
@@ -59,15 +62,18 @@ class EmbeddingStore:
         manifest = read_manifest(directory, STAGE)
         if verify:
             verify_outputs(directory, manifest)
+        # Copy on write: torch takes such a map without a copy, and nothing here writes.
+        image = np.load(directory / "image.npy", mmap_mode="c", allow_pickle=False)
+        text = np.load(directory / "text.npy", mmap_mode="c", allow_pickle=False)
         return cls(
             directory,
-            # Copy on write: torch takes such a map without a copy, and nothing here writes.
-            np.load(directory / "image.npy", mmap_mode="c", allow_pickle=False),
-            np.load(directory / "text.npy", mmap_mode="c", allow_pickle=False),
+            image,
+            text,
             pq.read_table(directory / "image.parquet"),
             pq.read_table(directory / "text.parquet"),
             json.loads((directory / "encoder.json").read_text()),
             manifest,
+            open_tokens(directory, manifest.outputs, {"image": len(image), "text": len(text)}),
         )
 
     @classmethod
@@ -81,6 +87,7 @@ class EmbeddingStore:
         caption_ids: Sequence[object] | None = None,
         splits: Sequence[str] | None = None,
         normalise: bool = True,
+        tokens: Mapping[Side, TokenArray] | None = None,
     ) -> "EmbeddingStore":
         """A store in memory, of embeddings from any model.
 
@@ -91,10 +98,11 @@ class EmbeddingStore:
             image_ids, caption_ids: one for each row; None: the row numbers.
             splits: one for each image ("train", "val", "test"); None: all are "train".
             normalise: bring the rows to unit length. False: they must have it, and the arrays are used without a copy.
+            tokens: of the images ("image"), of the captions ("text"), or of both.
 
         Raises:
-            DataError: arrays whose shapes do not fit, rows with NaN, infinity, only zeros or (without ``normalise``)
-                another length than 1, ids that occur twice, or a caption of an unknown image.
+            DataError: arrays or tokens whose shapes do not fit, rows with NaN, infinity, only zeros or (without
+                ``normalise``) another length than 1, ids that occur twice, or a caption of an unknown image.
 
         >>> image = np.eye(2, dtype=np.float32)
         >>> text = np.array([[3, 1], [2, 1], [0, 5]], np.float32)
@@ -120,8 +128,11 @@ class EmbeddingStore:
             check_unit_length(image, "image")
             check_unit_length(text, "text")
         images, captions = ids.image_table(), ids.caption_table()
+        for side, array in (tokens or {}).items():
+            check_token_count(array, len(image if side == "image" else text), f"{side} tokens")
         encoder = describe_imported(image.shape[1])
-        return cls(None, image, text, images, captions, encoder, describe_arrays(image, text, images, captions))
+        manifest = describe_arrays(image, text, images, captions, tokens or {})
+        return cls(None, image, text, images, captions, encoder, manifest, dict(tokens or {}))
 
     def verify(self) -> None:
         """Compare every file with its checksum in the manifest. A store in memory has none.
@@ -180,9 +191,28 @@ class EmbeddingStore:
         """The caption rows of a split, int64, ascending; a caption belongs to its image's split."""
         return np.flatnonzero(self.captions["split"].to_numpy() == split)
 
-    def gather(self, side: Literal["image", "text"], rows: np.ndarray) -> np.ndarray:
+    def gather(self, side: Side, rows: np.ndarray) -> np.ndarray:
         """Copies of chosen embeddings, float32 [rows, d], in the order of the rows; only they are read from disk."""
         return (self.image if side == "image" else self.text)[rows].astype(np.float32)
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether at least one side has tokens."""
+        return bool(self.token_arrays)
+
+    def tokens(self, side: Side) -> TokenArray:
+        """The tokens of the images, or of the captions.
+
+        In a store where only the other side has tokens, each item has one: its vector.
+
+        Raises:
+            DataError: the store has no tokens at all.
+        """
+        if not self.has_tokens:
+            raise DataError(f"{self.label}: no tokens in this store; make one with `xmrank embed --tokens`")
+        if side in self.token_arrays:
+            return self.token_arrays[side]
+        return TokenArray.from_vectors(self.image if side == "image" else self.text)
 
     @property
     def images_root(self) -> PathOrUri | None:
@@ -207,11 +237,16 @@ def describe_imported(dimensions: int) -> dict[str, Any]:
     return {"name": "imported", "pretrained": None, "dimensions": int(dimensions), "weights_hash": None}
 
 
-def describe_arrays(image: np.ndarray, text: np.ndarray, images: pa.Table, captions: pa.Table) -> Manifest:
+def describe_arrays(
+    image: np.ndarray, text: np.ndarray, images: pa.Table, captions: pa.Table, tokens: Mapping[Side, TokenArray]
+) -> Manifest:
     """The manifest of a store in memory. Its fingerprint is computed from the contents, as that of a stage is."""
     # The same parts as a stage's fingerprint: configuration, inputs and content hashes.
     hashes = {"image": sha256_array(image), "text": sha256_array(text)}
     hashes |= {"images": sha256_table(images), "captions": sha256_table(captions)}
+    for side, array in sorted(tokens.items()):
+        parts = {"tokens": array.values, "token_offsets": array.offsets, "token_scales": array.scales}
+        hashes |= {f"{side}_{name}": sha256_array(part) for name, part in parts.items() if part is not None}
     return Manifest(
         STAGE,
         config={"imported": "arrays"},
