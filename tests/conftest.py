@@ -1,6 +1,7 @@
 """What the tests of all rooms share: a home, one Ray cluster a process, small embedding stores."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from xmrank.embed.importing import import_embeddings
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.cluster import connect
 from xmrank.runtime.paths import HOME_VARIABLE
+from xmrank.runtime.verification import CACHE_VARIABLE
 
 settings.register_profile("xmrank", deadline=None)  # machines that are shared have slow moments
 settings.load_profile("xmrank")
@@ -29,6 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("ray") or "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the tests verify is not remembered among the user's own files."""
+    os.environ[CACHE_VARIABLE] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

@@ -21,11 +21,19 @@ from xmrank.runtime.endings import Terminated, install_handlers
 from xmrank.runtime.errors import ConfigError, XmrankError, find_cause
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.redaction import RedactingFormatter, redact_uri
+from xmrank.runtime.verification import verify_tree
 
 Config = TypeVar("Config")
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "configs"
 """The named presets of the checkout that this package is part of; an installation without one has none."""
+
+
+COMMANDS = {
+    "sync": "Deliver to MLflow what the stages in DIR could not",
+    "verify": "Compare the files of all stages in DIR with the hashes in their manifests",
+}
+"""What the console command does besides jobs."""
 
 
 def main() -> None:
@@ -41,6 +49,9 @@ def main() -> None:
     if job == "sync":
         sync_directories(arguments)
         return
+    if job == "verify":
+        verify_directories(arguments)
+        return
     name = job.replace("-", "_")  # xmrank train-encoder
     if name not in JOBS:
         print(f"xmrank: no job {job}; expected one of: {', '.join(JOBS)}", file=sys.stderr)
@@ -53,7 +64,7 @@ def main() -> None:
 def sync_directories(directories: list[str]) -> None:
     """Run ``xmrank sync DIR …``: deliver to MLflow what earlier runs could not; exit 1 where the server is away."""
     if not directories or directories[0].startswith("-"):
-        print("usage: xmrank sync DIR ...   deliver to MLflow what the stages in DIR could not", file=sys.stderr)
+        print(f"usage: xmrank sync DIR ...   {COMMANDS['sync']}", file=sys.stderr)
         sys.exit(0 if directories[:1] in (["-h"], ["--help"]) else 2)
     # Imports MLflow.
     from xmrank.tracking.journal import sync
@@ -65,13 +76,27 @@ def sync_directories(directories: list[str]) -> None:
     sys.exit(0 if all(delivered) else 1)
 
 
+def verify_directories(directories: list[str]) -> None:
+    """Run ``xmrank verify DIR …``: hash the outputs of all stages there; exit 1 where one is damaged."""
+    if not directories or directories[0].startswith("-"):
+        print(f"usage: xmrank verify DIR ...   {COMMANDS['verify']}", file=sys.stderr)
+        sys.exit(0 if directories[:1] in (["-h"], ["--help"]) else 2)
+    try:
+        whole = [verify_tree(resolve(directory)) for directory in directories]
+    except XmrankError as error:
+        sys.exit(report_failure("verify", error))
+    sys.exit(0 if all(whole) else 1)
+
+
 def describe_jobs() -> str:
     """The help text of the console command: a line for each job."""
     lines = ["usage: xmrank JOB [OPTIONS]", "", "Jobs (xmrank JOB --help lists the options):", ""]
-    width = max(map(len, JOBS))
+    commands = {f"{name} DIR ...": about for name, about in COMMANDS.items()}
+    width = max(map(len, [*JOBS, *commands]))
     for name, job in JOBS.items():
         first_sentence = " ".join((job.load_config().__doc__ or "").split()).partition(". ")[0]
         lines.append(f"  {name:<{width}}  {first_sentence.removesuffix('.')}")
+    lines += ["", "Commands:", "", *(f"  {name:<{width}}  {about}" for name, about in commands.items())]
     return "\n".join(lines)
 
 

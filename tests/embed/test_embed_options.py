@@ -217,7 +217,7 @@ def test_a_compiled_encoder_is_another_configuration(folder, encoded, monkeypatc
 
 def test_a_store_is_verified(folder, encoded):
     embed(configured(folder))
-    store = EmbeddingStore.open(folder / "store", verify=True)
+    store = EmbeddingStore.open(folder / "store")
     store.verify()
     assert store.caption_rows("val").tolist() == [4, 5, 12, 13, 20, 21]
     assert store.gather("image", store.image_rows("val")).tolist() == store.image[[2, 6, 10]].tolist()
@@ -226,8 +226,8 @@ def test_a_store_is_verified(folder, encoded):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"text.npy: has changed"):
+    with pytest.raises(DataError, match=r"text.npy: damaged: its contents are not those in manifest.json"):
         store.verify()
     path.unlink()
-    with pytest.raises(DataError, match=r"text.npy: is missing, though the manifest names it"):
-        EmbeddingStore.open(folder / "store", verify=True)
+    with pytest.raises(DataError, match=r"text.npy: is missing, though manifest.json names it"):
+        EmbeddingStore.open(folder / "store")

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from changed_stages import flip_byte
 
 from xmrank.cli import run
 from xmrank.config import DIRECTIONS, MineConfig
@@ -331,3 +332,52 @@ def test_the_job_mines_in_its_home(store, home, monkeypatch, capsys):
 
 def train_captions(store):
     return int(np.isin(store.image_of_caption, store.image_rows("train")).sum())
+
+
+def flip_one(array):
+    array.view(np.uint8).reshape(-1)[5] ^= 1
+
+
+def zero_block(array):
+    array.view(np.uint8).reshape(-1)[:4096] = 0
+
+
+def put_nan(array):
+    array[3] = np.nan
+
+
+def roll_rows(array):
+    array[:] = np.roll(array, 1, axis=0)
+
+
+@pytest.mark.parametrize("change", [flip_one, zero_block, put_nan, roll_rows])
+def test_a_changed_store_is_refused_before_anything_is_mined(tiny_store, tmp_path, change):
+    store = tiny_store(tmp_path / "store")
+    array = np.load(store.directory / "image.npy")
+    change(array)
+    np.save(store.directory / "image.npy", array)
+    with pytest.raises(DataError, match=r"image\.npy: damaged: its contents .*; make it anew: xmrank embed --output "):
+        mined(store, tmp_path / "lists")
+    assert not (tmp_path / "lists").exists()
+
+
+@pytest.mark.parametrize("name", ["image.npy", "text.parquet", "encoder.json"])
+def test_a_cut_off_store_is_one_line(tiny_store, tmp_path, name):
+    store = tiny_store(tmp_path / "store")
+    path = store.directory / name
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(DataError, match=f"{path}: damaged: holds {path.stat().st_size} bytes, ") as failure:
+        mined(store, tmp_path / "lists")
+    assert "\n" not in str(failure.value)
+
+
+def test_lists_with_a_changed_byte_are_refused_by_the_python_api(store, tmp_path):
+    mined(store, tmp_path / "lists")
+    path = lists_path(tmp_path / "lists", "t2i", "train")
+    flip_byte(path, -20)  # behind the pages, where no checksum of parquet's is
+    with pytest.raises(DataError, match=f"{path}: damaged: its contents"):
+        CandidateLists.read(path)
+    # The same command makes it anew, and keeps the damaged file.
+    again, _ = mined(store, tmp_path / "lists")
+    assert (tmp_path / "lists/damaged" / path.name).exists()
+    assert "t2i-train.parquet" in again.outputs

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from changed_stages import accept_changes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -256,6 +257,7 @@ def test_labels_grade_the_candidates(tiny_store, tmp_path, monkeypatch):
     if "labels" in table.column_names:
         table = table.drop(["labels"])
     pq.write_table(table.append_column("labels", pa.array(labels)), store.directory / "image.parquet")
+    accept_changes(store.directory)
     _, lists = mined(store, tmp_path / "lists", strategy="top-k", relevance="labels")
     part = lists["i2t", "train"]
     query_images, item_images = query_and_item_images(store, "i2t", part)

@@ -8,8 +8,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from changed_stages import accept_changes
 
 from xmrank.config import QrelsConfig
+from xmrank.embed.store import EmbeddingStore
 from xmrank.protocols.query_tables import RANKINGS_SCHEMA
 from xmrank.protocols.trec_reading import read_qrels
 from xmrank.qrels.stage import evaluate_qrels
@@ -28,6 +30,8 @@ def ranked(tiny_store, tmp_path):
     }
     table = store.images.append_column("labels", pa.array([labels.get(row, []) for row in range(8)]))
     pq.write_table(table, store.directory / "image.parquet")
+    accept_changes(store.directory)
+    store = EmbeddingStore.open(store.directory)
     return store, made_up(store, tmp_path / "evaluation", 4)
 
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from changed_stages import accept_changes
 
 from xmrank.config import RegisterConfig
 from xmrank.register.model_registry import best_rankers, load_ranker, locate_ranker, ranker_fingerprint
@@ -63,6 +64,9 @@ def test_a_damaged_history_is_one_line(rankers, tmp_path):
     shutil.copytree(rankers, copy)
     damaged = next(copy.glob("trials/*")) / "history.json"
     damaged.write_text("{}")
+    with pytest.raises(DataError, match=f"{damaged}: damaged: holds 2 bytes, .*; make it anew: xmrank train --output"):
+        best_rankers(copy)
+    accept_changes(copy)
     with pytest.raises(DataError, match=f"{damaged}: not the history of a trial"):
         best_rankers(copy)
 

@@ -8,6 +8,7 @@ import re
 import shutil
 
 import pytest
+from changed_stages import accept_changes
 
 from xmrank.pages.wording import METRICS
 from xmrank.report.inputs import TrialRecord
@@ -249,6 +250,7 @@ def test_a_history_that_lacks_a_key_is_named(tmp_path):
     config = make_run(tmp_path, SMALL)
     path = config.rankers / "trials" / "ranknet-i2t-seed0" / "history.json"
     path.write_text(json.dumps({"loss": "ranknet"}))
+    rewrite_manifest(config.evaluation, inputs={"rankers": accept_changes(config.rankers).fingerprint})
     with pytest.raises(DataError, match=r"history\.json: expected loss, direction, seed"):
         report(config)
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from changed_stages import flip_byte
 
 from xmrank.runtime import directory as stages
 from xmrank.runtime.directory import StageDirectory
@@ -273,3 +274,23 @@ def test_a_plan_with_values_of_other_types_is_ignored(folder, plan):
     written = json.loads((folder / "plan.json").read_text())
     (folder / "plan.json").write_text(json.dumps({**written, **plan}))
     assert "not the directory of a stage" in refusal(folder)
+
+
+def test_a_finished_stage_with_a_changed_byte_makes_that_file_anew(folder, capsys):
+    before = finished(folder)
+    flip_byte(folder / "a.txt", 0)
+    assert opened(folder).done is None
+    assert capsys.readouterr().err == (
+        f"mine: {folder / 'a.txt'}: damaged: its contents are not those in manifest.json; it is made anew\n"
+    )
+    assert names(folder) == ["b.txt", "damaged", "damaged/a.txt", "plan.json"]
+    assert finished(folder).fingerprint == before.fingerprint
+
+
+def test_a_plan_that_was_replaced_does_not_hide_another_configuration(folder):
+    finished(folder)
+    plan = json.loads((folder / "plan.json").read_text())
+    (folder / "plan.json").write_text(json.dumps({**plan, "config": {**CONFIG, "seed": 1}, "inputs": {}}))
+    assert "seed is 0 there, 1 here" in refusal(folder, config={**CONFIG, "seed": 1}, inputs={})
+    (folder / "plan.json").write_text(json.dumps({**plan, "inputs": {"embeddings": "e1"}}))
+    assert "was made from other embeddings: e0 there, e1 here" in refusal(folder, inputs={"embeddings": "e1"})

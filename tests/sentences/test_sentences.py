@@ -5,8 +5,10 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from changed_stages import accept_changes
 
 from xmrank.config import MineConfig, SentencesConfig
+from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.list_paths import lists_path
 from xmrank.mine.stage import mine
@@ -25,7 +27,8 @@ def worded(tiny_store, tmp_path):
     texts[1] = texts[0]
     column = store.captions.column_names.index("text")
     pq.write_table(store.captions.set_column(column, "text", [texts]), store.directory / "text.parquet")
-    return store, texts
+    accept_changes(store.directory)
+    return EmbeddingStore.open(store.directory), texts
 
 
 @pytest.fixture(scope="module")

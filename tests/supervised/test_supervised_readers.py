@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from changed_stages import accept_changes
 from scipy.io import savemat
 from scipy.sparse import csr_matrix
 
@@ -227,6 +228,7 @@ def write_labels(store, lists):
     """Gives a store's images labels; the store itself cannot hold them when it is imported."""
     column = pa.array(lists, pa.list_(pa.int32()))
     pq.write_table(store.images.append_column("labels", column), store.directory / "image.parquet")
+    accept_changes(store.directory)
 
 
 def test_a_store_with_labels(tiny_store, tmp_path):

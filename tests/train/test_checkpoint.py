@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+from changed_stages import flip_byte
 
 from xmrank.config import TrainConfig
 from xmrank.rankers import ContextAwareParameters, LinearParameters, build_ranker
 from xmrank.runtime.errors import DataError
-from xmrank.train.checkpoint import load_state, read_meta, read_ranker, save_ranker, save_state
+from xmrank.train.checkpoint import hash_about, load_state, read_meta, read_ranker, save_ranker, save_state
 from xmrank.train.step import TrainingStep
 from xmrank.train.worker_group import WorkerGroup
 
@@ -92,21 +93,35 @@ def test_a_damaged_ranker_is_refused_in_one_line(saved, name, content):
 def test_a_cut_off_ranker_is_refused(saved):
     path = saved / "ranker.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(DataError, match="not a ranker of this version"):
+    with pytest.raises(DataError, match=r"ranker.safetensors: damaged: its contents are not those of ranker.json"):
+        read_ranker(saved)
+
+
+@pytest.mark.parametrize("offset", [-1, 300, 8])
+def test_weights_with_one_changed_byte_are_refused(saved, offset):
+    flip_byte(saved / "ranker.safetensors", offset)
+    with pytest.raises(DataError, match=r"ranker.safetensors: damaged: its contents are not those of ranker.json"):
+        read_ranker(saved)
+
+
+def test_a_changed_digit_in_the_json_of_a_ranker_is_refused(saved):
+    path = saved / "ranker.json"
+    path.write_text(path.read_text().replace('"seed": 3', '"seed": 4'))
+    with pytest.raises(DataError, match=r"ranker.json: damaged: its contents are not those of its about_sha256"):
         read_ranker(saved)
 
 
 def test_weights_of_another_shape_are_refused(saved):
     about = json.loads((saved / "ranker.json").read_text())
     about["parameters"]["width"] = 16
-    (saved / "ranker.json").write_text(json.dumps(about))
+    (saved / "ranker.json").write_text(json.dumps(about | {"about_sha256": hash_about(about)}))
     with pytest.raises(DataError, match="size mismatch"):
         read_ranker(saved)
 
 
 def test_json_that_lacks_the_parameters_is_refused(saved):
     (saved / "ranker.json").write_text('{"ranker": "context_aware"}')
-    with pytest.raises(DataError, match="parameters"):
+    with pytest.raises(DataError, match="not the JSON of a ranker: 'about_sha256'"):
         read_ranker(saved)
 
 

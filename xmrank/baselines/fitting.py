@@ -68,7 +68,7 @@ class FittingData:
 
     def __init__(self, config: BaselinesConfig) -> None:
         self.config = config
-        self.store = EmbeddingStore.open(resolve(config.embeddings))
+        self.store = EmbeddingStore.open(resolve(config.embeddings), verify=False)
         self.images = fitted_images(config, self.store)
 
     def features_for(self, fit: BaselineFit) -> BaselineFeatures:

@@ -20,9 +20,10 @@ from xmrank.protocols.reported import reported_images, reported_split
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
-from xmrank.runtime.manifest import Manifest, read_manifest
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
+from xmrank.runtime.verification import read_outputs
 from xmrank.tracking.run_tree import RunTree
 
 STAGE = "baselines"
@@ -36,7 +37,7 @@ def baselines(config: BaselinesConfig) -> Manifest:
         ConfigError: an unknown baseline, setting or split.
         DataError: inputs that are not finished or do not belong together, features of other rows than the store's.
     """
-    store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_manifest(resolve(config.lists), MINE)
+    store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_outputs(resolve(config.lists), MINE)
     check_inputs(config, store, lists)
     output = resolve(config.output)
     stage = StageDirectory.open(

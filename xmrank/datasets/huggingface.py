@@ -91,7 +91,7 @@ def open_parquet(address: str, source: str) -> pq.ParquetFile:
     system, path = locate_file(address)
     refuse_special(system, path)
     try:
-        return pq.ParquetFile(system.open_input_file(path))
+        return pq.ParquetFile(system.open_input_file(path), page_checksum_verification=True)
     except FAULTS as error:
         raise DataError(f"{source}: not readable as parquet: {one_line(error)}") from None
 

@@ -162,7 +162,7 @@ class ParquetRows:
         refuse_special(system, path)
         self.name, self.column = file, column
         try:
-            self.file = pq.ParquetFile(system.open_input_file(path))
+            self.file = pq.ParquetFile(system.open_input_file(path), page_checksum_verification=True)
         except (pa.ArrowException, ValueError) as error:
             raise self.make_error(error) from None
         groups = self.file.metadata.num_row_groups

@@ -154,7 +154,8 @@ def read_metadata(
             # Only the columns that are needed are read: the metadata often have many more.
             columns = pq.read_schema(part.metadata).names
             wanted = [column for column in (IMAGE, CAPTION, split_field) if column in columns]
-            table = pq.read_table(part.metadata, columns=wanted).cast(pa.schema([(c, pa.string()) for c in wanted]))
+            table = pq.read_table(part.metadata, columns=wanted, page_checksum_verification=True)
+            table = table.cast(pa.schema([(c, pa.string()) for c in wanted]))
         except FAULTS as error:
             raise DataError(f"{name}: not readable as parquet: {one_line(error)}") from None
         refuse_first([column for column in (IMAGE, CAPTION) if column not in columns], name, "no column {}")

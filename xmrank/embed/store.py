@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from xmrank.embed.row_ids import check_dimensions, make_row_ids
 from xmrank.embed.token_store import Side, TokenArray, check_token_count, open_tokens
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import sha256_file, sha256_json, sha256_table
+from xmrank.runtime.files import read_parquet, sha256_json, sha256_table
 from xmrank.runtime.manifest import Manifest, read_manifest
 from xmrank.runtime.paths import PathOrUri, resolve_uri
+from xmrank.runtime.verification import read_outputs, verify_outputs
 
 STAGE = "embed"
 UNIT_TOLERANCE = 1e-3
@@ -48,20 +48,19 @@ class EmbeddingStore:
     token_arrays: dict[Side, TokenArray] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: bool = False) -> "EmbeddingStore":
+    def open(cls, path: str | Path, *, verify: bool = True) -> "EmbeddingStore":
         """Open the store in a directory.
 
         Args:
             path: the directory that ``xmrank embed`` wrote.
-            verify: compare every file with its checksum, which reads all of it.
+            verify: compare every file with its checksum, unless it was verified before and has not been written to.
+                False: for the workers of a stage that has verified the store.
 
         Raises:
             DataError: the directory holds no finished store, or not what its manifest says.
         """
         directory = Path(path)
-        manifest = read_manifest(directory, STAGE)
-        if verify:
-            verify_outputs(directory, manifest)
+        manifest = read_outputs(directory, STAGE) if verify else read_manifest(directory, STAGE)
         # Copy on write: torch takes such a map without a copy, and nothing here writes.
         image = np.load(directory / "image.npy", mmap_mode="c", allow_pickle=False)
         text = np.load(directory / "text.npy", mmap_mode="c", allow_pickle=False)
@@ -69,8 +68,8 @@ class EmbeddingStore:
             directory,
             image,
             text,
-            pq.read_table(directory / "image.parquet"),
-            pq.read_table(directory / "text.parquet"),
+            read_parquet(directory / "image.parquet"),
+            read_parquet(directory / "text.parquet"),
             json.loads((directory / "encoder.json").read_text()),
             manifest,
             open_tokens(directory, manifest.outputs, {"image": len(image), "text": len(text)}),
@@ -135,13 +134,13 @@ class EmbeddingStore:
         return cls(None, image, text, images, captions, encoder, manifest, dict(tokens or {}))
 
     def verify(self) -> None:
-        """Compare every file with its checksum in the manifest. A store in memory has none.
+        """Hash every file and compare it with its checksum in the manifest. A store in memory has none.
 
         Raises:
             DataError: a file is missing or has changed; names the first.
         """
         if self.path is not None:
-            verify_outputs(self.path, self.manifest)
+            verify_outputs(self.path, self.manifest, afresh=True)
 
     @property
     def directory(self) -> Path:
@@ -219,17 +218,6 @@ class EmbeddingStore:
         """The folder of the images, or its URI, at the time of embedding; None for imported embeddings."""
         root = self.manifest.settings.get("images_root")
         return resolve_uri(root) if root else None
-
-
-def verify_outputs(directory: Path, manifest: Manifest) -> None:
-    """Raise DataError when a file of a store is missing or has changed."""
-    for name, entry in manifest.outputs.items():
-        path = directory / name
-        if not path.is_file():
-            raise DataError(f"{path}: is missing, though the manifest names it")
-        # The size is compared first, because it costs nothing.
-        if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
-            raise DataError(f"{path}: has changed: its checksum differs from the manifest's")
 
 
 def describe_imported(dimensions: int) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from xmrank.protocols.scorer import FirstStageScorer
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_json, write_json
-from xmrank.runtime.manifest import Manifest, read_manifest
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.verification import read_outputs
 from xmrank.train.checkpoint import read_about
 from xmrank.train.stage import STAGE as TRAIN
 
@@ -39,7 +40,7 @@ def evaluate(config: EvaluateConfig) -> Manifest:
         DataError: inputs that are not finished, or rankers of other embeddings or lists.
     """
     store = EmbeddingStore.open(resolve(config.embeddings))
-    lists, rankers = read_manifest(resolve(config.lists), MINE), read_manifest(resolve(config.rankers), TRAIN)
+    lists, rankers = read_outputs(resolve(config.lists), MINE), read_outputs(resolve(config.rankers), TRAIN)
     check_inputs(store, lists, rankers, resolve(config.rankers))
     folder = resolve(config.lists)
     check_galleries(config.galleries, len(reported_images(folder)), reported_split(folder))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import write_table
+from xmrank.runtime.files import read_parquet, write_table
+from xmrank.runtime.verification import verify_file
 
 COLUMNS = {"candidates": np.int32, "labels": np.float32, "similarity": np.float32}
 """Columns with a value for every item."""
@@ -121,16 +121,24 @@ class CandidateLists:
         write_table(path, pa.table(columns))
 
     @classmethod
-    def read(cls, path: str | Path) -> "CandidateLists":
+    def read(cls, path: str | Path, *, verify: bool = True) -> "CandidateLists":
         """Read what ``write`` wrote.
 
+        Args:
+            path: of the file.
+            verify: compare a finished stage's file with its checksum, unless it was verified before and has not been
+                written to. False: for the workers of a stage that has verified the lists.
+
         Raises:
-            DataError: no such file.
+            DataError: no such file, or a damaged one.
         """
-        if not Path(path).is_file():
+        path = Path(path)
+        if not path.is_file():
             raise DataError(f"{path}: no such candidate lists")
+        if verify:
+            verify_file(path)
         # Offsets are those of one array: parquet's row groups come as several.
-        table = pq.read_table(path).combine_chunks()
+        table = read_parquet(path).combine_chunks()
         columns = {name: combine_column(table[name]) for name in COLUMNS}
         items = {name: column.flatten().to_numpy(zero_copy_only=False) for name, column in columns.items()}
         offsets = columns["candidates"].offsets.to_numpy().astype(np.int64)

@@ -154,7 +154,7 @@ def open_pool(
     directory: Path, config: MineConfig, direction: Direction, role: Role
 ) -> tuple[EmbeddingStore, QueryPool]:
     """A process's store and pool of one direction and role, made once for all its tasks."""
-    store = EmbeddingStore.open(directory)
+    store = EmbeddingStore.open(directory, verify=False)
     return store, plan_pool(store, choose_role_images(store, config)[role], direction, config)
 
 

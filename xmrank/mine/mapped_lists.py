@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from xmrank.mine.candidate_lists import COLUMNS, CandidateLists
-from xmrank.runtime.files import write_array, write_rows
+from xmrank.runtime.files import parquet_errors, read_batches, write_array, write_rows
 
 IN_MEMORY_BYTES = 1 << 30
 """Lists up to this size, unpacked, are kept in memory."""
@@ -26,7 +26,7 @@ def open_lists(path: Path, cache: Path) -> CandidateLists:
         DataError: no such file.
     """
     if not path.is_file() or unpacked_bytes(path) <= IN_MEMORY_BYTES:
-        return CandidateLists.read(path)
+        return CandidateLists.read(path, verify=False)
     folder = cache / path.stem
     unpack_lists(path, folder)
     names = ("queries", "offsets", *COLUMNS)
@@ -35,31 +35,31 @@ def open_lists(path: Path, cache: Path) -> CandidateLists:
 
 def unpacked_bytes(path: Path) -> int:
     """The size of a file's columns without compression."""
-    metadata = pq.read_metadata(path)
+    with parquet_errors(path):
+        metadata = pq.read_metadata(path)
     return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
 
 
 def unpack_lists(path: Path, folder: Path) -> None:
     """Write the arrays that do not exist yet. In memory are a few lists at a time, and one number for each list."""
-    with pq.ParquetFile(path) as file:
-        # The first length is 0: its cumulative sum is where list 0 begins.
-        queries, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
-        for batch in file.iter_batches(BATCH, columns=["query", "candidates"]):
-            queries.append(batch["query"].to_numpy())
-            lengths.append(batch["candidates"].value_lengths().to_numpy(zero_copy_only=False).astype(np.int64))
-        offsets = np.cumsum(np.concatenate(lengths))
-        # Written only where missing: a run that was killed goes on with what it had.
-        for name, array in (("queries", np.concatenate(queries)), ("offsets", offsets)):
-            if not array_path(folder, name).exists():
-                write_array(array_path(folder, name), array)
-        for name, dtype in COLUMNS.items():
-            if not array_path(folder, name).exists():
-                write_rows(array_path(folder, name), read_column(file, name), (int(offsets[-1]),), np.dtype(dtype))
+    # The first length is 0: its cumulative sum is where list 0 begins.
+    queries, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
+    for batch in read_batches(path, BATCH, ["query", "candidates"]):
+        queries.append(batch["query"].to_numpy())
+        lengths.append(batch["candidates"].value_lengths().to_numpy(zero_copy_only=False).astype(np.int64))
+    offsets = np.cumsum(np.concatenate(lengths))
+    # Written only where missing: a run that was killed goes on with what it had.
+    for name, array in (("queries", np.concatenate(queries)), ("offsets", offsets)):
+        if not array_path(folder, name).exists():
+            write_array(array_path(folder, name), array)
+    for name, dtype in COLUMNS.items():
+        if not array_path(folder, name).exists():
+            write_rows(array_path(folder, name), read_column(path, name), (int(offsets[-1]),), np.dtype(dtype))
 
 
-def read_column(file: pq.ParquetFile, name: str) -> Iterator[np.ndarray]:
+def read_column(path: Path, name: str) -> Iterator[np.ndarray]:
     """A list column's items, a few lists at a time."""
-    for batch in file.iter_batches(BATCH, columns=[name]):
+    for batch in read_batches(path, BATCH, [name]):
         yield batch[name].flatten().to_numpy(zero_copy_only=False)
 
 

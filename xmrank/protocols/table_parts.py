@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from xmrank.embed.store import EmbeddingStore
-from xmrank.runtime.files import atomic_path
+from xmrank.runtime.files import atomic_path, open_parquet_writer, read_parquet
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 """Ids and names repeat in many rows; a dictionary keeps each of them once."""
@@ -21,7 +20,7 @@ def side_ids(store: EmbeddingStore, direction: str) -> tuple[pa.Array, pa.Array]
 
 def join_tables(path: Path, parts: list[Path], schema: pa.Schema) -> None:
     """Write parquet files one after another as one, with one of them in memory at a time."""
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with atomic_path(path) as temporary, open_parquet_writer(temporary, schema) as writer:
         # The parts may have different dictionaries; a parquet file needs one for each column.
         for part in parts:
-            writer.write_table(pq.read_table(part).unify_dictionaries().cast(schema))
+            writer.write_table(read_parquet(part).unify_dictionaries().cast(schema))

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from xmrank.config import QrelsConfig, semantic
 from xmrank.embed.store import EmbeddingStore
@@ -21,9 +20,10 @@ from xmrank.protocols.table_parts import side_ids
 from xmrank.protocols.trec_reading import Qrels, read_qrels
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import sha256_file, write_json, write_table
-from xmrank.runtime.manifest import MANIFEST, Manifest, read_manifest
+from xmrank.runtime.files import read_parquet, sha256_file, write_json, write_table
+from xmrank.runtime.manifest import MANIFEST, Manifest
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.verification import read_outputs
 
 STAGE = "qrels"
 MEASURED = ("evaluate", "baselines")
@@ -55,7 +55,7 @@ def evaluate_qrels(config: QrelsConfig) -> Manifest:
             images without labels, or rankings that are too short.
     """
     store, results = EmbeddingStore.open(resolve(config.embeddings)), resolve(config.results)
-    made = read_manifest(results, stage_of(results))
+    made = read_outputs(results, stage_of(results))
     if made.inputs["embeddings"] != store.fingerprint:
         raise DataError(f"{results}: ranks other embeddings than {store.directory}")
     # Before the output is opened, so that a bad file leaves nothing behind.
@@ -120,7 +120,7 @@ def rankings_of(path: Path) -> Iterator[GalleryRankings]:
 
     Candidate lists are left out: their items were chosen by this program, so judgements of others do not fit them.
     """
-    table = pq.read_table(path, filters=[("protocol", "!=", "lists")]).to_pandas()
+    table = read_parquet(path, filters=[("protocol", "!=", "lists")]).to_pandas()
     # Categories would make groups of combinations that do not occur.
     table = table.astype({name: str for name in (*KEYS, "query_id", "candidate_id") if name != "seed"})
     for values, part in table.groupby(list(KEYS), sort=True):

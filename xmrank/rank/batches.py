@@ -106,7 +106,7 @@ class QueryRanker:
     def __init__(self, job: RankingJob) -> None:
         self.job = job
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.store = EmbeddingStore.open(job.embeddings)
+        self.store = EmbeddingStore.open(job.embeddings, verify=False)
         self.side = self.store.text if job.direction == "i2t" else self.store.image
         # The gallery is a selection of rows: embeddings are never copied.
         self.rows = gallery_rows(self.store, job.direction, job.split)

@@ -112,7 +112,8 @@ def read_table_queries(path: Path, column: str | None, direction: Direction | No
         name, kind = find_column(schema, path, column, direction)
         id_column = find_usual(ID, schema)
         # The same column may have ids and queries.
-        table = pq.read_table(path, columns=list(dict.fromkeys([c for c in (id_column, name) if c])))
+        columns = list(dict.fromkeys([c for c in (id_column, name) if c]))
+        table = pq.read_table(path, columns=columns, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not readable as parquet: {' '.join(str(error).split())} ({FLAG})") from None
     if not len(table):

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from xmrank.config.rank import RankConfig
 from xmrank.datasets.locations import read_bytes
@@ -16,7 +15,7 @@ from xmrank.pages.wording import DIRECTION_NAMES
 from xmrank.rank.queries import read_queries
 from xmrank.rank.results import PAGE, RESULTS, STEPS
 from xmrank.runtime.errors import XmrankError
-from xmrank.runtime.files import write_text
+from xmrank.runtime.files import read_batches, write_text
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 
@@ -90,7 +89,7 @@ def read_first_rows(results: Path, count: int) -> list[dict[str, Any]]:
     """The rows of the first ``count`` queries, down to rank ``SHOWN``."""
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
-    for batch in pq.ParquetFile(results).iter_batches():
+    for batch in read_batches(results, 1 << 16):
         for row in batch.filter(pa.compute.field("rank") <= SHOWN).to_pylist():
             seen.add(row["query_id"])
             # Results are query by query: the next query ends the reading.

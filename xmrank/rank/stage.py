@@ -142,7 +142,7 @@ def finish_ranking(
         name, reason = next(iter(broken.items()))
         raise DataError(f"--queries: none of {len(queries)} could be read; the first, {name}: {reason}")
     join_tables(stage.directory / RESULTS, [batch.part_path(job.folder) for batch in batches], RESULTS_SCHEMA)
-    gallery = len(gallery_rows(EmbeddingStore.open(job.embeddings), job.direction, job.split))
+    gallery = len(gallery_rows(EmbeddingStore.open(job.embeddings, verify=False), job.direction, job.split))
     return stage.finish(
         counts={"queries": ranked, "gallery": gallery, "top_n": job.top_n, "rows": ranked * job.top_n},
         left_out=[{"query_id": name, "reason": reason} for name, reason in broken.items()],

@@ -13,8 +13,9 @@ from xmrank.config.common import DIRECTIONS, Direction
 from xmrank.rankers import Ranker
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file, sha256_json
-from xmrank.runtime.manifest import MANIFEST, read_manifest
+from xmrank.runtime.manifest import MANIFEST
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.verification import read_outputs
 from xmrank.train import checkpoint
 from xmrank.train.trials import HISTORY, RANKER, RANKER_JSON
 
@@ -119,7 +120,7 @@ def best_rankers(rankers: Path) -> dict[Direction, TrainedRanker]:
     Raises:
         DataError: no finished training there, or a trial whose history is damaged.
     """
-    read_manifest(rankers, "train")
+    read_outputs(rankers, "train")
     best: dict[Direction, TrainedRanker] = {}
     # By name, so that ties do not depend on the file system.
     for directory in sorted((rankers / "trials").iterdir()):
@@ -147,7 +148,12 @@ def read_trained_ranker(directory: Path) -> TrainedRanker:
 
 
 def ranker_fingerprint(directory: Path) -> str:
-    """The sha256 over a ranker's two files."""
+    """The sha256 over a ranker's two files.
+
+    Raises:
+        DataError: weights that are not those of its JSON.
+    """
+    checkpoint.verify_weights(directory, checkpoint.read_about(directory))
     return sha256_json([sha256_file(directory / name) for name in (RANKER, RANKER_JSON)])
 
 

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from xmrank.pages.thumbnails import ThumbnailAlbum
 from xmrank.report.inputs import ReportInputs
+from xmrank.runtime.files import read_parquet
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class CaptionTexts:
 
 def read_captions(embeddings: Path, split: str) -> CaptionTexts:
     """The captions of one split of an embedding store, of all when ``split`` is empty."""
-    table = pq.read_table(
+    table = read_parquet(
         embeddings / "text.parquet",
         columns=["caption_id", "image_id", "text"],
         filters=[("split", "==", split)] if split else None,
@@ -50,7 +49,7 @@ def open_album(inputs: ReportInputs, image_ids: Iterable[str], *, remote_images:
     if root is None or not wanted:
         return ThumbnailAlbum(None, {}, {})
     # Only the images that are shown: a store may have millions.
-    table = pq.read_table(
+    table = read_parquet(
         inputs.embeddings_directory / "image.parquet",
         columns=["image_id", "location"],
         filters=[("image_id", "in", wanted)],

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from xmrank.metrics import PairedTests, holm_correction, paired_differences, paired_tests, seed_spread, smallest_p
 from xmrank.metrics.significance import EQUAL
@@ -15,6 +14,7 @@ from xmrank.pages.wording import METRICS
 from xmrank.protocols.method_names import FIRST_STAGE, REFINED
 from xmrank.report.protocol_names import first_stage_protocol
 from xmrank.report.result_tables import ResultTable, TableRow, TestedCell
+from xmrank.runtime.files import read_parquet
 
 FLIPS_PER_TEST = 100
 """Sign flips for each test of a family, so that the smallest corrected p is a fifth of the level."""
@@ -212,11 +212,11 @@ def read_values(
     filters: list[tuple[str, str, object]] = [("direction", "==", table.direction), ("protocol", "in", protocols)]
     filters += [("metric", "in", set(metrics)), *([("split", "==", split)] if split else [])]
     columns = ["method", "ranker", "protocol", "seed", "metric", "query_id", "value"]
-    frame = pq.read_table(path, columns=columns, filters=filters).to_pandas()
+    frame = read_parquet(path, columns=columns, filters=filters).to_pandas()
     if baselines is None:
         return frame
     # Both tables have the first stage; the evaluation's is kept.
-    more = pq.read_table(baselines, columns=columns, filters=[*filters, ("method", "!=", FIRST_STAGE)]).to_pandas()
+    more = read_parquet(baselines, columns=columns, filters=[*filters, ("method", "!=", FIRST_STAGE)]).to_pandas()
     frames = [part.astype({"method": str, "ranker": str, "protocol": str}) for part in (frame, more)]
     return pd.concat(frames)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from xmrank.pages.thumbnails import Thumbnail, ThumbnailAlbum
 from xmrank.pages.wording import DIRECTION_NAMES, count_noun, method_name
@@ -17,6 +16,7 @@ from xmrank.report.captions import CaptionTexts, open_album, read_captions
 from xmrank.report.inputs import ReportInputs, TrialRecord
 from xmrank.report.protocol_names import first_stage_protocol, protocol_name
 from xmrank.report.result_tables import ResultTable
+from xmrank.runtime.files import read_parquet
 
 SHOWN = 5
 QUERY_SIDE, CANDIDATE_SIDE = 320, 176
@@ -168,7 +168,7 @@ def _validation_mean(trial: TrialRecord) -> float:
 
 
 def _first_seed(inputs: ReportInputs, method: str) -> int:
-    seeds = pq.read_table(inputs.metrics, columns=["seed"], filters=[("method", "==", method)])["seed"]
+    seeds = read_parquet(inputs.metrics, columns=["seed"], filters=[("method", "==", method)])["seed"]
     return int(min(seeds.unique().to_pylist()))
 
 
@@ -208,7 +208,7 @@ def _rank_gains(inputs: ReportInputs, choice: ExampleChoice) -> "pd.Series[float
     means = []
     for first_stage in (True, False):
         filters = [*_row_filters(inputs, choice, first_stage=first_stage), ("metric", "==", "mrr")]
-        frame = pq.read_table(inputs.metrics, columns=["query_id", "value"], filters=filters).to_pandas()
+        frame = read_parquet(inputs.metrics, columns=["query_id", "value"], filters=filters).to_pandas()
         # A query with several lists has several values.
         means.append(frame.astype({"query_id": str}).groupby("query_id")["value"].mean())
     before, after = means
@@ -229,7 +229,7 @@ class _ExampleRankings:
         """Read the rows of these queries only: the table of rankings may have many millions."""
         orders = []
         for first_stage in (True, False):
-            frame = pq.read_table(
+            frame = read_parquet(
                 inputs.rankings,
                 columns=["query_id", "candidate_id", "rank"],
                 filters=[*_row_filters(inputs, choice, first_stage=first_stage), ("query_id", "in", queries or [""])],

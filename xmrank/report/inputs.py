@@ -8,8 +8,9 @@ from typing import Any
 
 from xmrank.config import ReportConfig
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.manifest import Manifest, read_manifest
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import PathOrUri, resolve, resolve_uri
+from xmrank.runtime.verification import read_outputs
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ def open_inputs(config: ReportConfig) -> ReportInputs:
         DataError: a directory without a finished stage, or stages that were not made from one another.
     """
     embeddings, rankers, evaluation = map(resolve, (config.embeddings, config.rankers, config.evaluation))
-    manifests = {"embeddings": read_manifest(embeddings, "embed"), "rankers": read_manifest(rankers, "train")}
-    evaluated = read_manifest(evaluation, "evaluate")
+    manifests = {"embeddings": read_outputs(embeddings, "embed"), "rankers": read_outputs(rankers, "train")}
+    evaluated = read_outputs(evaluation, "evaluate")
     # The evaluation says what it was made from: the other directories must be that.
     for name, manifest in manifests.items():
         if evaluated.inputs.get(name, manifest.fingerprint) != manifest.fingerprint:
@@ -135,7 +136,7 @@ def open_inputs(config: ReportConfig) -> ReportInputs:
                 f"{evaluated.inputs[name]} there, {manifest.fingerprint} here"
             )
     baselines = resolve(config.baselines) if config.baselines else None
-    fitted = read_manifest(baselines, "baselines") if baselines else None
+    fitted = read_outputs(baselines, "baselines") if baselines else None
     # Baselines are another stage of the same embeddings and lists.
     for name in ("embeddings", "lists"):
         if fitted and fitted.inputs[name] != evaluated.inputs.get(name, fitted.inputs[name]):
@@ -163,7 +164,7 @@ def _read_search(config: ReportConfig, rankers: Manifest) -> dict[str, Any]:
     if config.search is None:
         return {"search": None, "search_results": None}
     folder = resolve(config.search)
-    manifest = read_manifest(folder, "tune")
+    manifest = read_outputs(folder, "tune")
     # A search on other lists could have chosen other settings.
     for name, fingerprint in manifest.inputs.items():
         if rankers.inputs.get(name) != fingerprint:

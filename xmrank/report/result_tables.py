@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from xmrank.config import DIRECTIONS
 from xmrank.pages.wording import (
@@ -21,6 +20,7 @@ from xmrank.pages.wording import (
 from xmrank.protocols.method_names import BASELINE, FIRST_STAGE, ORACLE, REFINED
 from xmrank.report.inputs import loss_sort_key
 from xmrank.report.protocol_names import first_stage_protocol, protocol_name, reranking_depth, shown_protocols
+from xmrank.runtime.files import read_batches
 
 KEYS = ["protocol", "direction", "method", "ranker", "metric", "seed"]
 
@@ -259,7 +259,7 @@ def read_seed_means(path: Path, split: str, baselines: Path | None = None) -> pd
 def _read_batches(path: Path, baselines: Path | None) -> Iterator[pd.DataFrame]:
     """The values, batch by batch: a table has one row for each query, metric and method."""
     for source in (path, *([baselines] if baselines else [])):
-        for batch in pq.ParquetFile(source).iter_batches(batch_size=1 << 20, columns=[*KEYS, "split", "value"]):
+        for batch in read_batches(source, 1 << 20, [*KEYS, "split", "value"]):
             frame = batch.to_pandas()
             yield frame if source is path else frame[frame["method"] != FIRST_STAGE]
 

@@ -7,6 +7,7 @@ every file with its hash, so that its presence means that the output is complete
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import TEMPORARY, sha256_file, write_json
 from xmrank.runtime.manifest import DAMAGED, JOURNAL, MANIFEST, NOT_HASHED, PLAN, SCHEMA, WORK, Manifest, read_manifest
 from xmrank.runtime.redaction import redact_values
+from xmrank.runtime.verification import find_damage
 
 
 @dataclass
@@ -64,8 +66,8 @@ class StageDirectory:
             stage._delete_contents()
         difference = stage._describe_difference()
         # The plan of a run that failed before it wrote anything may be replaced.
-        if difference and stage._holds_work():
-            raise DataError(f"{directory}: {difference} (--overwrite to redo it, or another --output)")
+        if stage._holds_work():
+            stage._refuse(difference)
         directory.mkdir(parents=True, exist_ok=True)
         if difference or not (directory / PLAN).exists():
             write_json(
@@ -160,6 +162,11 @@ class StageDirectory:
         files = (path for path in self.directory.rglob("*") if path.is_file())
         return any(path.name != PLAN and not path.name.startswith(TEMPORARY) for path in files)
 
+    def _refuse(self, difference: str) -> None:
+        """Raise DataError for a difference, if there is one."""
+        if difference:
+            raise DataError(f"{self.directory}: {difference} (--overwrite to redo it, or another --output)")
+
     def _describe_difference(self) -> str:
         """How the plan in the directory differs from this stage; empty if it does not."""
         plan = self._read_plan()
@@ -168,13 +175,17 @@ class StageDirectory:
         # In this order: of another schema, the configuration cannot be compared.
         if plan["schema"] != SCHEMA:
             return f"has schema {plan['schema']}, expected {SCHEMA}"
-        for key in sorted(plan["config"].keys() | self.config.keys()):
-            there, here = plan["config"].get(key), self.config.get(key)
+        return self._compare(plan["config"], plan["inputs"])
+
+    def _compare(self, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
+        """How another configuration or other inputs differ from this stage's; empty if they do not."""
+        for key in sorted(config.keys() | self.config.keys()):
+            there, here = config.get(key), self.config.get(key)
             if there != here:
                 return f"holds another configuration: {key} is {json.dumps(there)} there, {json.dumps(here)} here"
-        for key in sorted(plan["inputs"].keys() | self.inputs.keys()):
-            if plan["inputs"].get(key) != self.inputs.get(key):
-                return f"was made from other {key}: {plan['inputs'].get(key)} there, {self.inputs.get(key)} here"
+        for key in sorted(inputs.keys() | self.inputs.keys()):
+            if inputs.get(key) != self.inputs.get(key):
+                return f"was made from other {key}: {inputs.get(key)} there, {self.inputs.get(key)} here"
         return ""
 
     def _remove_temporaries(self) -> None:
@@ -184,19 +195,24 @@ class StageDirectory:
                 path.unlink(missing_ok=True)
 
     def _read_finished(self) -> Manifest | None:
-        """The manifest if every file in it exists with its size; otherwise None.
+        """The manifest if every file is what it says; otherwise None.
 
-        The manifest is then deleted and incomplete files are moved aside, so that the stage makes them again.
+        The manifest is then deleted and damaged files are moved aside, so that the stage makes them again.
+
+        Raises:
+            DataError: the manifest is that of another configuration or of other inputs than the plan.
         """
         path = self.directory / MANIFEST
         if not path.exists():
             return None
         manifest = read_manifest(self.directory, self.name)
-        files = {self.directory / name: entry["bytes"] for name, entry in manifest.outputs.items()}
-        faulty = [file for file, size in files.items() if not file.is_file() or file.stat().st_size != size]
-        if faulty:  # deleted by hand, or cut off by a full disk
-            for file in faulty:
-                self._move_aside(file)
+        # The plan may have been replaced since.
+        self._refuse(self._compare(manifest.config, manifest.inputs))
+        damage = find_damage(self.directory, manifest)
+        for name, fault in damage.items():
+            print(f"{self.name}: {self.directory / name}: {fault}; it is made anew", file=sys.stderr)
+            self._move_aside(self.directory / name)
+        if damage:
             path.unlink()
             return None
         # Left by a run that was killed after it had written the manifest.

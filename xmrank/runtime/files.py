@@ -6,7 +6,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +114,55 @@ def write_rows(path: Path, parts: Iterable[np.ndarray], shape: tuple[int, ...], 
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table as parquet atomically."""
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    with atomic_path(path) as temporary, open_parquet_writer(temporary, table.schema) as writer:
+        writer.write_table(table)
+
+
+def open_parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer of a parquet file whose pages carry checksums."""
+    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+
+
+def read_parquet(path: Path, **options: Any) -> pa.Table:
+    """The table in a parquet file of ours.
+
+    Args:
+        path: of the file.
+        options: ``columns`` and ``filters`` of ``pyarrow.parquet.read_table``.
+
+    Raises:
+        DataError: no such file, not a parquet file, or a page that is not what its checksum says.
+    """
+    with parquet_errors(path):
+        return pq.read_table(path, page_checksum_verification=True, **options)
+
+
+def read_batches(path: Path, size: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of a parquet file of ours, up to ``size`` at a time.
+
+    Raises:
+        DataError: as `read_parquet`.
+    """
+    with parquet_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        yield from file.iter_batches(size, columns=columns)
+
+
+@contextlib.contextmanager
+def parquet_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of reading a damaged parquet file into one line.
+
+    Raises:
+        DataError: names the file.
+    """
+    try:
+        yield
+    except FileNotFoundError:  # pyarrow's own, without the system's number
+        raise DataError(f"{path}: no such file") from None
+    except (pa.ArrowException, OSError) as error:
+        # The system's own errors have a number; those of the format do not.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataError(f"{path}: damaged, not readable as parquet: {' '.join(str(error).split())}") from None
 
 
 def sha256_file(path: Path) -> str:

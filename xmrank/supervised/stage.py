@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from xmrank.config import SupervisedConfig, semantic
 from xmrank.runtime.cluster import run_tasks
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
-from xmrank.runtime.files import read_json_file, write_json, write_table
+from xmrank.runtime.files import read_json_file, read_parquet, write_json, write_table
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
@@ -147,7 +146,7 @@ def plan_runs(
 def join_results(stage: StageDirectory, runs: list[MethodRun], sets: dict[str, dict[str, object]]) -> None:
     """One file of each kind out of the parts of all runs."""
     # In the order of the plan, so that the file does not depend on which run ended first.
-    table = pa.concat_tables([pq.read_table(run.path_of("metrics.parquet")) for run in runs])
+    table = pa.concat_tables([read_parquet(run.path_of("metrics.parquet")) for run in runs])
     write_table(stage.directory / METRICS, table)
     write_json(stage.directory / TIMING, [run.read_part("timing.json") for run in runs])
     drawn = {run.source.key: run.read_part("tsne.json") for run in runs if run.path_of("tsne.json").exists()}

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from xmrank.rankers import Ranker, rebuild_ranker
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import atomic_path, write_json
+from xmrank.runtime.files import atomic_path, sha256_file, sha256_json, write_json
 from xmrank.train.trials import RANKER, RANKER_JSON
 
 META = "meta"
 STACK = "stack"
+WEIGHTS_HASH, ABOUT_HASH = "weights_sha256", "about_sha256"
+"""In a ranker's JSON: the hash of its weights' file, and of all else that the JSON says."""
+REMEDY = "copy the ranker again, or make it anew: xmrank train with --overwrite"
 UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError)
 """What torch, safetensors and JSON raise for a file that is damaged or of something else."""
 
@@ -32,16 +35,19 @@ def save_ranker(directory: Path, ranker: Ranker, weights: dict[str, Tensor], abo
     """
     with atomic_path(directory / RANKER) as temporary:
         save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, temporary)
-    write_json(directory / RANKER_JSON, {**about, **ranker.describe()})
+        sha256 = sha256_file(temporary)
+    about = {**about, **ranker.describe(), WEIGHTS_HASH: sha256}
+    write_json(directory / RANKER_JSON, {**about, ABOUT_HASH: hash_about(about)})
 
 
 def read_ranker(directory: Path, device: torch.device | str = "cpu") -> tuple[Ranker, dict[str, Any]]:
     """A trained ranker in evaluation mode, and what its JSON says.
 
     Raises:
-        DataError: no ranker there, or weights that do not fit its parameters.
+        DataError: no ranker there, or weights that are damaged or do not fit its parameters.
     """
     about = read_about(directory)
+    verify_weights(directory, about)
     try:
         # On the CPU first: the file may have been written on another device.
         ranker = rebuild_ranker(about)
@@ -55,15 +61,35 @@ def read_about(directory: Path) -> dict[str, Any]:
     """What the JSON of a trained ranker says.
 
     Raises:
-        DataError: no ranker there, or not its JSON.
+        DataError: no ranker there, or not its JSON as it was written.
     """
     path = directory / RANKER_JSON
     if not path.is_file():
         raise DataError(f"{directory}: no trained ranker here (no {RANKER_JSON})")
     try:
-        return dict(json.loads(path.read_text()))
-    except UNREADABLE as error:
+        about = dict(json.loads(path.read_text()))
+        # A changed digit of a setting would make another ranker of the same weights.
+        unchanged = about[ABOUT_HASH] == hash_about(about)
+    except (*UNREADABLE, RecursionError) as error:
         raise DataError(f"{path}: not the JSON of a ranker: {shorten_message(error)}") from None
+    if not unchanged:
+        raise DataError(f"{path}: damaged: its contents are not those of its {ABOUT_HASH}; {REMEDY}")
+    return about
+
+
+def hash_about(about: dict[str, Any]) -> str:
+    """The sha256 over what a ranker's JSON says, without that hash itself."""
+    # As JSON gives it back: tuples are lists there, and keys are texts.
+    return sha256_json(json.loads(json.dumps({name: about[name] for name in about if name != ABOUT_HASH})))
+
+
+def verify_weights(directory: Path, about: dict[str, Any]) -> None:
+    """Raise DataError when a ranker's weights are not those that its JSON was written for."""
+    path = directory / RANKER
+    if not path.is_file():
+        raise DataError(f"{directory}: no trained ranker here (no {RANKER})")
+    if sha256_file(path) != about.get(WEIGHTS_HASH):
+        raise DataError(f"{path}: damaged: its contents are not those of {RANKER_JSON}; {REMEDY}")
 
 
 def save_state(

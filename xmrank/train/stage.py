@@ -12,8 +12,9 @@ from xmrank.mine.roles import ROLES
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.launcher import launch_workers
-from xmrank.runtime.manifest import Manifest, read_manifest
+from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.verification import read_outputs
 from xmrank.tracking.journal import Journal, deliver_journals, remove_delivered
 from xmrank.tracking.run_tree import RunTree
 from xmrank.train.bf16_support import warn_of_slow_bf16
@@ -43,7 +44,7 @@ def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manif
             other trials are trained then.
     """
     # Refuse what cannot work before anything is written.
-    store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_manifest(resolve(config.lists), MINE)
+    store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_outputs(resolve(config.lists), MINE)
     best, trials = read_best(config), all_trials(config)
     check_config(config, best, store, lists)
     inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint}

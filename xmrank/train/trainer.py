@@ -70,7 +70,7 @@ def train_trials(
     """Train the trials of a group of processes, one direction after the other."""
     from xmrank.train.training_work import RunLog
 
-    store = EmbeddingStore.open(work.embeddings)
+    store = EmbeddingStore.open(work.embeddings, verify=False)
     for direction in dict.fromkeys(trial.direction for trial in trials):
         own = [trial for trial in trials if trial.direction == direction]
         train = open_list_data(work, store, direction, "train", device)

@@ -13,6 +13,7 @@ from xmrank.losses import LOSS_MODULES, LOSSES
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import read_json_file
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.verification import verify_file
 from xmrank.train.trials import Trial
 
 Point = dict[str, Any]
@@ -113,11 +114,12 @@ def read_best(config: TrainConfig) -> Best:
     """The settings in the file of ``--best``, without those that were given as flags; empty without ``--best``.
 
     Raises:
-        DataError: no such file, or not one that ``jobs/tune.py`` writes.
+        DataError: no such file, or not one that ``jobs/tune.py`` writes, or one that has changed since.
     """
     if config.best is None:
         return {}
     path: Path = resolve(config.best)
+    verify_file(path)
     best: Any = read_json_file(path, "--best")
     # Three levels of dictionaries; what they name is checked by the trial that uses it.
     levels = isinstance(best, dict) and all(isinstance(by_loss, dict) for by_loss in best.values())

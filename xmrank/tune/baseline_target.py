@@ -27,8 +27,8 @@ from xmrank.embed.store import EmbeddingStore
 from xmrank.metrics import mlflow_name
 from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.manifest import read_manifest
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.verification import read_outputs
 from xmrank.train.fit_loop import EpochFigures
 from xmrank.tune.search_target import (
     PointOutcome,
@@ -69,7 +69,7 @@ class BaselineTarget(SearchTarget):
         """
         base = dataclasses.replace(config.baselines, embeddings=resolve(config.embeddings), lists=resolve(config.lists))
         check_baselines(base)
-        store, lists = EmbeddingStore.open(base.embeddings), read_manifest(base.lists, MINE)
+        store, lists = EmbeddingStore.open(base.embeddings), read_outputs(base.lists, MINE)
         BaselineFeatures.open(base, store)
         inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint, **fingerprint_sources(base)}
         return cls(config, base, inputs, {"encoder": str(store.encoder["name"])})

@@ -17,8 +17,8 @@ from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.mine.list_paths import lists_path
 from xmrank.mine.mapped_lists import open_lists
 from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.manifest import read_manifest
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.verification import read_outputs
 from xmrank.train.checkpoint import read_meta
 from xmrank.train.list_data import ListData
 from xmrank.train.run_journals import epoch_metrics_for_mlflow
@@ -82,7 +82,7 @@ class RankerTarget(SearchTarget):
             ConfigError: a setting that is not possible.
             DataError: inputs that are not finished.
         """
-        store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_manifest(resolve(config.lists), MINE)
+        store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_outputs(resolve(config.lists), MINE)
         base = dataclasses.replace(config.train, embeddings=store.directory, lists=resolve(config.lists))
         check_config(base, {}, store, lists)
         for loss in base.losses:
@@ -132,7 +132,7 @@ class RankerTarget(SearchTarget):
         settings, trial = self.config_of(point), self.trial_of(point)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         train, validation = read_list_data(self.base.embeddings, self.base.lists, cache, trial.direction, device)
-        store = EmbeddingStore.open(self.base.embeddings)
+        store = EmbeddingStore.open(self.base.embeddings, verify=False)
         data = TrainingData.open(train, validation, store, self.base.lists, trial.direction, settings)
         log = PointLog(report, data.lists_per_epoch)
         train_group([trial], TrainingJob(settings, data, folder, WorkerGroup(), {}, log))
@@ -198,7 +198,7 @@ def read_list_data(
     embeddings: Path, lists: Path, cache: Path, direction: Direction, device: torch.device
 ) -> tuple[ListData, ListData]:
     """A process's training and validation lists, read once for all points that it trains."""
-    store = EmbeddingStore.open(embeddings)
+    store = EmbeddingStore.open(embeddings, verify=False)
     train, validation = (
         ListData.of(open_lists(lists_path(lists, direction, role), cache), store, direction, device)
         for role in ("train", "validation")

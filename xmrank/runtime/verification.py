@@ -1,0 +1,185 @@
+"""Contents against the manifest: a stage reads another's output only if it is what the other stage wrote.
+
+Hashing costs once: what was verified is remembered for this user, by the file's size, times and inode. The memory lies
+in the user's cache folder and not in the stage's directory, so that it never comes with files from somewhere else.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import sha256_file, write_json
+from xmrank.runtime.manifest import DAMAGED, MANIFEST, PLAN, WORK, Manifest, parse_manifest, read_manifest
+
+CACHE_VARIABLE = "XMRANK_CACHE"
+"""Names the folder of what xmrank remembers of this user's files; without it, ~/.cache/xmrank."""
+FRESH_NS = 100_000_000
+"""A file changed less than this before it was hashed is not remembered: one more change could have the same time."""
+INNER_FOLDERS = {"tune": "tune", "supervised": "supervised", "supervised-report": "supervised"}
+"""Stages whose directory is a folder of the ``--output``, and their jobs."""
+
+
+def read_outputs(directory: Path, stage: str) -> Manifest:
+    """The manifest of a finished stage, with all its files verified: how a stage opens the output of another.
+
+    It is for the process that opens a stage's inputs. Workers of that stage call `read_manifest`: nothing is hashed in
+    every process.
+
+    Raises:
+        DataError: as `read_manifest`, and for a file that is missing or not what the manifest says, the first one.
+    """
+    manifest = read_manifest(directory, stage)
+    verify_outputs(directory, manifest)
+    return manifest
+
+
+def verify_outputs(directory: Path, manifest: Manifest, *, afresh: bool = False) -> None:
+    """Raise DataError for the first output of a stage that is missing or not what its manifest says.
+
+    Args:
+        directory: of the stage.
+        manifest: of the stage.
+        afresh: hash every file, also those that were verified before.
+    """
+    for name, damage in find_damage(directory, manifest, afresh=afresh).items():
+        raise DataError(f"{directory / name}: {damage}; make it anew: {describe_remedy(directory, manifest.stage)}")
+
+
+def verify_file(path: Path) -> None:
+    """Raise DataError for a file of a finished stage that is not what the manifest beside it says.
+
+    A file without a manifest beside it, or that the manifest does not name, is nothing that can be verified.
+    """
+    if not (path.parent / MANIFEST).is_file():
+        return
+    manifest = parse_manifest(path.parent)
+    if entry := manifest.outputs.get(path.name):
+        one = Manifest(manifest.stage, {}, {}, {path.name: entry})
+        verify_outputs(path.parent, one)
+
+
+def find_damage(directory: Path, manifest: Manifest, *, afresh: bool = False) -> dict[str, str]:
+    """The outputs of a stage that are not what its manifest says, each with what is wrong.
+
+    Args:
+        directory, manifest, afresh: as for `verify_outputs`.
+    """
+    memory = VerifiedFiles(directory)
+    damage = {}
+    for name, entry in manifest.outputs.items():
+        path = directory / name
+        if not path.is_file():
+            damage[name] = f"is missing, though {MANIFEST} names it"
+        elif path.stat().st_size != entry["bytes"]:
+            damage[name] = f"damaged: holds {path.stat().st_size} bytes, {entry['bytes']} in {MANIFEST}"
+        elif (afresh or not memory.holds(name, entry["sha256"])) and not memory.check(name, entry["sha256"]):
+            damage[name] = f"damaged: its contents are not those in {MANIFEST}"
+    memory.save()
+    return damage
+
+
+def describe_remedy(directory: Path, stage: str) -> str:
+    """The command that makes a stage's output anew."""
+    job, output = INNER_FOLDERS.get(stage, stage), directory.parent if stage in INNER_FOLDERS else directory
+    return f"xmrank {job} --output {output} and its other flags"
+
+
+class VerifiedFiles:
+    """What this user has verified in a directory before; a memory that is lost or damaged costs a hash, no more."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = memory_path(directory)
+        self.entries = self._read()
+        self.changed = False
+
+    def holds(self, name: str, sha256: str) -> bool:
+        """Whether the file was found to have this hash, and has not been written to since."""
+        return self.entries.get(name) == [sha256, *describe_state(self.directory / name)]
+
+    def check(self, name: str, sha256: str) -> bool:
+        """Hash a file, remember it if it has this hash, and return whether it has."""
+        path, started = self.directory / name, time.time_ns()
+        state = describe_state(path)
+        if sha256_file(path) != sha256:
+            return False
+        # Not if it was being written: the state before must also be the state after.
+        if max(state[1:3]) < started - FRESH_NS and state == describe_state(path):
+            self.entries[name] = [sha256, *state]
+            self.changed = True
+        return True
+
+    def save(self) -> None:
+        """Write the memory; without a folder to write to, nothing is remembered."""
+        if self.changed and self.path:
+            try:
+                write_json(self.path, self.entries)
+            except OSError:
+                self.path = None
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            entries = json.loads(self.path.read_text()) if self.path else {}
+        except (OSError, ValueError, RecursionError):
+            entries = {}
+        return entries if isinstance(entries, dict) else {}
+
+
+def memory_path(directory: Path) -> Path | None:
+    """The file that says what was verified in a directory; None where the user has no cache folder."""
+    try:
+        cache = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "xmrank")
+    except RuntimeError:  # a user without a home
+        return None
+    key = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:32]
+    return cache / "verified" / f"{key}.json"
+
+
+def describe_state(path: Path) -> list[int]:
+    """Size, time of the contents, time of the inode, and inode; the third also changes where the second is set back."""
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+
+
+def list_stages(root: Path) -> Iterator[Path]:
+    """The stage directories at and below a folder, by name: those with a plan or a manifest."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if name not in (WORK, DAMAGED))
+        if {PLAN, MANIFEST} & set(files):
+            yield Path(folder)
+
+
+def verify_tree(root: Path) -> bool:
+    """Hash every output of every stage at and below a folder, and print a line for each; whether all are whole.
+
+    Raises:
+        DataError: no stage there.
+    """
+    stages = list(list_stages(root))
+    if not stages:
+        raise DataError(f"{root}: no directory of a stage here or below")
+    damaged = [directory for directory in stages if not verify_stage(directory)]
+    return not damaged
+
+
+def verify_stage(directory: Path) -> bool:
+    """Hash every output of a stage, and print what was found in a line; False for damage."""
+    if not (directory / MANIFEST).is_file():
+        print(f"{directory}: not finished, nothing to verify")
+        return True
+    try:
+        manifest = parse_manifest(directory)
+    except DataError as error:
+        print(error)
+        return False
+    damage = find_damage(directory, manifest, afresh=True)
+    size = sum(entry["bytes"] for entry in manifest.outputs.values())
+    found = "; ".join(f"{name} {fault}" for name, fault in damage.items()) or "ok"
+    remedy = f"; make it anew: {describe_remedy(directory, manifest.stage)}" if damage else ""
+    print(f"{directory}: {manifest.stage}, {len(manifest.outputs)} files, {size} bytes: {found}{remedy}")
+    return not damage
