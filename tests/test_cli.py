@@ -20,6 +20,7 @@ from xmrank.config.choices import FLAT
 from xmrank.config.common import as_values
 from xmrank.config.jobs import JOBS
 from xmrank.config.parsing import parse_config
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.endings import Terminated
 from xmrank.runtime.errors import ConfigError, DataError
 
@@ -575,7 +576,7 @@ def test_the_console_command_lists_the_jobs_in_a_line_each(monkeypatch, capsys, 
     code, lines, _ = call_main(monkeypatch, capsys, *arguments)
     assert code == 0
     listed = [line.split()[0] for line in lines if line.startswith("  ")]
-    assert listed == list(JOBS)
+    assert listed == [*JOBS, "sync", "verify"]
     assert all(len(line) <= 100 for line in lines)
 
 
@@ -583,6 +584,20 @@ def test_an_unknown_job_is_one_line(monkeypatch, capsys):
     code, lines, errors = call_main(monkeypatch, capsys, "mien", "--help")
     assert (code, lines) == (2, [])
     assert errors == [f"xmrank: no job mien; expected one of: {', '.join(JOBS)}"]
+
+
+def test_the_console_command_verifies_directories(monkeypatch, capsys, tmp_path):
+    stage = StageDirectory.open(tmp_path / "lists", "mine", config={}, inputs={})
+    (stage.directory / "a.txt").write_text("hello")
+    stage.finish(counts={})
+    line = f"{tmp_path / 'lists'}: mine, 1 files, 5 bytes: ok"
+    assert call_main(monkeypatch, capsys, "verify", str(tmp_path)) == (0, [line], [])
+    (stage.directory / "a.txt").write_text("hellp")
+    code, lines, errors = call_main(monkeypatch, capsys, "verify", str(tmp_path))
+    assert (code, len(lines), errors) == (1, 1, [])
+    none = f"verify: {tmp_path / 'none'}: no directory of a stage here or below"
+    assert call_main(monkeypatch, capsys, "verify", str(tmp_path / "none")) == (1, [], [none])
+    assert call_main(monkeypatch, capsys, "verify")[0] == 2
 
 
 def test_the_console_command_has_a_version(monkeypatch, capsys):

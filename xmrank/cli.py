@@ -21,7 +21,6 @@ from xmrank.runtime.endings import Terminated, install_handlers
 from xmrank.runtime.errors import ConfigError, XmrankError, find_cause
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.redaction import RedactingFormatter, redact_uri
-from xmrank.runtime.verification import verify_tree
 
 Config = TypeVar("Config")
 
@@ -81,6 +80,9 @@ def verify_directories(directories: list[str]) -> None:
     if not directories or directories[0].startswith("-"):
         print(f"usage: xmrank verify DIR ...   {COMMANDS['verify']}", file=sys.stderr)
         sys.exit(0 if directories[:1] in (["-h"], ["--help"]) else 2)
+    # Imports pyarrow.
+    from xmrank.runtime.verification import verify_tree
+
     try:
         whole = [verify_tree(resolve(directory)) for directory in directories]
     except XmrankError as error:

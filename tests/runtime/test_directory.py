@@ -39,7 +39,8 @@ def refusal(folder, **parameters):
 
 
 def names(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    """All files but the lock of a stage that is open."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != "run.lock")
 
 
 def test_a_new_directory_is_planned(folder):

@@ -8,14 +8,27 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import TEMPORARY, sha256_file, write_json
-from xmrank.runtime.manifest import DAMAGED, JOURNAL, MANIFEST, NOT_HASHED, PLAN, SCHEMA, WORK, Manifest, read_manifest
+from xmrank.runtime.lock import acquire_lock, refuse_live_holder, release_lock, require_lock
+from xmrank.runtime.manifest import (
+    DAMAGED,
+    JOURNAL,
+    LOCK,
+    MANIFEST,
+    NOT_HASHED,
+    PLAN,
+    SCHEMA,
+    WORK,
+    Manifest,
+    read_manifest,
+)
 from xmrank.runtime.redaction import redact_values
 from xmrank.runtime.verification import find_damage
 
@@ -37,6 +50,7 @@ class StageDirectory:
     config: dict[str, Any]
     inputs: dict[str, str]
     done: Manifest | None = None
+    _release: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
 
     @classmethod
     def open(
@@ -58,24 +72,45 @@ class StageDirectory:
             overwrite: delete the contents first; only those of a directory that this stage has planned.
 
         Raises:
-            DataError: the directory contains the output of another configuration, of other inputs, or other files.
+            DataError: the directory contains the output of another configuration, of other inputs, or other files, or
+                another run holds it.
         """
         stage = cls(directory, name, json.loads(json.dumps(config)), dict(inputs))
         stage._refuse_other_files()
-        if overwrite:
-            stage._delete_contents()
-        difference = stage._describe_difference()
-        # The plan of a run that failed before it wrote anything may be replaced.
-        if stage._holds_work():
-            stage._refuse(difference)
+        refuse_live_holder(directory)
+        if not overwrite:
+            stage._refuse_difference()
+            # A finished stage is only read: by any number of runs, also where this user may not write.
+            stage.done, damage = stage._read_finished()
+            if stage.done and not damage:
+                return stage
         directory.mkdir(parents=True, exist_ok=True)
-        if difference or not (directory / PLAN).exists():
-            write_json(
-                directory / PLAN, {"schema": SCHEMA, "stage": name, "config": stage.config, "inputs": stage.inputs}
-            )
-        stage._remove_temporaries()
-        stage.done = stage._read_finished()
+        stage._hold()
+        stage._prepare(overwrite=overwrite)
         return stage
+
+    def _hold(self) -> None:
+        """Hold the directory until the stage is finished or given up, at the latest until the process ends."""
+        acquire_lock(self.directory)
+        # An exception, SIGINT and SIGTERM end the stage's variable, or the interpreter: both call this.
+        self._release = weakref.finalize(self, release_lock, self.directory)
+
+    def _prepare(self, *, overwrite: bool) -> None:
+        """Put the directory in order: all that deletes or replaces files, so only under the lock."""
+        if overwrite:
+            self._delete_contents()
+        # Again: another run may have worked here before the lock was ours.
+        self._refuse_difference()
+        if self._describe_difference() or not (self.directory / PLAN).exists():
+            plan = {"schema": SCHEMA, "stage": self.name, "config": self.config, "inputs": self.inputs}
+            write_json(self.directory / PLAN, plan)
+        self._remove_temporaries()
+        self.done, damage = self._read_finished()
+        if self.done and damage:
+            self._move_damage(damage)
+            self.done = None
+        if self.done:
+            self._release()
 
     @property
     def work(self) -> Path:
@@ -98,6 +133,7 @@ class StageDirectory:
             left_out: one entry per item that was skipped, with the reason.
             settings: choices of the first run (batch size, threads), which are not part of the fingerprint.
         """
+        require_lock(self.directory)
         # Everything in the directory but the files of NOT_HASHED and what a resumed run needed.
         outputs = {
             str(path.relative_to(self.directory)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
@@ -116,6 +152,7 @@ class StageDirectory:
         write_json(self.directory / MANIFEST, vars(manifest))
         # Only now: until the manifest is written, a killed run resumes from these files.
         shutil.rmtree(self.directory / WORK, ignore_errors=True)
+        self._release()
         return manifest
 
     def _is_beside_output(self, path: Path) -> bool:
@@ -144,23 +181,28 @@ class StageDirectory:
             )
         if plan or not self.directory.exists():
             return
-        if any(not p.name.startswith(TEMPORARY) for p in self.directory.iterdir()):
+        if any(p.name != LOCK and not p.name.startswith(TEMPORARY) for p in self.directory.iterdir()):
             raise DataError(f"{self.directory}: is not empty and not the directory of a stage; give another --output")
 
     def _delete_contents(self) -> None:
-        """Delete everything but the plan, the manifest first, so that an interruption leaves an unfinished stage."""
+        """Delete all but plan and lock, the manifest first, so that an interruption leaves an unfinished stage."""
         if not self.directory.exists():
             return
         for path in sorted(self.directory.iterdir(), key=lambda path: path.name != MANIFEST):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path.name != PLAN:
+            elif path.name not in (PLAN, LOCK):
                 path.unlink()
 
     def _holds_work(self) -> bool:
         """Whether the directory contains more than its plan."""
         files = (path for path in self.directory.rglob("*") if path.is_file())
-        return any(path.name != PLAN and not path.name.startswith(TEMPORARY) for path in files)
+        return any(path.name not in (PLAN, LOCK) and not path.name.startswith(TEMPORARY) for path in files)
+
+    def _refuse_difference(self) -> None:
+        """Refuse the work of another plan; that of a run that failed before it wrote anything may be replaced."""
+        if self._holds_work():
+            self._refuse(self._describe_difference())
 
     def _refuse(self, difference: str) -> None:
         """Raise DataError for a difference, if there is one."""
@@ -194,30 +236,29 @@ class StageDirectory:
             if not path.is_dir():
                 path.unlink(missing_ok=True)
 
-    def _read_finished(self) -> Manifest | None:
-        """The manifest if every file is what it says; otherwise None.
-
-        The manifest is then deleted and damaged files are moved aside, so that the stage makes them again.
+    def _read_finished(self) -> tuple[Manifest | None, dict[str, str]]:
+        """The manifest, if there is one, and its files that are not what it says, each with what is wrong.
 
         Raises:
             DataError: the manifest is that of another configuration or of other inputs than the plan.
         """
-        path = self.directory / MANIFEST
-        if not path.exists():
-            return None
+        if not (self.directory / MANIFEST).exists():
+            return None, {}
         manifest = read_manifest(self.directory, self.name)
         # The plan may have been replaced since.
         self._refuse(self._compare(manifest.config, manifest.inputs))
         damage = find_damage(self.directory, manifest)
+        if not damage:
+            # Left by a run that was killed after it had written the manifest.
+            shutil.rmtree(self.directory / WORK, ignore_errors=True)
+        return manifest, damage
+
+    def _move_damage(self, damage: Mapping[str, str]) -> None:
+        """Move damaged files aside and delete the manifest, so that the stage makes them again."""
         for name, fault in damage.items():
             print(f"{self.name}: {self.directory / name}: {fault}; it is made anew", file=sys.stderr)
             self._move_aside(self.directory / name)
-        if damage:
-            path.unlink()
-            return None
-        # Left by a run that was killed after it had written the manifest.
-        shutil.rmtree(self.directory / WORK, ignore_errors=True)
-        return manifest
+        (self.directory / MANIFEST).unlink()
 
     def _move_aside(self, file: Path) -> None:
         """Move a file to the folder of damaged ones: a manifest's word is not enough to delete what it names."""

@@ -17,7 +17,9 @@ JOURNAL = "journal"
 """Folder of a stage directory for what is to be logged to MLflow, until a server has it."""
 DAMAGED = "damaged"
 """Folder of a stage directory for outputs that were not what the manifest says."""
-NOT_HASHED = {PLAN, MANIFEST, "tracking.json", "timing.json", "results.html"}
+LOCK = "run.lock"
+"""Names the run that works in a stage directory."""
+NOT_HASHED = {PLAN, MANIFEST, LOCK, "tracking.json", "timing.json", "results.html"}
 """Files that are not part of the output: run ids, times, and the page of a ranking, which can be made again."""
 TYPES = {
     "stage": str,
