@@ -282,7 +282,7 @@ def test_a_finished_stage_with_a_changed_byte_makes_that_file_anew(folder, capsy
     flip_byte(folder / "a.txt", 0)
     assert opened(folder).done is None
     assert capsys.readouterr().err == (
-        f"mine: {folder / 'a.txt'}: damaged: its contents are not those in manifest.json; it is made anew\n"
+        f"mine: {folder / 'a.txt'}: damaged: its contents are not those in manifest.json; moved to damaged/\n"
     )
     assert names(folder) == ["b.txt", "damaged", "damaged/a.txt", "plan.json"]
     assert finished(folder).fingerprint == before.fingerprint

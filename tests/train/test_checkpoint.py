@@ -158,6 +158,19 @@ def test_a_damaged_state_is_refused_in_one_line(state, cut):
         read_meta(state)
 
 
+@pytest.mark.parametrize("offset", [-1, -200])
+def test_a_state_with_one_changed_byte_is_refused(state, offset):
+    flip_byte(state, offset)
+    with pytest.raises(DataError, match=f"{state}: cannot continue from it: damaged: its contents are not those"):
+        load_state(state, make())
+
+
+def test_changed_figures_of_a_state_are_refused(state):
+    state.write_bytes(state.read_bytes().replace(b"0.30000000000000004", b"0.30000000000000005"))
+    with pytest.raises(DataError, match="damaged: its contents are not those that were saved"):
+        load_state(state, make())
+
+
 def test_the_state_of_another_model_is_refused(state):
     other = build_ranker(LinearParameters(), dimensions=4)
     with pytest.raises(DataError, match="cannot continue from it"):

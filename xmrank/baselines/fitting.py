@@ -19,7 +19,9 @@ from xmrank.embed.store import EmbeddingStore
 from xmrank.metrics import mlflow_name
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json, write_text
+from xmrank.runtime.manifest import WORK
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.pieces import record_piece
 from xmrank.train.fit_loop import EpochFigures
 
 HISTORY = "history.json"
@@ -124,6 +126,7 @@ def fit_one(fit: BaselineFit, job: FittingJob, data: FittingData, device: torch.
     history = {"best_epoch": best.number, "epochs": best.epochs, "best": figures}
     # Last of the files: a fit is done when its history is there.
     write_json(directory / HISTORY, history)
+    record_piece(job.output / WORK, fit.name, sorted(directory.iterdir()))
     tracking.log_artifacts(job.uri, run, directory / HISTORY)
 
 

@@ -15,6 +15,7 @@ from xmrank.embed.encoder import Encoder
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import TEMPORARY, atomic_path, write_array, write_json
+from xmrank.runtime.pieces import record_piece
 
 Kind = Literal["image", "text"]
 ItemBatch = tuple[list[int], Tensor]
@@ -139,6 +140,7 @@ def encode_shard(
     # The array first: a shard counts as done when it has a report.
     write_array(shard.array_path(work), array.astype(dtype))
     write_json(shard.report_path(work), asdict(report))
+    record_piece(work, shard.report_path(work).stem, [shard.array_path(work), shard.report_path(work)])
     return report
 
 

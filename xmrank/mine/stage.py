@@ -22,6 +22,7 @@ from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.files import sha256_file, write_json
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.pieces import record_piece
 from xmrank.runtime.progress import Progress
 
 Item = TypeVar("Item")
@@ -77,6 +78,7 @@ def mine_all(
             searches = stage.work / f"{direction}-{role}"
             search_gallery(store, pool, config, role, searches)
             mine_pool(store, pool, config, role, searches).write(path)
+            record_piece(stage.work, path.stem, [path])
             shutil.rmtree(searches, ignore_errors=True)
         # Read back, so that lists of an earlier run are counted too.
         lists = CandidateLists.read(path)

@@ -21,6 +21,7 @@ from xmrank.protocols.scorer import DirectionProtocols, MethodResult, RankedGall
 from xmrank.protocols.table_parts import side_ids
 from xmrank.protocols.trec_writing import query_names, trec_path, write_qrels, write_run
 from xmrank.runtime.files import write_json, write_table
+from xmrank.runtime.pieces import record_piece
 
 PARTS = ("metrics", "rankings", "timing", "curves", "summary")
 """The part files of a task; the last one is written last."""
@@ -112,6 +113,7 @@ def write_parts(task: EvaluationTask, store: EmbeddingStore, results: Iterable[M
     write_json(task.part_path("curves"), curves)
     # Last: a task whose summary is there is done.
     write_json(task.part_path("summary"), summary)
+    record_piece(task.work, task.name, map(task.part_path, PARTS))
 
 
 def write_joined(path: Path, tables: Sequence[pa.Table]) -> None:

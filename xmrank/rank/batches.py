@@ -26,6 +26,7 @@ from xmrank.rank.queries import Kind
 from xmrank.rank.results import RESULTS_SCHEMA
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json, write_table
+from xmrank.runtime.pieces import record_piece
 from xmrank.train.checkpoint import read_ranker
 
 SCORED = 64
@@ -157,7 +158,9 @@ class QueryRanker:
             scores = self.score_candidates(queries, nearest, similarity)
         write_table(batch.part_path(self.job.folder), self.make_table(batch, readable, nearest, similarity, scores))
         broken = {batch.ids[row - batch.start]: reason for row, reason in reading.broken.items()}
-        write_json(batch.record_path(self.job.folder), {"broken": broken, "seconds": timing.seconds})
+        record = batch.record_path(self.job.folder)
+        write_json(record, {"broken": broken, "seconds": timing.seconds})
+        record_piece(self.job.folder, record.stem, [batch.part_path(self.job.folder), record])
         return len(broken)
 
     def embed_queries(self, batch: QueryBatch, reading: ShardReport) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,13 @@ import os
 import shutil
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import TEMPORARY, sha256_file, write_json
+from xmrank.runtime.files import TEMPORARY, write_json
 from xmrank.runtime.lock import acquire_lock, refuse_live_holder, release_lock, require_lock
 from xmrank.runtime.manifest import (
     DAMAGED,
@@ -29,6 +29,7 @@ from xmrank.runtime.manifest import (
     Manifest,
     read_manifest,
 )
+from xmrank.runtime.pieces import Piece, describe_file, group_outputs, is_piece, read_pieces
 from xmrank.runtime.redaction import redact_values
 from xmrank.runtime.verification import find_damage
 
@@ -101,16 +102,19 @@ class StageDirectory:
             self._delete_contents()
         # Again: another run may have worked here before the lock was ours.
         self._refuse_difference()
-        if self._describe_difference() or not (self.directory / PLAN).exists():
-            plan = {"schema": SCHEMA, "stage": self.name, "config": self.config, "inputs": self.inputs}
-            write_json(self.directory / PLAN, plan)
+        if overwrite or self._describe_difference() or not (self.directory / PLAN).exists():
+            self._write_plan([])
         self._remove_temporaries()
         self.done, damage = self._read_finished()
-        if self.done and damage:
-            self._move_damage(damage)
-            self.done = None
-        if self.done:
+        if self.done and not damage:
             self._release()
+            return
+        if self.done:
+            self.done = None
+            (self.directory / MANIFEST).unlink()
+        for name, fault in damage.items():
+            self._move_aside(name, fault)
+        self._drop_damaged_pieces()
 
     @property
     def work(self) -> Path:
@@ -128,6 +132,10 @@ class StageDirectory:
     ) -> Manifest:
         """Hash every output file and write the manifest.
 
+        Raises:
+            DataError: a file is not what was recorded when its piece was finished, or another run has taken the
+                directory.
+
         Args:
             counts: how many items of each kind were made.
             left_out: one entry per item that was skipped, with the reason.
@@ -136,10 +144,14 @@ class StageDirectory:
         require_lock(self.directory)
         # Everything in the directory but the files of NOT_HASHED and what a resumed run needed.
         outputs = {
-            str(path.relative_to(self.directory)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            str(path.relative_to(self.directory)): describe_file(path)
             for path in sorted(self.directory.rglob("*"))
             if path.is_file() and not self._is_beside_output(path)
         }
+        pieces = read_pieces(self.directory).values()
+        self._refuse_changed(outputs, pieces)
+        # The plan keeps the hashes too: the manifest may be lost.
+        self._write_plan(group_outputs(outputs, [*pieces, *self._read_finished_pieces()]))
         manifest = Manifest(
             self.name,
             self.config,
@@ -247,24 +259,54 @@ class StageDirectory:
         manifest = read_manifest(self.directory, self.name)
         # The plan may have been replaced since.
         self._refuse(self._compare(manifest.config, manifest.inputs))
-        damage = find_damage(self.directory, manifest)
+        damage = find_damage(self.directory, manifest.outputs)
         if not damage:
             # Left by a run that was killed after it had written the manifest.
             shutil.rmtree(self.directory / WORK, ignore_errors=True)
         return manifest, damage
 
-    def _move_damage(self, damage: Mapping[str, str]) -> None:
-        """Move damaged files aside and delete the manifest, so that the stage makes them again."""
-        for name, fault in damage.items():
-            print(f"{self.name}: {self.directory / name}: {fault}; it is made anew", file=sys.stderr)
-            self._move_aside(self.directory / name)
-        (self.directory / MANIFEST).unlink()
+    def _write_plan(self, finished: list[Piece]) -> None:
+        """Write the plan, with the pieces of the finished stage: empty until it is finished."""
+        plan = {"schema": SCHEMA, "stage": self.name, "config": self.config, "inputs": self.inputs}
+        write_json(self.directory / PLAN, {**plan, "finished": finished})
 
-    def _move_aside(self, file: Path) -> None:
-        """Move a file to the folder of damaged ones: a manifest's word is not enough to delete what it names."""
+    def _read_finished_pieces(self) -> list[Piece]:
+        """The pieces in the plan: of a stage that was finished, or of one that lost its manifest."""
+        pieces = (self._read_plan() or {}).get("finished")
+        return [piece for piece in pieces if is_piece(self.directory, piece)] if isinstance(pieces, list) else []
+
+    def _drop_damaged_pieces(self) -> None:
+        """Move the pieces aside of which a file is not what was recorded, so that the stage makes them again."""
+        finished, recorded = self._read_finished_pieces(), read_pieces(self.directory)
+        pieces = [*finished, *recorded.values()]
+        files = {name: entry for piece in pieces for name, entry in piece.items()}
+        damage = find_damage(self.directory, files, record="the record of what was finished")
+        if not damage:
+            return
+        for piece in pieces:
+            faults = damage.keys() & piece.keys()
+            for name in piece if faults else ():
+                self._move_aside(name, damage.get(name, f"is made anew with {min(faults)}"))
+        self._write_plan([piece for piece in finished if not damage.keys() & piece.keys()])
+        for path, piece in recorded.items():
+            if damage.keys() & piece.keys():
+                path.unlink()
+
+    def _refuse_changed(self, outputs: Mapping[str, Mapping[str, Any]], pieces: Iterable[Piece]) -> None:
+        """Raise DataError for an output that has changed since its piece was recorded."""
+        for piece in pieces:
+            for name, entry in piece.items():
+                if name in outputs and outputs[name] != entry:
+                    fault = "damaged: has changed since it was written; the same command makes it anew"
+                    raise DataError(f"{self.directory / name}: {fault}")
+
+    def _move_aside(self, name: str, fault: str) -> None:
+        """Move a file to the folder of damaged ones: a record's word is not enough to delete what it names."""
+        file = self.directory / name
         if not os.path.lexists(file):
             return
-        target = self.directory / DAMAGED / file.relative_to(self.directory)
+        print(f"{self.name}: {file}: {fault}; moved to {DAMAGED}/", file=sys.stderr)
+        target = self.directory / DAMAGED / name
         while os.path.lexists(target):
             target = target.with_name(f"{target.name}-again")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -132,12 +132,18 @@ def check_fields(path: Path, values: dict[str, Any]) -> None:
 def describe_bad_name(directory: Path, name: str) -> str:
     """Why an output cannot have this name in a directory; empty if it can."""
     path = PurePosixPath(name)
+    if path.parts and (path.name in NOT_HASHED or path.parts[0] in (WORK, DAMAGED)):
+        return "is no output"
+    return describe_outside(directory, name)
+
+
+def describe_outside(directory: Path, name: str) -> str:
+    """Why a name is not that of a file in a directory; empty if it is."""
+    path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         return "is outside the directory"
     if "\0" in name or not path.parts:
         return "is not the name of a file"
-    if path.name in NOT_HASHED or path.parts[0] in (WORK, DAMAGED):
-        return "is no output"
     # Symbolic links in the directory are followed; the directory itself may be one.
     try:
         inside = (directory / path).resolve().is_relative_to(directory.resolve())

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def verify_outputs(directory: Path, manifest: Manifest, *, afresh: bool = False)
         manifest: of the stage.
         afresh: hash every file, also those that were verified before.
     """
-    for name, damage in find_damage(directory, manifest, afresh=afresh).items():
+    for name, damage in find_damage(directory, manifest.outputs, afresh=afresh).items():
         raise DataError(f"{directory / name}: {damage}; make it anew: {describe_remedy(directory, manifest.stage)}")
 
 
@@ -59,26 +59,30 @@ def verify_file(path: Path) -> None:
         return
     manifest = parse_manifest(path.parent)
     if entry := manifest.outputs.get(path.name):
-        one = Manifest(manifest.stage, {}, {}, {path.name: entry})
-        verify_outputs(path.parent, one)
+        verify_outputs(path.parent, Manifest(manifest.stage, {}, {}, {path.name: entry}))
 
 
-def find_damage(directory: Path, manifest: Manifest, *, afresh: bool = False) -> dict[str, str]:
-    """The outputs of a stage that are not what its manifest says, each with what is wrong.
+def find_damage(
+    directory: Path, outputs: Mapping[str, Mapping[str, Any]], *, afresh: bool = False, record: str = MANIFEST
+) -> dict[str, str]:
+    """The files of a stage that are not what was recorded, each with what is wrong.
 
     Args:
-        directory, manifest, afresh: as for `verify_outputs`.
+        directory: of the stage.
+        outputs: size ("bytes") and hash ("sha256") of every file by path in the directory.
+        afresh: as for `verify_outputs`.
+        record: where sizes and hashes come from, for the texts.
     """
     memory = VerifiedFiles(directory)
     damage = {}
-    for name, entry in manifest.outputs.items():
+    for name, entry in outputs.items():
         path = directory / name
         if not path.is_file():
-            damage[name] = f"is missing, though {MANIFEST} names it"
+            damage[name] = f"is missing, though {record} names it"
         elif path.stat().st_size != entry["bytes"]:
-            damage[name] = f"damaged: holds {path.stat().st_size} bytes, {entry['bytes']} in {MANIFEST}"
+            damage[name] = f"damaged: holds {path.stat().st_size} bytes, {entry['bytes']} in {record}"
         elif (afresh or not memory.holds(name, entry["sha256"])) and not memory.check(name, entry["sha256"]):
-            damage[name] = f"damaged: its contents are not those in {MANIFEST}"
+            damage[name] = f"damaged: its contents are not those in {record}"
     memory.save()
     return damage
 
@@ -117,8 +121,10 @@ class VerifiedFiles:
     def save(self) -> None:
         """Write the memory; without a folder to write to, nothing is remembered."""
         if self.changed and self.path:
+            # Without those of files that are gone, such as intermediate results.
+            kept = {name: entry for name, entry in self.entries.items() if (self.directory / name).exists()}
             try:
-                write_json(self.path, self.entries)
+                write_json(self.path, kept)
             except OSError:
                 self.path = None
 
@@ -177,7 +183,7 @@ def verify_stage(directory: Path) -> bool:
     except DataError as error:
         print(error)
         return False
-    damage = find_damage(directory, manifest, afresh=True)
+    damage = find_damage(directory, manifest.outputs, afresh=True)
     size = sum(entry["bytes"] for entry in manifest.outputs.values())
     found = "; ".join(f"{name} {fault}" for name, fault in damage.items()) or "ok"
     remedy = f"; make it anew: {describe_remedy(directory, manifest.stage)}" if damage else ""

@@ -17,6 +17,7 @@ from sklearn.manifold import TSNE
 from xmrank.config import SupervisedConfig
 from xmrank.metrics import mean_over_queries
 from xmrank.runtime.files import atomic_path, write_json, write_table
+from xmrank.runtime.pieces import record_piece
 from xmrank.supervised.labelled_set import LabelledSet
 from xmrank.supervised.map_evaluation import SearchResult, measure_searches
 from xmrank.supervised.method_training import FittedMethod
@@ -97,6 +98,8 @@ def make_run(run: MethodRun) -> str:
     about = {"best_round": fitted.best_round, "history": fitted.history, "rows": rows}
     # Written last: a run is done when its result is there.
     write_json(run.path_of("result.json"), {**keys, **about})
+    files = [path for folder in (run.work, run.models) for path in sorted((folder / run.name).glob("*"))]
+    record_piece(run.work.parent, run.name, files)
     return run.name
 
 

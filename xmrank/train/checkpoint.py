@@ -1,5 +1,6 @@
 """Rankers and training states on disk: safetensors and JSON, written atomically."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from xmrank.train.trials import RANKER, RANKER_JSON
 
 META = "meta"
 STACK = "stack"
+CONTENTS = "contents_sha256"
+"""In the header of a state: the hash of all that it holds."""
 WEIGHTS_HASH, ABOUT_HASH = "weights_sha256", "about_sha256"
 """In a ranker's JSON: the hash of its weights' file, and of all else that the JSON says."""
 REMEDY = "copy the ranker again, or make it anew: xmrank train with --overwrite"
@@ -114,9 +117,11 @@ def save_state(
     tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
     # The meta travels in the header of the file, so that one atomic write saves everything.
     header = {META: json.dumps(meta), STACK: json.dumps(list(stack))}
+    # A copy each: safetensors refuses tensors that share memory.
+    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    header[CONTENTS] = json.dumps(hash_state(copies, header))
     with atomic_path(path) as temporary:
-        # A copy each: safetensors refuses tensors that share memory.
-        save_file({k: t.detach().cpu().clone() for k, t in tensors.items()}, temporary, header)
+        save_file(copies, temporary, header)
 
 
 def load_state(path: Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
@@ -126,6 +131,7 @@ def load_state(path: Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[st
         DataError: a damaged file, or the state of another model.
     """
     meta = read_meta(path)
+    refuse_changed_state(path)
     device = next(model.parameters()).device
     try:
         tensors = load_file(path, device=str(device))
@@ -133,6 +139,27 @@ def load_state(path: Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[st
     except UNREADABLE as error:
         raise make_state_error(path, error) from None
     return select_prefix(tensors, "best."), select_prefix(tensors, "optimizer."), meta
+
+
+def hash_state(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
+    """The sha256 over the tensors of a state, on the CPU and contiguous, and over the rest of its header."""
+    digest = hashlib.sha256(sha256_json([header[META], header[STACK]]).encode())
+    for name in sorted(tensors):
+        digest.update(sha256_json([name, str(tensors[name].dtype), list(tensors[name].shape)]).encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def refuse_changed_state(path: Path) -> None:
+    """Raise DataError when a state is not what was saved: a training would go on from changed weights."""
+    try:
+        with safe_open(path, "pt") as file:
+            header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        unchanged = json.loads(header[CONTENTS]) == hash_state(tensors, header)
+    except UNREADABLE as error:
+        raise make_state_error(path, error) from None
+    if not unchanged:
+        raise make_state_error(path, ValueError("damaged: its contents are not those that were saved"))
 
 
 def read_stack(path: Path) -> list[str]:

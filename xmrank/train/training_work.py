@@ -6,6 +6,8 @@ from typing import Any
 
 from xmrank.config import TrainConfig
 from xmrank.runtime.files import write_text
+from xmrank.runtime.manifest import WORK
+from xmrank.runtime.pieces import record_piece
 from xmrank.tracking.journal import Journal
 from xmrank.train.cost import TrialCost
 from xmrank.train.run_journals import add_end, epoch_metrics_for_mlflow, step_for_mlflow
@@ -69,7 +71,8 @@ class RunLog(TrialLog):
         Journal(self.work.output, trial.name).add(self.work.runs[trial.name], metrics=metrics, step=step)
 
     def finish_trial(self, trial: Trial) -> None:
-        """Add the trial's files and the end of its run."""
+        """Record the trial's files, and add them and the end of its run to the journal."""
+        record_piece(self.work.output / WORK, trial.name, trial.output_files(self.work.output))
         # The run ends here, not on the driver, so that a long stage shows which trials are done.
         add_end(trial, self.work.runs[trial.name], self.work.output)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
+from xmrank.runtime.manifest import WORK
+from xmrank.runtime.pieces import record_piece
 from xmrank.tune.search_target import PointOutcome, PointResult, SearchGroup, SearchPoint
 
 RESULT = "result.json"
@@ -58,14 +60,20 @@ class SearchFolder:
             stopped,
             figures=outcome.figures,
         )
-        write_json(self.folder_of(point) / RESULT, result.as_row())
+        self._write_result(point, result)
         return result
 
     def write_failure(self, point: SearchPoint, failure: str) -> PointResult:
         """Write the result of a point that failed."""
         result = PointResult(point.group.labels, point.settings, None, failure=failure)
-        write_json(self.folder_of(point) / RESULT, result.as_row())
+        self._write_result(point, result)
         return result
+
+    def _write_result(self, point: SearchPoint, result: PointResult) -> None:
+        """Write a result and record it: a point that has one is never tried again."""
+        path = self.folder_of(point) / RESULT
+        write_json(path, result.as_row())
+        record_piece(self.folder.parent / WORK, point.name, [path])
 
 
 def find_best(group: SearchGroup, results: Sequence[PointResult]) -> PointResult:
