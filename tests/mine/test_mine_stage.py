@@ -11,6 +11,7 @@ from changed_stages import flip_byte
 
 from xmrank.cli import run
 from xmrank.config import DIRECTIONS, MineConfig
+from xmrank.embed.store import EmbeddingStore
 from xmrank.mine import chunks
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.chunks import CHUNK, MiningTask, chunk_generator, mine_chunk, plan_pool
@@ -359,6 +360,7 @@ def test_a_changed_store_is_refused_before_anything_is_mined(tiny_store, tmp_pat
     with pytest.raises(DataError, match=r"image\.npy: damaged: its contents .*; make it anew: xmrank embed --output "):
         mined(store, tmp_path / "lists")
     assert not (tmp_path / "lists").exists()
+    assert EmbeddingStore.open(store.directory, verify=False).image.shape == array.shape  # a worker hashes nothing
 
 
 @pytest.mark.parametrize("name", ["image.npy", "text.parquet", "encoder.json"])

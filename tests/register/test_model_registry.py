@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from changed_stages import accept_changes
+from changed_stages import accept_changes, flip_byte
 
 from xmrank.config import RegisterConfig
 from xmrank.register.model_registry import best_rankers, load_ranker, locate_ranker, ranker_fingerprint
@@ -69,6 +69,15 @@ def test_a_damaged_history_is_one_line(rankers, tmp_path):
     accept_changes(copy)
     with pytest.raises(DataError, match=f"{damaged}: not the history of a trial"):
         best_rankers(copy)
+
+
+def test_weights_with_a_changed_byte_are_neither_loaded_nor_registered(rankers, tmp_path):
+    folder = tmp_path / "ranker"
+    shutil.copytree(best_rankers(rankers)["t2i"].directory, folder)
+    flip_byte(folder / "ranker.safetensors", -1)
+    for use in (load_ranker, ranker_fingerprint):
+        with pytest.raises(DataError, match=r"ranker\.safetensors: damaged: its contents are not those of"):
+            use(folder)
 
 
 def test_a_ranker_is_loaded_from_its_folder_a_training_and_the_registry(rankers):
