@@ -25,12 +25,18 @@ pytest_plugins = ["pipeline"]
 SPLITS = {"train": 60, "val": 20, "test": 20}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several test processes, one runs all tests that start Ray: they share a cluster, and its two cores."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # a wrapper, because xdist's own hook would otherwise come first
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """With several test processes, one runs all tests of the shared cluster, and one those with clusters of their own.
+
+    A cluster takes 15 s to start, and two at once share two cores.
+    """
     for item in items:
-        if item.get_closest_marker("ray") or "ray_cluster" in getattr(item, "fixturenames", ()):
+        if item.get_closest_marker("own_ray"):
+            item.add_marker(pytest.mark.xdist_group("own_ray"))
+        elif item.get_closest_marker("ray") or "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("ray"))
+    return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,11 +1,14 @@
 """One small run, mined, trained and tracked, for all tests that only read it or do a part of it again."""
 
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
@@ -92,6 +95,16 @@ def trained(
     with pytest.MonkeyPatch.context() as environment:
         make_home(environment, home, empty_tracking)
         return Run(home, store, config, train(config))
+
+
+def kill_train_workers(count: int) -> list[int]:
+    """Kill this many of the processes that Ray Train has started below this one; returns their ids."""
+    killed: list[int] = []
+    for process in psutil.Process().children(recursive=True):
+        if len(killed) < count and any("RayTrainWorker" in word for word in process.cmdline()):
+            os.kill(process.pid, signal.SIGKILL)
+            killed.append(process.pid)
+    return killed
 
 
 @pytest.fixture

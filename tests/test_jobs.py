@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -20,7 +22,7 @@ import pytest
 
 from xmrank.runtime.manifest import read_manifest
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.own_ray
 ROOT = Path(__file__).parents[1]
 RAY = Path(sys.executable).with_name("ray")
 
@@ -145,28 +147,28 @@ def import_flags(tmp_path):
     return [f"--import-{name}={tmp_path / file}" for name, file in files.items()]
 
 
-def test_a_job_runs_with_the_token_and_a_home(head, import_flags, tmp_path):
+def test_submitted_jobs(head, import_flags, tmp_path):
+    """One submission for three commands: with a home, without one, and a look at what was sent."""
+    job = shlex.join(["python", "jobs/embed.py", *import_flags, "--output", "runs/tiny/embeddings"])
     status, output = head.submit(
-        "python", "jobs/embed.py", *import_flags, "--output", "runs/tiny/embeddings", home=tmp_path
+        "bash", "-c", f"{job}; echo status $?; env -u XMRANK_HOME {job}; echo status $?; ls -A", home=tmp_path
     )
     assert status == 0, output
-    assert f"embed: 4 images, 20 captions in {tmp_path}/runs/tiny/embeddings" in output
+    with_home, without_home, listing = re.split(r"status \d\n", output)
+    assert re.findall(r"status (\d)\n", output) == ["0", "2"]  # a wrong setting is 2
+
+    assert f"embed: 4 images, 20 captions in {tmp_path}/runs/tiny/embeddings" in with_home
     manifest = read_manifest(tmp_path / "runs/tiny/embeddings", "embed")
     assert manifest.counts == {"images": 4, "captions": 20}
 
+    assert (
+        "embed: a relative path inside a Ray job would lead into the job's temporary copy of the code" in without_home
+    )
+    assert "set XMRANK_HOME" in without_home
+    assert "Traceback" not in without_home.split("embed: ")[0]
 
-def test_a_relative_output_without_a_home_is_refused_with_the_explanation(head, import_flags):
-    status, output = head.submit("python", "jobs/embed.py", *import_flags, "--output", "runs/tiny/embeddings")
-    assert status == 1
-    assert "embed: a relative path inside a Ray job would lead into the job's temporary copy of the code" in output
-    assert "set XMRANK_HOME" in output
-    assert "Traceback" not in output.split("embed: ")[0]
-
-
-def test_only_what_git_keeps_is_sent(head):
-    status, output = head.submit("ls", "-A")
-    assert status == 0, output
-    listed = {line.strip() for line in output.splitlines()}
+    # Only what git keeps.
+    listed = {line.strip() for line in listing.splitlines()}
     assert {"jobs", "xmrank", ".gitignore"} <= listed
     assert not {".venv", "runs"} & listed
 

@@ -53,7 +53,7 @@ def wait_for_shards(job, folder, count):
     assert len(lines(folder)) >= count, (folder / "said").read_text()
 
 
-@pytest.mark.ray
+@pytest.mark.own_ray
 def test_a_lost_node_and_a_killed_driver_cost_unfinished_shards_only(tmp_path, encoded, cluster):
     made, nodes = cluster
     make_pictures(tmp_path, images=IMAGES)

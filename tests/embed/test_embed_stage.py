@@ -363,7 +363,7 @@ def test_a_read_only_disk_is_one_line(folder, encoded, mounted, monkeypatch, cap
     assert line == f"embed: {disk}/store: Read-only file system"
 
 
-@pytest.mark.ray
+@pytest.mark.own_ray
 def test_a_run_that_is_killed_ends_like_an_undisturbed_one(folder, encoded):
     config = configured(folder, shard_size=1)
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}

@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 from pipeline import make_home
 
 from xmrank import tracking
+from xmrank.cli import run_job
 from xmrank.config import (
     EmbedConfig,
     EvaluateConfig,
@@ -228,7 +229,7 @@ def home(tmp_path_factory, ray_cluster, empty_tracking):
     return folder
 
 
-@pytest.mark.ray
+@pytest.mark.own_ray
 def test_the_files_of_an_experiment(home):
     run = home / SMALL["output"]
     actual = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
@@ -254,7 +255,7 @@ def test_the_files_of_an_experiment(home):
     assert actual == expected | {"tracking.json", "rankers/tracking.json", "evaluation/tracking.json"}
 
 
-@pytest.mark.ray
+@pytest.mark.own_ray
 def test_every_stage_was_made_from_the_one_before(home):
     run = home / SMALL["output"]
     made = fingerprints(run)
@@ -264,7 +265,7 @@ def test_every_stage_was_made_from_the_one_before(home):
     }
 
 
-@pytest.mark.ray
+@pytest.mark.own_ray
 def test_one_parent_has_a_child_a_trial_and_one_for_the_first_stage(home):
     client = MlflowClient(f"sqlite:///{home}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("xmrank").experiment_id])
@@ -286,7 +287,7 @@ def registered(home):
     return MlflowClient(f"sqlite:///{home}/mlflow.db").search_model_versions("name LIKE 'xmrank-%'")
 
 
-@pytest.mark.ray
+@pytest.mark.own_ray
 def test_the_best_ranker_of_each_direction_is_registered(home):
     assert {version.name for version in registered(home)} == {"xmrank-i2t", "xmrank-t2i"}
     assert len(registered(home)) == 2
@@ -294,9 +295,9 @@ def test_the_best_ranker_of_each_direction_is_registered(home):
         assert f"{version.tags['loss']}-{version.tags['direction']}-seed0" in TRIALS
 
 
-@pytest.mark.ray
+@pytest.mark.own_ray
 @pytest.mark.parametrize("kind", ["captions", "images"])
-def test_new_queries_are_ranked_by_the_registered_ranker(home, track_at, kind):
+def test_new_queries_are_ranked_by_the_registered_ranker(home, track_at, kind, capsys, monkeypatch):
     track_at(home)
     pictures = sorted((home / "data").rglob("*.jpg"))[:3]
     (home / "images").mkdir(exist_ok=True)
@@ -306,9 +307,9 @@ def test_new_queries_are_ranked_by_the_registered_ranker(home, track_at, kind):
     (home / "captions.txt").write_text("a red <circle>\n\na blue digit\n")
     queries = {"captions": "captions.txt", "images": "images"}[kind]
     flags = ["--queries", queries, "--embeddings", "runs/small/embeddings", "--split", "test", "--top-n", "12"]
-    command = [sys.executable, ROOT / "jobs/rank.py", *flags, "--output", f"runs/{kind}", "--page", "2"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", ["rank", *flags, "--output", f"runs/{kind}", "--page", "2"])
+    run_job("rank")
+    said = capsys.readouterr()
     results = pd.read_parquet(home / f"runs/{kind}/results.parquet")
     expected_queries = {
         "captions": {"1": "a red <circle>", "3": "a blue digit"},
@@ -318,17 +319,17 @@ def test_new_queries_are_ranked_by_the_registered_ranker(home, track_at, kind):
     assert results["rank"].tolist() == list(range(1, 13)) * len(expected_queries[kind])
     page = (home / f"runs/{kind}/results.html").read_text()
     if kind == "captions":
-        assert "rank: 2 queries, the first stage's 12 of 40 images re-ranked in " in done.stdout
+        assert "rank: 2 queries, the first stage's 12 of 40 images re-ranked in " in said.out
         assert page.count('<img src="data:image/jpeg;base64,') == 2 * 10
         assert "a red &lt;circle&gt;" in page
     else:
-        assert "rank: 3 queries (1 could not be read)" in done.stdout
+        assert "rank: 3 queries (1 could not be read)" in said.out
         assert page.count('<img src="data:image/jpeg;base64,') == 2
         assert "1 query could not be read; the first, broken.jpg: not an image of a known format." in page
         assert results["candidate"].notna().all()
 
 
-@pytest.mark.ray
+@pytest.mark.own_ray
 def test_the_experiment_again_starts_nothing(home, track_at, monkeypatch):
     track_at(home)
     for module in ("runtime.cluster", "runtime.launcher", "embed.ray"):
@@ -353,7 +354,7 @@ MOMENTS = {
 """When the experiment is killed: as soon as such a file is there."""
 
 
-@pytest.mark.ray
+@pytest.mark.own_ray
 def test_a_killed_experiment_is_continued_to_the_same_result(home, tmp_path, track_at):
     track_at(tmp_path)
     (tmp_path / "data").symlink_to(home / "data")

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from mlflow.tracking import MlflowClient
+from pipeline import kill_train_workers
 
 from xmrank.train.stage import train
 from xmrank.train.trials import HISTORY, all_trials, pending_trials
@@ -38,11 +39,7 @@ def wait_for_first_trial(output, alive=lambda: True, seconds=400):
 def kill_a_worker(output, killed):
     """Kill one process that trains, in the middle of its work."""
     wait_for_first_trial(output)
-    for process in psutil.Process().children(recursive=True):
-        if any("RayTrainWorker" in word for word in process.cmdline()):
-            os.kill(process.pid, signal.SIGKILL)
-            killed.append(process.pid)
-            return
+    killed += kill_train_workers(1)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -73,54 +70,46 @@ def test_two_workers_that_train_one_ranker_report_the_figures_of_one(trained, tm
         assert together == pytest.approx(alone, abs=1e-3)
 
 
-def test_a_killed_job_is_continued_to_the_same_result(trained, tmp_path, track_at):
-    track_at(tmp_path)
-    output = tmp_path / "rankers"
+def start_job(trained, output, log):
+    """The job as users start it, with a cluster of its own."""
     flags = ["--embeddings", trained.config.embeddings, "--lists", trained.config.lists, "--output", output]
-    with (tmp_path / "log").open("w") as log:
-        job = subprocess.Popen(
-            [sys.executable, JOB, *map(str, flags), *FLAGS.split()], stdout=log, stderr=log, start_new_session=True
-        )
+    command = [sys.executable, JOB, *map(str, flags), *FLAGS.split()]
+    return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def test_a_job_that_is_terminated_and_then_killed_is_continued_to_the_same_result(trained, tmp_path, track_at):
+    track_at(tmp_path)
+    output, log = tmp_path / "rankers", tmp_path / "log"
+
+    # SIGTERM, once Ray Train has begun: from there on Ray's own handlers of signals would answer.
+    with log.open("w") as file:
+        job = start_job(trained, output, file)
+        deadline = time.monotonic() + 400
+        while not any(output.glob("work/ray/*/.*")) and job.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        started = psutil.Process(job.pid).children(recursive=True)
+        job.terminate()
+        assert job.wait(120) == 143, log.read_text()
+    lines = log.read_text().splitlines()
+    assert lines[-1] == "train: terminated"
+    assert not [line for line in lines if not line.startswith("train")]
+    begun = json.loads((output / "tracking.json").read_text())
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert {client.get_run(run).info.status for run in begun.values()} == {"KILLED"}
+    assert not psutil.wait_procs(started, timeout=30)[1]
+
+    # SIGKILL, when some trials are done.
+    with log.open("w") as file:
+        job = start_job(trained, output, file)
         wait_for_first_trial(output, lambda: job.poll() is None)
         os.killpg(job.pid, signal.SIGKILL)
         job.wait()
     left = pending_trials(all_trials(trained.config), output)
-    assert 0 < len(left) < 8, (tmp_path / "log").read_text()
-    begun = json.loads((output / "tracking.json").read_text())
+    assert 0 < len(left) < 8, log.read_text()
 
     manifest = train(replace(trained.config, output=output))
     assert manifest.fingerprint == trained.manifest.fingerprint
     assert json.loads((output / "tracking.json").read_text()) == begun
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("xmrank").experiment_id])
     assert {run.info.run_id for run in runs} == set(begun.values())
     assert {run.info.status for run in runs} == {"FINISHED"}
-
-
-@pytest.mark.parametrize(
-    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
-)
-def test_a_signal_ends_a_job_in_one_line_and_its_runs_as_killed(trained, tmp_path, track_at, number, status, word):
-    track_at(tmp_path)
-    output = tmp_path / "rankers"
-    flags = ["--embeddings", trained.config.embeddings, "--lists", trained.config.lists, "--output", output]
-    with (tmp_path / "log").open("w") as log:
-        job = subprocess.Popen(
-            [sys.executable, JOB, *map(str, flags), *FLAGS.replace("--epochs 3", "--epochs 300").split()],
-            stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-        deadline = time.monotonic() + 400
-        # Ray Train has begun: from here on Ray's own handlers of signals would answer.
-        while not any(output.glob("work/ray/*/.*")) and job.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        started = psutil.Process(job.pid).children(recursive=True)
-        job.send_signal(number)
-        assert job.wait(120) == status, (tmp_path / "log").read_text()
-    lines = (tmp_path / "log").read_text().splitlines()
-    assert lines[-1] == f"train: {word}"
-    assert not [line for line in lines if not line.startswith("train")]
-    runs = json.loads((output / "tracking.json").read_text())
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    assert {client.get_run(run).info.status for run in runs.values()} == {"KILLED"}
-    _, left = psutil.wait_procs(started, timeout=30)
-    assert not left

@@ -2,17 +2,14 @@
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 import torch.distributed as dist
+from pipeline import kill_train_workers
 from safetensors.torch import load_file, save_file
 
 from xmrank.config import TrainEncoderConfig
@@ -30,7 +27,6 @@ from xmrank.train_encoder.contrastive import (
 )
 from xmrank.train_encoder.stage import train_encoder
 
-JOB = Path(__file__).parents[2] / "jobs/train_encoder.py"
 SMALL = {"images": 64, "held_out": 20, "epochs": 2, "batch_size": 16, "autocast": False}
 
 
@@ -144,33 +140,22 @@ def test_the_bundled_weights_come_from_a_seed_of_their_own():
     assert TrainEncoderConfig().data_seed != 0
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    yield
-    ray.shutdown()
+def kill_after_first_epoch(output: Path, killed: list[int]) -> None:
+    """Kill the process that trains, as soon as its first epoch is saved."""
+    deadline = time.monotonic() + 400
+    while not read_history(output / "work/checkpoint.safetensors") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed += kill_train_workers(1)
 
 
-def kill_after_first_epoch(output: Path) -> None:
-    flags = [f"--{name.replace('_', '-')}={SMALL[name]}" for name in ("images", "held_out", "batch_size", "epochs")]
-    process = subprocess.Popen(
-        [sys.executable, JOB, f"--output={output}", *flags, "--no-autocast", "--workers=1"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(JOB.parents[1])},
-        start_new_session=True,
-    )
-    while not read_history(output / "work/checkpoint.safetensors") and process.poll() is None:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("cluster")
-def test_job_killed_and_run_again_ends_like_the_undisturbed_loop(tmp_path):
+def test_a_worker_killed_in_training_ends_like_the_undisturbed_loop(ray_cluster, tmp_path):
     config = TrainEncoderConfig(output=tmp_path / "job", workers=1, **SMALL)
-    kill_after_first_epoch(config.output)
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_after_first_epoch, args=(config.output, killed))
+    killer.start()
     train_encoder(config)
+    killer.join()
+    assert len(killed) == 1
     assert set(read_manifest(config.output, "train_encoder").outputs) == {"xmrank-tiny.safetensors", "history.json"}
 
     pairs = draw_pairs(untrained(), config.data_seed, "train", range(config.images))
