@@ -17,9 +17,10 @@ from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.gallery_index import make_flat_index
 from xmrank.mine.nearest import GallerySearch, read_nearest, search_shard
 from xmrank.mine.pool import QueryPool, make_pool, one_per_image
+from xmrank.mine.query_chunk import QueryChunk
 from xmrank.mine.relevance import grade_labels
 from xmrank.mine.roles import Role, RoleImages, choose_role_images
-from xmrank.mine.strategies import STRATEGIES, QueryChunk
+from xmrank.mine.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     import faiss

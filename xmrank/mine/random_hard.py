@@ -1,4 +1,4 @@
-"""The paper's candidates: drawn at random, in the order of their similarity."""
+"""The paper's candidates: of a number of random items, 200 by default, the most similar to the query, 50 by default."""
 
 from __future__ import annotations
 
@@ -10,9 +10,30 @@ from xmrank.mine.assemble import RankedItems, all_own_items, draw_own_items
 from xmrank.mine.draw import draw_distinct
 from xmrank.mine.gallery_index import compute_similarities
 from xmrank.mine.pool import QueryPool
+from xmrank.mine.query_chunk import QueryChunk
 
 if TYPE_CHECKING:
     import faiss
+
+
+def mine_random_hard(chunk: QueryChunk) -> RankedItems:
+    """The paper's: the hardest of a number of random candidates, and the positives.
+
+    With positives "retrieved" a positive is one more candidate, and the list is as long as the paper's: the positive is
+    in the list only if it is among the hardest, so that its rank does not give it away.
+    """
+    config = chunk.config
+    negatives, positives = draw_candidates(
+        chunk.pool,
+        chunk.queries,
+        chunk.index(),
+        chunk.generator,
+        random_candidates=config.random_candidates,
+        positives=config.positives,
+    )
+    if config.positives == "retrieved":
+        return negatives.append_items(positives).sort_by_similarity().take_first(config.hard_negatives + 1)
+    return chunk.choose_negatives(negatives, positives).append_items(positives)
 
 
 def draw_candidates(

@@ -1,90 +1,17 @@
 """Where the candidates of a list come from. A strategy is one function and one line of the registry."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xmrank.config import MineConfig
-from xmrank.mine.assemble import (
-    RankedItems,
-    above_margin,
-    all_own_items,
-    draw_own_items,
-    is_own_item,
-    near_duplicates,
-    with_cosine,
-)
+from xmrank.mine.assemble import RankedItems, is_own_item, with_cosine
 from xmrank.mine.pool import QueryPool
-from xmrank.mine.random_hard import draw_candidates, draw_others
-
-if TYPE_CHECKING:
-    import faiss
-
-
-@dataclass(frozen=True)
-class QueryChunk:
-    """Some queries whose lists are made together.
-
-    Attributes:
-        pool: the queries.
-        queries: their embeddings, float32 [queries, d].
-        side: embeddings of the gallery's side, memory-mapped [rows, d].
-        generator: source of all draws.
-        index: makes the flat index of the whole gallery.
-        nearest: makes the queries' nearest items in the whole gallery.
-    """
-
-    pool: QueryPool
-    queries: np.ndarray
-    side: np.ndarray
-    generator: np.random.Generator
-    config: MineConfig
-    index: Callable[[], faiss.IndexFlat]
-    nearest: Callable[[], RankedItems]
-
-    def choose_negatives(self, negatives: RankedItems, positives: RankedItems) -> RankedItems:
-        """The first negatives, as many as a list gets, that are not likely to be positives."""
-        if self.config.positive_margin is not None:
-            negatives = negatives.remove_items(above_margin(negatives, positives, self.config.positive_margin))
-        if self.config.duplicate_cosine is not None:
-            # The same caption may belong to several images: as a negative it would be wrong.
-            duplicates = near_duplicates(self.pool, negatives, self.side, self.config.duplicate_cosine)
-            negatives = negatives.remove_items(duplicates)
-        return negatives.take_first(self.config.hard_negatives)
-
-    def choose_positives(self) -> RankedItems:
-        """One of each query's own items, drawn at random, or all of them."""
-        one = self.config.positives == "one"
-        own = draw_own_items(self.pool, self.generator) if one else all_own_items(self.pool)
-        return with_cosine(self.pool, own, self.queries, self.side)
-
+from xmrank.mine.query_chunk import QueryChunk
+from xmrank.mine.random_hard import draw_others, mine_random_hard
 
 Strategy = Callable[[QueryChunk], RankedItems]
 """Gives the items of every query's list."""
-
-
-def mine_random_hard(chunk: QueryChunk) -> RankedItems:
-    """The paper's: the hardest of a number of random candidates, and the positives.
-
-    With positives "retrieved" a positive is one more candidate, and the list is as long as the paper's: the positive is
-    in the list only if it is among the hardest, so that its rank does not give it away.
-    """
-    config = chunk.config
-    negatives, positives = draw_candidates(
-        chunk.pool,
-        chunk.queries,
-        chunk.index(),
-        chunk.generator,
-        random_candidates=config.random_candidates,
-        positives=config.positives,
-    )
-    if config.positives == "retrieved":
-        return negatives.append_items(positives).sort_by_similarity().take_first(config.hard_negatives + 1)
-    return chunk.choose_negatives(negatives, positives).append_items(positives)
 
 
 def mine_top_k(chunk: QueryChunk) -> RankedItems:

@@ -14,9 +14,10 @@ from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.chunks import CHUNK, store_sides
 from xmrank.mine.gallery_index import make_flat_index
 from xmrank.mine.pool import QueryPool, make_pool, one_per_image
+from xmrank.mine.query_chunk import QueryChunk
 from xmrank.mine.relevance import grade_labels
 from xmrank.mine.roles import RoleImages
-from xmrank.mine.strategies import STRATEGIES, QueryChunk, count_needed_negatives
+from xmrank.mine.strategies import STRATEGIES, count_needed_negatives
 from xmrank.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
