@@ -1,5 +1,7 @@
 """Import of what clip-retrieval wrote."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -186,3 +188,10 @@ def test_a_folder_of_something_else_is_refused(folder):
     assert refusal(folder, import_clip_retrieval=folder / "no") == "no: no such folder (--import-clip-retrieval)"
     (folder / "empty").mkdir()
     assert "empty: expected img_emb/img_emb_*.npy, text_emb/" in refusal(folder, import_clip_retrieval=folder / "empty")
+
+
+def test_a_pipe_as_metadata_is_not_waited_for(folder):
+    path = folder / "clip/metadata/metadata_01.parquet"
+    path.unlink()
+    os.mkfifo(path)
+    assert refusal(folder) == "clip/metadata/metadata_01.parquet: not a regular file (--import-clip-retrieval)"

@@ -1,6 +1,7 @@
 """A stage's directory: skipped when done, resumed when not, refused when it is another's."""
 
 import json
+import os
 
 import pytest
 from changed_stages import flip_byte
@@ -295,3 +296,10 @@ def test_a_plan_that_was_replaced_does_not_hide_another_configuration(folder):
     assert "seed is 0 there, 1 here" in refusal(folder, config={**CONFIG, "seed": 1}, inputs={})
     (folder / "plan.json").write_text(json.dumps({**plan, "inputs": {"embeddings": "e1"}}))
     assert "was made from other embeddings: e0 there, e1 here" in refusal(folder, inputs={"embeddings": "e1"})
+
+
+def test_a_pipe_as_the_plan_is_not_waited_for(folder):
+    finished(folder)
+    (folder / "plan.json").unlink()
+    os.mkfifo(folder / "plan.json")
+    assert "not the directory of a stage" in refusal(folder)

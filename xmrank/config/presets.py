@@ -13,6 +13,7 @@ from xmrank.runtime.errors import ConfigError
 
 EXPERIMENT = "experiment"
 """The job that takes a preset as a whole; the others take the section of their name."""
+VALUE_LIMIT = 100_000
 
 
 def take_preset(arguments: list[str]) -> tuple[list[str], str | None]:
@@ -69,6 +70,9 @@ def read_yaml(preset: str, folder: Path) -> dict[str, Any]:
         raise ConfigError(f"--preset {preset}: no such preset; {expected}")
     try:
         values = yaml.safe_load(path.read_text())
+        # A few lines of aliases of aliases can stand for 10^20 values.
+        if count_values(values, {}) > VALUE_LIMIT:
+            raise ValueError(f"more than {VALUE_LIMIT:,} values")
         # An escape can bring half a character, an alias a list that contains itself: neither is a setting.
         json.dumps(values, default=str, skipkeys=True, ensure_ascii=False).encode()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -76,6 +80,21 @@ def read_yaml(preset: str, folder: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"--preset {preset}: {path.name} must hold a mapping of stages to their settings")
     return values
+
+
+def count_values(value: Any, known: dict[int, int]) -> int:
+    """How many values a YAML value consists of, where those behind an alias count each time.
+
+    Args:
+        value: of any form; in one that contains itself, the inner one counts once.
+        known: the counts by the values' ids.
+    """
+    # Each value is looked at once, however often aliases repeat it.
+    if id(value) not in known:
+        known[id(value)] = 1
+        parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+        known[id(value)] += sum(count_values(part, known) for part in parts)
+    return known[id(value)]
 
 
 def take_section(values: Mapping[str, Any], job: str, preset: str) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from xmrank.embed.row_ids import RowIds, check_dimensions
 from xmrank.embed.store import STAGE, check_embeddings, describe_imported, stored_dtype, to_unit_length
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
-from xmrank.runtime.files import sha256_file, sha256_json, write_json, write_rows, write_table
+from xmrank.runtime.files import refuse_special_file, sha256_file, sha256_json, write_json, write_rows, write_table
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 
@@ -150,6 +150,7 @@ def read_metadata(
     tables = []
     for part, image, text in zip(parts, images, texts, strict=True):
         name = part.metadata.name
+        refuse_special_file(part.metadata, FLAG)
         try:
             # Only the columns that are needed are read: the metadata often have many more.
             columns = pq.read_schema(part.metadata).names

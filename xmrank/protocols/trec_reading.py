@@ -1,16 +1,22 @@
 """Reading TREC qrels and run files into dictionaries."""
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import refuse_special_file
 
 Qrels = dict[str, dict[str, float]]
 """Query id → item id → grade."""
 Run = dict[str, dict[str, float]]
 """Query id → item id → score, higher is better."""
+MAX_EXPANSION = 100
+"""Bytes of an unpacked file for each byte of a packed one, at most."""
+FREE_BYTES = 1 << 24
+"""Bytes that any packed file may unpack to."""
 
 
 def read_qrels(path: Path, *, flag: str = "") -> Qrels:
@@ -44,15 +50,32 @@ def read_run(path: Path) -> Run:
     return run
 
 
+def _read_content(path: Path) -> bytes:
+    """The bytes of a file, unpacked if its name says that it is packed.
+
+    Raises:
+        ValueError: it would need far more memory than a file of its size.
+    """
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    # A file of zeros is packed to a thousandth; TREC files, to a tenth.
+    limit = max(FREE_BYTES, MAX_EXPANSION * path.stat().st_size)
+    with gzip.open(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"unpacks to more than {limit} bytes, too many for a file of {path.stat().st_size}")
+    return content
+
+
 def _read_fields(path: Path, form: str, columns: tuple[int, int, int], flag: str) -> Iterator[tuple[str, str, float]]:
     """Query, item and number of every line that is not blank."""
     suffix = f" ({flag})" if flag else ""
+    refuse_special_file(path, flag)
     try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+        text = _read_content(path).decode()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file{suffix}") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not a TREC file: {error}{suffix}") from None
     # A line with more or fewer fields is refused like one without a number.
     fields = len(form.split())

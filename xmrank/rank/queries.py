@@ -12,7 +12,7 @@ from xmrank.config.common import Direction
 from xmrank.datasets.columns import CAPTION, IMAGE
 from xmrank.datasets.locations import in_parquet, leads_outside
 from xmrank.datasets.pair_table import IMAGE_SUFFIXES
-from xmrank.datasets.uris import file_sizes, list_files
+from xmrank.datasets.uris import FAULTS, file_sizes, list_files
 from xmrank.embed.store import check_embeddings, to_unit_length
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file, sha256_json
@@ -114,7 +114,9 @@ def read_table_queries(path: Path, column: str | None, direction: Direction | No
         # The same column may have ids and queries.
         columns = list(dict.fromkeys([c for c in (id_column, name) if c]))
         table = pq.read_table(path, columns=columns, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+        # Texts need not be UTF-8.
+        table.validate(full=True)
+    except FAULTS as error:
         raise DataError(f"{path}: not readable as parquet: {' '.join(str(error).split())} ({FLAG})") from None
     if not len(table):
         raise DataError(f"{path}: no queries in it ({FLAG})")

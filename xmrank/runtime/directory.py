@@ -173,9 +173,13 @@ class StageDirectory:
 
     def _read_plan(self) -> dict[str, Any] | None:
         """The plan in the directory; None if there is none, or if the file of that name is something else."""
+        path = self.directory / PLAN
+        # To open a pipe would wait for another process without end.
+        if not path.is_file():
+            return None
         try:
-            plan = json.loads((self.directory / PLAN).read_text())
-        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+            plan = json.loads(path.read_text())
+        except (ValueError, RecursionError):
             return None
         if not isinstance(plan, dict) or not plan.keys() >= {"schema", "stage", "config", "inputs"}:
             return None

@@ -1,22 +1,27 @@
 """Errors that the user can correct: one line with the file, row or flag, and what was expected."""
 
 import errno
+import re
 
 from xmrank.runtime.redaction import redact_uri
 
 PERMANENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """Answers of the system that stay the same when an operation is repeated at once."""
 
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Characters that end lines, command terminals or are none."""
+
 
 class XmrankError(Exception):
     """An error that the user can correct; the command line prints it as one line and exits with status 1.
 
-    Credentials of URIs in the message are left out, since messages end in logs, reports and manifests.
+    Credentials of URIs in the message are left out, since messages end in logs, reports and manifests. Ends of lines
+    and other control characters, which names and values in files can hold, are shown as their codes.
     """
 
     def __init__(self, message: str = "") -> None:
         """Keep the message, redacted."""
-        super().__init__(redact_uri(message))
+        super().__init__(CONTROL.sub(lambda match: repr(match[0])[1:-1], redact_uri(message)))
 
 
 class ConfigError(XmrankError):

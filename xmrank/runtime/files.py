@@ -47,10 +47,10 @@ def read_json_file(path: Path, flag: str) -> Any:
     return value
 
 
-def refuse_special_file(path: Path, flag: str) -> None:
+def refuse_special_file(path: Path, flag: str = "") -> None:
     """Raise DataError for a pipe, a device or a socket: to open one would wait for another process without end."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise DataError(f"{path}: not a regular file ({flag})")
+        raise DataError(f"{path}: not a regular file" + (f" ({flag})" if flag else ""))
 
 
 @contextlib.contextmanager

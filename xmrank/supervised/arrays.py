@@ -1,5 +1,6 @@
 """Arrays out of the files that feature sets are passed around in: .mat, .npy, .npz, .h5, pickles of arrays, lists."""
 
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from xmrank.supervised.guarded_reading import read_guarded
 from xmrank.supervised.pickled_arrays import load_pickled_arrays
 
 Arrays = dict[str, np.ndarray]
+MAX_EXPANSION = 100
+"""Bytes of the arrays in an archive for each byte of its file, at most; rows of few words are packed to a tenth."""
+FREE_BYTES = 1 << 26
+"""Bytes that the arrays of any archive may have."""
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -66,9 +71,22 @@ def _one_line(error: Exception) -> str:
 
 
 def _read_npz(path: Path) -> Mapping[str, Any]:
+    refuse_large_archive(path)
     # allow_pickle=False: object arrays would run code of the file.
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
+
+
+def refuse_large_archive(path: Path) -> None:
+    """Raise DataError for an archive that would need far more memory than a file of its size.
+
+    Readers of archives stop at the size that the directory of the archive claims, so the claims are what counts.
+    """
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > max(FREE_BYTES, MAX_EXPANSION * size):
+        raise DataError(f"unpacks to {unpacked} bytes, too many for a file of {size}")
 
 
 def _read_npy(path: Path) -> Mapping[str, Any]:

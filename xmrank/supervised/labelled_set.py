@@ -159,7 +159,8 @@ def labels_of(values: list[np.ndarray], source: str) -> tuple[list[np.ndarray], 
     flat = [value.reshape(-1) if 1 in value.shape or value.ndim == 1 else value for value in values]
     if all(value.ndim == 1 for value in flat):
         numbers = np.unique(np.concatenate(flat))
-        if not np.array_equal(numbers, np.round(numbers)):
+        # Infinity is equal to its rounded value.
+        if not np.isfinite(numbers).all() or not np.array_equal(numbers, np.round(numbers)):
             raise DataError(f"{source}: labels such as {numbers[0]}; expected class numbers, or a matrix of 0 and 1")
         names = tuple(str(int(number)) for number in numbers)
         return [value[:, None] == numbers for value in flat], names

@@ -45,6 +45,8 @@ def read_features(name: str, features: str, path: Path, seed: int) -> LabelledSe
     arrays = read_arrays(path)
     slots = find_slots(arrays, features, str(path))
     splits = [split for split in SPLIT_WORDS if (split, "image") in slots or (split, "text") in slots]
+    if not splits:
+        raise DataError(f"{path}: no features of a part; the file holds {', '.join(sorted(arrays)) or 'no arrays'}")
     for split in splits:
         for kind in KIND_WORDS:
             if (split, kind) not in slots:

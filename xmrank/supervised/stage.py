@@ -72,6 +72,8 @@ def read_best_settings(config: SupervisedConfig, sets: list[str]) -> dict[str, d
         best = {name: dict(entry["settings"]) for name, entry in content.items()}
         for settings in best.values():
             with_lcm_settings(config, settings)
+    except ConfigError as error:
+        raise ConfigError(f"--best {config.best}: {error}") from None
     except (DataError, OSError, ValueError, AttributeError, KeyError, TypeError):
         raise ConfigError(f"--best {config.best}: expected the best.json of jobs/tune.py --target supervised") from None
     if not set(best) & set(sets):

@@ -12,6 +12,7 @@ from xmrank.runtime.files import read_json_file
 from xmrank.supervised.labelled_set import LabelledItems, LabelledSet, labelled_set, unit_rows
 
 Captions = Literal["first", "mean"]
+CLASS_LIMIT = 100_000
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -81,20 +82,27 @@ def read_annotations(image_ids: list[str], path: Path) -> tuple[np.ndarray, tupl
         labels_of: dict[str, set[int]] = {str(entry["id"]): set() for entry in value["images"]}
         for entry in value["annotations"]:
             labels_of[str(entry["image_id"])].add(int(entry["category_id"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(f"{path}: not COCO's instances JSON ({type(error).__name__}: {error})") from None
+    # All numbers up to the largest are classes, so that one wrong digit could mean millions.
+    used = {number for own in labels_of.values() for number in own}
+    if wrong := sorted(number for number in used | categories.keys() if not 1 <= number <= CLASS_LIMIT):
+        raise DataError(f"{path}: category {wrong[0]}, expected a number from 1 to {CLASS_LIMIT}")
+    if unknown := sorted(used - categories.keys()):
+        raise DataError(f"{path}: category {unknown[0]} of an annotation is not among the categories")
     # Every image must be known, else its missing labels would count as no label.
     lost = [image for image in image_ids if image not in labels_of]
     if lost:
         raise DataError(f"{path}: knows nothing of image {lost[0]} ({len(lost) - 1} more like it)")
-    numbers = list(range(1, max(categories) + 1))
+    numbers = list(range(1, max(categories, default=0) + 1))
     return make_label_matrix([sorted(labels_of[image]) for image in image_ids], numbers), tuple(
         categories.get(number, str(number)) for number in numbers
     )
 
 
 def _read_mirflickr(image_ids: list[str], folder: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    files = sorted(p for p in folder.glob("*.txt") if not p.stem.endswith("_r1") and p.stem.lower() != "readme")
+    files = [path for path in sorted(folder.glob("*.txt")) if not path.stem.endswith("_r1") and path.is_file()]
+    files = [path for path in files if path.stem.lower() != "readme"]
     if not files:
         raise DataError(f"{folder}: no annotations here; expected CLASS.txt, each a list of image numbers")
     numbers = []
@@ -103,9 +111,16 @@ def _read_mirflickr(image_ids: list[str], folder: Path) -> tuple[np.ndarray, tup
         if number is None:
             raise DataError(f"{folder}: image {image} has no number, expected ids such as im123.jpg")
         numbers.append(int(number[1]))
-    held = [{int(word) for word in file.read_text().split()} for file in files]
+    held = [_read_numbers(file) for file in files]
     labels = np.array([[number in members for members in held] for number in numbers], np.bool_)
     return labels, tuple(file.stem for file in files)
+
+
+def _read_numbers(path: Path) -> set[int]:
+    try:
+        return {int(word) for word in path.read_text(encoding="utf-8").split()}
+    except ValueError as error:
+        raise DataError(f"{path}: not a list of image numbers: {error}") from None
 
 
 def make_label_matrix(lists: list[list[int]], numbers: list[int]) -> np.ndarray:
