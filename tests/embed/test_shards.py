@@ -25,6 +25,7 @@ from xmrank.embed.shards import (
     write_items,
 )
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.pieces import read_pieces
 
 
 def picture(colour=(255, 0, 0), size=(4, 2), form="PNG", **options):
@@ -131,6 +132,8 @@ def test_what_is_copied_is_not_encoded(work):
     assert np.load(shard.array_path(work)).tolist() == [[1, 0, 2], [21, 22, 23], [3, 0, 2], [6, 7, 8]]
     assert toy.batches == [2] and report.copied == {1: 7, 3: 2}
     assert read_report(shard, work) == report
+    (piece,) = read_pieces(work.parent).values()
+    assert piece.keys() == {f"{work.name}/text-000000.npy", f"{work.name}/text-000000.json"}
 
 
 def test_broken_images_are_rows_of_zeros_with_a_reason(pictures, work):

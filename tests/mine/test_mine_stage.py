@@ -269,6 +269,15 @@ def test_truncated_lists_are_mined_again(store, tmp_path):
     assert mined(store, output)[0] == first
 
 
+def test_lists_that_were_damaged_beside_a_lost_manifest_are_mined_again(store, tmp_path):
+    output = tmp_path / "lists"
+    first, _ = mined(store, output)
+    (output / "manifest.json").unlink()
+    flip_byte(output / "i2t-train.parquet", 100)
+    assert mined(store, output)[0] == first
+    assert [path.name for path in (output / "damaged").iterdir()] == ["i2t-train.parquet"]
+
+
 def test_other_parameters_or_embeddings_are_refused(store, tiny_store, tmp_path):
     output = tmp_path / "lists"
     mined(store, output)

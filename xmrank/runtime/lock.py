@@ -74,7 +74,8 @@ class LockHolder:
 
     def describe(self) -> str:
         """The process in one line."""
-        return f"process {self.pid} on {self.host} since {self.since}: {self.command}"
+        # A command may have several lines.
+        return " ".join(f"process {self.pid} on {self.host} since {self.since}: {self.command}".split())
 
 
 @dataclass
@@ -94,7 +95,8 @@ class HeldLock:
 
 HELD: dict[Path, HeldLock] = {}
 """The locks of this process by directory. Stages that a process opens one in the other share them."""
-MUTEX = threading.Lock()
+MUTEX = threading.RLock()
+"""Guards the locks. The thread that has it may come again: a stage that is collected just then gives its lock back."""
 
 
 def acquire_lock(directory: Path) -> None:
