@@ -66,7 +66,7 @@ def sync_directories(directories: list[str]) -> None:
         print(f"usage: xmrank sync DIR ...   {COMMANDS['sync']}", file=sys.stderr)
         sys.exit(0 if directories[:1] in (["-h"], ["--help"]) else 2)
     # Imports MLflow.
-    from xmrank.tracking.journal import sync
+    from xmrank.tracking.delivery import sync
 
     try:
         delivered = [sync(resolve(directory)) for directory in directories]

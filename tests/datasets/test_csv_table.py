@@ -1,5 +1,8 @@
 """The reader of tables in text form."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from readers_samples import refusal
 
@@ -41,6 +44,16 @@ def test_delimiters_and_usual_names_are_found(tmp_path, name, content):
     dataset = read_dataset(configured(tmp_path, content, name))
     assert dataset.images["location"].to_pylist() == ["a.jpg"]
     assert dataset.captions["text"].to_pylist() == ['A "big" dog, running.']
+
+
+def test_an_id_that_is_made_from_a_signed_uri_has_no_signature(tmp_path):
+    table = "path,caption\na.jpg?X-Amz-Signature=SECRET&size=2,A dog.\n"
+    settings = configured(tmp_path, table)
+    remote = read_dataset(replace(settings, images=Path("https://127.0.0.1:9/images")))
+    (image,) = remote.images.to_pylist()
+    assert (image["image_id"], image["location"]) == ("a.jpg?size=2", "a.jpg?X-Amz-Signature=SECRET&size=2")
+    assert "SECRET" not in str(remote.captions.to_pylist())
+    assert read_dataset(settings).images["image_id"].to_pylist() == ["a.jpg?X-Amz-Signature=SECRET&size=2"]
 
 
 def test_numbered_columns_are_captions_of_one_image(tmp_path):

@@ -30,6 +30,7 @@ from xmrank.config import (
 )
 from xmrank.config.parsing import parse_config
 from xmrank.datasets.reader_settings import ScenesConfig, ScenesSettings
+from xmrank.experiment import stage as experiment_stage
 from xmrank.experiment.stage import ExperimentRun, experiment, with_stage_directories
 from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime.errors import ConfigError
@@ -144,6 +145,9 @@ def test_a_place_given_by_hand_is_refused_with_its_flag(stage, name):
         with_stage_directories(config)
 
 
+HAND = "xmrank register --rankers DIR --name flickr"
+
+
 class TestParent:
     """The experiment's run in MLflow."""
 
@@ -156,7 +160,8 @@ class TestParent:
         return tmp_path
 
     def finish(self, parent, output, fingerprint="first"):
-        parent.finish_run(Manifest("report", {}, {}, {}, fingerprint=fingerprint), output / "report")
+        with parent.runs.open():
+            parent.finish_run(Manifest("report", {}, {}, {}, fingerprint=fingerprint), output / "report")
 
     def test_is_begun_once_and_continued(self, output):
         run = ExperimentRun(output, small()).begin_run()
@@ -203,7 +208,7 @@ class TestParent:
     def test_is_ended_by_a_rerun_when_the_first_was_killed_before_that(self, output, monkeypatch):
         parent = ExperimentRun(output, small())
         with monkeypatch.context() as killed:
-            killed.setattr(runs, "end_run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+            killed.setattr(parent.runs, "end", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 self.finish(parent, output)
         again = ExperimentRun(output, small())
@@ -211,12 +216,23 @@ class TestParent:
         assert again.runs.ids == parent.runs.ids
         assert tracking.read_status(again.runs.uri, again.runs.ids["parent"]) == "FINISHED"
 
-    def test_fails_with_the_experiment(self, output):
-        parent = ExperimentRun(output, small())
-        parent.fail_run()  # nothing was begun
-        parent.begin_run()
-        parent.fail_run()
-        assert tracking.read_status(parent.runs.uri, parent.runs.ids["parent"]) == "FAILED"
+    def test_goes_on_where_the_registry_is_away_and_registers_the_next_time(self, output, monkeypatch, capsys):
+        parent, calls = ExperimentRun(output, replace(small(), register="flickr")), []
+        monkeypatch.setattr(
+            experiment_stage, "read_manifest", lambda *_: Manifest("train", {}, {}, {}, fingerprint="abc")
+        )
+
+        def register(config):
+            calls.append(config)
+            if len(calls) == 1:
+                raise tracking.TrackingError("http://server: Connection refused")
+
+        monkeypatch.setattr(experiment_stage, "register", register)
+        for _ in range(3):
+            parent.register_best(output / "rankers")
+        assert len(calls) == 2
+        error = f"experiment: http://server: Connection refused; the next run registers, or: {HAND}\n"
+        assert capsys.readouterr().err == error.replace("DIR", f"{output}/rankers")
 
 
 @pytest.fixture(scope="module")

@@ -55,3 +55,12 @@ def test_a_root_with_a_scheme_is_not_read_without_the_flag(root, monkeypatch):
     assert (album.missing, read) == ({"x": REMOTE}, [])
     ThumbnailAlbum(root, {"x": "meta-data"}, {}, remote_images=True).make_picture("x", 10)
     assert read == [f"{root}/meta-data"]
+
+
+def test_a_signed_location_is_shown_without_its_signature(tmp_path):
+    locations = {"gone": "a.png?X-Amz-Signature=SECRET&size=2", "outside": "../b.png?sig=SECRET"}
+    album = ThumbnailAlbum(tmp_path, locations, {})
+    assert album.make_picture("gone", 32) is None
+    assert album.make_picture("outside", 32) is None
+    assert album.missing["gone"].startswith("a.png?X-Amz-Signature=***&size=2: ")
+    assert album.missing["outside"] == "../b.png?sig=***: lies outside of the image folder"

@@ -18,10 +18,10 @@ from xmrank.report.latex import escape_latex, render_latex
 from xmrank.report.protocol_names import first_stage_protocol, protocol_name, reranking_depth, shown_protocols
 from xmrank.report.reranking_depth import measure_depths
 from xmrank.report.result_tables import (
+    ComparedCell,
     ResultTable,
     TableCell,
     TableRow,
-    TestedCell,
     deepest_tables,
     make_tables,
     read_seed_means,
@@ -195,7 +195,7 @@ def test_the_oracle_is_a_ceiling_and_no_method(tested):
 
 
 def cell(mean=0.5, difference=0.1, p=0.001, best=False):
-    test = TestedCell(difference - 0.02, difference + 0.02, p, p, 30, 60, 10, 2)
+    test = ComparedCell(difference - 0.02, difference + 0.02, p, p, 30, 60, 10, 2)
     return TableCell((mean - 0.01, mean + 0.01), 100, 0, difference, best, test)
 
 

@@ -13,7 +13,7 @@ from xmrank import tracking
 from xmrank.cli import run
 from xmrank.config import TrainConfig
 from xmrank.runtime.errors import DataError
-from xmrank.tracking.journal import Journal
+from xmrank.tracking.delivery import Delivery
 from xmrank.train import stage, trainer
 from xmrank.train.stage import train
 from xmrank.train.training_work import RunLog
@@ -260,11 +260,11 @@ def test_an_epoch_whose_process_was_killed_before_it_was_logged_is_not_lost(inpu
 def test_a_tracking_server_that_goes_away_neither_stops_nor_loses_anything(inputs, tmp_path, monkeypatch, capsys):
     undisturbed = train(replace(inputs, output=tmp_path / "undisturbed"))
 
-    def refuse(journal, uri):
+    def refuse(delivery, journals):
         raise ConnectionRefusedError(111, "Connection refused")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Journal, "deliver", refuse)
+        broken.setattr(Delivery, "deliver_all", refuse)
         assert train(inputs).fingerprint == undisturbed.fingerprint
         warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("MLflow: ")]
         assert len(warnings) == 1

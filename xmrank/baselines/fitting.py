@@ -1,14 +1,13 @@
 """One fit from the stage's inputs to its folder; plain code, without Ray."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from xmrank import tracking
 from xmrank.baselines.baseline_features import BaselineFeatures, ValidationLists, fitted_images, pairs_of
 from xmrank.baselines.baseline_registry import BASELINES, BaselineFit, settings_of
 from xmrank.baselines.feature_pairs import FeaturePairs
@@ -22,6 +21,7 @@ from xmrank.runtime.files import write_json, write_text
 from xmrank.runtime.manifest import WORK
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.pieces import record_piece
+from xmrank.tracking.journal import Journal
 from xmrank.train.fit_loop import EpochFigures
 
 HISTORY = "history.json"
@@ -36,7 +36,6 @@ class FittingJob:
         config: with absolute paths.
         output: the stage's directory.
         failures: folder that takes a file for each fit that failed.
-        uri: of MLflow.
         runs: name of a fit → MLflow run id.
     """
 
@@ -44,7 +43,6 @@ class FittingJob:
     output: Path
     fits: list[BaselineFit]
     failures: Path
-    uri: str
     runs: dict[str, str]
 
     def directory_for(self, fit: BaselineFit) -> Path:
@@ -115,29 +113,35 @@ def fit_all(fits: list[BaselineFit], job: FittingJob, device: torch.device) -> N
 def fit_one(fit: BaselineFit, job: FittingJob, data: FittingData, device: torch.device) -> None:
     """Fit a baseline, write its towers and, last, its history."""
     baseline, settings = BASELINES[fit.baseline], settings_of(job.config, fit.baseline, fit.method)
-    validation, run = data.validation_for(fit), job.runs[fit.name]
-    training = HeadTraining(fit.seed, device, validation.measure_towers, fit.listwise, make_epoch_logger(job.uri, run))
+    validation, log = data.validation_for(fit), FitLog(Journal(job.output, fit.name), job.runs[fit.name])
+    training = HeadTraining(fit.seed, device, validation.measure_towers, fit.listwise, log.log_epoch)
     towers, best = baseline.fit(data.pairs_for(fit), settings, training)
     directory = job.directory_for(fit)
     save_towers(directory, towers, {**vars(fit), "method": fit.method, "settings": vars(settings)})
     # Without epochs there is one set of figures, that of the solution.
     figures = best.epochs[best.number - 1] if best.epochs else validation.measure_towers(towers)
-    tracking.log_metrics(job.uri, run, {mlflow_name(f"best/{name}"): value for name, value in figures.items()})
+    log.log_best(figures)
     history = {"best_epoch": best.number, "epochs": best.epochs, "best": figures}
     # Last of the files: a fit is done when its history is there.
     write_json(directory / HISTORY, history)
     record_piece(job.output / WORK, fit.name, sorted(directory.iterdir()))
-    tracking.log_artifacts(job.uri, run, directory / HISTORY)
 
 
-def make_epoch_logger(uri: str, run: str) -> Callable[[EpochFigures], None]:
-    """Logs the figures of an epoch to a run."""
+@dataclass(frozen=True)
+class FitLog:
+    """Adds the figures of a fit to the journal of its run, once: a fit that was interrupted starts again."""
 
-    def log_epoch(epoch: EpochFigures) -> None:
+    journal: Journal
+    run: str
+
+    def log_epoch(self, epoch: EpochFigures) -> None:
+        """Add the figures of an epoch."""
         metrics = {mlflow_name(name): value for name, value in epoch.items() if name != "epoch"}
-        tracking.log_metrics(uri, run, metrics, step=int(epoch["epoch"]))
+        self.journal.add_new(self.run, [(int(epoch["epoch"]), metrics)])
 
-    return log_epoch
+    def log_best(self, figures: Mapping[str, float]) -> None:
+        """Add the figures that the fit is chosen by."""
+        self.journal.add_new(self.run, [(0, {mlflow_name(f"best/{name}"): v for name, v in figures.items()})])
 
 
 def read_history(directory: Path) -> dict[str, object]:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xmrank.baselines.baseline_features import BaselineFeatures, fingerprint_sources, fitted_images
 from xmrank.baselines.baseline_registry import BaselineFit, check_baselines, describe_settings, list_fits, settings_of
 from xmrank.baselines.baseline_scoring import BaselineScorer
-from xmrank.baselines.fitting import FittingJob, directory_of
+from xmrank.baselines.fitting import FITS, HISTORY, FittingJob, directory_of
 from xmrank.baselines.ray import fit_on_cluster
 from xmrank.config import DIRECTIONS, BaselinesConfig
 from xmrank.embed.store import EmbeddingStore
@@ -47,7 +48,10 @@ def baselines(config: BaselinesConfig) -> Manifest:
         inputs={"embeddings": store.fingerprint, "lists": lists.fingerprint, **fingerprint_sources(config)},
         overwrite=config.overwrite,
     )
-    manifest = stage.done or fit_and_evaluate(stage, with_absolute_paths(config), store, lists)
+    runs = make_run_tree(stage, config, store, lists)
+    end = partial(runs.end, files_of=lambda name: [output / FITS / name / HISTORY])
+    with runs.open(end):
+        manifest = stage.done or fit_and_evaluate(stage, with_absolute_paths(config), store, runs)
     print_means(json.loads((output / "summary.json").read_text())["rows"])
     print(f"baselines: {manifest.counts['fits']} fits in {output}")
     return manifest
@@ -70,33 +74,30 @@ def with_absolute_paths(config: BaselinesConfig) -> BaselinesConfig:
     return dataclasses.replace(config, **paths)
 
 
-def fit_and_evaluate(
-    stage: StageDirectory, config: BaselinesConfig, store: EmbeddingStore, lists: Manifest
-) -> Manifest:
-    """Fit and evaluate what is missing, and finish the stage."""
-    fits, output = list_fits(config), stage.directory
-    runs = RunTree(
-        output,
+def make_run_tree(stage: StageDirectory, config: BaselinesConfig, store: EmbeddingStore, lists: Manifest) -> RunTree:
+    """The MLflow runs of the stage; none is begun yet."""
+    return RunTree(
+        stage.directory,
         STAGE,
-        name=f"{STAGE} {output.parent.name}",
+        name=f"{STAGE} {stage.directory.parent.name}",
         tags={"encoder": str(store.encoder["name"]), "dataset": store.dataset, "candidates": lists.fingerprint},
         params=describe_settings(config),
         inputs=stage.inputs,
     )
-    finished = False
-    try:
-        # Begun for all fits, also for those that are done: their means are logged again below.
-        ids = {fit.name: begin_run(runs, config, fit) for fit in fits}
-        job = FittingJob(config, output, fits, stage.work / "failures", runs.uri, ids)
-        with Progress("baselines (fits)", len(fits), len(fits) - len(job.list_pending())) as progress:
-            left = len(job.list_pending())
-            fit_on_cluster(job, stage.work / "ray")
-            progress.advance(left)
-        rows = evaluate_all(stage, config, fits)
-        log_means(runs, rows)
-        finished = True
-    finally:
-        runs.end(failed=not finished)
+
+
+def fit_and_evaluate(stage: StageDirectory, config: BaselinesConfig, store: EmbeddingStore, runs: RunTree) -> Manifest:
+    """Fit and evaluate what is missing, and finish the stage."""
+    fits, output = list_fits(config), stage.directory
+    # Begun for all fits, also for those that are done: their means are logged below.
+    ids = {fit.name: begin_run(runs, config, fit) for fit in fits}
+    job = FittingJob(config, output, fits, stage.work / "failures", ids)
+    with Progress("baselines (fits)", len(fits), len(fits) - len(job.list_pending())) as progress:
+        left = len(job.list_pending())
+        fit_on_cluster(job, stage.work / "ray")
+        progress.advance(left)
+    rows = evaluate_all(stage, config, fits)
+    log_means(runs, rows)
     described = {"split": reported_split(config.lists), "galleries": config.galleries}
     write_json(output / "summary.json", {"rows": rows, **described})
     counts = {

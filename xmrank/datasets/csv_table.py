@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from xmrank.datasets.columns import TableColumns, find_columns, require_columns
 from xmrank.datasets.dataset import Dataset
@@ -13,6 +14,7 @@ from xmrank.datasets.splits import split_of_file
 from xmrank.datasets.uris import expand_pattern, find_image_folder, read_file
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import PathOrUri, below
+from xmrank.runtime.redaction import redact_uri
 
 DELIMITERS = (",", "\t", "|", ";")
 Row = tuple[int, dict[str, str]]
@@ -93,7 +95,9 @@ def add_row(
     """Add one row: its image, unless an earlier row had it, and its captions."""
     # Tables may have been made where the images had absolute paths.
     location = strip_root(row[str(columns.image)], root)
-    image_id = row[columns.id] if columns.id else location
+    # A signed URI is a secret and differs from day to day; the id is the path alone.
+    path = location if isinstance(root, Path) else redact_uri(location, "")
+    image_id = row[columns.id] if columns.id else path
     split = row[columns.split] if columns.split else file_split
     for value, what in ((location, columns.image), (image_id, columns.id), (split, columns.split)):
         if value == "":

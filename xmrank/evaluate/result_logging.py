@@ -3,49 +3,56 @@
 from pathlib import Path
 from typing import Any
 
-from xmrank import tracking
 from xmrank.protocols.evaluation_run import tracked_name
 from xmrank.protocols.method_names import FIRST_STAGE, ORACLE, REFINED
-from xmrank.tracking.run_tree import PARENT, RunTree, read_run_ids
+from xmrank.tracking.journal import PARENT, Journal
+from xmrank.tracking.run_tree import RunTree, read_run_ids
 
 Rows = list[dict[str, Any]]
 
 
-def log_results(directory: Path, rankers: Path, stage: str, rows: Rows, timing: Rows) -> None:
-    """Log every method's means to its MLflow run; the first stage gets a run beside the rankers'.
+def make_run_tree(directory: Path, rankers: Path, stage: str) -> RunTree | None:
+    """The runs of the evaluation beside the rankers'; None without a tracked training: then nothing is logged.
 
     Args:
         directory: of the evaluation; keeps the id of the first stage's run.
-        rankers: of the training; has the ids of the rankers' runs. Without them, nothing is logged.
+        rankers: of the training; has the ids of the rankers' runs.
         stage: a tag.
+    """
+    trials = read_run_ids(rankers)
+    return RunTree(directory, stage, tags={"loss": FIRST_STAGE}, parent=lambda: trials[PARENT]) if trials else None
+
+
+def log_results(runs: RunTree, rankers: Path, rows: Rows, timing: Rows) -> None:
+    """Log every method's means to its MLflow run; the first stage gets a run beside the rankers'.
+
+    Args:
+        runs: of the evaluation.
+        rankers: of the training.
         rows: of the summary.
         timing: of the same keys.
     """
-    trials = read_run_ids(rankers)
-    if not trials:
-        return
-    runs = RunTree(directory, stage, tags={"loss": FIRST_STAGE}, parent=lambda: trials[PARENT])
-    first = runs.begin_child(FIRST_STAGE)
-    # Metrics are sent run by run: one request for each.
-    metrics: dict[str, dict[str, float]] = {}
+    ids = read_run_ids(rankers)
+    ids[FIRST_STAGE] = runs.begin_child(FIRST_STAGE)
     # A refined first stage has a run of its own beside the rankers'.
-    names = sorted({refined_name(row["direction"], row["seed"]) for row in rows if row["method"] == REFINED})
-    refined = {name: runs.begin_child(name, tags={"loss": REFINED}) for name in names}
+    for name in sorted({run_name(row) for row in rows if row["method"] == REFINED}):
+        ids[name] = runs.begin_child(name, tags={"loss": REFINED})
+    # Collected by run: one record for each.
+    metrics: dict[str, dict[str, float]] = {}
     for row in [*rows, *(make_time_row(row) for row in timing)]:
-        run = first if row["method"] in (FIRST_STAGE, ORACLE) else trials.get(trial_name(row))
-        if row["method"] == REFINED:
-            run = refined[refined_name(row["direction"], row["seed"])]
-        if run and row["mean"] is not None:
-            metrics.setdefault(run, {})[tracked_name(row)] = row["mean"]
-    for run, values in metrics.items():
-        # Rankers that were trained with another tracking server have their runs there.
-        if tracking.read_status(runs.uri, run):
-            tracking.log_metrics(runs.uri, run, values)
-    runs.end(failed=False)
+        if run_name(row) in ids and row["mean"] is not None:
+            metrics.setdefault(run_name(row), {})[tracked_name(row)] = row["mean"]
+    for name, values in metrics.items():
+        # Rankers that were trained with another tracking server have their runs there: this one refuses the record.
+        Journal(runs.journals, name).add_new(ids[name], [(0, values)])
 
 
-def trial_name(row: dict[str, Any]) -> str:
-    """The name of the trial that trained a row's ranker."""
+def run_name(row: dict[str, Any]) -> str:
+    """The name of the run that a row is logged to: that of the trial that trained its ranker, or of a first stage."""
+    if row["method"] in (FIRST_STAGE, ORACLE):
+        return FIRST_STAGE
+    if row["method"] == REFINED:
+        return refined_name(row["direction"], row["seed"])
     return f"{row['loss']}-{row['direction']}-seed{row['seed']}"
 
 

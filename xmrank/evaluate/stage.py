@@ -10,7 +10,7 @@ import numpy as np
 
 from xmrank.config import DIRECTIONS, Direction, EvaluateConfig, semantic
 from xmrank.embed.store import EmbeddingStore, encoder_name
-from xmrank.evaluate.result_logging import log_results, refined_name
+from xmrank.evaluate.result_logging import log_results, make_run_tree, refined_name
 from xmrank.evaluate.scoring import RankerScorer, RefinedScorer
 from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.protocols.evaluation_run import TIE_RULE, TREC, read_rows, run_evaluation
@@ -25,6 +25,7 @@ from xmrank.runtime.files import sha256_json, write_json
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.verification import read_outputs
+from xmrank.tracking.delivery import deliver_while_open
 from xmrank.train.checkpoint import read_about
 from xmrank.train.stage import STAGE as TRAIN
 
@@ -47,7 +48,8 @@ def evaluate(config: EvaluateConfig) -> Manifest:
     inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint, "rankers": rankers.fingerprint}
     output = resolve(config.output)
     stage = StageDirectory.open(output, STAGE, config=semantic(config), inputs=inputs, overwrite=config.overwrite)
-    manifest = stage.done or evaluate_all(stage, config, store, lists)
+    with deliver_while_open(output):
+        manifest = stage.done or evaluate_all(stage, config, store, lists)
     print(f"evaluate: {manifest.counts['methods']} methods, {manifest.counts['queries']} queries in {output}")
     # Also when nothing was evaluated now.
     if (output / TIMING).exists():
@@ -81,6 +83,9 @@ def check_inputs(store: EmbeddingStore, lists: Manifest, rankers: Manifest, fold
 def evaluate_all(stage: StageDirectory, config: EvaluateConfig, store: EmbeddingStore, lists: Manifest) -> Manifest:
     """Evaluate what is missing, join the parts and finish the stage."""
     tasks = plan_tasks(stage, config, store)
+    runs = make_run_tree(stage.directory, resolve(config.rankers), STAGE)
+    if runs:
+        runs.begin_parent()
     run_evaluation(tasks, stage.directory)
     rows, timing = read_rows(tasks, "summary"), read_rows(tasks, "timing")
     folder = resolve(config.lists)
@@ -88,7 +93,9 @@ def evaluate_all(stage: StageDirectory, config: EvaluateConfig, store: Embedding
     write_json(stage.directory / "summary.json", {"rows": rows, **described})
     write_json(stage.directory / TIMING, {"rows": timing})
     write_json(stage.directory / CURVES, {"rows": read_rows(tasks, "curves")})
-    log_results(stage.directory, resolve(config.rankers), STAGE, rows, timing)
+    if runs:
+        log_results(runs, resolve(config.rankers), rows, timing)
+        runs.end(failed=False)
     queries = count_queries(rows)
     return stage.finish(
         counts={"methods": len(tasks), "queries": sum(queries.values()), "queries_by_direction": queries},

@@ -1,6 +1,7 @@
 """All stages of an experiment, one after another, under one MLflow run."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from xmrank.mine.stage import mine
 from xmrank.register.stage import register
 from xmrank.report.stage import report
 from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.manifest import Manifest, read_manifest
+from xmrank.runtime.manifest import MANIFEST, Manifest, read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.redaction import redact_uri
-from xmrank.tracking.run_tree import PARENT, RunTree
+from xmrank.tracking.journal import PARENT
+from xmrank.tracking.run_tree import RunTree
+from xmrank.tracking.runs import TrackingError, connect_tracking
 from xmrank.train.stage import STAGE as TRAIN
 from xmrank.train.stage import train
 
@@ -35,22 +38,28 @@ def experiment(config: ExperimentConfig) -> Manifest:
     """
     config = with_stage_directories(config)
     output = resolve(config.output)
-    # Every stage skips what it has finished, so a rerun goes on where the last one stopped.
-    embed(config.embed)
-    mine(config.mine)
-    # The run is begun by the training, and only if there is something to train.
     parent = ExperimentRun(output, config)
-    try:
+    # A server that is away is refused now, not after hours of embedding.
+    if not is_reported(config, output):
+        connect_tracking()
+    with parent.runs.open():
+        # Every stage skips what it has finished, so a rerun goes on where the last one stopped.
+        embed(config.embed)
+        mine(config.mine)
+        # The run is begun by the training, and only if there is something to train.
         train(config.train, parent.begin_run)
         evaluate(config.evaluate)
         manifest = report(config.report)
         parent.register_best(output / "rankers")
         parent.finish_run(manifest, output / "report")
-    except BaseException:
-        parent.fail_run()
-        raise
     parent.print_run()
     return manifest
+
+
+def is_reported(config: ExperimentConfig, output: Path) -> bool:
+    """Whether all is done, so that there is nothing to log."""
+    overwrites = any(stage.overwrite for stage in (config.train, config.evaluate, config.report))
+    return (output / "report" / MANIFEST).exists() and not overwrites
 
 
 def with_stage_directories(config: ExperimentConfig) -> ExperimentConfig:
@@ -109,12 +118,14 @@ class ExperimentRun:
         """Register the best rankers, unless an earlier call did so under this name: the registry takes seconds."""
         done = f"{self.config.register} {read_manifest(rankers, TRAIN).fingerprint}"
         if self.config.registers and self.runs.notes.get(REGISTERED) != done:
-            register(RegisterConfig(rankers, self.config.register))
+            try:
+                register(RegisterConfig(rankers, self.config.register))
+            except TrackingError as error:
+                # The experiment is done without it; a rerun of a finished one is short.
+                by_hand = f"xmrank register --rankers {rankers} --name {self.config.register}"
+                print(f"experiment: {error}; the next run registers, or: {by_hand}", file=sys.stderr)
+                return
             self.runs.keep_note(REGISTERED, done)
-
-    def fail_run(self) -> None:
-        """End the run as failed, if it was begun."""
-        self.runs.end(failed=True)
 
     def print_run(self) -> None:
         """Print where the run is."""

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from xmrank.datasets.locations import leads_outside, read_bytes
 from xmrank.runtime.errors import XmrankError
 from xmrank.runtime.paths import PathOrUri, below
+from xmrank.runtime.redaction import redact_uri
 
 MAX_PIXELS = 80_000_000
 QUALITY = 80
@@ -65,13 +66,13 @@ class ThumbnailAlbum:
             return make_thumbnail(read_bytes(below(self.root, location)), side)
         # Pillow raises any of these for a broken file.
         except (XmrankError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            self.missing[image_id] = f"{location}: {_describe_failure(error)}"
+            self.missing[image_id] = f"{redact_uri(location)}: {_describe_failure(error)}"
             return None
 
     def describe_refusal(self, location: str) -> str:
         """Why the file at a location is not read, empty if it may be: the store can be made by anybody."""
         if leads_outside(location):
-            return f"{location}: lies outside of the image folder"
+            return f"{redact_uri(location)}: lies outside of the image folder"
         # Fetching what a store names would send requests into the network of whoever shows its pictures.
         if not isinstance(self.root, Path) and not self.remote_images:
             return REMOTE

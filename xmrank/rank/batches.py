@@ -27,6 +27,7 @@ from xmrank.rank.results import RESULTS_SCHEMA
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json, write_table
 from xmrank.runtime.pieces import record_piece
+from xmrank.runtime.redaction import redact_uri
 from xmrank.train.checkpoint import read_ranker
 
 SCORED = 64
@@ -136,9 +137,13 @@ class QueryRanker:
             (self.store.captions, "text") if self.job.direction == "i2t" else (self.store.images, "location")
         )
         ids = side_ids(self.store, self.job.direction)[1]
-        known = column in table.column_names
         # Imported embeddings may have neither captions nor paths.
-        return ids, table[column].combine_chunks() if known else pa.nulls(len(ids), pa.string())
+        if column not in table.column_names:
+            return ids, pa.nulls(len(ids), pa.string())
+        texts = table[column].combine_chunks()
+        if column == "location":  # may be a signed URI, and results are shown to others
+            texts = pa.array([text and redact_uri(text) for text in texts.to_pylist()], pa.string())
+        return ids, texts
 
     @cached_property
     def first_index(self) -> Any:

@@ -103,7 +103,7 @@ def download_ranker(uri: str, downloads: Path) -> Path:
     # Only this needs MLflow, which takes a second to import.
     from xmrank import tracking
     from xmrank.tracking import models
-    from xmrank.tracking.run_tree import connect_tracking
+    from xmrank.tracking.runs import connect_tracking
 
     try:
         return models.download_model(connect_tracking(), uri, downloads)

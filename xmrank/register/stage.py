@@ -6,7 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from xmrank import tracking
 from xmrank.config import RegisterConfig
 from xmrank.register import serving
 from xmrank.register.model_registry import (
@@ -17,10 +16,10 @@ from xmrank.register.model_registry import (
     copy_ranker,
     ranker_fingerprint,
 )
-from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import home, resolve
 from xmrank.tracking import models
-from xmrank.tracking.run_tree import connect_tracking, read_run_ids
+from xmrank.tracking.run_tree import read_run_ids
+from xmrank.tracking.runs import connect_tracking
 from xmrank.train.checkpoint import read_about
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "pyarrow")
@@ -34,17 +33,15 @@ def register(config: RegisterConfig) -> None:
     a higher validation mean.
 
     Raises:
-        DataError: no finished training, or a tracking server that cannot be used.
+        DataError: no finished training.
+        TrackingError: a tracking server that cannot be used.
     """
     rankers = resolve(config.rankers)
     best = best_rankers(rankers)
     uri, runs = connect_tracking(), read_run_ids(rankers)
     for direction, trained in best.items():
         name = f"{config.name}-{direction}"
-        try:
-            made = register_ranker(uri, name, trained, runs.get(trained.directory.name))
-        except tracking.TrackingError as error:
-            raise DataError(str(error)) from None
+        made = register_ranker(uri, name, trained, runs.get(trained.directory.name))
         print(describe_registration(made, trained))
 
 

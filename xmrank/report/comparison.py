@@ -13,7 +13,7 @@ from xmrank.metrics.significance import EQUAL
 from xmrank.pages.wording import METRICS
 from xmrank.protocols.method_names import FIRST_STAGE, REFINED
 from xmrank.report.protocol_names import first_stage_protocol
-from xmrank.report.result_tables import ResultTable, TableRow, TestedCell
+from xmrank.report.result_tables import ComparedCell, ResultTable, TableRow
 from xmrank.runtime.files import read_parquet
 
 FLIPS_PER_TEST = 100
@@ -67,7 +67,7 @@ def add_tests(
         draws: of the tests.
         baselines: the per-query values of the baselines, if there are any.
     """
-    tests: dict[CellKey, TestedCell] = {}
+    tests: dict[CellKey, ComparedCell] = {}
     tested = list(tables)
     for protocol in dict.fromkeys(table.protocol for table in tables):
         numbers = [number for number, table in enumerate(tables) if table.protocol == protocol]
@@ -95,7 +95,7 @@ class TableTests:
         clusters: how many images the queries are about.
     """
 
-    tests: list[tuple[CellKey, TestedCell]]
+    tests: list[tuple[CellKey, ComparedCell]]
     twins: dict[str, str]
     clusters: int
 
@@ -129,7 +129,7 @@ def _find_twins(stacked: Mapping[int, np.ndarray], metrics: Sequence[str]) -> di
 
 
 def _set_tests(
-    number: int, table: ResultTable, tests: Mapping[CellKey, TestedCell], twins: Mapping[str, str]
+    number: int, table: ResultTable, tests: Mapping[CellKey, ComparedCell], twins: Mapping[str, str]
 ) -> ResultTable:
     """A table whose cells have their tests."""
     rows = []
@@ -186,13 +186,13 @@ def _test_table(
     return TableTests(cells, twins, len(set(clusters)))
 
 
-def _make_test(tests: PairedTests, column: int, row: TableRow, reference: TableRow, metric: str) -> TestedCell:
+def _make_test(tests: PairedTests, column: int, row: TableRow, reference: TableRow, metric: str) -> ComparedCell:
     """The test of one cell; its corrected p is still p itself."""
     own, theirs = row.cells[metric].by_seed, reference.cells[metric]
     # The refined first stage has the rankers' seeds, and is compared seed by seed.
     level = np.array(theirs.by_seed) if len(theirs.by_seed) == len(own) else theirs.mean
     spread = seed_spread(np.array(own) - level)
-    return TestedCell(
+    return ComparedCell(
         low=float(tests.low[column]),
         high=float(tests.high[column]),
         p=float(tests.p[column]),

@@ -26,7 +26,7 @@ KEYS = ["protocol", "direction", "method", "ranker", "metric", "seed"]
 
 
 @dataclass(frozen=True)
-class TestedCell:
+class ComparedCell:
     """The test of a figure against the first stage's, or against the refined first stage's.
 
     Attributes:
@@ -80,9 +80,9 @@ class TableCell:
     excluded: int
     difference: float | None = None
     best: bool = False
-    test: TestedCell | None = None
+    test: ComparedCell | None = None
     refined_difference: float | None = None
-    refined_test: TestedCell | None = None
+    refined_test: ComparedCell | None = None
 
     @property
     def outcome(self) -> int:
@@ -115,7 +115,7 @@ class TableCell:
         return statistics.stdev(self.by_seed) if len(self.by_seed) > 1 else None
 
 
-def _outcome(test: TestedCell | None, difference: float | None) -> int:
+def _outcome(test: ComparedCell | None, difference: float | None) -> int:
     if test is None or not test.significant:
         return 0
     return 1 if (difference or 0.0) > 0 else -1

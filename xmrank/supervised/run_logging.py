@@ -17,21 +17,21 @@ def make_run_tree(stage: StageDirectory, config: SupervisedConfig) -> RunTree:
 
 
 def log_run(runs: RunTree, run: MethodRun) -> None:
-    """Log a run that is done, once: what an interrupted call began to log is replaced."""
+    """Log a run that is done, once."""
     if run.name in runs.ids and not runs.is_open(run.name):
         return
-    # Logged from the files in one go after the run, so a half-logged run is begun anew, not continued.
     runs.begin_child(
         run.name,
         tags={"dataset": run.source.name, "method": run.method},
         params={"features": run.source.features, "seed": run.seed, **semantic(run.config)},
         inputs=[f"data {run.source.key}"],
-        resume=False,
     )
     result, timing = run.read_part("result.json"), run.read_part("timing.json")
+    history = []
     for number, entry in enumerate(result["history"], start=1):
         metrics = {name if name == "validation_map" else f"loss/{name}": value for name, value in entry.items()}
-        runs.log_metrics(run.name, metrics, step=number)
+        history.append((number, metrics))
+    runs.log_history(run.name, history)
     times = {f"{search}/ms_per_query": value for search, value in timing["milliseconds"].items()}
     costs = {"cost/train_seconds": timing["seconds"], "best_round": result["best_round"]}
     runs.log_metrics(run.name, {**average_rows(result["rows"]), **times, **costs})

@@ -20,6 +20,7 @@ from xmrank.supervised.report_page import report_results
 from xmrank.supervised.result_files import METRICS, RESULTS, TIMING, TSNE
 from xmrank.supervised.run_logging import log_run, make_run_tree
 from xmrank.supervised.set_readers import SetSource, read_source, sources_of
+from xmrank.tracking.run_tree import RunTree
 
 STAGE = "supervised"
 
@@ -52,7 +53,9 @@ def supervised(config: SupervisedConfig) -> Manifest:
     inputs = {f"data {key}": str(entry["fingerprint"]) for key, entry in sets.items()}
     output = resolve(config.output)
     stage = StageDirectory.open(output / "results", STAGE, config=values, inputs=inputs, overwrite=config.overwrite)
-    manifest = stage.done or run_all(stage, config, sources, sets, best)
+    runs = make_run_tree(stage, config)
+    with runs.open():
+        manifest = stage.done or run_all(stage, config, sources, sets, best, runs)
     print(f"supervised: {manifest.counts['runs']} runs on {manifest.counts['sets']} sets in {stage.directory}")
     report_results(manifest, output, title=config.title, overwrite=config.overwrite)
     return manifest
@@ -101,27 +104,22 @@ def run_all(
     sources: list[SetSource],
     sets: dict[str, dict[str, object]],
     best: dict[str, dict[str, Any]],
+    tracked: RunTree,
 ) -> Manifest:
     """Make what is not made, log it, join it and finish the stage."""
-    tracked = make_run_tree(stage, config)
     tracked.begin_parent()
-    failed = True
-    try:
-        settings = {source.key: with_lcm_settings(config, best.get(source.key, {})) for source in sources}
-        runs = plan_runs(stage, config, sources, settings)
-        left = [run for run in runs if not run.done]
-        # run_tasks yields in the order of its items, and each result is the name of a run.
-        by_name = {run.name: run for run in runs}
-        with Progress("supervised (runs)", len(runs), len(runs) - len(left)) as progress:
-            for name in run_tasks(make_run, left, config.workers) if left else ():
-                log_run(tracked, by_name[name])
-                progress.advance(note=name)
-        for run in runs:
-            log_run(tracked, run)  # those that a killed call made and did not log
-        join_results(stage, runs, sets)
-        failed = False
-    finally:
-        tracked.end(failed=failed)
+    settings = {source.key: with_lcm_settings(config, best.get(source.key, {})) for source in sources}
+    runs = plan_runs(stage, config, sources, settings)
+    left = [run for run in runs if not run.done]
+    # run_tasks yields in the order of its items, and each result is the name of a run.
+    by_name = {run.name: run for run in runs}
+    with Progress("supervised (runs)", len(runs), len(runs) - len(left)) as progress:
+        for name in run_tasks(make_run, left, config.workers) if left else ():
+            log_run(tracked, by_name[name])
+            progress.advance(note=name)
+    for run in runs:
+        log_run(tracked, run)  # those that a killed call made and did not log
+    join_results(stage, runs, sets)
     return stage.finish(counts={"runs": len(runs), "sets": len(sources)}, settings={"threads": 1})
 
 

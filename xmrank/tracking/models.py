@@ -17,7 +17,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
-from xmrank.tracking.runs import TrackingError, default_environment, describe_error, experiment_id, read_status
+from xmrank.tracking.runs import TrackingError, default_environment, describe_error, experiment_id, find_run
 
 CODE = Path(__file__).with_name("model_code.py")
 FINGERPRINT = "fingerprint"
@@ -158,15 +158,16 @@ def find_or_log(
     experiment = experiment_id(client, home)
     candidates = client.search_logged_models([experiment], filter_string=f"tags.{FINGERPRINT} = '{fingerprint}'")
     ready = [model for model in candidates if model.status == LoggedModelStatus.READY]
-    return ready[0] if ready else log_model(client, experiment, package, {FINGERPRINT: fingerprint, **tags}, run)
+    return ready[0] if ready else log_model(client, home, experiment, package, {FINGERPRINT: fingerprint, **tags}, run)
 
 
 def log_model(
-    client: MlflowClient, experiment: str, package: ModelPackage, tags: Mapping[str, str], run: str | None
+    client: MlflowClient, home: Path, experiment: str, package: ModelPackage, tags: Mapping[str, str], run: str | None
 ) -> Any:
     """Log a model; it belongs to the run where there is one."""
-    run = run if run and read_status(client.tracking_uri, run) else None
-    params = client.get_run(run).data.params if run else {}
+    made_by = find_run(client, home, run) if run else None
+    run = str(made_by.info.run_id) if made_by else None
+    params = made_by.data.params if made_by else {}
     model = client.create_logged_model(experiment, "ranker", run, dict(tags), params, "ranker")
     try:
         with tempfile.TemporaryDirectory() as folder:

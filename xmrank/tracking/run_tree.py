@@ -1,35 +1,30 @@
 """The MLflow runs of a stage: a parent and its children, whose ids are kept beside the stage's output."""
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
 from xmrank.runtime.paths import home
+from xmrank.runtime.redaction import redact_uri
 from xmrank.tracking import runs
+from xmrank.tracking.delivery import DeliverySession, attempt_once, deliver_while_open
+from xmrank.tracking.journal import PARENT, Journal
+from xmrank.tracking.runs import connect_tracking
 
 TRACKING = "tracking.json"
 """File beside a stage's output: key → run id, and the notes."""
-PARENT = "parent"
 NOTES = "notes"
 
 
-def connect_tracking() -> str:
-    """Return the tracking URI.
-
-    Raises:
-        DataError: the tracking server or file cannot be used.
-    """
-    try:
-        return runs.connect(home())
-    except runs.TrackingError as error:
-        raise DataError(str(error)) from None
-
-
 def read_run_ids(folder: Path) -> dict[str, str]:
-    """Read the run ids that a stage kept in its folder, by key; empty where it kept none."""
+    """Read the run ids that a stage kept in its folder, by key; empty where it kept none.
+
+    A run that was begun while the server was away has a reference for an id: see `runs.find_run`.
+    """
     path = folder / TRACKING
     content = json.loads(path.read_text()) if path.exists() else {}
     return {key: run_id for key, run_id in content.items() if key != NOTES}
@@ -38,7 +33,10 @@ def read_run_ids(folder: Path) -> dict[str, str]:
 class RunTree:
     """A parent run with children by key; a rerun of the stage continues them.
 
-    Making a tree touches no server: the parent is begun by the first ``begin_parent`` or ``begin_child``.
+    Making a tree touches no server: the parent is begun by the first ``begin_parent`` or ``begin_child``. That
+    connects, and refuses a server that is away. From then on, nothing waits for the server or fails because of it: what
+    is logged goes to journals, which are delivered while the tree is ``open``.
+
     A tree can be pickled and used in another process, but only one process at a time may begin runs: give each process
     a ``branch_off`` with a folder of its own.
     """
@@ -66,7 +64,7 @@ class RunTree:
             parent: begins the run that the children belong to and returns its id. Without it the tree has a parent of
                 its own.
         """
-        self.path = folder / TRACKING
+        self.path, self.journals = folder / TRACKING, folder
         self.name = name or f"{stage} {folder.name}"
         self.tags = {"stage": stage, **(tags or {})}
         self.params, self.inputs = dict(params or {}), dict(inputs or {})
@@ -76,8 +74,9 @@ class RunTree:
         self.ids: dict[str, str] = content
         self._given_parent = parent
         self._parent = ""  # the parent's id, once it is begun here
-        self._uri, self._home = "", Path()
+        self._uri = ""
         self._origin: dict[str, str] | None = None
+        self._makes_runs = True  # whether runs are made at once, so that their ids are known
 
     @property
     def uri(self) -> str:
@@ -87,7 +86,7 @@ class RunTree:
             DataError: the tracking server or file cannot be used.
         """
         if not self._uri:
-            self._uri, self._home = connect_tracking(), home()
+            self._uri = connect_tracking()
         return self._uri
 
     @property
@@ -100,9 +99,31 @@ class RunTree:
         """Whether the parent is the tree's own, which the tree ends, and not that of an experiment."""
         return self._given_parent is None
 
+    @contextlib.contextmanager
+    def open(self, end: Callable[..., None] | None = None) -> Iterator[None]:
+        """Deliver what is logged while the block runs, and end the runs with it, if any was begun.
+
+        Args:
+            end: called with ``failed``; the default is ``end``.
+        """
+        with deliver_while_open(self.journals):
+            failed = True
+            try:
+                yield
+                failed = False
+            finally:
+                if self.is_begun:
+                    self._deliver()
+                    (end or self.end)(failed=failed)
+
     def begin_parent(self) -> str:
-        """Begin the parent or continue it, once; returns its id."""
+        """Begin the parent or continue it, once; returns its id.
+
+        Raises:
+            DataError: the tracking server or file cannot be used.
+        """
         if not self._parent:
+            self._uri = self.uri  # connects, also where the parent is another's
             if self._given_parent:
                 self._parent = self._given_parent()
                 self._keep(PARENT, self._parent)
@@ -117,7 +138,6 @@ class RunTree:
         tags: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         inputs: Iterable[str] | None = None,
-        resume: bool = True,
     ) -> str:
         """Begin a child or continue it.
 
@@ -126,37 +146,47 @@ class RunTree:
             tags: beside those of all runs.
             params: logged when it is new.
             inputs: names of the tree's inputs that it uses; None: all.
-            resume: False: what an interrupted call began is replaced.
 
         Returns:
-            The run id.
+            The run id; a reference where the server did not answer.
         """
         parent = self.begin_parent()
-        return self._begin(key, key, parent=parent, tags=tags, params=params, inputs=inputs, resume=resume)
+        return self._begin(key, key, parent=parent, tags=tags, params=params, inputs=inputs)
 
     def branch_off(self, folder: Path) -> "RunTree":
-        """A tree of the same parent that keeps its run ids in another folder, for use in another process."""
+        """A tree of the same parent that keeps its run ids in another folder, for use in another process.
+
+        It touches no server: its runs are made when their journals, which are beside the tree's, are delivered.
+        """
         self.begin_parent()
         branch = RunTree(folder, self.tags["stage"], tags=self.tags, inputs=self.inputs, parent=self.begin_parent)
-        branch._parent, branch._uri, branch._home = self._parent, self.uri, self._home
-        branch._origin = self._origin
+        branch._parent, branch._uri = self._parent, self.uri
+        branch._origin, branch._makes_runs, branch.journals = self._origin, False, self.journals
         return branch
+
+    def journal(self, key: str) -> Journal:
+        """The journal of a run."""
+        return Journal(self.journals, key)
 
     def is_open(self, key: str) -> bool:
         """Whether there is such a run and nothing has ended it."""
-        return key in self.ids and runs.read_status(self.uri, self.ids[key]) == "RUNNING"
+        return key in self.ids and self.journal(key).is_open(self.ids[key])
 
     def log_metrics(self, key: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Log many metrics of a run at once; names as MLflow allows them (no ``@``)."""
-        runs.log_metrics(self.uri, self.ids[key], metrics, step=step)
+        self.log_history(key, [(step, metrics)])
+
+    def log_history(self, key: str, history: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Log steps with their metrics; values that an interrupted call has logged are left out."""
+        self.journal(key).add_new(self.ids[key], history)
 
     def log_artifacts(self, key: str, *paths: Path) -> None:
-        """Copy files to a run's artefacts."""
-        runs.log_artifacts(self.uri, self.ids[key], *paths)
+        """Copy files to a run's artefacts; they must stay where they are."""
+        self.journal(key).add(self.ids[key], artifacts=paths)
 
     def end_child(self, key: str, *, failed: bool = False) -> None:
         """End a child as finished or failed."""
-        runs.end_run(self.uri, self.ids[key], failed=failed)
+        self.journal(key).add(self.ids[key], failed=failed)
 
     def end(
         self,
@@ -185,8 +215,8 @@ class RunTree:
             if done:
                 self.log_artifacts(key, *files_of(key))
             self.end_child(key, failed=not done)
-        if not self._given_parent:
-            runs.end_run(self.uri, self._parent, failed=failed)
+        if self.owns_parent and self.is_open(PARENT):
+            self.end_child(PARENT, failed=failed)
 
     def keep_note(self, key: str, value: str) -> None:
         """Keep a fact beside the run ids for later calls; they find it in ``notes``."""
@@ -202,25 +232,45 @@ class RunTree:
         tags: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         inputs: Iterable[str] | None = None,
-        resume: bool = True,
     ) -> str:
-        uri = self.uri
+        uri, session = self.uri, DeliverySession.open
         if self._origin is None:
             self._origin = runs.origin_tags()
         used = self.inputs if inputs is None else {name: self.inputs[name] for name in inputs}
-        run_id = runs.begin_run(
-            uri,
-            self._home,
-            name,
-            parent=parent,
-            resume=self.ids.get(key) if resume else None,
-            tags={**self.tags, **self._origin, **(tags or {})},
-            params=params,
-            inputs=used,
-        )
+        begin: dict[str, Any] = {
+            "name": name,
+            "parent": parent,
+            "tags": {**self.tags, **self._origin, **(tags or {})},
+            "params": {name: redact_uri(str(v)) for name, v in runs.flatten_settings(params or {}).items()},
+            "inputs": used,
+        }
         # Kept at once, so that a call that is killed now is continued and leaves no second run.
-        self._keep(key, run_id)
-        return run_id
+        if key not in self.ids:
+            self._keep(key, f"{runs.LATER}{uuid.uuid4().hex}")
+        run, journal = self.ids[key], self.journal(key)
+        # A child of a parent that is not made is made after it; older records of a run are delivered before newer ones.
+        waits = (parent or "").startswith(runs.LATER) or not journal.is_delivered or (session and session.is_away)
+        made = None if waits or not self._makes_runs else self._make_run(uri, run, begin)
+        # It names the run in the journal, so it may not change once something is there.
+        if made and not journal.records_of(run):
+            self._keep(key, made)
+        journal.add_begin(self.ids[key], None if made else begin)
+        self._deliver()
+        return self.ids[key]
+
+    def _deliver(self) -> None:
+        """See that journals are delivered from now on; in another process than the stage's, nothing is."""
+        if DeliverySession.open:
+            DeliverySession.open.start(self.uri)
+
+    def _make_run(self, uri: str, run: str, begin: Mapping[str, Any]) -> str | None:
+        """Make a run or continue it; None where the server does not answer, which is then left alone."""
+        try:
+            with attempt_once():
+                return runs.begin_run(uri, home(), resume=run, **begin)
+        except Exception:  # each kind of server has errors of its own; the journal keeps what is to be made
+            self._makes_runs = False
+            return None
 
     def _keep(self, key: str, run_id: str) -> None:
         self.ids[key] = run_id

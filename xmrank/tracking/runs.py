@@ -9,23 +9,33 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from xmrank.runtime.errors import XmrankError
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.paths import home as find_home
 from xmrank.runtime.redaction import redact_uri
 
 PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
+REFERENCE_TAG = "run_reference"
+"""Holds the reference of a run that was made while no server answered: its id was not known then."""
+RUNNING = RunStatus.to_string(RunStatus.RUNNING)
+LATER = "later-"
+"""How such references begin."""
 EXPERIMENT = "xmrank"
 PARAM_LIMIT = 6000
 """MLflow refuses longer parameter values."""
-FIRST_CALL = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""MLflow retries for minutes. In the middle of a run that helps; at the start, a wrong address should fail at once."""
+FIRST_CALL = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""MLflow retries for minutes, but a wrong address should fail at once."""
+LATER_CALLS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+"""What does not arrive is sent again from a journal."""
+NO_SUCH_RUN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+"""MLflow's codes for a run id that is not there; a server that is away has others."""
 
 
-class TrackingError(XmrankError):
+class TrackingError(DataError):
     """The tracking server or file cannot be used."""
 
 
@@ -43,6 +53,25 @@ def connect(home: Path) -> str:
             experiment_id(MlflowClient(uri), home)
     except Exception as error:  # SQLAlchemy, requests and MLflow each raise their own
         raise TrackingError(f"{uri}: cannot track runs there: {describe_error(error)}") from None
+    return uri
+
+
+CONNECTED: set[tuple[str, ...]] = set()
+"""Where this process has connected to: later stages of an experiment need no answer any more."""
+
+
+def connect_tracking() -> str:
+    """Connect to the server or file that this process logs to; returns its URI.
+
+    Raises:
+        TrackingError: the tracking server or file cannot be used.
+    """
+    home = find_home()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+    key = (uri, str(home), os.environ.get("MLFLOW_EXPERIMENT_NAME", ""))
+    if key not in CONNECTED:
+        connect(home)
+        CONNECTED.add(key)
     return uri
 
 
@@ -92,51 +121,65 @@ def begin_run(
     tags: Mapping[str, str] | None = None,
     params: Mapping[str, Any] | None = None,
     inputs: Mapping[str, str] | None = None,
+    start: int | None = None,
 ) -> str:
     """Begin a run, or continue one.
-
-    A child that an interrupted call began, but whose id was never returned, gives way to the new one.
 
     Args:
         uri: what ``connect`` returned.
         home: as for ``connect``.
         name: shown in the UI.
         parent: run id of the sweep that this trial belongs to.
-        resume: run id of an interrupted run; continued when it still exists.
+        resume: run id or reference of an interrupted run; continued when it exists. A new run is found by it later.
         tags, params: logged at the start.
         inputs: name → fingerprint of the data that the run uses.
+        start: when it began, in ms; None: now.
 
     Returns:
         The run id.
     """
     client = MlflowClient(uri)
     # A run that was deleted, or is on another server, is begun anew.
-    if resume and read_status(uri, resume):
-        client.set_terminated(resume, RunStatus.to_string(RunStatus.RUNNING))
-        return resume
-    experiment = experiment_id(client, home)
-    # Else a call killed between begin and the note of the id would leave a run that never ends.
-    if parent:
-        remove_unclaimed(client, experiment, parent, name)
-    all_tags = {NAME_TAG: name, **({PARENT_TAG: parent} if parent else {}), **(tags or {})}
-    run_id = str(client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
-    # One batch: a call for each parameter would take seconds on a server.
-    values = [Param(k, redact_uri(str(v))[:PARAM_LIMIT]) for k, v in flatten_settings(params or {}).items()]
-    client.log_batch(run_id, params=values)
-    data = [
-        DatasetInput(Dataset(k, digest[:36], "xmrank", k), [InputTag("mlflow.data.context", k)])
-        for k, digest in (inputs or {}).items()
-    ]
-    if data:
+    run = find_run(client, home, resume) if resume else None
+    if run:
+        client.update_run(run.info.run_id, RUNNING)
+    else:
+        own = {NAME_TAG: name} | ({PARENT_TAG: parent} if parent else {}) | ({REFERENCE_TAG: resume} if resume else {})
+        run = client.create_run(
+            experiment_id(client, home), start_time=start, tags={**own, **(tags or {})}, run_name=name
+        )
+    run_id = str(run.info.run_id)
+    # Also of a run that was there: a call that was killed between two requests may have begun it.
+    if params and not run.data.params:
+        # One batch: a call for each parameter would take seconds on a server.
+        values = [Param(k, redact_uri(str(v))[:PARAM_LIMIT]) for k, v in flatten_settings(params).items()]
+        client.log_batch(run_id, params=values)
+    if inputs and not (run.inputs and run.inputs.dataset_inputs):
+        data = [
+            DatasetInput(Dataset(k, digest[:36], "xmrank", k), [InputTag("mlflow.data.context", k)])
+            for k, digest in inputs.items()
+        ]
         client.log_inputs(run_id, datasets=data)
     return run_id
 
 
-def remove_unclaimed(client: MlflowClient, experiment: str, parent: str, name: str) -> None:
-    """Delete the running children of a name: whoever began them was killed before it could note their ids."""
-    for run in client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{parent}' AND attributes.status = 'RUNNING'"):
-        if run.info.run_name == name:
-            client.delete_run(run.info.run_id)
+def find_run(client: MlflowClient, home: Path, reference: str) -> Run | None:
+    """The run of an id, or the one that was made later under a reference; None where there is none.
+
+    Raises:
+        MlflowException: the server does not answer.
+    """
+    if not reference.startswith(LATER):
+        try:
+            run = client.get_run(reference)
+            if run.info.lifecycle_stage == "active":
+                return run
+        except MlflowException as error:
+            if error.error_code not in NO_SUCH_RUN:
+                raise
+    condition = f"tags.`{REFERENCE_TAG}` = '{reference}'"
+    found = client.search_runs([experiment_id(client, home)], condition, ViewType.ACTIVE_ONLY, max_results=1)
+    return found[0] if found else None
 
 
 def read_status(uri: str, run_id: str) -> str | None:

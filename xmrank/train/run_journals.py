@@ -7,8 +7,8 @@ from typing import Any
 
 from xmrank.metrics import mlflow_name
 from xmrank.runtime.errors import DataError
-from xmrank.tracking.journal import Journal, deliver_journals
-from xmrank.tracking.run_tree import PARENT, RunTree
+from xmrank.tracking.journal import PARENT, Journal
+from xmrank.tracking.run_tree import RunTree
 from xmrank.train.checkpoint import read_about, read_meta
 from xmrank.train.schedule import Epoch
 from xmrank.train.trials import HISTORY, STATE, Trial
@@ -37,26 +37,23 @@ def add_end(trial: Trial, run: str, output: Path) -> None:
     Journal(output, trial.name).add(run, tags=tags, artifacts=trial.output_files(output), failed=False)
 
 
-def end_runs(runs: RunTree, trials: Iterable[Trial], output: Path, *, by_step: bool) -> None:
-    """Complete the journals, end the runs that no worker has ended, and deliver what is left.
+def end_runs(runs: RunTree, trials: Iterable[Trial], output: Path, *, by_step: bool, failed: bool) -> None:
+    """Complete the journals, and end the runs that no worker has ended.
 
     Args:
-        runs: of the stage; nothing happens where no run was begun.
+        runs: of the stage.
         trials: all of the stage.
         output: the stage's directory.
         by_step: whether steps, not epochs, are the x axis of the curves.
+        failed: how the parent ends.
     """
-    if not runs.is_begun:
-        return
-    all_done = True
     for trial in trials:
         done = trial.is_done(output)
-        all_done = all_done and done
         if trial.name not in runs.ids:
             continue
         run, journal = runs.ids[trial.name], Journal(output, trial.name)
         if journal.path.exists():
-            fill_up(journal, run, read_epochs(trial, output), by_step=by_step)
+            fill_up(journal, run, read_epochs(trial.directory(output)), by_step=by_step)
         # A worker may have been killed after its work was done and before its run was ended.
         last = [record.get("status") for record in journal.records_of(run)][-1:]
         if done and last != ["FINISHED"]:
@@ -64,8 +61,7 @@ def end_runs(runs: RunTree, trials: Iterable[Trial], output: Path, *, by_step: b
         elif not done:
             journal.add(run, failed=True)
     if runs.owns_parent:
-        Journal(output, PARENT).add(runs.ids[PARENT], failed=not all_done)
-    deliver_journals(output, runs.uri)
+        runs.end_child(PARENT, failed=failed)
 
 
 def fill_up(journal: Journal, run: str, epochs: Iterable[Epoch], *, by_step: bool) -> None:
@@ -77,9 +73,9 @@ def fill_up(journal: Journal, run: str, epochs: Iterable[Epoch], *, by_step: boo
             journal.add(run, metrics=epoch_metrics_for_mlflow(epoch), step=step)
 
 
-def read_epochs(trial: Trial, output: Path) -> list[Epoch]:
-    """The validations of a trial that are on disk: of its history, or of the state that it goes on from."""
-    history, state = (trial.directory(output) / name for name in (HISTORY, STATE))
+def read_epochs(directory: Path) -> list[Epoch]:
+    """The validations of a trial in its folder: of its history, or of the state that it goes on from."""
+    history, state = directory / HISTORY, directory / STATE
     meta: dict[str, Any] = {}
     if history.exists():
         meta = json.loads(history.read_text())

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from xmrank.config import DIRECTIONS, TrainConfig, semantic
 from xmrank.embed.store import EmbeddingStore
@@ -15,7 +16,7 @@ from xmrank.runtime.launcher import launch_workers
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.verification import read_outputs
-from xmrank.tracking.journal import Journal, deliver_journals, remove_delivered
+from xmrank.tracking.journal import Journal
 from xmrank.tracking.run_tree import RunTree
 from xmrank.train.bf16_support import warn_of_slow_bf16
 from xmrank.train.epoch_watcher import watch_epochs
@@ -53,18 +54,18 @@ def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manif
         output, STAGE, config=semantic_with(config, best), inputs=inputs, overwrite=config.overwrite
     )
 
-    # What an earlier run could not deliver to MLflow, before its runs are continued.
-    deliver_journals(output)
-    # A finished stage is left as it is: nothing is started and nothing is logged.
-    if stage.done is None:
-        warn_of_slow_bf16(config.precision)
-        runs = open_runs(stage, config, store, parent)
-        try:
+    runs = make_run_tree(stage, config, store, parent)
+    end = partial(end_runs, runs, trials, output, by_step=config.validate_every_steps is not None)
+    with runs.open(end):
+        # A finished stage is left as it is: nothing is started and nothing is logged.
+        if stage.done is None:
+            warn_of_slow_bf16(config.precision)
+            runs.begin_parent()
             pending = pending_trials(trials, output)
             if pending:
-                # The driver begins the runs; workers log to them by id.
+                # The driver begins the runs; workers add to their journals.
                 run_ids = {trial.name: begin_run(runs, trial, config, best) for trial in pending}
-                work = plan_work(stage, config, best, store, runs.uri, run_ids)
+                work = plan_work(stage, config, best, store, run_ids)
                 # One Ray Train run for all trials, since its start takes longer than many a trial.
                 with watch_epochs(work):
                     launch_workers(
@@ -77,13 +78,10 @@ def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manif
                         group_size=config.workers_per_trial,
                     )
                 raise_failures(work)
-        finally:
-            end_runs(runs, trials, output, by_step=config.validate_every_steps is not None)
-        # Only the files of finished trials may enter the manifest.
-        for trial in trials:
-            trial.remove_leftovers(output)
-        stage.done = stage.finish(counts={"rankers": len(trials)}, settings={"threads": 1, "roles": list(ROLES)})
-        remove_delivered(output)
+            # Only the files of finished trials may enter the manifest.
+            for trial in trials:
+                trial.remove_leftovers(output)
+            stage.done = stage.finish(counts={"rankers": len(trials)}, settings={"threads": 1, "roles": list(ROLES)})
     print(f"train: {stage.done.counts['rankers']} rankers in {output}")
     return stage.done
 
@@ -107,11 +105,11 @@ def check_config(config: TrainConfig, best: Best, store: EmbeddingStore, lists: 
         check_sampling(resolve(config.lists), store, trial.direction, settings, trial.seed)
 
 
-def open_runs(
+def make_run_tree(
     stage: StageDirectory, config: TrainConfig, store: EmbeddingStore, parent: Callable[[], str] | None
 ) -> RunTree:
-    """The MLflow runs of the stage, with the parent begun or continued."""
-    runs = RunTree(
+    """The MLflow runs of the stage; none is begun yet."""
+    return RunTree(
         stage.directory,
         STAGE,
         name=f"train {stage.directory.parent.name}",
@@ -124,8 +122,6 @@ def open_runs(
         inputs=stage.inputs,
         parent=parent,
     )
-    runs.begin_parent()
-    return runs
 
 
 def begin_run(runs: RunTree, trial: Trial, config: TrainConfig, best: Best) -> str:
@@ -141,7 +137,6 @@ def plan_work(
     config: TrainConfig,
     best: Best,
     store: EmbeddingStore,
-    tracking_uri: str,
     run_ids: Mapping[str, str],
 ) -> TrainingWork:
     """What the workers are given; no failure of an earlier run is left."""
@@ -155,7 +150,6 @@ def plan_work(
         about={**stage.inputs, "encoder": store.encoder},
         failures=stage.work / "failures",
         cache=stage.work / "lists",
-        tracking_uri=tracking_uri,
         runs=dict(run_ids),
     )
     shutil.rmtree(work.failures, ignore_errors=True)

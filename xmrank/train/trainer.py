@@ -45,9 +45,6 @@ DROPOUT_STREAM = 0xD50
 
 def train_worker(work: TrainingWork, worker: Worker) -> None:
     """Train this process's trials: each alone or stacked, or together with other processes under DDP."""
-    # Imports MLflow, which a training without a job does not need.
-    from xmrank.tracking.journal import Journal, deliver_in_background
-
     number, count, group = split_into_groups(worker.rank, worker.world_size, work.config.workers_per_trial)
     on_one_gpu = worker.device.type == "cuda" and group.size == 1
     stacked = work.config.stack == "on" or (work.config.stack == "auto" and on_one_gpu)
@@ -59,9 +56,7 @@ def train_worker(work: TrainingWork, worker: Worker) -> None:
         trials = pending_trials(work.trials[number::count], work.output)
         settle_states(trials, work.output)
     trials = group.broadcast(trials)
-    journals = [Journal(work.output, trial.name) for trial in trials if group.leads]
-    with deliver_in_background(work.tracking_uri, journals):
-        train_trials(trials, work, worker.device, group, stacked=stacked)
+    train_trials(trials, work, worker.device, group, stacked=stacked)
 
 
 def train_trials(

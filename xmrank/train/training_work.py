@@ -30,7 +30,6 @@ class TrainingWork:
         about: further fields of every ranker's JSON.
         failures: folder that takes a file for each trial that failed.
         cache: folder for lists that are too large for memory.
-        tracking_uri: of MLflow, which gets the journals.
         runs: trial name → MLflow run id.
     """
 
@@ -43,7 +42,6 @@ class TrainingWork:
     about: dict[str, Any]
     failures: Path
     cache: Path
-    tracking_uri: str
     runs: dict[str, str]
 
     def config_of(self, trial: Trial) -> TrainConfig:

@@ -21,7 +21,7 @@ from xmrank.runtime.paths import resolve
 from xmrank.runtime.verification import read_outputs
 from xmrank.train.checkpoint import read_meta
 from xmrank.train.list_data import ListData
-from xmrank.train.run_journals import epoch_metrics_for_mlflow
+from xmrank.train.run_journals import epoch_metrics_for_mlflow, read_epochs
 from xmrank.train.schedule import Epoch, TrialProgress
 from xmrank.train.stage import check_config
 from xmrank.train.trainer import TrainingJob, train_group
@@ -147,6 +147,11 @@ class RankerTarget(SearchTarget):
         state = self.trial_of(point).directory(folder) / STATE
         progress = TrialProgress(**read_meta(state)) if state.exists() else TrialProgress()
         return outcome_of(progress) if progress.epochs else None
+
+    def list_epochs(self, folder: Path) -> list[tuple[int, dict[str, float]]]:
+        """The validations of the training in a point's folder."""
+        epochs = [epoch for directory in folder.glob("trials/*") for epoch in read_epochs(directory)]
+        return [(int(epoch["step"]), epoch_metrics_for_mlflow(epoch)) for epoch in epochs]
 
     def remove_state(self, point: SearchPoint, folder: Path) -> None:
         """Remove the state from which a training goes on."""

@@ -218,6 +218,8 @@ def try_point(given: dict[str, Any], job: SearchJob, point_of: PointOf) -> None:
         return
     if outcome.figures:
         run.log_metrics(point.name, outcome.figures)
+    # A process that was killed may have saved an epoch and not logged it.
+    run.log_history(point.name, job.target.list_epochs(folder))
     job.points.write_outcome(point, outcome)
     job.target.remove_state(point, folder)
     run.end_child(point.name)
@@ -250,5 +252,20 @@ def close_stopped(job: SearchJob, point: SearchPoint) -> None:
     if outcome is None:
         raise DataError(f"{folder}: no finished training of {point.name}")
     job.points.write_outcome(point, outcome, stopped=True)
+    end_point_run(job, folder, failed=False)
     job.target.remove_state(point, folder)
-    job.runs.branch_off(folder).end(failed=False)
+
+
+def end_point_run(job: SearchJob, folder: Path, *, failed: bool) -> None:
+    """Complete and end the MLflow run of a point that nothing ended: its process may have been killed.
+
+    Args:
+        job: the search.
+        folder: of the point.
+        failed: how it ends.
+    """
+    run = job.runs.branch_off(folder)
+    for key in run.ids:
+        if run.is_open(key):
+            run.log_history(key, job.target.list_epochs(folder))
+    run.end(failed=failed)

@@ -165,6 +165,10 @@ class SearchTarget(ABC):
         """What a point came to that the scheduler stopped; None where it left nothing."""
         return read_epochs(folder)
 
+    def list_epochs(self, folder: Path) -> list[tuple[int, dict[str, float]]]:  # noqa: ARG002
+        """The epochs that a point has on disk, as they are reported; none where interrupted points start again."""
+        return []
+
     def remove_state(self, point: SearchPoint, folder: Path) -> None:  # noqa: ARG002
         """Remove what only an unfinished point needs."""
         (folder / EPOCHS).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from xmrank.train.stage import train
 from xmrank.tune.baseline_target import BaselineTarget
 from xmrank.tune.points import SearchFolder, find_best
 from xmrank.tune.ranker_target import RankerTarget
-from xmrank.tune.ray import SearchJob, search_optuna, search_points
+from xmrank.tune.ray import SearchJob, end_point_run, search_optuna, search_points
 from xmrank.tune.search_target import PointResult, SearchGroup, SearchPoint, SearchTarget
 from xmrank.tune.space import list_points
 from xmrank.tune.supervised_target import SupervisedTarget
@@ -53,17 +53,13 @@ def tune(config: TuneConfig) -> Manifest:
         params={"search": config.search, "space": " ".join(config.space), "seed": config.seed},
         inputs=target.inputs,
     )
-    try:
+    with runs.open():
         # A finished search is not repeated, but its best rankers may still have to be trained.
         manifest = stage.done or search_groups(stage, config, target, groups, runs)
         print_best(groups, json.loads((stage.directory / RESULTS).read_text()))
         print(f"tune: {manifest.counts['points']} points in {stage.directory}")
         if config.target == "rankers":
             manifest = train_best(config, output, runs)
-        runs.end(failed=False)
-    except BaseException:
-        runs.end(failed=True)
-        raise
     return manifest
 
 
@@ -155,7 +151,7 @@ def close_point_runs(job: SearchJob) -> None:
     """End the runs of points that nothing ended: their process may have been killed."""
     for path in job.points.folder.glob(f"*/{TRACKING}"):
         done = (path.parent / "result.json").exists()
-        job.runs.branch_off(path.parent).end(failed=not done)
+        end_point_run(job, path.parent, failed=not done)
 
 
 def print_best(groups: list[SearchGroup], rows: list[dict[str, object]]) -> None:

@@ -1,0 +1,305 @@
+"""The delivery of journals to MLflow: in the background while a stage runs, before it, and by ``xmrank sync``.
+
+Nobody waits for a server. What a job could not deliver is one line; the next run or ``xmrank sync`` delivers it.
+"""
+
+import contextlib
+import logging
+import shutil
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.manifest import JOURNAL, MANIFEST
+from xmrank.runtime.paths import home
+from xmrank.runtime.redaction import redact_uri
+from xmrank.tracking import runs
+from xmrank.tracking.journal import PARENT, Journal, Record
+
+BATCH = 500
+"""Metrics sent at once; MLflow takes at most 1000."""
+PERIOD_S = 0.5
+LONGEST_PAUSE_S = 60.0
+"""The pause between two attempts: doubled after each that fails, up to this."""
+GRACE_S = 5.0
+"""How long the end of a job waits for a server that does not take a request."""
+REFUSED = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"}
+"""MLflow's codes for what would be refused again, such as a record of a run that was deleted."""
+
+
+class RunNotMadeError(Exception):
+    """The records of a run came before those that make it: they are delivered later."""
+
+
+class Delivery:
+    """Sends journals to one server."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.client = MlflowClient(uri)
+        self.requests = 0  # those answered: whether it goes on
+        self._ids: dict[str, str | None] = {}
+
+    def deliver_all(self, journals: Sequence[Journal]) -> None:
+        """Send what no server has yet of some journals, those of parents first.
+
+        Raises:
+            Exception: whatever MLflow raises for a server that does not answer.
+        """
+        waiting = [journal for journal in journals if not journal.is_delivered]
+        while waiting:
+            left = []
+            for journal in waiting:
+                try:
+                    self.deliver(journal)
+                except RunNotMadeError as error:
+                    left.append((journal, error))
+            # An evaluation comes before the rankers by name, but its records belong to their runs.
+            if len(left) == len(waiting):
+                raise left[0][1]
+            waiting = [journal for journal, _ in left]
+
+    def deliver(self, journal: Journal) -> None:
+        """Send what no server has yet of a journal, and note how far it came.
+
+        Raises:
+            Exception: whatever MLflow raises for a server that does not answer.
+        """
+        pending: list[Record] = []
+        size, end = 0, 0
+        for record, end in journal.read_records(journal.delivered):
+            pending.append(record)
+            size += len(record.get("metrics", ()))
+            if size >= BATCH:
+                self._send_records(pending)
+                journal.keep_delivered(end)
+                pending, size = [], 0
+        if pending:
+            self._send_records(pending)
+            journal.keep_delivered(end)
+
+    def _send_records(self, records: Sequence[Record]) -> None:
+        """Send some records in their order; metrics of one run that follow each other are one request."""
+        metrics: list[Metric] = []
+        for number, record in enumerate(records):
+            # The time of a metric is that of its record: one that is sent twice is stored once.
+            metrics += [
+                Metric(name, value, record["time"], record["step"]) for name, value in record.get("metrics", {}).items()
+            ]
+            following = records[number + 1]["run"] if number + 1 < len(records) else None
+            closes = following != record["run"] or not record.keys().isdisjoint(("tags", "artifacts", "status"))
+            if not closes:
+                continue
+            try:
+                if "begin" in record:
+                    self._begin_run(record)
+                run = self._find_id(record["run"])
+                if run:
+                    self._send_record(run, record, metrics)
+            except MlflowException as error:
+                if error.error_code not in REFUSED:
+                    raise
+            metrics = []
+
+    def _begin_run(self, record: Record) -> None:
+        """Make a run, or continue it if an earlier call made it."""
+        begin: dict[str, Any] = dict(record["begin"])
+        if begin["parent"]:
+            # A parent that is not on this server leaves its id as a tag, as MLflow allows.
+            begin["parent"] = self._find_id(begin["parent"]) or begin["parent"]
+        self._ids[record["run"]] = runs.begin_run(self.uri, home(), resume=record["run"], start=record["time"], **begin)
+        self.requests += 1
+
+    def _find_id(self, reference: str) -> str | None:
+        """The id of a run; None where there is no such run any more.
+
+        Raises:
+            RunNotMadeError: it was to be made later, and was not made yet.
+        """
+        if reference not in self._ids:
+            run = runs.find_run(self.client, home(), reference)
+            if run is None and reference.startswith(runs.LATER):
+                raise RunNotMadeError("a run is not there yet: its journal is in another folder of the experiment")
+            self._ids[reference] = str(run.info.run_id) if run else None
+        return self._ids[reference]
+
+    def _send_record(self, run: str, record: Record, metrics: Sequence[Metric]) -> None:
+        """Send a record, and metrics of those before it."""
+        if metrics:
+            self.client.log_batch(run, metrics=metrics)
+            self.requests += 1
+        if "tags" in record:
+            runs.set_tags(self.uri, run, record["tags"])
+        for path in record.get("artifacts", ()):
+            if Path(path).exists():
+                self.client.log_artifact(run, path)
+                self.requests += 1
+        if record.get("status") == runs.RUNNING:
+            self.client.update_run(run, runs.RUNNING)
+        elif "status" in record:
+            self.client.set_terminated(run, record["status"], record["time"])
+        self.requests += 1
+
+
+@contextlib.contextmanager
+def attempt_once() -> Iterator[None]:
+    """Give up on a server soon and without a message: MLflow's own attempts last minutes, and each is a line."""
+    logger = logging.getLogger("urllib3.connectionpool")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with runs.default_environment(runs.LATER_CALLS):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class DeliverySession:
+    """Delivers the journals of a stage, and of the stages within it, while they run; one a process at a time.
+
+    Attributes:
+        open: the session of this process.
+        is_away: whether the last attempt failed.
+    """
+
+    open: ClassVar["DeliverySession | None"] = None
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.is_away = False
+        self._reason = "no answer"
+        self._stop = threading.Event()
+        self._delivery: Delivery | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, uri: str) -> None:
+        """Begin to deliver; a second call does nothing."""
+        if self._thread is None:
+            self._delivery = Delivery(uri)
+            self._thread = threading.Thread(target=self._deliver, args=(self._delivery,), daemon=True)
+            self._thread.start()
+
+    def _deliver(self, delivery: Delivery) -> None:
+        pause, last = PERIOD_S, False
+        while not last:
+            # What was added before the end is seen by the last round.
+            last = self._stop.wait(pause)
+            try:
+                delivery.deliver_all(list_journals(self.folder))
+                self.is_away, pause = False, PERIOD_S
+            except Exception as error:  # each kind of server has errors of its own; the records stay in the journal
+                self.is_away, pause = True, min(2 * pause, LONGEST_PAUSE_S)
+                self._reason = runs.describe_error(error)
+
+    def finish(self) -> None:
+        """Deliver the rest: wait while the server takes requests, but not for one that takes none."""
+        self._stop.set()
+        if not (self._thread and self._delivery):
+            return
+        answered = -1
+        while self._thread.is_alive() and answered < self._delivery.requests:
+            answered = self._delivery.requests
+            self._thread.join(GRACE_S)
+        if list_pending(self.folder):
+            print_left(self.folder, f"{redact_uri(self._delivery.uri)}: {self._reason}")
+
+
+@contextlib.contextmanager
+def deliver_while_open(folder: Path) -> Iterator[None]:
+    """Deliver the journals of a stage's folder, and of those in it: first what earlier runs left, then what is added.
+
+    Within such a block of a stage that calls this one, nothing more is done: the outer one delivers.
+    """
+    outer = DeliverySession.open
+    if outer and folder.is_relative_to(outer.folder):
+        yield
+        return
+    session = DeliverySession(folder)
+    with attempt_once():
+        deliver_journals(folder)
+        DeliverySession.open = session
+        try:
+            yield
+        finally:
+            DeliverySession.open = outer
+            session.finish()
+    # Kept by a stage that failed: they say what was logged.
+    if not list_pending(folder):
+        for path in list_journals(folder):
+            shutil.rmtree(path.path.parent, ignore_errors=True)
+
+
+def list_journals(folder: Path) -> list[Journal]:
+    """The journals beside the output of a stage and of the stages in it; those of parents first."""
+    paths = [*(folder / JOURNAL).glob("*.jsonl"), *folder.glob(f"*/{JOURNAL}/*.jsonl")]
+    return order_journals(paths)
+
+
+def order_journals(paths: Sequence[Path]) -> list[Journal]:
+    """Journals by their files: the run of an outer folder, and of ``parent``, is made before its children."""
+    ordered = sorted(paths, key=lambda path: (len(path.parts), path.stem != PARENT, path))
+    return [Journal(path.parents[1], path.stem) for path in ordered]
+
+
+def list_pending(folder: Path) -> list[Journal]:
+    """The journals of which a server does not have everything."""
+    return [journal for journal in list_journals(folder) if not journal.is_delivered]
+
+
+def deliver_journals(folder: Path, journals: Sequence[Journal] | None = None) -> bool:
+    """Deliver what is left of a stage's journals; where the server is away, say so in one line.
+
+    Journals of a finished stage are removed when a server has everything.
+
+    Args:
+        folder: of the stage.
+        journals: those in the folder; the default is to look for the stage's.
+
+    Returns:
+        Whether everything is delivered.
+    """
+    journals = list_journals(folder) if journals is None else journals
+    uri = ""
+    try:
+        if any(not journal.is_delivered for journal in journals):
+            uri = runs.connect_tracking()
+            with attempt_once():
+                Delivery(uri).deliver_all(journals)
+    except Exception as error:
+        print_left(folder, str(error) if isinstance(error, DataError) else f"{uri}: {runs.describe_error(error)}")
+        return False
+    for journal in journals:
+        stage = journal.path.parents[1]
+        if (stage / MANIFEST).exists():
+            shutil.rmtree(stage / JOURNAL, ignore_errors=True)
+    return True
+
+
+def print_left(folder: Path, reason: str) -> None:
+    """Say in one line that a server does not have everything."""
+    print(
+        f"MLflow: {redact_uri(reason)}; what is not logged is kept in {folder}, to be delivered by the next run or by: "
+        f"xmrank sync {folder}",
+        file=sys.stderr,
+    )
+
+
+def sync(directory: Path) -> bool:
+    """Deliver the journals of all stages in a directory; returns whether all are delivered.
+
+    Raises:
+        DataError: no such directory.
+    """
+    if not directory.is_dir():
+        raise DataError(f"{directory}: no such directory")
+    done = deliver_journals(directory, order_journals(list(directory.rglob(f"{JOURNAL}/*.jsonl"))))
+    if done:
+        print(f"sync: everything below {directory} is delivered")
+    return done
