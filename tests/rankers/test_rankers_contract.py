@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 import torch
-from ranker_samples import build
+from ranker_samples import build, give_tokens
 from safetensors.torch import load, save
 
 from xmrank.rankers import RANKERS, rebuild_ranker
@@ -21,8 +21,28 @@ ROWS = {
         "positional": "learned",
     },
     "pointwise": {"hidden": [8, 6], "activation": "tanh"},
+    "late_interaction": {
+        "width": 8,
+        "heads": 2,
+        "token_width": 8,
+        "token_heads": 2,
+        "image_token_layers": 1,
+        "token_gain": 2.0,
+        "token_dropout": 0.0,
+    },
+    "cross_attention": {
+        "width": 8,
+        "heads": 2,
+        "token_width": 8,
+        "token_heads": 2,
+        "cross_layers": 2,
+        "token_gain": 2.0,
+        "token_dropout": 0.0,
+    },
     "linear": {},
 }
+PLAIN = {"residual": None, "zero_init_output": False}
+"""No residual, and nothing at zero, as far as a test does not say otherwise."""
 FEATURES = {
     "concat": {"features": ["concat"]},
     "product": {"features": ["product"]},
@@ -36,13 +56,19 @@ FEATURES = {
 PROJECTABLE = ["concat", "concat+cosine", "concat, normalised"]
 
 every_ranker = pytest.mark.parametrize("name", RANKERS)
-every_choice = pytest.mark.parametrize("choice", FEATURES)
+# Tokens and item features meet in one sum: the rankers that read tokens need not be tested with every choice.
+CASES = [
+    (name, choice)
+    for name, kind in RANKERS.items()
+    for choice in (["concat", "all"] if kind.parameters_type.reads_tokens else FEATURES)
+]
+every_case = pytest.mark.parametrize(("name", "choice"), CASES)
 
 
 def make(name, choice="all", **parameters):
     """A float64 ranker in evaluation mode, no parameter at a value that would hide it (a scale of 1, a shift of 0)."""
     torch.manual_seed(3)
-    ranker = build(name, dimensions=6, **{**ROWS[name], **FEATURES[choice], **parameters}).double().eval()
+    ranker = build(name, dimensions=6, **{**PLAIN, **ROWS[name], **FEATURES[choice], **parameters}).double().eval()
     with torch.no_grad():
         for parameter in ranker.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -80,8 +106,7 @@ def test_settings_may_choose_every_ranker():
     assert {kind.parameters_type for kind in RANKERS.values()} == set(get_args(AnyRankerParameters))
 
 
-@every_ranker
-@every_choice
+@every_case
 def test_scores_follow_their_items(name, choice, lists):
     ranker, (query, candidates, similarity) = make(name, choice), lists
     order = torch.tensor([3, 0, 4, 1, 2])
@@ -89,16 +114,14 @@ def test_scores_follow_their_items(name, choice, lists):
     torch.testing.assert_close(moved, ranker(*lists)[:, order], rtol=0, atol=1e-12)
 
 
-@every_ranker
-@every_choice
+@every_case
 def test_items_have_different_scores(name, choice, lists):
     scores = make(name, choice)(*lists)
     assert scores.shape == (3, 5)
     assert (scores.std(dim=1) > 1e-4).all()
 
 
-@every_ranker
-@every_choice
+@every_case
 @pytest.mark.parametrize("garbage", [1e3, float("nan"), float("inf")])
 def test_padding_changes_nothing(name, choice, garbage, lists):
     ranker = make(name, choice, residual=2.0)
@@ -114,8 +137,7 @@ def test_padding_changes_nothing(name, choice, garbage, lists):
         torch.testing.assert_close(gradient, expected[key], rtol=0, atol=1e-11, msg=key)
 
 
-@every_ranker
-@every_choice
+@every_case
 def test_an_empty_list_changes_nothing_for_the_others(name, choice, lists):
     ranker = make(name, choice, residual=2.0, layer_norm="unbiased") if name == "context_aware" else make(name, choice)
     query, candidates, similarity = (torch.cat([part, torch.full_like(part[:1], torch.nan)]) for part in lists)
@@ -131,8 +153,7 @@ def test_an_empty_list_changes_nothing_for_the_others(name, choice, lists):
 
 
 @pytest.mark.filterwarnings("ignore:var_mean")  # torch warns of the variance of an empty batch
-@every_ranker
-@every_choice
+@every_case
 def test_a_batch_of_empty_lists_and_an_empty_batch_have_gradients(name, choice, lists):
     ranker = make(name, choice)
     blank = gradients(ranker, torch.ones(3, 5), *lists, mask=torch.zeros(3, 5, dtype=torch.bool))
@@ -141,8 +162,7 @@ def test_a_batch_of_empty_lists_and_an_empty_batch_have_gradients(name, choice, 
     assert gradients(ranker, torch.ones(0, 5), *(part[:0] for part in lists))
 
 
-@every_ranker
-@every_choice
+@every_case
 def test_an_empty_list_in_training_leaves_gradients_finite(name, choice, lists):
     rates = {"input_dropout": 0.3} | ({} if name == "linear" else {"dropout": 0.3})  # attention has a path of its own
     ranker = make(name, choice, **rates).train()
@@ -152,8 +172,7 @@ def test_an_empty_list_in_training_leaves_gradients_finite(name, choice, lists):
     assert ranker(*lists, mask=mask).isfinite().all()
 
 
-@every_ranker
-@every_choice
+@every_case
 def test_gradients_reach_every_parameter(name, choice, lists):
     ranker = make(name, choice, residual=2.0)
     reached = gradients(ranker, torch.randn(3, 5, dtype=torch.float64), *lists)
@@ -161,19 +180,17 @@ def test_gradients_reach_every_parameter(name, choice, lists):
     assert all(gradient.isfinite().all() and gradient.abs().sum() > 0 for gradient in reached.values())
 
 
-@every_ranker
-@every_choice
+@every_case
 def test_rebuilt_from_safetensors_and_json(name, choice, lists):
     ranker = make(name, choice, residual=3.0, levels=2, dropout=0.2) if name != "linear" else make(name, choice)
     weights, description = save(ranker.state_dict()), json.dumps(ranker.describe())
-    rebuilt = rebuild_ranker(json.loads(description)).double().eval()
+    rebuilt = give_tokens(rebuild_ranker(json.loads(description))).double().eval()
     assert rebuilt.describe() == ranker.describe()
     rebuilt.load_state_dict(load(weights))
     assert torch.equal(rebuilt(*lists), ranker(*lists))
 
 
-@every_ranker
-@every_choice
+@every_case
 @pytest.mark.parametrize("learnable", [True, False])
 def test_zero_output_starts_at_the_first_stage(name, choice, learnable, lists):
     start = {"zero_init_output": True, "residual": 25.0, "residual_learnable": learnable, "input_dropout": 0.5}
@@ -197,11 +214,13 @@ def test_the_residual_is_added_after_the_output_activation(name, lists):
 
 @pytest.mark.parametrize(
     ("name", "rate"),
-    [(name, "input_dropout") for name in RANKERS] + [(name, "dropout") for name in RANKERS if name != "linear"],
+    [(name, "input_dropout") for name in RANKERS]
+    + [(name, "dropout") for name in RANKERS if name != "linear"]
+    + [(name, "token_dropout") for name, kind in RANKERS.items() if kind.parameters_type.reads_tokens],
 )
 def test_dropout_acts_in_training_only(name, rate, lists):
     ranker = make(name, "all", **{rate: 0.5})
-    without = make(name, "all")
+    without = make(name, "all", **{rate: 0.0})
     assert torch.equal(ranker(*lists), ranker(*lists))
     assert torch.equal(ranker(*lists), without(*lists))
     assert not torch.allclose(ranker.train()(*lists), ranker(*lists))
@@ -280,8 +299,9 @@ def test_lower_precisions_are_computed_in_the_parameters_dtype(name, lists):
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_models_can_be_stacked_along_a_leading_axis(name, dropout, lists):
     torch.manual_seed(0)
-    rankers = [build(name, dimensions=6, **ROWS[name], **FEATURES["all"], residual=2.0) for _ in range(2)]
-    skeleton = build(name, dimensions=6, **ROWS[name], **FEATURES["all"], residual=2.0, input_dropout=dropout)
+    values = {**PLAIN, **ROWS[name], **FEATURES["all"], "residual": 2.0}
+    rankers = [build(name, dimensions=6, **values) for _ in range(2)]
+    skeleton = build(name, dimensions=6, **values, input_dropout=dropout)
     stacked = torch.func.stack_module_state([ranker.double() for ranker in rankers])
     inputs = [torch.stack([part, part.flip(0)]) for part in lists]
 

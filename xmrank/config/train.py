@@ -90,7 +90,8 @@ class TrainConfig:
     seeds: tuple[int, ...] = (0, 1)
     """Seeds; a ranker is trained with each. Initial weights, data order and dropout depend on it."""
     ranker: AnyRankerParameters = field(default_factory=ContextAwareParameters)
-    """The ranker: context_aware (the paper's transformer), pointwise (an MLP) or linear."""
+    """The ranker: context_aware (the paper's transformer), pointwise (an MLP), linear, or, for stores with tokens,
+    late_interaction or cross_attention."""
     refine: RefinementSettings = field(default_factory=RefinementSettings)
     """The refined similarity."""
     sampling: Literal["fixed", "random-hard", "sub-gallery"] = "fixed"

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 from xmrank.rankers.parameters import (
     AnyRankerParameters,
     ContextAwareParameters,
+    CrossAttentionParameters,
+    LateInteractionParameters,
     LinearParameters,
     PointwiseParameters,
     RankerParameters,
     RefinementParameters,
     RefinementSizes,
+    TokenSizes,
 )
 
 if TYPE_CHECKING:
+    from xmrank.rankers.list_tokens import ListTokens, SideTokens
     from xmrank.rankers.ranker import Ranker
     from xmrank.rankers.registry import RANKERS, build_ranker, make_parameters, rebuild_ranker
 
@@ -27,12 +31,17 @@ __all__ = [
     "RANKERS",
     "AnyRankerParameters",
     "ContextAwareParameters",
+    "CrossAttentionParameters",
+    "LateInteractionParameters",
     "LinearParameters",
+    "ListTokens",
     "PointwiseParameters",
     "Ranker",
     "RankerParameters",
     "RefinementParameters",
     "RefinementSizes",
+    "SideTokens",
+    "TokenSizes",
     "build_ranker",
     "make_parameters",
     "rebuild_ranker",

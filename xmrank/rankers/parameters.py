@@ -31,6 +31,8 @@ class RankerParameters:
 
     name: ClassVar[str]
     """Name of the ranker, a key of `xmrank.rankers.RANKERS`."""
+    reads_tokens: ClassVar[bool] = False
+    """Whether the ranker reads the tokens of queries and candidates beside their embeddings."""
 
     features: tuple[Feature, ...] = ("concat",)
     """Features of a query and a candidate: concat (both embeddings, as in the paper), product, difference (absolute),
@@ -75,6 +77,7 @@ class ContextAwareParameters(RankerParameters):
     """The paper's ranker: a transformer encoder over the items of a list."""
 
     name: ClassVar[str] = "context_aware"
+    least_layers: ClassVar[int] = 1
 
     width: int = 64
     """Size of an item's vector in the encoder; a multiple of heads."""
@@ -100,8 +103,9 @@ class ContextAwareParameters(RankerParameters):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "hidden", as_sizes("hidden", self.hidden))
-        for name in ("width", "layers", "heads", "feed_forward", "max_rank"):
+        for name in ("width", "heads", "feed_forward", "max_rank"):
             require_count(name, getattr(self, name))
+        require_count("layers", self.layers, self.least_layers)
         require_choice("activation", self.activation, (None, *get_args(Activation)))
         require_choice("positional", self.positional, (None, *get_args(Positional)))
         require_choice("layer_norm", self.layer_norm, get_args(LayerNorm))
@@ -144,6 +148,77 @@ class PointwiseParameters(RankerParameters):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenParameters(ContextAwareParameters):
+    """Parameters of the rankers that compare words with image regions; the list transformer reads the result.
+
+    With the defaults, training starts from the first-stage ranking.
+    """
+
+    reads_tokens: ClassVar[bool] = True
+    least_layers: ClassVar[int] = 0
+
+    features: tuple[Feature, ...] = ("cosine",)
+    """Features of a query and a candidate beside their tokens: concat (both embeddings, as in the paper), product,
+    difference (absolute), cosine (the first-stage similarity, raw and standardised within its list); one or more."""
+    residual: float | None = 20.0
+    """Initial weight of the first-stage similarity, which is added to the score; None: not added."""
+    zero_init_output: bool = True
+    """Initialise the output layer and the scale of the interaction with zeros. With a residual, training starts from
+    the first-stage ranking."""
+    layers: int = 1
+    """Number of encoder layers over the list; 0: each candidate is scored by itself."""
+    token_width: int = 64
+    """Size of a projected token; a multiple of token_heads."""
+    token_heads: int = 4
+    """Attention heads of the token encoders."""
+    text_token_layers: int = 1
+    """Encoder layers over the words of a text."""
+    image_token_layers: int = 0
+    """Encoder layers over the regions of an image."""
+    token_convolutions: int = 2
+    """Residual 3 × 3 convolutions over the regions of an image, which must be a square grid; 0: none."""
+    image_positions: bool = True
+    """Learn a vector for each region's position; false where regions have no order, as those of a detector."""
+    token_dropout: float = 0.1
+    """Dropout probability in the token encoders."""
+    token_gain: float = 20.0
+    """Factor of the interaction score."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("token_width", "token_heads"):
+            require_count(name, getattr(self, name))
+        for name in ("text_token_layers", "image_token_layers", "token_convolutions"):
+            require_count(name, getattr(self, name), 0)
+        require_rate("token_dropout", self.token_dropout)
+        require_weight("token_gain", self.token_gain)
+        _require_flag("image_positions", self.image_positions)
+        if self.token_width % self.token_heads:
+            raise ValueError(f"token_width {self.token_width}: expected a multiple of token_heads {self.token_heads}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateInteractionParameters(TokenParameters):
+    """Each word is compared with the region most similar to it (MaxSim), under a transformer over the list."""
+
+    name: ClassVar[str] = "late_interaction"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossAttentionParameters(TokenParameters):
+    """The words of a text attend to the regions of an image, under a transformer over the list."""
+
+    name: ClassVar[str] = "cross_attention"
+
+    cross_layers: int = 1
+    """Layers in which words attend to regions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count("cross_layers", self.cross_layers)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LinearParameters(RankerParameters):
     """One linear layer on the item features."""
 
@@ -155,7 +230,13 @@ class LinearParameters(RankerParameters):
         return (self.levels,)
 
 
-AnyRankerParameters = ContextAwareParameters | PointwiseParameters | LinearParameters
+AnyRankerParameters = (
+    ContextAwareParameters
+    | PointwiseParameters
+    | LateInteractionParameters
+    | CrossAttentionParameters
+    | LinearParameters
+)
 """The type of a setting that chooses a ranker; a new ranker adds its parameters here."""
 
 
@@ -205,6 +286,31 @@ class RefinementSizes:
     def __post_init__(self) -> None:
         for name in ("bank", "memory_pairs", "memory_images"):
             require_count(name, getattr(self, name), 0)
+        require_choice("text", self.text, ("query", "candidate"))
+
+
+@dataclass(frozen=True)
+class TokenSizes:
+    """Sizes of a token ranker that follow from the data.
+
+    Attributes:
+        text: the side of a list that texts are on, query or candidate.
+        text_width, image_width: numbers in a token.
+        text_longest, image_longest: the most tokens of an item.
+        image_grid: rows, and columns, of the square grid that the regions of every image are; 0: they are none.
+    """
+
+    text: Literal["query", "candidate"] = "query"
+    text_width: int = 1
+    text_longest: int = 1
+    image_width: int = 1
+    image_longest: int = 1
+    image_grid: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("text_width", "text_longest", "image_width", "image_longest"):
+            require_count(name, getattr(self, name))
+        require_count("image_grid", self.image_grid, 0)
         require_choice("text", self.text, ("query", "candidate"))
 
 

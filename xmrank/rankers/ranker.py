@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from xmrank.rankers.item_features import ItemFeatures
 from xmrank.rankers.layers import ACTIVATION_FUNCTIONS
+from xmrank.rankers.list_tokens import ListTokens
 from xmrank.rankers.parameters import RankerParameters, as_json
 from xmrank.rankers.refinement import Refinement
 
@@ -65,6 +66,14 @@ class Ranker(nn.Module):
         activated."""
         raise NotImplementedError
 
+    def score_with_tokens(
+        self, hidden: Tensor, similarity: Tensor, mask: Tensor | None, tokens: ListTokens | None
+    ) -> Tensor:
+        """As `score_hidden`; a ranker that reads tokens adds what they say."""
+        if tokens is not None:
+            raise ValueError(f"ranker {self.name}: reads no tokens; expected tokens=None")
+        return self.score_hidden(hidden, similarity, mask)
+
     def forward(
         self,
         query: Tensor,
@@ -74,6 +83,7 @@ class Ranker(nn.Module):
         mask: Tensor | None = None,
         projected: bool = False,
         refined: bool = False,
+        tokens: ListTokens | None = None,
     ) -> Tensor:
         """Score the candidates of each list.
 
@@ -88,6 +98,7 @@ class Ranker(nn.Module):
             mask: True where an item is real, bool, [lists, items]; None: all are.
             projected: whether the candidates have been projected.
             refined: whether the similarity has already been computed by `refinement`; no effect without one.
+            tokens: of the queries and the candidates, for a ranker that reads them; None: for all others.
 
         All floating dtypes are accepted; the computation uses the parameters' dtype.
 
@@ -97,7 +108,7 @@ class Ranker(nn.Module):
 
         Raises:
             ValueError: shapes or dtypes do not fit; `projected` with features that cannot be projected,
-                or with a similarity that is not refined yet.
+                or with a similarity that is not refined yet; tokens are missing, or the ranker reads none.
         """
         # Projected candidates have the columns of the first layer's outputs.
         columns = self.input.projected_size if projected else self.dimensions
@@ -105,7 +116,7 @@ class Ranker(nn.Module):
         dtype = self.input.weight.dtype  # embeddings may be stored in half precision
         query, candidates, similarity = query.to(dtype), candidates.to(dtype), similarity.to(dtype)
         # Without padding the mask costs time and changes nothing.
-        if mask is not None and _is_all_real(mask):
+        if mask is not None and is_all_real(mask):
             mask = None
         if mask is not None:  # NaN at padding must not reach a gradient, where 0 · NaN is NaN
             query = query.masked_fill(~mask.any(-1, keepdim=True), 0)
@@ -119,7 +130,7 @@ class Ranker(nn.Module):
                 )
             similarity = self.refinement(query, candidates)
         hidden = self.input(query, candidates, similarity, mask, projected=projected)
-        scores = self._add_residual(self.score_hidden(hidden, similarity, mask), similarity)
+        scores = self._add_residual(self.score_with_tokens(hidden, similarity, mask, tokens), similarity)
         # What the layers made of the padding is not a score.
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], 0)
@@ -134,13 +145,16 @@ class Ranker(nn.Module):
         mask: Tensor | None = None,
         projected: bool = False,
         refined: bool = False,
+        tokens: ListTokens | None = None,
     ) -> Tensor:
         """One value per item to rank by, [lists, items]; arguments and errors are those of `forward`.
 
         With several levels it is the expected level, the sum of the levels' probabilities: of the outputs if they end
         in a sigmoid, else of their sigmoids. Otherwise it is the score. 0 at padding.
         """
-        scores: Tensor = self(query, candidates, similarity, mask=mask, projected=projected, refined=refined)
+        scores: Tensor = self(
+            query, candidates, similarity, mask=mask, projected=projected, refined=refined, tokens=tokens
+        )
         if self.levels == 1:
             return scores
         # The expected level is the sum over thresholds of the probability that the item is above it.
@@ -180,7 +194,7 @@ def zero_layer_(layer: nn.Linear | ItemFeatures) -> None:
     nn.init.zeros_(layer.bias)
 
 
-def _is_all_real(mask: Tensor) -> bool:
+def is_all_real(mask: Tensor) -> bool:
     """Whether all items are known to be real; False where the check would wait for a GPU, or is refused by vmap."""
     if mask.device.type != "cpu":
         return False
