@@ -1,7 +1,6 @@
-"""Train the bundled encoder xmrank-tiny on generated scenes; under an hour on 2 cores.
+"""Train xmrank-tiny on generated web-like pictures, or on scenes (--distribution scenes).
 
 python jobs/train_encoder.py --output runs/encoder
-cp runs/encoder/xmrank-tiny.safetensors xmrank/embed/bundled/
 """
 
 from xmrank.cli import run_job

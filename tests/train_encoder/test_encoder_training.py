@@ -73,6 +73,18 @@ def test_shift_moves_all_of_the_image(pairs):
     assert torch.equal(moved[..., 10:50, 10:50], still[..., 8 + down : 48 + down, 8 + right : 48 + right])
 
 
+def test_a_step_uses_some_captions_of_every_image(pairs):
+    training = make_training(pairs, captions=2)
+    rows = torch.tensor([5, 7])
+    first, second = torch.randperm(5, generator=torch.Generator().manual_seed(0))[:2].tolist()
+    drawn = training.draw_captions(rows, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn[0], training.tokens[5][[first, second]])
+    assert torch.equal(drawn[1], training.tokens[7][[first, second]])
+    # In another step, other ones.
+    rng = torch.Generator().manual_seed(0)
+    assert len({str(training.draw_captions(rows, rng).tolist()) for _ in range(10)}) > 3
+
+
 def test_vocabulary_changes_nothing_for_known_tokens(pairs):
     whole, cut = untrained(), untrained()
     vocabulary = Vocabulary(cut.model, pairs.tokens)
@@ -127,6 +139,7 @@ def test_hit_at_1_counts_the_best_answers():
     [
         ({"batch_size": 65}, "--batch-size 65 exceeds --images 64"),
         ({"epochs": 0}, "--epochs 0: expected at least 1"),
+        ({"captions": 0}, "--captions 0: expected at least 1"),
         ({"learning_rate": 0.0}, "--learning-rate 0.0: expected more than 0"),
         ({"warmup": 1.5}, "--warmup 1.5: expected a fraction between 0 and 1"),
     ],
@@ -158,7 +171,7 @@ def test_a_worker_killed_in_training_ends_like_the_undisturbed_loop(ray_cluster,
     assert len(killed) == 1
     assert set(read_manifest(config.output, "train_encoder").outputs) == {"xmrank-tiny.safetensors", "history.json"}
 
-    pairs = draw_pairs(untrained(), config.data_seed, "train", range(config.images))
+    pairs = draw_pairs(untrained(), config.data_seed, "train", range(config.images), "web")
     undisturbed = ContrastiveTraining(untrained(), pairs, config)
     undisturbed.train(tmp_path / "checkpoint", HeldOutScenes(config, torch.device("cpu")))
     assert json.loads((config.output / "history.json").read_text()) == read_history(tmp_path / "checkpoint")

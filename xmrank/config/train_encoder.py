@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from xmrank.config.common import at_least
 from xmrank.runtime.errors import ConfigError
@@ -10,26 +10,31 @@ from xmrank.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class TrainEncoderConfig:
-    """Train xmrank-tiny, or another model of open_clip, from scratch on generated scenes."""
+    """Train xmrank-tiny, or another model of open_clip, from scratch on generated images."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"output", "workers", "overwrite"})
     output: Path = Path("runs/encoder")
     """Directory of the trained weights."""
     model: str = "xmrank-tiny"
     """The model's configuration: xmrank-tiny, or a name that open_clip knows."""
-    images: int = 24000
-    """Number of scenes to train on, with five captions each."""
+    distribution: Literal["web", "scenes"] = "web"
+    """What to train on. web: pictures like those of web pages, with terse and noisy alt texts; scenes: the kind of
+    images and captions that the data set scenes has."""
+    images: int = 16000
+    """Number of images to train on, with five captions each."""
     held_out: int = 400
-    """Number of other scenes of the same seed, on which hit@1 is measured after every epoch."""
+    """Number of scenes on which hit@1 is measured after every epoch; they are not trained on."""
     data_seed: int = 1000003
-    """Seed of these scenes; it must not be that of a data set on which the encoder will be evaluated."""
+    """Seed of all these images; it must not be that of a data set on which the encoder will be evaluated."""
     seed: int = 0
     """Seed of the initial weights, the data order and the augmentation."""
-    epochs: int = 5
-    """Passes over the scenes; in each, an image is paired with all its captions."""
-    batch_size: int = 128
+    epochs: int = 10
+    """Passes over the images."""
+    captions: int = 3
+    """How many of an image's five captions a step uses; they are drawn anew in each step."""
+    batch_size: int = 64
     """Images per step, over all workers; the captions of the other images are the negatives."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     """Highest learning rate of AdamW."""
     warmup: float = 0.05
     """Fraction of the steps in which the learning rate rises; after that it falls as a cosine."""
@@ -46,7 +51,7 @@ class TrainEncoderConfig:
     """Delete the contents of the output directory first."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "held_out", "epochs", "batch_size"):
+        for name in ("images", "held_out", "epochs", "captions", "batch_size"):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         for name in ("shift", "workers", "weight_decay"):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xmrank.config import TrainEncoderConfig
-from xmrank.datasets.scenes.generate import compose_scene, describe_scene, write_scene
+from xmrank.datasets.scenes.training_pairs import DISTRIBUTIONS
 from xmrank.embed.encoder import Encoder, load_encoder
 from xmrank.runtime.files import atomic_path
 
@@ -28,25 +28,24 @@ _MAX_SCALE = math.log(100)
 
 @dataclass(frozen=True)
 class ScenePairs:
-    """Scenes as a model takes them: pixels uint8 [N, 3, H, W] before normalisation, tokens int64 [N, 5, context]."""
+    """Images as a model takes them: pixels uint8 [N, 3, H, W] before normalisation, tokens int64 [N, 5, context]."""
 
     pixels: Tensor
     tokens: Tensor
 
 
-def draw_pairs(encoder: Encoder, seed: int, split: str, numbers: range) -> ScenePairs:
-    """Draw these scenes, with the pixels that the data set's JPEG files have, and tokenise their captions."""
+def draw_pairs(encoder: Encoder, seed: int, split: str, numbers: range, distribution: str = "scenes") -> ScenePairs:
+    """Draw these images of a distribution, with the pixels that JPEG files have, and tokenise their captions."""
     pixels, tokens = [], []
     mean, std = image_statistics(encoder)
     for number in numbers:
-        scene = compose_scene(seed, split, number)
         # Through JPEG and the encoder's own preprocessing, as the embedding stage reads an image; kept as uint8,
         # a quarter of the memory.
         file = io.BytesIO()
-        write_scene(scene, file)
+        texts = DISTRIBUTIONS[distribution](seed, split, number, file)
         normal = encoder.preprocess(Image.open(file).convert("RGB"))
         pixels.append(((normal * std + mean) * 255).round().to(torch.uint8))
-        tokens.append(encoder.tokenizer([caption.text for caption in describe_scene(scene)]))
+        tokens.append(encoder.tokenizer(list(texts)))
     return ScenePairs(torch.stack(pixels), torch.stack(tokens))
 
 
@@ -182,8 +181,9 @@ class ContrastiveTraining:
             rows = order[step * self.batch : (step + 1) * self.batch]
             # A function of the step alone, so that a resumed run continues the schedule.
             self.set_learning_rate(epoch * self.steps + step)
-            image, texts, scale = self.towers(self.augment_images(rows, rng), self.tokens[rows])
-            # An image's features serve all its captions: far more is learnt than from one, at little more cost.
+            images = self.augment_images(rows, rng)
+            image, texts, scale = self.towers(images, self.draw_captions(rows, rng))
+            # An image's features serve several captions: far more is learnt than from one, at little more cost.
             loss = torch.stack([self.loss(image, text, scale) for text in texts]).mean()
             self.optimizer.zero_grad()
             loss.backward()
@@ -192,6 +192,11 @@ class ContrastiveTraining:
             self.model.logit_scale.data.clamp_(max=_MAX_SCALE)
             total += loss.detach()
         return float(total) / self.steps
+
+    def draw_captions(self, rows: Tensor, rng: torch.Generator) -> Tensor:
+        """Tokens of as many captions of these images as a step uses, [B, captions, context]."""
+        chosen = torch.randperm(self.tokens.shape[1], generator=rng)[: self.config.captions]
+        return self.tokens[rows][:, chosen]
 
     def augment_images(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """The images of these rows, shifted together by a few pixels, normalised."""

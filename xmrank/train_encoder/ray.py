@@ -56,7 +56,7 @@ def train_worker(work: EncoderWork, worker: Worker) -> None:
     encoder = load_encoder(config.model, "none", init_seed=config.seed, device=worker.device)
     count = config.images // worker.world_size
     numbers = range(worker.rank * count, (worker.rank + 1) * count)
-    pairs = draw_pairs(encoder, config.data_seed, "train", numbers)
+    pairs = draw_pairs(encoder, config.data_seed, "train", numbers, config.distribution)
     training = ContrastiveTraining(encoder, pairs, config, rank=worker.rank, world_size=worker.world_size)
     training.train(work.folder / CHECKPOINT, HeldOutScenes(config, worker.device) if worker.rank == 0 else None)
     if worker.rank == 0:

@@ -1,4 +1,4 @@
-"""The stage that trains the bundled encoder, or another of open_clip's models, on generated scenes."""
+"""The stage that trains the bundled encoder, or another of open_clip's models, on generated images."""
 
 import json
 

@@ -33,8 +33,7 @@ def draw_scene(scene: Scene) -> Image.Image:
     image = _draw_background(scene)
     for item in scene.objects:
         # A stencil says where the object is; the square behind it has its colour and texture.
-        stencil = _digit_stencil(item) if item.is_digit else _shape_stencil(LABEL_NAMES[item.label], item.diameter)
-        stencil = stencil.rotate(item.angle, Image.Resampling.BILINEAR)
+        stencil = _make_scene_stencil(item).rotate(item.angle, Image.Resampling.BILINEAR)
         corner = (
             item.column * CELL + (CELL - item.diameter) // 2 + item.shift[0],
             item.row * CELL + (CELL - item.diameter) // 2 + item.shift[1],
@@ -74,11 +73,12 @@ def _fill_square(colour: Colour, texture: str, diameter: int) -> Image.Image:
     """A square of the colour, with the texture in a darker tone of it: the colour's name stays true."""
     # Darker, never lighter: half a red square in pink would be neither red nor pink.
     dark = np.array([round(channel * 0.55) for channel in colour])
-    pixels = np.where(_texture_mask(texture, diameter)[:, :, None], dark, np.array(colour))
+    pixels = np.where(texture_mask(texture, diameter)[:, :, None], dark, np.array(colour))
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def _texture_mask(name: str, diameter: int) -> _Mask:
+def texture_mask(name: str, diameter: int) -> _Mask:
+    """True where the texture has its second tone, [diameter, diameter]; nowhere for a name that is no texture."""
     y, x = np.mgrid[0:diameter, 0:diameter]
     period = max(6, diameter // 4)
     half = period // 2
@@ -91,10 +91,17 @@ def _texture_mask(name: str, diameter: int) -> _Mask:
     return np.zeros((diameter, diameter), bool)
 
 
-def _digit_stencil(item: SceneObject) -> Image.Image:
-    glyphs = _load_glyphs()[item.label]
-    glyph = glyphs[int(item.glyph * len(glyphs))]
-    return Image.fromarray(glyph).resize((item.diameter, item.diameter), Image.Resampling.BICUBIC)
+def _make_scene_stencil(item: SceneObject) -> Image.Image:
+    if item.is_digit:
+        return digit_stencil(item.label, item.glyph, item.diameter)
+    return shape_stencil(LABEL_NAMES[item.label], item.diameter)
+
+
+def digit_stencil(digit: int, glyph: float, diameter: int) -> Image.Image:
+    """The stencil of a handwritten digit, uint8 [diameter, diameter]; `glyph` in [0, 1) says which example."""
+    glyphs = _load_glyphs()[digit]
+    example = glyphs[int(glyph * len(glyphs))]
+    return Image.fromarray(example).resize((diameter, diameter), Image.Resampling.BICUBIC)
 
 
 @cache
@@ -108,7 +115,7 @@ def _load_glyphs() -> tuple[NDArray[np.uint8], ...]:
 
 
 @cache
-def _shape_stencil(name: str, diameter: int) -> Image.Image:
+def shape_stencil(name: str, diameter: int) -> Image.Image:
     """The shape's stencil, uint8 [diameter, diameter], drawn larger and averaged down for smooth edges."""
     side = diameter * _SUPERSAMPLING
     stencil = Image.new("L", (side, side))
