@@ -8,6 +8,7 @@ from typing import Any
 import readers_samples as samples
 
 from mutations.input_kind import InputKind
+from mutations.stage_outputs import STAGE_OUTPUTS
 from mutations.user_inputs import (
     BEST,
     BEST_OF_BASELINES,
@@ -149,4 +150,4 @@ SETTINGS = [
     make_best_kind("best-supervised", {"wikipedia-bow": {"settings": {"c": 0.5, "neighbours": 5}}}, read_best_of_sets),
 ]
 USER_INPUTS = [*DATA_SETS, *EMBEDDINGS, *FEATURES, *QUERIES, *SETTINGS]
-INPUTS = {kind.name: kind for kind in USER_INPUTS}
+INPUTS = {kind.name: kind for kind in [*USER_INPUTS, *STAGE_OUTPUTS]}

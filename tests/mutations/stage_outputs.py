@@ -1,17 +1,21 @@
 """What stages write and read: stores, lists, rankers, tables, manifests, plans, and what is kept beside."""
 
 import shutil
+import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from conftest import make_store
 from report.synthetic import World, make_run
 
 from mutations.input_kind import InputKind
+from mutations.user_inputs import write_embeddings
 from xmrank.baselines.towers import ProjectionTowers, load_towers, save_towers
 from xmrank.config import ReportConfig
+from xmrank.datasets.reader_settings import ArraySettings
+from xmrank.embed.importing import import_embeddings
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.in_memory import mine_lists
@@ -25,10 +29,14 @@ from xmrank.report.captions import read_captions
 from xmrank.report.inputs import open_inputs
 from xmrank.report.result_tables import read_seed_means
 from xmrank.runtime.directory import StageDirectory
+from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
+from xmrank.runtime.lock import LockHolder
 from xmrank.runtime.manifest import read_manifest
-from xmrank.runtime.manifest import read_manifest as read_outputs
-from xmrank.tracking.journal import Journal, list_journals
+from xmrank.runtime.pieces import record_piece
+from xmrank.runtime.verification import read_outputs
+from xmrank.tracking.delivery import list_journals
+from xmrank.tracking.journal import Journal
 from xmrank.tracking.run_tree import RunTree, read_run_ids
 from xmrank.train.checkpoint import load_state, read_ranker, read_stack, save_ranker, save_state
 from xmrank.train.run_journals import read_epochs
@@ -66,7 +74,8 @@ def write_stage(folder: Path) -> None:
 def read_stage_manifest(folder: Path) -> Any:
     """What a manifest says that a fingerprint is made of."""
     manifest = read_manifest(folder, "embed")
-    return [manifest.fingerprint, manifest.config, manifest.inputs, manifest.outputs]
+    hashes = {name: entry["sha256"] for name, entry in manifest.outputs.items()}
+    return [manifest.fingerprint, manifest.stage, manifest.config, manifest.inputs, hashes]
 
 
 def open_stage(folder: Path) -> Any:
@@ -76,17 +85,40 @@ def open_stage(folder: Path) -> Any:
     return [stage.done and stage.done.fingerprint, sorted(path.name for path in folder.rglob("*.txt"))]
 
 
+def open_finished_stage(folder: Path) -> Any:
+    """As ``open_stage``. A stage that is made anew trusts nothing of what was damaged."""
+    opened = open_stage(folder)
+    if opened[0] is None:
+        raise DataError(f"{folder}: is made anew")
+    return opened
+
+
 def write_started_stage(folder: Path) -> None:
     """A stage that was planned and not finished."""
     write_stage(folder)
     (folder / "manifest.json").unlink()
 
 
+def write_lock(folder: Path) -> None:
+    """A stage whose process was killed, on this machine."""
+    write_started_stage(folder)
+    holder = replace(LockHolder.of_this_process(), started="long ago", key="0" * 32)
+    write_json(folder / "run.lock", asdict(holder))
+
+
+def write_piece(folder: Path) -> None:
+    """An unfinished stage that has finished a piece."""
+    write_started_stage(folder)
+    record_piece(folder / "work", "first", [folder / "a.txt", folder / "b" / "c.txt"])
+
+
 def write_store(folder: Path) -> None:
-    """A store of six images with two captions each."""
-    make_store(folder / "own", splits={"train": 4, "val": 1, "test": 1}, captions=2, dimensions=4)
-    for path in (folder / "own" / "embeddings").iterdir():
-        path.rename(folder / path.name)
+    """A store of four images with two captions each."""
+    with tempfile.TemporaryDirectory() as other:
+        arrays = Path(other)
+        write_embeddings(arrays)
+        files = {"import_images": arrays / "I.npy", "import_texts": arrays / "T.npy", "import_ids": arrays / "ids.json"}
+        import_embeddings(ArraySettings(**files), folder)
 
 
 def read_store(folder: Path) -> Any:
@@ -97,7 +129,10 @@ def read_store(folder: Path) -> Any:
 
 def write_lists(folder: Path) -> None:
     """The output of the mining stage, as far as it is read again."""
-    store = make_store(folder.with_name("store-of-lists"), dimensions=4, splits={"train": 12, "val": 6, "test": 6})
+    generator = np.random.default_rng(0)
+    image = generator.normal(size=(24, 4)).astype(np.float32)
+    splits = ["train"] * 12 + ["val"] * 6 + ["test"] * 6
+    store = EmbeddingStore.from_arrays(image, np.repeat(image, 5, 0) + 0.1, splits=splits)
     for role, split in (("train", "train"), ("validation", "val"), ("test", "test")):
         mine_lists(store, direction="t2i", split=split, random_candidates=5, hard_negatives=3).write(
             lists_path(folder, "t2i", role)
@@ -254,7 +289,9 @@ def read_point(folder: Path) -> Any:
 STAGE_OUTPUTS = [
     InputKind("manifest", write_stage, read_stage_manifest, "manifest.json", is_covered=True),
     InputKind("plan", write_started_stage, open_stage, "plan.json", is_covered=True, writes=True),
-    InputKind("finished-stage", write_stage, open_stage, "*.json", is_covered=True, writes=True),
+    InputKind("finished-stage", write_stage, open_finished_stage, "*.json", is_covered=True, writes=True),
+    InputKind("lock", write_lock, open_stage, "run.lock", writes=True),
+    InputKind("pieces", write_piece, open_stage, "work/*/*", writes=True),
     InputKind("store", write_store, read_store, "[ite]*", is_covered=True),
     InputKind("lists", write_lists, read_lists, "*.parquet", is_covered=True),
     InputKind("roles", write_lists, read_lists, "splits.json", is_covered=True),
@@ -265,6 +302,6 @@ STAGE_OUTPUTS = [
     InputKind("run-json", write_run, read_run_outputs, "*/**/*.json", is_covered=True),
     InputKind("tracking", write_tracking, read_tracking),
     InputKind("journal", write_journal, read_journal, "journal/*"),
-    InputKind("history", write_trial, lambda folder: read_epochs(TRIAL, folder), "trials/*/*"),
+    InputKind("history", write_trial, lambda folder: read_epochs(TRIAL.directory(folder)), "trials/*/*"),
     InputKind("point", write_point, read_point, "*/*"),
 ]  # fmt: skip

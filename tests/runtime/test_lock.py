@@ -149,6 +149,18 @@ def test_a_lock_that_says_nothing_is_believed_while_it_is_new(folder, text):
     assert not is_refused(folder)
 
 
+def test_a_lock_with_values_of_other_types_says_nothing(folder):
+    folder.mkdir()
+    path = folder / "run.lock"
+    for change in ({"pid": -1}, {"pid": "1"}, {"pid": 2**40}, {"host": None}):
+        holder = write_lock(folder)
+        path.write_text(json.dumps(vars(holder) | change))
+        assert read_holder(path) is None
+    path.unlink()
+    os.mkfifo(path)
+    assert read_holder(path) is None
+
+
 def test_a_heartbeat_keeps_the_lock_young(folder):
     folder.mkdir()
     acquire_lock(folder)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from xmrank.baselines.baseline_registry import read_best_settings as read_best_of_baselines
+from xmrank.baselines.towers import load_towers
 from xmrank.config import BaselinesConfig, SupervisedConfig, TrainConfig
 from xmrank.config.presets import read_yaml
 from xmrank.datasets.csv_table import cell_texts
@@ -22,14 +23,17 @@ from xmrank.datasets.reader_settings import (
 )
 from xmrank.datasets.readers import read_dataset
 from xmrank.embed.importing import load_array, read_ids
+from xmrank.protocols import trec_reading
 from xmrank.protocols.trec_reading import read_qrels
 from xmrank.rank.queries import read_queries
 from xmrank.runtime.errors import DataError, XmrankError
-from xmrank.runtime.files import read_json_file
+from xmrank.runtime.files import read_json_file, read_kept_json
+from xmrank.supervised import arrays
 from xmrank.supervised.arrays import read_arrays
 from xmrank.supervised.layouts import read_features
 from xmrank.supervised.stage import read_best_settings as read_best_of_supervised
 from xmrank.supervised.stores import read_annotations
+from xmrank.train.checkpoint import read_meta
 from xmrank.train.trial_settings import read_best
 
 READERS = {
@@ -97,16 +101,20 @@ def test_a_preset_of_aliases_of_aliases_is_one_line(tmp_path):
     assert "own.yaml is not YAML: more than 100,000 values" in refusal(read_yaml, f"{tmp_path}/own.yaml", tmp_path)
 
 
-def test_packed_files_that_are_far_larger_than_they_look_are_refused(tmp_path):
-    (tmp_path / "a.qrels.gz").write_bytes(gzip.compress(b" " * (1 << 25)))
-    assert "a.qrels.gz: not a TREC file: unpacks to more than" in refusal(read_qrels, tmp_path / "a.qrels.gz")
-    np.savez_compressed(tmp_path / "a.npz", train_img=np.zeros((1 << 14, 1 << 10)))
-    assert "a.npz: unpacks to 134217" in refusal(read_arrays, tmp_path / "a.npz")
-    # Up to 16 and 64 MB, any file may be packed as well as it can.
-    (tmp_path / "a.qrels.gz").write_bytes(gzip.compress(b"q 0 item 1\n" * (1 << 20)))
+def test_packed_files_that_are_far_larger_than_they_look_are_refused(tmp_path, monkeypatch):
+    for module in (trec_reading, arrays):
+        monkeypatch.setattr(module, "FREE_BYTES", 1 << 17)
+    (tmp_path / "a.qrels.gz").write_bytes(gzip.compress(b" " * (1 << 20)))
+    assert "a.qrels.gz: not a TREC file: unpacks to more than 131072 bytes" in refusal(
+        read_qrels, tmp_path / "a.qrels.gz"
+    )
+    np.savez_compressed(tmp_path / "a.npz", train_img=np.zeros((1 << 10, 1 << 7)))
+    assert "a.npz: unpacks to 1048" in refusal(read_arrays, tmp_path / "a.npz")
+    # Up to that size, any file may be packed as well as it can.
+    (tmp_path / "a.qrels.gz").write_bytes(gzip.compress(b"q 0 item 1\n" * (1 << 13)))
     assert read_qrels(tmp_path / "a.qrels.gz") == {"q": {"item": 1}}
-    np.savez_compressed(tmp_path / "a.npz", train_img=np.zeros((1 << 12, 1 << 10)))
-    assert read_arrays(tmp_path / "a.npz")["a/train_img"].shape == (1 << 12, 1 << 10)
+    np.savez_compressed(tmp_path / "a.npz", train_img=np.zeros((1 << 6, 1 << 7)))
+    assert read_arrays(tmp_path / "a.npz")["a/train_img"].shape == (1 << 6, 1 << 7)
 
 
 def test_class_lists_that_are_no_numbers_are_one_line(tmp_path):
@@ -153,6 +161,24 @@ def test_labels_that_are_no_class_numbers_are_one_line(tmp_path):
 def test_what_ends_lines_or_commands_terminals_is_shown_as_its_code():
     message = str(DataError("no such file: a\nb\x1b[2J\u2028\ud800é"))
     assert message == "no such file: a\\nb\\x1b[2J\\u2028\\ud800é"
+
+
+@pytest.mark.parametrize("content", [DEEP, '{"a": ', "\xff", "[]", "null"])
+def test_a_damaged_file_that_xmrank_keeps_is_one_line(content, tmp_path):
+    path = tmp_path / "kept.json"
+    path.write_bytes(content.encode("latin1"))
+    assert refusal(read_kept_json, path, dict).startswith(f"{path}: damaged")
+    path.unlink()
+    os.mkfifo(path)
+    assert refusal(read_kept_json, path, dict) == f"{path}: not a regular file"
+
+
+@pytest.mark.parametrize("read", [read_meta, lambda path: load_towers(path.parent)], ids=["state", "baseline"])
+def test_a_pipe_as_weights_is_refused_at_once(read, tmp_path):
+    (tmp_path / "baseline.json").write_text("{}")
+    path = tmp_path / "towers.safetensors"
+    os.mkfifo(path)
+    assert refusal(read, path) == f"{path}: not a regular file"
 
 
 def test_half_a_character_is_found_in_names_and_values(tmp_path):

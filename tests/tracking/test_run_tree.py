@@ -147,3 +147,11 @@ def test_a_tracking_server_that_cannot_be_used_is_one_error(tree, monkeypatch):
     with pytest.raises(DataError, match="cannot track runs there"):
         tree.begin_parent()
     assert not tree.is_begun
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"parent": 1}', '{"notes": []}', '{"notes": {"a": null}}', "[" * 5000])
+def test_damaged_run_ids_are_one_line(text, tmp_path):
+    (tmp_path / "tracking.json").write_text(text)
+    for read in (read_run_ids, lambda folder: RunTree(folder, "train")):
+        with pytest.raises(DataError, match=r"tracking.json: damaged"):
+            read(tmp_path)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import atomic_path, write_json
+from xmrank.runtime.files import atomic_path, refuse_special_file, write_json
 
 WEIGHTS, ABOUT = "towers.safetensors", "baseline.json"
 ROWS = 8192
@@ -134,10 +134,15 @@ def load_towers(directory: Path) -> tuple[ProjectionTowers, dict[str, Any]]:
     Raises:
         DataError: no baseline there, or weights that do not fit its layers.
     """
+    for name in (ABOUT, WEIGHTS):
+        refuse_special_file(directory / name)
     try:
         about = dict(json.loads((directory / ABOUT).read_text()))
-        towers = ProjectionTowers(about["layers"]["image"], about["layers"]["text"]).to(getattr(torch, about["dtype"]))
-        towers.load_state_dict(load_file(directory / WEIGHTS))
+        # Without memory of its own: a damaged size could need any amount, and the weights bring theirs.
+        with torch.device("meta"):
+            towers = ProjectionTowers(about["layers"]["image"], about["layers"]["text"])
+        towers = towers.to(getattr(torch, about["dtype"]))
+        towers.load_state_dict(load_file(directory / WEIGHTS), assign=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{directory}: not a baseline of this version: {' '.join(str(error).split())[:300]}") from None
     return towers.eval(), about

@@ -8,7 +8,7 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from xmrank.runtime.errors import DataError
 
+Value = TypeVar("Value", dict[str, Any], list[Any])
 TEMPORARY = ".tmp-"
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 """Surrogates: halves of characters that need two. JSON can hold one alone, UTF-8 cannot."""
@@ -44,6 +45,27 @@ def read_json_file(path: Path, flag: str) -> Any:
     # Only an escape can have brought half a character, so most files need no second look.
     if "\\ud" in text.lower() and HALF_CHARACTER.search(json.dumps(value, ensure_ascii=False)):
         raise DataError(f"{path}: not text: holds half a character ({flag})")
+    return value
+
+
+def read_kept_json(path: Path, kind: type[Value]) -> Value:
+    """The value in a JSON file that xmrank keeps for itself: run ids, results of an unfinished stage.
+
+    Args:
+        path: of the file.
+        kind: dict or list.
+
+    Raises:
+        DataError: not JSON in UTF-8, or another kind of value; names the file.
+        OSError: no such file.
+    """
+    refuse_special_file(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: damaged, not JSON: {error}") from None
+    if not isinstance(value, kind):
+        raise DataError(f"{path}: damaged: holds a {type(value).__name__}, expected a {kind.__name__}")
     return value
 
 

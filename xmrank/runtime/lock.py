@@ -220,11 +220,17 @@ def remove_dead_lock(path: Path) -> None:
 
 def read_holder(path: Path) -> LockHolder | None:
     """Who holds a lock; None without a lock, or when its file says nothing."""
+    # To open a pipe would wait for another process without end.
+    if not path.is_file():
+        return None
     try:
         values: Any = json.loads(path.read_text())
-        return LockHolder(**values)
+        holder = LockHolder(**values)
     except (OSError, ValueError, TypeError, RecursionError):
         return None
+    texts = [value for name, value in vars(holder).items() if name != "pid"]
+    is_process = type(holder.pid) is int and 0 < holder.pid < 2**31
+    return holder if is_process and all(isinstance(text, str) for text in texts) else None
 
 
 def start_heartbeat() -> None:

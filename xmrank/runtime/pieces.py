@@ -42,7 +42,7 @@ def read_pieces(directory: Path) -> dict[Path, Piece]:
     pieces = {}
     for path in sorted((directory / WORK / PIECES).glob("*.json")):
         try:
-            piece = json.loads(path.read_text())
+            piece: Any = json.loads(path.read_text()) if path.is_file() else None
         except (ValueError, RecursionError):
             piece = None
         # A record that is damaged itself says nothing about its piece.

@@ -3,7 +3,6 @@
 A stage appends to journals and never waits for a server; ``delivery`` sends the records.
 """
 
-import contextlib
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,19 @@ PARENT = "parent"
 Record = dict[str, Any]
 """``run``, ``time`` in ms, ``step``, and one or more of ``begin`` (what the run is made of), ``metrics``, ``tags``,
 ``artifacts`` (paths) and ``status``."""
+
+
+RECORD_TYPES = {
+    "run": str,
+    "time": int,
+    "step": int,
+    "begin": dict,
+    "metrics": dict,
+    "tags": dict,
+    "artifacts": list,
+    "status": str,
+}
+"""The fields of a record as JSON has them."""
 
 
 class Journal:
@@ -97,7 +109,8 @@ class Journal:
 
     def read_records(self, start: int = 0) -> list[tuple[Record, int]]:
         """The records from a byte on, each with the number of bytes up to its end."""
-        if not self.path.exists():
+        # To open a pipe would wait for another process without end.
+        if not self.path.is_file():
             return []
         records = []
         with self.path.open("rb") as file:
@@ -106,8 +119,8 @@ class Journal:
                 end += len(line)
                 if not line.endswith(b"\n"):
                     break  # still being written
-                with contextlib.suppress(ValueError):
-                    records.append((json.loads(line), end))
+                if record := parse_line(line):
+                    records.append((record, end))
         return records
 
     def records_of(self, run: str) -> list[Record]:
@@ -122,7 +135,12 @@ class Journal:
     @property
     def delivered(self) -> int:
         """The number of bytes that a server has."""
-        return int(self.mark.read_text()) if self.mark.exists() else 0
+        try:
+            end = int(self.mark.read_text()) if self.mark.is_file() else 0
+        except ValueError:
+            end = 0
+        # A damaged mark counts as none: what is sent twice is stored once.
+        return end if self.path.is_file() and 0 <= end <= self.path.stat().st_size else 0
 
     def keep_delivered(self, end: int) -> None:
         """Note how many bytes a server has."""
@@ -135,3 +153,18 @@ class Journal:
         if not self.path.exists() or self.path.stat().st_size <= self.delivered:
             return True
         return not self.read_records(self.delivered)
+
+
+def parse_line(line: bytes) -> Record | None:
+    """The record in a line of a journal; None for one that a kill cut off, or that is damaged."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not {"run", "time"} <= record.keys():
+        return None
+    if not all(isinstance(record[name], kind) for name, kind in RECORD_TYPES.items() if name in record):
+        return None
+    values = record.get("metrics", {}).values()
+    is_sound = all(type(value) in (int, float) for value in values) and ("step" in record or not values)
+    return record if is_sound else None

@@ -1,13 +1,13 @@
 """The MLflow runs of a stage: a parent and its children, whose ids are kept beside the stage's output."""
 
 import contextlib
-import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xmrank.runtime.files import write_json
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import read_kept_json, write_json
 from xmrank.runtime.paths import home
 from xmrank.runtime.redaction import redact_uri
 from xmrank.tracking import runs
@@ -25,9 +25,21 @@ def read_run_ids(folder: Path) -> dict[str, str]:
 
     A run that was begun while the server was away has a reference for an id: see `runs.find_run`.
     """
-    path = folder / TRACKING
-    content = json.loads(path.read_text()) if path.exists() else {}
-    return {key: run_id for key, run_id in content.items() if key != NOTES}
+    return {key: run_id for key, run_id in read_kept(folder / TRACKING).items() if key != NOTES}
+
+
+def read_kept(path: Path) -> dict[str, Any]:
+    """What a stage kept of its runs; empty where it kept nothing.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    content = read_kept_json(path, dict) if path.exists() else {}
+    notes = content.get(NOTES, {})
+    ids = [value for key, value in content.items() if key != NOTES]
+    if not isinstance(notes, dict) or not all(isinstance(value, str) for value in [*ids, *notes.values()]):
+        raise DataError(f"{path}: damaged: expected run ids by key (remove it to begin new runs)")
+    return content
 
 
 class RunTree:
@@ -69,7 +81,7 @@ class RunTree:
         self.tags = {"stage": stage, **(tags or {})}
         self.params, self.inputs = dict(params or {}), dict(inputs or {})
         # The keys of children are free but for these two: parent, notes.
-        content = json.loads(self.path.read_text()) if self.path.exists() else {}
+        content = read_kept(self.path)
         self.notes: dict[str, str] = content.pop(NOTES, {})
         self.ids: dict[str, str] = content
         self._given_parent = parent

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from xmrank.rankers import Ranker, rebuild_ranker
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import atomic_path, sha256_file, sha256_json, write_json
+from xmrank.runtime.files import atomic_path, refuse_special_file, sha256_file, sha256_json, write_json
 from xmrank.train.trials import RANKER, RANKER_JSON
 
 META = "meta"
@@ -186,11 +186,13 @@ def read_header(path: Path, name: str) -> Any:
     Raises:
         DataError: a damaged file.
     """
+    refuse_special_file(path)
     try:
         # Reads the header only: the progress watcher does this every second.
         with safe_open(path, "pt") as file:
             return json.loads(file.metadata()[name])
-    except UNREADABLE as error:
+    # safetensors has errors of the system's types, without the system's number or the file's name.
+    except (*UNREADABLE, OSError) as error:
         raise make_state_error(path, error) from None
 
 

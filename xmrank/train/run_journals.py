@@ -1,12 +1,12 @@
 """The journals of a training: every validation of a trial reaches its MLflow run, and every run gets its end."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from xmrank.metrics import mlflow_name
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import read_kept_json
 from xmrank.tracking.journal import PARENT, Journal
 from xmrank.tracking.run_tree import RunTree
 from xmrank.train.checkpoint import read_about, read_meta
@@ -78,10 +78,13 @@ def read_epochs(directory: Path) -> list[Epoch]:
     history, state = directory / HISTORY, directory / STATE
     meta: dict[str, Any] = {}
     if history.exists():
-        meta = json.loads(history.read_text())
+        meta = read_kept_json(history, dict)
     elif state.exists():
         try:
             meta = read_meta(state)
         except DataError:  # damaged: continuing the trial reports it
             meta = {}
-    return list(meta.get("epochs", []))
+    epochs = meta.get("epochs", [])
+    if not isinstance(epochs, list) or not all(isinstance(epoch, dict) for epoch in epochs):
+        raise DataError(f"{history}: damaged: expected a list of epochs")
+    return list(epochs)

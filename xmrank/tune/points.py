@@ -1,12 +1,11 @@
 """The points of a search on disk: each in a folder of its own, done when its result is there."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import write_json
+from xmrank.runtime.files import read_kept_json, write_json
 from xmrank.runtime.manifest import WORK
 from xmrank.runtime.pieces import record_piece
 from xmrank.tune.search_target import PointOutcome, PointResult, SearchGroup, SearchPoint
@@ -27,7 +26,7 @@ class SearchFolder:
     def read_result(self, point: SearchPoint) -> PointResult | None:
         """A point's result, or None when it is not done."""
         path = self.folder_of(point) / RESULT
-        return PointResult.from_row(json.loads(path.read_text())) if path.exists() else None
+        return read_row(path) if path.exists() else None
 
     def require_result(self, point: SearchPoint) -> PointResult:
         """A point's result.
@@ -43,7 +42,7 @@ class SearchFolder:
     def list_results(self, group: SearchGroup) -> list[PointResult]:
         """The results of a group that are there, by the names of their points."""
         paths = sorted(self.folder.glob(f"{group.title.replace(' ', '-')}-*/{RESULT}"))
-        results = [PointResult.from_row(json.loads(path.read_text())) for path in paths]
+        results = [read_row(path) for path in paths]
         # The name of one group may begin with another's: vsepp, vsepp-sndcg0.5.
         return [result for result in results if result.labels == group.labels]
 
@@ -74,6 +73,21 @@ class SearchFolder:
         path = self.folder_of(point) / RESULT
         write_json(path, result.as_row())
         record_piece(self.folder.parent / WORK, point.name, [path])
+
+
+def read_row(path: Path) -> PointResult:
+    """The result in a file.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    row = read_kept_json(path, dict)
+    value, settings = row.get("value", ""), row.get("settings")
+    # What decides which point is best, and what is trained with it.
+    sound = "labels" not in row and isinstance(settings, dict) and (value is None or type(value) in (int, float))
+    if not sound:
+        raise DataError(f"{path}: damaged: not the result of a point (remove it to try the point again)")
+    return PointResult.from_row(row)
 
 
 def find_best(group: SearchGroup, results: Sequence[PointResult]) -> PointResult:
