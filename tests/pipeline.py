@@ -120,4 +120,5 @@ def in_process(monkeypatch):
     monkeypatch.setattr(launcher, "get_context", lambda: worker)
     monkeypatch.setattr(launcher, "get_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(launcher, "connect", lambda: None)
-    monkeypatch.setattr(launcher, "pool_size", lambda workers: (1, 1.0, 0))
+    room = SimpleNamespace(find_count=lambda: 1, resources={"CPU": 1.0})
+    monkeypatch.setattr(launcher, "WorkerRoom", lambda *_: room)

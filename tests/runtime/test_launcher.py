@@ -4,51 +4,84 @@ import errno
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
+from ray.train import WorkerGroupError
 
 from xmrank.runtime import launcher
-from xmrank.runtime.errors import find_cause
-from xmrank.runtime.launcher import Worker, count_workers, launch_workers
+from xmrank.runtime.errors import DataError, find_cause
+from xmrank.runtime.launcher import Worker, launch_workers
 
 
-@pytest.mark.parametrize(
-    ("available", "tasks", "group_size", "expected"),
-    [
-        (8, None, 1, 8),
-        (8, 3, 1, 3),  # no more processes than tasks
-        (8, 3, 2, 6),  # three groups of two
-        (5, 9, 2, 4),  # whole groups only
-        (1, 9, 2, 2),  # at least one group, even where fewer are available
-        (4, 0, 1, 1),
-    ],
-)
-def test_workers_come_in_whole_groups_and_no_more_than_have_a_task(available, tasks, group_size, expected):
-    assert count_workers(available, tasks, group_size) == expected
-
-
-def test_the_pool_is_sized_for_the_workers_that_start(tmp_path, monkeypatch):
-    made = {}
+@pytest.fixture
+def trainers(monkeypatch):
+    """Replaces Ray Train and the cluster: each start of workers takes the next failure of the list, and the room."""
+    made = SimpleNamespace(failures=[], settings=[], room=None)
 
     class Trainer:
         def __init__(self, loop, **settings):
-            made.update(settings)
+            made.settings.append(settings)
 
         def fit(self):
-            made["fitted"] = True
+            if made.failures:
+                raise made.failures.pop(0)
+
+    def make_room(*arguments):
+        made.room = arguments
+        counts = iter([2, 1, 1, 1])
+        return SimpleNamespace(find_count=lambda: next(counts), resources={"CPU": 0.5, "GPU": 1})
 
     monkeypatch.setattr(launcher, "InterruptibleTrainer", Trainer)
     monkeypatch.setattr(launcher, "connect", lambda: None)
-    monkeypatch.setattr(launcher, "pool_size", lambda requested: (requested or 4, 0.5, 1))
-    count = launch_workers(print, "payload", name="toy", scratch=tmp_path, workers=0, tasks=2)
-    assert count == made["scaling_config"].num_workers == 2
+    monkeypatch.setattr(launcher, "WorkerRoom", make_room)
+    return made
+
+
+def launch(tmp_path, **settings):
+    return launch_workers(print, "payload", name="toy", scratch=tmp_path, workers=0, timeout=5, tasks=2, **settings)
+
+
+def test_the_pool_is_sized_for_the_workers_that_start(tmp_path, trainers):
+    assert launch(tmp_path) == 2
+    assert trainers.room == ("toy", 0, 2, 1, 5)
+    [made] = trainers.settings
+    assert made["scaling_config"].num_workers == 2
     assert made["scaling_config"].use_gpu
     assert made["torch_config"].backend == "nccl"
     assert made["run_config"].name == "toy"
-    assert made["run_config"].failure_config.max_failures == launcher.RESTARTS
-    assert made["fitted"]
+    # What is tried again, and with how many workers, is decided here.
+    failures = made["run_config"].failure_config
+    assert (failures.max_failures, failures.controller_failure_limit, failures.max_preemption_failures) == (0, 0, 0)
+
+
+def lost(reason="node gone"):
+    return WorkerGroupError("a worker failed", {0: RuntimeError(reason)})
+
+
+def test_workers_that_die_start_again_with_those_that_are_left(tmp_path, trainers, capsys):
+    trainers.failures = [lost()]
+    prepared = []
+    assert launch(tmp_path, prepare=lambda: prepared.append(len(trainers.settings))) == 1
+    assert [made["scaling_config"].num_workers for made in trainers.settings] == [2, 1]
+    assert prepared == [0, 1]
+    assert "toy: workers start again: " in capsys.readouterr().err
+
+
+def test_workers_that_die_too_often_are_given_up(tmp_path, trainers):
+    trainers.failures = [lost(str(number)) for number in range(launcher.RESTARTS + 2)]
+    with pytest.raises(WorkerGroupError):
+        launch(tmp_path)
+    assert len(trainers.settings) == launcher.RESTARTS + 1
+
+
+def test_what_would_fail_again_is_not_tried_again(tmp_path, trainers):
+    trainers.failures = [WorkerGroupError("a worker failed", {1: DataError("lists.parquet: row 3")})]
+    with pytest.raises(WorkerGroupError) as caught:
+        launch(tmp_path)
+    assert str(find_cause(caught.value)) == "lists.parquet: row 3" and len(trainers.settings) == 1
 
 
 def make_note_worker():
@@ -67,7 +100,9 @@ def make_note_worker():
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_every_worker_knows_its_rank_and_can_talk_to_the_others(tmp_path):
-    assert launch_workers(make_note_worker(), tmp_path, name="toy", scratch=tmp_path / "ray", workers=2) == 2
+    assert (
+        launch_workers(make_note_worker(), tmp_path, name="toy", scratch=tmp_path / "ray", workers=2, timeout=60) == 2
+    )
     for rank in (0, 1):
         known = json.loads((tmp_path / f"{rank}.json").read_text())
         assert known == {"rank": rank, "world_size": 2, "device": "cpu", "total": 1.0 + 2.0, "threads": 1}
@@ -86,7 +121,9 @@ def make_full_disk():
 def test_a_full_disk_ends_a_run_at_once(ray_cluster, tmp_path):
     (tmp_path / "calls").mkdir()
     with pytest.raises(Exception, match="No space left on device") as caught:
-        launch_workers(make_full_disk(), tmp_path / "calls", name="full", scratch=tmp_path / "ray", workers=1)
+        launch_workers(
+            make_full_disk(), tmp_path / "calls", name="full", scratch=tmp_path / "ray", workers=1, timeout=60
+        )
     cause = find_cause(caught.value)
     assert isinstance(cause, OSError) and (cause.errno, cause.filename) == (errno.ENOSPC, "/runs/state")
     assert len(list((tmp_path / "calls").iterdir())) == 1

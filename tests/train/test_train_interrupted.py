@@ -14,6 +14,7 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 from pipeline import kill_train_workers
+from ray.cluster_utils import Cluster
 
 from xmrank.train.stage import train
 from xmrank.train.trials import HISTORY, all_trials, pending_trials
@@ -113,3 +114,33 @@ def test_a_job_that_is_terminated_and_then_killed_is_continued_to_the_same_resul
     runs = client.search_runs([client.get_experiment_by_name("xmrank").experiment_id])
     assert {run.info.run_id for run in runs} == set(begun.values())
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+@pytest.fixture
+def cluster():
+    """Two nodes of one CPU; the driver's is the head."""
+    small = {"num_cpus": 1, "object_store_memory": 100 << 20}
+    made = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **small})
+    made.lost = made.add_node(wait=False, **small)
+    yield made
+    made.shutdown()
+
+
+def test_a_training_that_loses_a_node_goes_on_with_the_others(trained, tmp_path, track_at, cluster):
+    track_at(tmp_path)
+    output = tmp_path / "rankers"
+    flags = ["--embeddings", trained.config.embeddings, "--lists", trained.config.lists, "--output", output]
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen(
+            [sys.executable, JOB, *map(str, flags), *FLAGS.replace("--workers 2", "--workers 0").split()],
+            stdout=log, stderr=log, env=os.environ | {"RAY_ADDRESS": cluster.address},
+        )  # fmt: skip
+        try:
+            wait_for_first_trial(output, lambda: job.poll() is None)
+            cluster.remove_node(cluster.lost, allow_graceful=False)
+            status = job.wait(200)
+        finally:
+            job.kill()
+    text = (tmp_path / "log").read_text()
+    assert status == 0 and "train: workers start again: " in text, text
+    assert json.loads((output / "manifest.json").read_text())["fingerprint"] == trained.manifest.fingerprint

@@ -128,7 +128,8 @@ def test_a_search_that_is_interrupted_goes_on_within_its_point(config, tmp_path,
     assert len(done) == 1
     monkeypatch.setattr(ray_stage.tune, "report", reported.append)
     assert tune(config).fingerprint == undisturbed.fingerprint
-    assert len(reported) == 3 + 1 + 2 * 2  # the second epoch of the second point, and the two points after it
+    # The first epoch of the second point once more, its second one, and the two points after it.
+    assert [report["reports"] for report in reported[3:]] == [1, 2] * 3
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert {run.info.status for run in client.search_runs(["1"])} == {"FINISHED"}
 
@@ -143,9 +144,9 @@ def test_a_point_that_was_not_trained_to_its_end_has_no_result(config, tmp_path,
         if len(reported) == 3:
             raise KeyboardInterrupt
 
-    def ends_early(*arguments):  # as Ray's own handler of an interrupt does
+    def ends_early(*arguments, **settings):  # as Ray's own handler of an interrupt does
         with contextlib.suppress(KeyboardInterrupt):
-            whole(*arguments)
+            whole(*arguments, **settings)
 
     with monkeypatch.context() as interrupted:
         interrupted.setattr(ray_stage.tune, "report", stop)

@@ -25,7 +25,13 @@ def fit_on_cluster(job: FittingJob, scratch: Path) -> None:
     # One run for all of them, because its start costs more than many a fit.
     if any(fit in trained for fit in job.list_pending()):
         launch_workers(
-            fit_own_part, job, name="baselines", scratch=scratch, workers=job.config.workers, tasks=len(trained)
+            fit_own_part,
+            job,
+            name="baselines",
+            scratch=scratch,
+            workers=job.config.workers,
+            tasks=len(trained),
+            timeout=job.config.worker_timeout,
         )
     fit_all([fit for fit in job.list_pending() if fit not in trained], job, torch.device("cpu"))
     for failure in sorted(job.failures.glob("*")):

@@ -13,7 +13,7 @@ from xmrank.baselines.baseline_settings import (
     RegularisedSettings,
     VseppSettings,
 )
-from xmrank.config.common import RUN, ExplicitNames, at_least
+from xmrank.config.common import RUN, WORKER_TIMEOUT_S, ExplicitNames, at_least
 from xmrank.config.evaluate import TrecFiles, folds_of
 from xmrank.runtime.errors import ConfigError
 
@@ -27,7 +27,7 @@ class BaselinesConfig:
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
         {"embeddings", "lists", "output", "image_features", "text_features", "relevance_texts", "best", "workers"}
-        | {"overwrite"}
+        | {"worker_timeout", "overwrite"}
     )
     embeddings: Path = RUN / "embeddings"
     """Embedding store that the lists were mined from."""
@@ -82,7 +82,10 @@ class BaselinesConfig:
     trec: TrecFiles = "gzip"
     """Also write rankings as TREC run and qrels files: gzip, plain, or none."""
     workers: int = 0
-    """Fitting processes; 0: one per GPU, or one per core."""
+    """Fitting processes; 0: one per GPU, or one per core. If nodes are lost, fitting goes on with fewer."""
+    worker_timeout: float = WORKER_TIMEOUT_S
+    """Seconds to wait, in all, until the cluster has room for --workers processes (0: for one). After that, fitting
+    goes on with fewer; without room for one it ends, and the same command continues."""
     overwrite: bool = False
     """Delete the contents of the output directory first."""
     explicit: ExplicitNames = field(default=frozenset(), compare=False)
@@ -96,6 +99,7 @@ class BaselinesConfig:
         at_least("--seeds", min(self.seeds), 0)
         at_least("--top-n", self.top_n, 1)
         at_least("--workers", self.workers, 0)
+        at_least("--worker-timeout", self.worker_timeout, 0)
         for share in self.listwise:
             if not 0 <= share <= 1:
                 raise ConfigError(f"--listwise {share:g}: expected a share between 0 and 1")

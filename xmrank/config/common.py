@@ -11,6 +11,8 @@ from xmrank.runtime.errors import ConfigError
 Direction = Literal["i2t", "t2i"]
 DIRECTIONS: tuple[Direction, ...] = ("i2t", "t2i")
 RUN = Path("runs/default")
+WORKER_TIMEOUT_S = 300.0
+"""Default of ``--worker-timeout``; a node that an autoscaler starts takes a few minutes."""
 ExplicitNames = Annotated[frozenset[str], tyro.conf.Suppress]
 """Dotted names of the settings that were given as flags; the command line fills it in, and ``--help`` omits it."""
 

@@ -4,7 +4,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from xmrank.config.common import DIRECTIONS, RUN, Direction, ExplicitNames, at_least, more_than_zero, name_flag
+from xmrank.config.common import (
+    DIRECTIONS,
+    RUN,
+    WORKER_TIMEOUT_S,
+    Direction,
+    ExplicitNames,
+    at_least,
+    more_than_zero,
+    name_flag,
+)
 from xmrank.losses import LOSS_MODULES
 from xmrank.losses.loss_parameters import LossParameters
 from xmrank.rankers.parameters import AnyRankerParameters, ContextAwareParameters, RefinementParameters
@@ -69,7 +78,7 @@ class TrainConfig:
     """Train a ranker for every loss, direction and seed."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
-        {"embeddings", "lists", "output", "best", "workers", "stack", "overwrite"}
+        {"embeddings", "lists", "output", "best", "workers", "worker_timeout", "stack", "overwrite"}
     )
     SELECTED_BY: ClassVar[dict[str, str]] = {"loss": "losses"}
     embeddings: Path = RUN / "embeddings"
@@ -131,7 +140,10 @@ class TrainConfig:
     patience: int | None = None
     """Stop after this many validations without an improvement; None: train all epochs."""
     workers: int = 0
-    """Training processes; 0: one per GPU, or one per core."""
+    """Training processes; 0: one per GPU, or one per core. If nodes are lost, training goes on with fewer."""
+    worker_timeout: float = WORKER_TIMEOUT_S
+    """Seconds to wait, in all, until the cluster has room for --workers processes (0: for those of one trial). After
+    that, training goes on with fewer; without room for one trial it ends, and the same command continues."""
     workers_per_trial: int = 1
     """Processes that train one ranker together (DDP); the other processes train other rankers."""
     stack: Literal["auto", "on", "off"] = "auto"
@@ -146,7 +158,7 @@ class TrainConfig:
                      "sampling_images", "sampling_top"):  # fmt: skip
             if getattr(self, name) is not None:
                 at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
-        for name in ("workers", "micro_batch", "weight_decay"):
+        for name in ("workers", "worker_timeout", "micro_batch", "weight_decay"):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
         # A stack is one model in one process; DDP would divide it again.
         if self.stack == "on" and self.workers_per_trial > 1:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from xmrank.config.baselines import BaselinesConfig
-from xmrank.config.common import RUN, at_least
+from xmrank.config.common import RUN, WORKER_TIMEOUT_S, at_least
 from xmrank.config.supervised import SupervisedConfig
 from xmrank.config.train import TrainConfig
 from xmrank.runtime.errors import ConfigError
@@ -19,7 +19,9 @@ class TuneConfig:
     the target supervised those of LCM on each labelled set. Only rankers are trained again.
     """
 
-    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"embeddings", "lists", "output", "workers", "overwrite"})
+    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
+        {"embeddings", "lists", "output", "workers", "worker_timeout", "overwrite"}
+    )
     embeddings: Path = RUN / "embeddings"
     """Embedding store that the lists were mined from."""
     lists: Path = RUN / "lists"
@@ -34,11 +36,13 @@ class TuneConfig:
     """Settings to search, each as NAME=VALUES: learning_rate=[0.001,0.0003] ranker.width=[64,128]
     neural_ndcg.temperature=[0.5,1] (a parameter of a loss); with random and optuna also uniform(a,b) and log(a,b)."""
     search: Literal["grid", "random", "optuna"] = "grid"
-    """grid: all combinations; random: --samples random points; optuna: --samples points proposed by TPE."""
+    """grid: all combinations; random: --samples random points; optuna: --samples points proposed by TPE. With several
+    --workers, Optuna's proposals depend on the order in which points end, and so on the machine."""
     samples: int = 20
     """random, optuna: number of points for each loss and direction, each baseline, or each labelled set."""
     scheduler: Literal["none", "asha"] = "none"
-    """asha: stop bad points early. Which ones are stopped depends on the timing, and so on the machine."""
+    """asha: stop bad points early. With several --workers, which ones are stopped depends on the order in which epochs
+    end, and so on the machine."""
     grace: int = 2
     """asha: number of validations before a point can be stopped. A baseline with a closed-form solution is never
     stopped."""
@@ -54,23 +58,26 @@ class TuneConfig:
     """Target supervised: the labelled sets, and all settings that are not searched."""
     workers: int = 0
     """Points that are trained at the same time; 0: one per GPU, or one per core. If they are more than the GPUs, they
-    share them."""
+    share them. A search with optuna or asha that is interrupted continues to the same result only with 1."""
+    worker_timeout: float = WORKER_TIMEOUT_S
+    """Seconds to wait while no process of the cluster takes a point; then the search ends, and the same command
+    continues. For the training of the best settings, as in train.py."""
     overwrite: bool = False
     """Delete the contents of the output directories first."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "grace"):
             at_least(f"--{name}", getattr(self, name), 1)
-        for name in ("seed", "workers"):
-            at_least(f"--{name}", getattr(self, name), 0)
+        for name in ("seed", "workers", "worker_timeout"):
+            at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
         if not self.repeats or len(set(self.repeats)) < len(self.repeats):
             raise ConfigError(f"--repeats {' '.join(map(str, self.repeats))}: expected one or more seeds, each once")
-        for name in ("embeddings", "lists", "output", "best", "seeds"):
+        for name in ("embeddings", "lists", "output", "best", "seeds", "worker_timeout"):
             if getattr(self.train, name) != getattr(TrainConfig(), name):
-                raise ConfigError(f"--train.{name}: a search sets it; leave it out")
-        for name in ("embeddings", "lists", "output", "best", "seeds", "workers", "overwrite"):
+                raise ConfigError(f"--train.{name.replace('_', '-')}: a search sets it; leave it out")
+        for name in ("embeddings", "lists", "output", "best", "seeds", "workers", "worker_timeout", "overwrite"):
             if getattr(self.baselines, name) != getattr(BaselinesConfig(), name):
-                raise ConfigError(f"--baselines.{name}: a search sets it; leave it out")
+                raise ConfigError(f"--baselines.{name.replace('_', '-')}: a search sets it; leave it out")
         for name in ("output", "methods", "runs", "best", "tsne", "title", "workers", "overwrite"):
             if getattr(self.supervised, name) != getattr(SupervisedConfig(), name):
                 raise ConfigError(f"--supervised.{name}: a search sets it or does not need it; leave it out")

@@ -110,6 +110,14 @@ def pool_size(requested: int) -> tuple[int, float, int]:
     return workers, min(1.0, share), 1 if gpus >= workers else 0
 
 
+def describe_resources() -> str:
+    """What the cluster has now, for messages: "4 CPUs and 1 GPU"."""
+    resources = ray.cluster_resources()
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    text = f"{cpus:g} CPU{'' if cpus == 1 else 's'}"
+    return f"{text} and {gpus:g} GPU{'' if gpus == 1 else 's'}" if gpus else text
+
+
 def run_tasks(function: Callable[[Item], Result], items: Iterable[Item], workers: int = 0) -> Iterator[Result]:
     """Run a function on every item as a task of the cluster, at most ``workers`` at once (0: one per GPU, or per core).
 

@@ -60,3 +60,9 @@ def find_cause(error: BaseException) -> BaseException:
 def is_permanent(error: BaseException) -> bool:
     """Whether a repetition would fail in the same way: an error of the user, a full disk, a missing permission."""
     return isinstance(error, XmrankError) or (isinstance(error, OSError) and error.errno in PERMANENT)
+
+
+def describe_error(error: BaseException) -> str:
+    """An error in one line, with its type where it is not ours."""
+    first_line = str(error).strip().partition("\n")[0]
+    return first_line if isinstance(error, XmrankError) else f"{type(error).__name__}: {first_line}"

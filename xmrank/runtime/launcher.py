@@ -2,22 +2,24 @@
 
 import logging
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback, get_context
+from ray.train import FailureConfig, PreemptionError, RunConfig, ScalingConfig, TrainingFailedError, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from xmrank.runtime.cluster import connect, pool_size
-from xmrank.runtime.errors import find_cause, is_permanent
+from xmrank.runtime.cluster import connect
+from xmrank.runtime.errors import describe_error, find_cause, is_permanent
+from xmrank.runtime.worker_room import WorkerRoom
 
 Payload = TypeVar("Payload")
 
 RESTARTS = 3
-"""How often Ray Train replaces workers that died before it gives up."""
+"""How often workers that died are started again."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,6 @@ class InterruptibleTrainer(TorchTrainer):  # type: ignore[misc]
         """Leave the handler as it is."""
 
 
-class StopAtPermanentFailure(UserCallback):  # type: ignore[misc]
-    """Ends a run whose workers would fail again: Ray Train restarts workers only when they died of something else."""
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        """Raise the cause, which ends the run, when it is permanent."""
-        for error in worker_exceptions.values():
-            cause = find_cause(error)
-            if is_permanent(cause):
-                raise cause
-
-
 def launch_workers(
     function: Callable[[Payload, Worker], None],
     payload: Payload,
@@ -60,53 +51,79 @@ def launch_workers(
     name: str,
     scratch: Path,
     workers: int,
+    timeout: float,
     tasks: int | None = None,
     group_size: int = 1,
+    prepare: Callable[[], None] = lambda: None,
 ) -> int:
-    """Run ``function(payload, worker)`` in every worker process of one Ray Train run, and wait for all of them.
+    """Run ``function(payload, worker)`` in every worker process of a Ray Train run, and wait for all of them.
 
     torch.distributed is initialised before the function is called (NCCL on GPUs, Gloo on CPUs). When a process dies,
-    Ray Train starts all of them again: the function must take up its work from what is on disk.
+    all of them are started again, with fewer where the cluster has lost a node: the function must take up its work
+    from what is on disk, and its results must not depend on the number of processes.
 
     Args:
         function: of a module, so that worker processes can import it. What it raises restarts all workers, unless
             the error is permanent: then it ends the run.
         payload: the function's first argument; pickled, so better paths than arrays.
-        name: of the Ray Train run.
+        name: of the Ray Train run, and of the stage in messages.
         scratch: folder for Ray Train's own files.
         workers: number of processes, 0: one a GPU, or one a core without GPUs.
+        timeout: seconds to wait, in all, for room for the processes.
         tasks: pieces of work for the processes; no more processes start than have one. None: no such limit.
         group_size: processes that work on one task together; the number of processes is a multiple of it.
+        prepare: called in this process before every start, when no worker runs.
 
     Returns:
-        The number of processes.
+        The number of processes, of the last start.
+
+    Raises:
+        XmrankError: the cluster has no room for a single group.
+        TrainingFailedError: what the function raised, if it is permanent, or workers died too often.
     """
     # Ray Train looks at its workers every 2 s by default, which a run of a few seconds would spend waiting.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     connect()
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    available, _, _ = pool_size(workers)
-    count, cpus, gpus = pool_size(count_workers(available, tasks, group_size))
-    trainer = InterruptibleTrainer(
+    room = WorkerRoom(name, workers, tasks, group_size, timeout)
+    restarts = 0
+    while True:
+        prepare()
+        count = room.find_count()
+        try:
+            make_trainer(function, payload, name, scratch, count, room.resources).fit()
+            return count
+        except TrainingFailedError as error:
+            # A loss that a node announces (a preemption) is no fault of the work: it does not count.
+            restarts += not isinstance(error, PreemptionError)
+            cause = find_cause(error)
+            if is_permanent(cause) or restarts > RESTARTS:
+                raise
+            print(f"{name}: workers start again: {describe_error(cause)}", file=sys.stderr, flush=True)
+
+
+def make_trainer(
+    function: Callable[[Payload, Worker], None],
+    payload: Payload,
+    name: str,
+    scratch: Path,
+    workers: int,
+    resources: Mapping[str, float],
+) -> InterruptibleTrainer:
+    """A Ray Train run that ends with the first failure: `launch_workers` decides what is done then."""
+    on_gpus = "GPU" in resources
+    return InterruptibleTrainer(
         run_worker,
         train_loop_config={"function": function, "payload": payload},
-        scaling_config=ScalingConfig(num_workers=count, use_gpu=gpus > 0, resources_per_worker={"CPU": cpus}),
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpus, resources_per_worker=dict(resources)),
+        torch_config=TorchConfig(backend="nccl" if on_gpus else "gloo"),
         run_config=RunConfig(
             name=name,
             storage_path=str(scratch),
-            failure_config=FailureConfig(max_failures=RESTARTS),
-            callbacks=[StopAtPermanentFailure()],
+            # Left to itself, Ray Train waits without end for a node that does not come back.
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
         ),
     )
-    trainer.fit()
-    return count
-
-
-def count_workers(available: int, tasks: int | None, group_size: int) -> int:
-    """As many workers as are available and have a task, in whole groups, and at least one group."""
-    useful = available if tasks is None else min(available, tasks * group_size)
-    return max(group_size, useful // group_size * group_size)
 
 
 def run_worker(settings: dict[str, Any]) -> None:

@@ -74,8 +74,11 @@ def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manif
                         name=STAGE,
                         scratch=stage.work / "ray",
                         workers=config.workers,
+                        timeout=config.worker_timeout,
                         tasks=len(trials),
                         group_size=config.workers_per_trial,
+                        # A stack may have been trained by another process than its trials are now.
+                        prepare=lambda: settle_states(pending_trials(trials, output), output),
                     )
                 raise_failures(work)
             # Only the files of finished trials may enter the manifest.
@@ -163,8 +166,6 @@ def plan_work(
         runs=dict(run_ids),
     )
     shutil.rmtree(work.failures, ignore_errors=True)
-    # Here, where no worker runs: a stack may have been trained by another process than its trials are now.
-    settle_states(pending_trials(work.trials, work.output), work.output)
     # Large lists are unpacked here, once, so that workers only map the files.
     for direction in config.directions:
         for role in ROLES:

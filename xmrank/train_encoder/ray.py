@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from xmrank.config import TrainEncoderConfig
+from xmrank.config.common import WORKER_TIMEOUT_S
 from xmrank.embed.encoder import load_encoder
 from xmrank.runtime.cluster import connect, pool_size
 from xmrank.runtime.errors import ConfigError
@@ -46,7 +47,17 @@ def train_on_cluster(config: TrainEncoderConfig, folder: Path) -> int:
     if config.batch_size < workers:
         raise ConfigError(f"--batch-size {config.batch_size}: expected at least one pair for each of {workers} workers")
     with show_progress(folder / CHECKPOINT, config):
-        return launch_workers(train_worker, EncoderWork(config, folder), name="ray", scratch=folder, workers=workers)
+        work = EncoderWork(config, folder)
+        # As one group: each process trains on its part of the scenes, so their number must not change.
+        return launch_workers(
+            train_worker,
+            work,
+            name="ray",
+            scratch=folder,
+            workers=workers,
+            timeout=WORKER_TIMEOUT_S,
+            group_size=workers,
+        )
 
 
 def train_worker(work: EncoderWork, worker: Worker) -> None:

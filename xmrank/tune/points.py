@@ -8,7 +8,7 @@ from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import read_kept_json, write_json
 from xmrank.runtime.manifest import WORK
 from xmrank.runtime.pieces import record_piece
-from xmrank.tune.search_target import PointOutcome, PointResult, SearchGroup, SearchPoint
+from xmrank.tune.search_target import EPOCHS, PointOutcome, PointResult, SearchGroup, SearchPoint, read_reports
 
 RESULT = "result.json"
 
@@ -27,6 +27,20 @@ class SearchFolder:
         """A point's result, or None when it is not done."""
         path = self.folder_of(point) / RESULT
         return read_row(path) if path.exists() else None
+
+    def is_done(self, point: SearchPoint) -> bool:
+        """Whether a point has a result that counts: not one of a failure that is tried again."""
+        result = self.read_result(point)
+        return result is not None and not result.try_again
+
+    def read_reports(self, point: SearchPoint) -> list[float]:
+        """The figures that a point has reported."""
+        return read_reports(self.folder_of(point))
+
+    def remove_reports(self) -> None:
+        """Remove what only an unfinished search needs of its points."""
+        for path in self.folder.glob(f"*/{EPOCHS}"):
+            path.unlink()
 
     def require_result(self, point: SearchPoint) -> PointResult:
         """A point's result.
@@ -62,9 +76,9 @@ class SearchFolder:
         self._write_result(point, result)
         return result
 
-    def write_failure(self, point: SearchPoint, failure: str) -> PointResult:
+    def write_failure(self, point: SearchPoint, failure: str, *, try_again: bool = False) -> PointResult:
         """Write the result of a point that failed."""
-        result = PointResult(point.group.labels, point.settings, None, failure=failure)
+        result = PointResult(point.group.labels, point.settings, None, failure=failure, try_again=try_again)
         self._write_result(point, result)
         return result
 

@@ -136,16 +136,15 @@ class RankerTarget(SearchTarget):
         data = TrainingData.open(train, validation, store, self.base.lists, trial.direction, settings)
         log = PointLog(report, data.lists_per_epoch)
         train_group([trial], TrainingJob(settings, data, folder, WorkerGroup(), {}, log))
-        history = json.loads((trial.directory(folder) / HISTORY).read_text())
-        progress = TrialProgress()
-        for epoch in history["epochs"]:
-            progress.add_validation(epoch)
-        return outcome_of(progress)
+        return outcome_of(self.read_progress(point, folder))
+
+    def list_reported(self, point: SearchPoint, folder: Path) -> list[float]:
+        """The validations before the one that an interrupted training goes on from, and this one."""
+        return [epoch["validation_mean"] for epoch in self.read_progress(point, folder).epochs]
 
     def read_stopped(self, point: SearchPoint, folder: Path) -> PointOutcome | None:
         """What the state of a stopped training says."""
-        state = self.trial_of(point).directory(folder) / STATE
-        progress = TrialProgress(**read_meta(state)) if state.exists() else TrialProgress()
+        progress = self.read_progress(point, folder)
         return outcome_of(progress) if progress.epochs else None
 
     def list_epochs(self, folder: Path) -> list[tuple[int, dict[str, float]]]:
@@ -153,9 +152,18 @@ class RankerTarget(SearchTarget):
         epochs = [epoch for directory in folder.glob("trials/*") for epoch in read_epochs(directory)]
         return [(int(epoch["step"]), epoch_metrics_for_mlflow(epoch)) for epoch in epochs]
 
+    def read_progress(self, point: SearchPoint, folder: Path) -> TrialProgress:
+        """What a point's training has come to: the history of a finished one, or the state; empty without either."""
+        directory = self.trial_of(point).directory(folder)
+        if not (directory / HISTORY).exists():
+            return TrialProgress(**read_meta(directory / STATE)) if (directory / STATE).exists() else TrialProgress()
+        progress = TrialProgress()
+        for epoch in json.loads((directory / HISTORY).read_text())["epochs"]:
+            progress.add_validation(epoch)
+        return progress
+
     def remove_state(self, point: SearchPoint, folder: Path) -> None:
         """Remove the state from which a training goes on."""
-        super().remove_state(point, folder)
         (self.trial_of(point).directory(folder) / STATE).unlink(missing_ok=True)
 
     def write_best(self, best: Mapping[str, PointResult], counts: Mapping[str, int]) -> dict[str, Any]:  # noqa: ARG002

@@ -1,31 +1,44 @@
 """The search's Ray part: points as trials of Ray Tune, whatever it is whose settings are searched."""
 
+import logging
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ray
 import torch
 from ray import tune
-from ray.tune import Callback, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search import Searcher
 
 from xmrank.config import TuneConfig as SearchConfig
-from xmrank.runtime.cluster import connect
-from xmrank.runtime.errors import DataError
+from xmrank.runtime.cluster import connect, describe_resources
+from xmrank.runtime.errors import DataError, XmrankError, describe_error, find_cause, is_permanent
 from xmrank.runtime.files import write_json
 from xmrank.runtime.progress import Progress
 from xmrank.tracking.run_tree import RunTree
 from xmrank.tune.points import SearchFolder
-from xmrank.tune.search_target import EPOCHS, PointResult, SearchGroup, SearchPoint, SearchTarget
-from xmrank.tune.space import NumberRange, Space
+from xmrank.tune.proposals import ProposalStudy
+from xmrank.tune.search_target import EPOCHS, SearchGroup, SearchPoint, SearchTarget
+from xmrank.tune.space import Point
 
 METRIC = "value"
-"""What a trial of Ray Tune reports."""
+"""What a trial of Ray Tune reports: the figure of an epoch."""
+HIGHEST = "highest"
+"""Reported beside it: the highest figure so far, which an algorithm is told in the end."""
+REPORTS = "reports"
+"""Reported beside it: the number of the report, from 1, also when some of them were made before an interruption."""
+REPEATS = 3
+"""How often a point is tried again whose process was lost."""
 
 
 @dataclass(frozen=True)
@@ -36,72 +49,100 @@ class SearchJob:
         config: of the search.
         target: what is searched.
         points: the folder of the points.
-        cache: folder that all points share.
+        work: folder for what only an unfinished search needs.
         runs: the search's MLflow runs; a point's are kept in its own folder.
     """
 
     config: SearchConfig
     target: SearchTarget
     points: SearchFolder
-    cache: Path
+    work: Path
     runs: RunTree
+
+    def open_study(self, group: SearchGroup) -> ProposalStudy:
+        """Optuna's study of a group, as an earlier call left it."""
+        path = self.work / "proposals" / f"{group.title.replace(' ', '-')}.json"
+        return ProposalStudy(path, group.space, self.config.seed)
 
 
 PointOf = Callable[[dict[str, Any]], SearchPoint]
 """Makes the point of what Ray Tune gives to a trial."""
 
 
-def search_points(job: SearchJob, pending: list[SearchPoint], total: int, scratch: Path) -> None:
-    """Try points that are known from the start.
+@dataclass(frozen=True)
+class PointBatch:
+    """Points that one run of Ray Tune tries.
+
+    Attributes:
+        group: of the points.
+        point_of: makes the point of what Ray Tune gives to a trial.
+        earlier: points of the group that were tried before: a scheduler compares with them.
+    """
+
+    group: SearchGroup
+    point_of: PointOf
+    earlier: Sequence[SearchPoint]
+
+
+def search_points(job: SearchJob, points: list[SearchPoint]) -> None:
+    """Try points that are known from the start, those that are not done.
 
     With a scheduler, every group is a run of Ray Tune of its own: only its points compete.
 
     Args:
         job: the search.
-        pending: points that are not done.
-        total: how many there are with those that are done.
-        scratch: folder for Ray's own files.
+        points: all points, in the search's order.
     """
+    pending = [point for point in points if not job.points.is_done(point)]
     batches: dict[object, list[SearchPoint]] = {}
     for point in pending:
         key = point.group.title if job.config.scheduler != "none" else None
         batches.setdefault(key, []).append(point)
-    with Progress("search (points)", total, total - len(pending)) as progress:
+    with Progress("search (points)", len(points), len(points) - len(pending)) as progress:
         for batch in batches.values():
-            by_name = {point.name: point for point in batch}
+            group, by_name = batch[0].group, {point.name: point for point in batch}
+            earlier = [point for point in points if point.group == group and point.name not in by_name]
             space = {"name": tune.grid_search(list(by_name))}
-            run_tuner(job, batch[0].group, partial(find_point, by_name), space, 1, None, progress, scratch)
+            run_tuner(job, PointBatch(group, partial(find_point, by_name), earlier), progress, space=space)
 
 
-def search_optuna(job: SearchJob, group: SearchGroup, done: list[PointResult], scratch: Path) -> None:
-    """Try points that Optuna proposes; the results of earlier calls are told to it first.
+def search_optuna(job: SearchJob, group: SearchGroup, study: ProposalStudy) -> None:
+    """Try points that Optuna proposes, until it was told the results of all samples.
 
     Args:
         job: the search.
         group: whose points.
-        done: results of earlier calls.
-        scratch: folder for Ray's own files.
+        study: proposes, and knows the results of earlier calls.
     """
-    missing = job.config.samples - len(done)
-    told = [result for result in done if result.value is not None]
-    # A continued search needs another seed, else it would propose the same points again.
-    seed = job.config.seed + len(done)
-    if told:
-        algorithm = OptunaSearch(
-            metric=METRIC,
-            mode="max",
-            seed=seed,
-            space=make_distributions(group.space),
-            points_to_evaluate=[{name: result.settings[name] for name in group.space} for result in told],
-            evaluated_rewards=[result.value for result in told],
-        )
-        space = None
-    else:
-        algorithm = OptunaSearch(metric=METRIC, mode="max", seed=seed)
-        space = {name: make_domain(values) for name, values in group.space.items()}
-    with Progress(f"search {group.title}", job.config.samples, len(done)) as progress:
-        point_of = partial(make_proposed_point, job.target, group)
-        run_tuner(job, group, point_of, space, missing, algorithm, progress, scratch)
+    told = study.list_told()
+    # A proposal may be that of a point that was tried before, which then counts for the scheduler a second time.
+    earlier = [job.target.make_point(group, proposal.settings) for proposal in told]
+    with Progress(f"search {group.title}", job.config.samples, len(told)) as progress:
+        batch = PointBatch(group, partial(make_proposed_point, job.target, group), earlier)
+        missing = job.config.samples - len(told)
+        run_tuner(job, batch, progress, samples=missing, algorithm=StudySearcher(study))
+
+
+class StudySearcher(Searcher):  # type: ignore[misc]
+    """Hands Ray Tune the proposals of a study."""
+
+    def __init__(self, study: ProposalStudy) -> None:
+        super().__init__(metric=METRIC, mode="max")
+        self.study = study
+        self.numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> Point:
+        """The settings of the next trial."""
+        self.numbers[trial_id], settings = self.study.propose()
+        return settings
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the study the highest figure of a trial: what its best epoch came to."""
+        value = None if error or not result else float(result[HIGHEST])
+        self.study.tell(self.numbers.pop(trial_id), value)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is on disk."""
 
 
 def find_point(by_name: dict[str, SearchPoint], given: dict[str, Any]) -> SearchPoint:
@@ -114,62 +155,82 @@ def make_proposed_point(target: SearchTarget, group: SearchGroup, given: dict[st
     return target.make_point(group, dict(given))
 
 
-def make_domain(values: list[Any] | NumberRange) -> Any:
-    """Values or a range as Ray Tune's."""
-    if isinstance(values, list):
-        return tune.choice(values)
-    return (tune.loguniform if values.log else tune.uniform)(values.low, values.high)
-
-
-def make_distributions(space: Space) -> dict[str, Any]:
-    """The space as Optuna's, which takes earlier results only with it."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    distributions: dict[str, Any] = {}
-    for name, values in space.items():
-        if isinstance(values, list):
-            distributions[name] = CategoricalDistribution(values)
-        else:
-            distributions[name] = FloatDistribution(values.low, values.high, log=values.log)
-    return distributions
-
-
 def run_tuner(
     job: SearchJob,
-    group: SearchGroup,
-    point_of: PointOf,
-    space: dict[str, Any] | None,
-    samples: int,
-    algorithm: OptunaSearch | None,
+    batch: PointBatch,
     progress: Progress,
-    scratch: Path,
+    *,
+    space: dict[str, Any] | None = None,
+    samples: int = 1,
+    algorithm: Searcher | None = None,
 ) -> None:
-    """One run of Ray Tune."""
+    """One run of Ray Tune.
+
+    Args:
+        job: the search.
+        batch: what is tried.
+        progress: counts the points.
+        space: of a search without an algorithm.
+        samples: number of trials for each point of the space, or of all trials of an algorithm.
+        algorithm: proposes the trials.
+
+    Raises:
+        XmrankError: no worker is left to try a point.
+        OSError: a full disk, or a missing permission.
+    """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # else an interrupted search ends like a done one
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # its own CSV and JSON files: results are ours
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback for each lost process; one line is enough
     connect()
     workers, resources = divide_resources(job.config.workers)
-    scheduler = None
-    if job.config.scheduler == "asha":
-        longest = job.target.count_epochs(group) + 1  # a point ends by itself before the scheduler would end it
-        scheduler = ASHAScheduler(max_t=longest, grace_period=min(job.config.grace, longest))
-    # The algorithm has the metric already; Ray Tune refuses it a second time unless a scheduler needs it too.
-    metric = {} if algorithm and not scheduler else {"metric": METRIC, "mode": "max"}
-    trainable = tune.with_parameters(try_point, job=job, point_of=point_of)
+    trainable = tune.with_parameters(try_point, job=job, point_of=batch.point_of)
     Tuner(
         tune.with_resources(trainable, resources),
         param_space=space,
         tune_config=TuneConfig(
             num_samples=samples,
             search_alg=algorithm,
-            scheduler=scheduler,
+            scheduler=make_scheduler(job, batch),
             max_concurrent_trials=workers,
             reuse_actors=True,
-            **metric,
         ),
-        run_config=RunConfig(storage_path=str(scratch), verbose=0, callbacks=[SearchWatcher(job, point_of, progress)]),
+        run_config=RunConfig(
+            storage_path=str(job.work / "ray"),
+            verbose=0,
+            callbacks=[SearchWatcher(job, batch.point_of, progress)],
+            # A point whose process is lost goes on in another one.
+            failure_config=FailureConfig(max_failures=REPEATS),
+        ),
     ).fit()
+
+
+def make_scheduler(job: SearchJob, batch: PointBatch) -> ASHAScheduler | None:
+    """The scheduler, which knows what earlier points of the group have reported; None: nothing stops a point."""
+    if job.config.scheduler == "none":
+        return None
+    longest = job.target.count_epochs(batch.group) + 1
+    scheduler = ASHAScheduler(
+        time_attr=REPORTS,
+        metric=METRIC,
+        mode="max",
+        max_t=longest,
+        grace_period=min(job.config.grace, longest),
+        stop_last_trials=False,  # a point ends by itself
+    )
+    for number, point in enumerate(batch.earlier):
+        trial = SimpleNamespace(trial_id=f"earlier-{number}")
+        scheduler.on_trial_add(None, trial)
+        for report in list_reports(job.points.read_reports(point)):
+            scheduler.on_trial_result(None, trial, report)
+    return scheduler
+
+
+def list_reports(values: Sequence[float]) -> list[dict[str, float]]:
+    """What Ray Tune is told of a point after each of its epochs."""
+    return [
+        {METRIC: value, HIGHEST: max(values[:count]), REPORTS: count} for count, value in enumerate(values, start=1)
+    ]
 
 
 def divide_resources(requested: int) -> tuple[int, dict[str, float]]:
@@ -188,12 +249,16 @@ def divide_resources(requested: int) -> tuple[int, dict[str, float]]:
 
 
 def try_point(given: dict[str, Any], job: SearchJob, point_of: PointOf) -> None:
-    """A trial of Ray Tune: try one point, from where an earlier call left it."""
+    """A trial of Ray Tune: try one point, from where an earlier call left it.
+
+    Raises:
+        OSError: of the system, which is no fault of the point: Ray Tune tries it again.
+    """
     torch.set_num_threads(1)
     point = point_of(given)
-    done = job.points.read_result(point)
-    if done is not None:  # an algorithm may propose a point again
-        tune.report({METRIC: done.value or 0.0})
+    if job.points.is_done(point):  # proposed again, or finished shortly before an interruption
+        for report in list_reports(job.points.read_reports(point)):
+            tune.report(report)
         return
     folder = job.points.folder_of(point)
     run = job.runs.branch_off(folder)
@@ -202,43 +267,105 @@ def try_point(given: dict[str, Any], job: SearchJob, point_of: PointOf) -> None:
     )
     values: list[float] = []
 
+    def report_value(value: float) -> None:
+        values.append(0.0 if math.isnan(value) else value)
+        write_json(folder / EPOCHS, values)  # before the report, within which a scheduler may end this process
+        tune.report(list_reports(values)[-1])
+
     def report_epoch(step: int, metrics: Mapping[str, float], value: float) -> None:
         run.log_metrics(point.name, metrics, step=step)
-        values.append(value)
-        write_json(folder / EPOCHS, values)  # before the report, within which a scheduler may end this process
-        tune.report({METRIC: value})
+        report_value(value)
 
     try:
-        outcome = job.target.run_point(point, folder, job.cache, report_epoch)
-    except DataError as error:
-        job.points.write_failure(point, str(error))
+        # A scheduler compares points by the numbers of their epochs, so that those of an interrupted call count.
+        for value in job.target.list_reported(point, folder):
+            report_value(value)
+        outcome = job.target.run_point(point, folder, job.work / "lists", report_epoch)
+    except Exception as error:
+        if isinstance(error, OSError):
+            raise
+        if not isinstance(error, XmrankError):
+            traceback.print_exc()  # a bug: Ray's log folder keeps where it happened
+        job.points.write_failure(point, describe_error(error), try_again=not isinstance(error, XmrankError))
         job.target.remove_state(point, folder)
         run.end_child(point.name, failed=True)
-        tune.report({METRIC: 0.0})  # a scheduler or a search algorithm needs a figure
+        report_value(0.0)  # a scheduler or a search algorithm needs a figure
         return
     if outcome.figures:
         run.log_metrics(point.name, outcome.figures)
     # A process that was killed may have saved an epoch and not logged it.
     run.log_history(point.name, job.target.list_epochs(folder))
+    solved_at_once = not values
+    if solved_at_once:
+        values.append(outcome.value)
+        write_json(folder / EPOCHS, values)
     job.points.write_outcome(point, outcome)
     job.target.remove_state(point, folder)
     run.end_child(point.name)
-    if not values:
-        tune.report({METRIC: outcome.value})  # solved in one go, without epochs
+    if solved_at_once:  # last, since a scheduler may end this process: what has no epochs is never stopped
+        tune.report(list_reports(values)[-1])
 
 
 class SearchWatcher(Callback):  # type: ignore[misc]
-    """Counts finished points, and writes the result of those that the scheduler stopped."""
+    """Counts finished points, and writes the result of those that the scheduler stopped or whose processes died."""
 
     def __init__(self, job: SearchJob, point_of: PointOf, progress: Progress) -> None:
         self.job, self.point_of, self.progress = job, point_of, progress
+        self.last_running = time.monotonic()
+
+    def point_of_trial(self, trial: Any) -> SearchPoint:
+        """The point of a trial of Ray Tune."""
+        return self.point_of({name: value for name, value in trial.config.items() if not callable(value)})
+
+    def on_step_begin(self, iteration: int, trials: Iterable[Any], **info: Any) -> None:  # noqa: ARG002
+        """End a search whose points no process takes, as on a cluster that has lost its nodes.
+
+        Raises:
+            XmrankError: for too long.
+        """
+        now, timeout = time.monotonic(), self.job.config.worker_timeout
+        if any(trial.status == "RUNNING" for trial in trials):
+            self.last_running = now
+        if now - self.last_running > timeout:
+            raise XmrankError(
+                f"no process of the cluster took a point within {timeout:g} s (--worker-timeout); it has "
+                f"{describe_resources()}; the same command continues"
+            )
 
     def on_trial_complete(self, iteration: int, trials: Iterable[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called on the driver."""
-        point = self.point_of({name: value for name, value in trial.config.items() if not callable(value)})
+        point = self.point_of_trial(trial)
         if self.job.points.read_result(point) is None:
             close_stopped(self.job, point)
         self.progress.advance(1, note=point.name)
+
+    def on_trial_recover(self, iteration: int, trials: Iterable[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """Called on the driver when a point is to be tried again.
+
+        Raises:
+            OSError: the cause, where it would be the same again.
+        """
+        cause = read_cause(trial)
+        if is_permanent(cause):
+            raise cause
+        name = self.point_of_trial(trial).name
+        print(f"tune: {name} is tried again: {describe_error(cause)}", file=sys.stderr, flush=True)
+
+    def on_trial_error(self, iteration: int, trials: Iterable[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """Called on the driver when a point was tried too often."""
+        point = self.point_of_trial(trial)
+        if not self.job.points.is_done(point):
+            reason = f"{REPEATS + 1} processes failed: {describe_error(read_cause(trial))}"
+            self.job.points.write_failure(point, reason, try_again=True)
+            end_point_run(self.job, self.job.points.folder_of(point), failed=True)
+        self.progress.advance(1, note=point.name)
+
+
+def read_cause(trial: Any) -> BaseException:
+    """Why a trial of Ray Tune failed last."""
+    # Its method for this looks where the file is copied to later.
+    path = Path(trial.pickled_error_file or "")
+    return find_cause(ray.cloudpickle.loads(path.read_bytes()) if path.is_file() else RuntimeError("unknown"))
 
 
 def close_stopped(job: SearchJob, point: SearchPoint) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from xmrank.tune.space import Point, Space
 
 EPOCHS = "epochs.json"
-"""File of an unfinished point: the figure that decides, of every epoch so far."""
+"""File of a point in an unfinished search: the figures that it has reported, one for each epoch."""
 ReportEpoch = Callable[[int, Mapping[str, float], float], None]
 """Called with a step, the metrics to log, and the figure that decides, the higher the better."""
 
@@ -71,6 +71,7 @@ class PointResult:
         value: the figure that decides, on validation; None when the point failed.
         stopped: whether the scheduler stopped it.
         failure: why it failed; else empty.
+        try_again: whether the failure may not be that of its settings; the next call tries the point again.
     """
 
     labels: dict[str, str]
@@ -80,6 +81,7 @@ class PointResult:
     epochs: float = 0
     stopped: bool = False
     failure: str = ""
+    try_again: bool = False
     figures: dict[str, float] = field(default_factory=dict)
 
     def as_row(self) -> dict[str, Any]:
@@ -161,6 +163,10 @@ class SearchTarget(ABC):
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         return SearchPoint(group, settings, f"{group.title.replace(' ', '-')}-{digest}")
 
+    def list_reported(self, point: SearchPoint, folder: Path) -> list[float]:  # noqa: ARG002
+        """The figures that an interrupted call reported and that `run_point` will not report again."""
+        return []
+
     def read_stopped(self, point: SearchPoint, folder: Path) -> PointOutcome | None:  # noqa: ARG002
         """What a point came to that the scheduler stopped; None where it left nothing."""
         return read_epochs(folder)
@@ -169,16 +175,20 @@ class SearchTarget(ABC):
         """The epochs that a point has on disk, as they are reported; none where interrupted points start again."""
         return []
 
-    def remove_state(self, point: SearchPoint, folder: Path) -> None:  # noqa: ARG002
-        """Remove what only an unfinished point needs."""
-        (folder / EPOCHS).unlink(missing_ok=True)
+    def remove_state(self, point: SearchPoint, folder: Path) -> None:  # noqa: B027
+        """Remove what only an unfinished point needs; there may be nothing."""
+
+
+def read_reports(folder: Path) -> list[float]:
+    """The figures that a point has reported; empty if there are none."""
+    path = folder / EPOCHS
+    return json.loads(path.read_text()) if path.exists() else []
 
 
 def read_epochs(folder: Path) -> PointOutcome | None:
     """The outcome of the epochs that were reported so far; the earliest of the highest counts."""
-    path = folder / EPOCHS
-    if not path.exists():
+    values = read_reports(folder)
+    if not values:
         return None
-    values = json.loads(path.read_text())
     best = max(values)
     return PointOutcome(best, 1 + values.index(best), len(values))

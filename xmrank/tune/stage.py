@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from xmrank.config import TuneConfig
 from xmrank.runtime.directory import StageDirectory
@@ -23,6 +26,8 @@ STAGE = "tune"
 BEST = "best.json"
 RESULTS = "results.json"
 POINTS = "points"
+REASONS = 3
+"""Different reasons of failures that the last line names at most."""
 
 
 def tune(config: TuneConfig) -> Manifest:
@@ -57,9 +62,10 @@ def tune(config: TuneConfig) -> Manifest:
         # A finished search is not repeated, but its best rankers may still have to be trained.
         manifest = stage.done or search_groups(stage, config, target, groups, runs)
         print_best(groups, json.loads((stage.directory / RESULTS).read_text()))
-        print(f"tune: {manifest.counts['points']} points in {stage.directory}")
+        ending = f"tune: {manifest.counts['points']} points in {stage.directory}{describe_failures(manifest.left_out)}"
         if config.target == "rankers":
             manifest = train_best(config, output, runs)
+        print(ending)
     return manifest
 
 
@@ -81,6 +87,7 @@ def train_best(config: TuneConfig, output: Path, runs: RunTree) -> Manifest:
         seeds=config.repeats,
         best=output / "search" / BEST,
         output=output / "rankers",
+        worker_timeout=config.worker_timeout,
         overwrite=config.overwrite,
     )
     return train(repeats, runs.begin_parent)
@@ -92,12 +99,12 @@ def search_groups(
     """Try the points that are not done, and finish the stage."""
     runs.begin_parent()
     points = SearchFolder(stage.directory / POINTS)
-    job = SearchJob(config, target, points, stage.work / "lists", runs)
+    job = SearchJob(config, target, points, stage.work, runs)
     try:
         if config.search == "optuna":
-            results = run_optuna(job, groups, stage.work / "ray")
+            results = run_optuna(job, groups)
         else:
-            results = run_known(job, list_all_points(target, groups, config), stage.work / "ray")
+            results = run_known(job, list_all_points(target, groups, config))
     finally:
         close_point_runs(job)
     best, counts = {}, {}
@@ -111,6 +118,7 @@ def search_groups(
         {"point": result.settings, **result.labels, "reason": result.failure} for result in results if result.failure
     ]
     stopped = sum(result.stopped for result in results)
+    points.remove_reports()
     return stage.finish(counts={"points": len(results), "failed": len(left_out), "stopped": stopped}, left_out=left_out)
 
 
@@ -125,24 +133,23 @@ def list_all_points(target: SearchTarget, groups: list[SearchGroup], config: Tun
     return list(points.values())
 
 
-def run_known(job: SearchJob, points: list[SearchPoint], scratch: Path) -> list[PointResult]:
+def run_known(job: SearchJob, points: list[SearchPoint]) -> list[PointResult]:
     """The results of points that are known from the start."""
-    pending = [point for point in points if job.points.read_result(point) is None]
-    if pending:
-        search_points(job, pending, len(points), scratch)
+    if not all(job.points.is_done(point) for point in points):
+        search_points(job, points)
     return [job.points.require_result(point) for point in points]
 
 
-def run_optuna(job: SearchJob, groups: list[SearchGroup], scratch: Path) -> list[PointResult]:
+def run_optuna(job: SearchJob, groups: list[SearchGroup]) -> list[PointResult]:
     """The results of Optuna's proposals, by the names of the points: no order in which they came is kept."""
     results = []
     for group in groups:
         if not group.space:  # nothing is searched for it: its one point is known
-            results += run_known(job, [job.target.make_point(group, {})], scratch)
+            results += run_known(job, [job.target.make_point(group, {})])
             continue
-        done = job.points.list_results(group)
-        if len(done) < job.config.samples:
-            search_optuna(job, group, done, scratch)
+        study = job.open_study(group)
+        if len(study.list_told()) < job.config.samples:
+            search_optuna(job, group, study)
         results += job.points.list_results(group)
     return results
 
@@ -152,6 +159,16 @@ def close_point_runs(job: SearchJob) -> None:
     for path in job.points.folder.glob(f"*/{TRACKING}"):
         done = (path.parent / "result.json").exists()
         end_point_run(job, path.parent, failed=not done)
+
+
+def describe_failures(left_out: Sequence[Mapping[str, Any]]) -> str:
+    """How many points failed, and why, the most frequent reasons first; empty where none failed."""
+    if not left_out:
+        return ""
+    counts = Counter(str(row["reason"]) for row in left_out)
+    reasons = [f"{count} × {reason}" for reason, count in counts.most_common(REASONS)]
+    more = f"; others: see {RESULTS}" if len(counts) > REASONS else ""
+    return f"; {len(left_out)} failed: {'; '.join(reasons)}{more}"
 
 
 def print_best(groups: list[SearchGroup], rows: list[dict[str, object]]) -> None:
