@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -120,6 +121,12 @@ def test_a_second_call_trains_nothing_and_starts_nothing(trained, no_training, m
     assert train(replace(trained.config, workers=1)) == trained.manifest
     assert (trained.config.output / "manifest.json").stat().st_mtime_ns == before
     assert capsys.readouterr().out == f"train: 8 rankers in {trained.config.output}\n"
+
+
+def test_the_files_of_a_trial_are_one_piece(trained):
+    plan = json.loads((trained.config.output / "plan.json").read_text())
+    pieces = sorted(sorted(Path(name).name for name in piece) for piece in plan["finished"])
+    assert pieces == [["history.json", "ranker.json", "ranker.safetensors"]] * 8
 
 
 @pytest.mark.ray

@@ -58,7 +58,8 @@ class LockHolder:
     def of_this_process(cls) -> "LockHolder":
         """This process, for a new lock."""
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        command = redact_uri(shlex.join(sys.argv))[:COMMAND_LENGTH]
+        # Not sys.argv: the console command takes the name of the job out of it.
+        command = redact_uri(shlex.join(sys.orig_argv[1:]))[:COMMAND_LENGTH]
         started = find_start(os.getpid()) or ""
         return cls(socket.gethostname(), describe_machine(), os.getpid(), started, since, command, uuid.uuid4().hex)
 

@@ -153,7 +153,7 @@ def _claim_folder(root: Path, seed: int) -> None:
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, _part_path(path))
+    pq.write_table(table, _part_path(path), write_page_checksum=True)
     _part_path(path).replace(path)
 
 
