@@ -6,7 +6,7 @@ import pytest
 from embedding_samples import make_pictures
 
 from xmrank.embed import stage as stage
-from xmrank.embed.ray import ShardEncoder
+from xmrank.embed.ray import ShardEncoder, fit_from_settings
 from xmrank.runtime.errors import DataError
 
 
@@ -31,4 +31,5 @@ def encoded(monkeypatch):
             yield result
 
     monkeypatch.setattr(stage, "encode_shards", here)
+    monkeypatch.setattr(stage, "fit_on_worker", lambda *arguments: fit_from_settings(*arguments)["projections"])
     return names

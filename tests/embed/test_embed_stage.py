@@ -14,7 +14,7 @@ import psutil
 import pytest
 import ray
 import torch
-from embedding_samples import CAPTIONS, IMAGES, configured, make_pictures
+from embedding_samples import CAPTIONS, IMAGES, configured, make_pictures, tokenised
 from PIL import Image
 from ray.train import WorkerGroupError
 
@@ -26,6 +26,8 @@ from xmrank.embed.encoder import load_encoder
 from xmrank.embed.ray import WorkerPools
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
+from xmrank.embed.token_extraction import TokenExtractor
+from xmrank.embed.token_projection import read_projections
 from xmrank.runtime.cluster import run_tasks
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.manifest import read_manifest
@@ -39,7 +41,7 @@ def undisturbed(tmp_path_factory, ray_cluster):
     """The folder of a run on the cluster that nothing disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed")
     make_pictures(folder)
-    embed(configured(folder, workers=2))
+    embed(tokenised(folder, workers=2))
     return folder
 
 
@@ -82,32 +84,63 @@ def test_the_store_holds_what_encoding_by_hand_gives(undisturbed):
         "dimensions": encoder.dimensions,
         "weights_hash": encoder.weights_hash,
     }
-    assert store.manifest.counts == {"images": 12, "captions": 24, "broken_images": 0, "equal_across_splits": 0}
+    counts = {"images": 12, "captions": 24, "broken_images": 0, "equal_across_splits": 0}
+    # Words: "picture", a number of one or two digits, "in", "words", a number; each digit is a piece.
+    counts |= {"image_tokens": 12 * 16, "text_tokens": (10 * 5 + 2 * 6) * 2}
+    assert store.manifest.counts == counts
     assert not (undisturbed / "store" / "work").exists()
 
 
-def test_the_cluster_changes_nothing(undisturbed, folder, encoded):
+def assert_tokens(store, side, row, values):
+    """The tokens of an item are these, projected, to the accuracy of int8."""
+    projected = read_projections(store.directory)[side].project(values).numpy()
+    tokens, mask = store.tokens(side).gather(np.array([row]))
+    assert mask.all() and tokens.shape == (1, *projected.shape)
+    np.testing.assert_allclose(tokens[0], projected, atol=np.abs(projected).max() / 120)
+
+
+def test_the_store_holds_the_tokens_of_every_item(undisturbed):
+    store, config = EmbeddingStore.open(undisturbed / "store", verify=True), tokenised(undisturbed)
+    extractor = TokenExtractor(load_encoder("xmrank-tiny", "none", init_seed=0), config.token_settings)
+    encoder = extractor.encoder
+    assert store.tokens("image").dtype == store.tokens("text").dtype == np.int8
+    for row in (0, 7, 11):
+        pixels = encoder.preprocess(Image.open(undisturbed / "pictures" / f"{row}.jpg"))
+        assert_tokens(store, "image", row, extractor.encode_images(pixels[None])[1].values)
+    for row, text in enumerate(store.captions["text"].to_pylist()):
+        assert_tokens(store, "text", row, extractor.encode_tokens(encoder.tokenizer([text]))[1].values)
+    layers = {"image_layer": 2, "text_layer": 1}
+    assert store.manifest.config["tokens"] == {**layers, "grid": 4, "width": 6, "dtype": "int8", "seed": 0}
+
+
+def test_without_tokens_a_store_is_as_before(folder, encoded):
     manifest = embed(configured(folder))
+    assert "tokens" not in manifest.config and not EmbeddingStore.open(folder / "store").has_tokens
+    assert {"image.npy", "text.npy", "image.parquet", "text.parquet", "encoder.json"} == set(manifest.outputs)
+
+
+def test_the_cluster_changes_nothing(undisturbed, folder, encoded):
+    manifest = embed(tokenised(folder))
     assert encoded == ALL_SHARDS
     assert manifest.fingerprint == read_manifest(undisturbed / "store", "embed").fingerprint
 
 
 def test_readers_of_their_own_change_nothing(undisturbed, folder, ray_cluster, monkeypatch):
     monkeypatch.setattr(ray_stage, "plan_pools", lambda *_: WorkerPools(1, None, cpus=0.5, gpus=0, readers=1))
-    manifest = embed(configured(folder))
+    manifest = embed(tokenised(folder))
     assert manifest.fingerprint == read_manifest(undisturbed / "store", "embed").fingerprint
 
 
 def test_a_second_call_touches_neither_cluster_nor_model(undisturbed, monkeypatch, capsys):
     for name in ("encode_shards", "load_encoder"):
         monkeypatch.setattr(stage, name, None)
-    assert embed(configured(undisturbed, workers=7)) == read_manifest(undisturbed / "store", "embed")
+    assert embed(tokenised(undisturbed, workers=7)) == read_manifest(undisturbed / "store", "embed")
     assert capsys.readouterr().out == f"embed: 12 images, 24 captions in {undisturbed / 'store'}\n"
 
 
 def test_images_that_changed_since_are_refused(undisturbed, tmp_path, encoded):
     shutil.copytree(undisturbed, tmp_path / "copy")
-    config = configured(tmp_path / "copy")
+    config = tokenised(tmp_path / "copy")
     assert embed(config)
     picture = tmp_path / "copy" / "pictures" / "3.jpg"
     picture.write_bytes(picture.read_bytes() + b"more")
@@ -125,16 +158,17 @@ def test_images_that_changed_since_are_refused(undisturbed, tmp_path, encoded):
         ({"init_seed": 1}, "init_seed is 0 there, 1 here"),
         ({"dtype": "float16"}, 'dtype is "float32" there, "float16" here'),
         ({"batch_size": 3}, "batch_size is 2 there, 3 here"),
+        ({"token_grid": 2}, 'tokens is {"dtype": "int8", "grid": 4, '),
     ],
 )
 def test_another_configuration_is_refused(undisturbed, change, difference):
-    assert difference in refusal(configured(undisturbed, **change))
+    assert difference in refusal(tokenised(undisturbed, **change))
 
 
 def test_other_captions_are_refused(undisturbed, tmp_path):
     captions = (undisturbed / "captions.json").read_text().replace("picture 3 in words 1", "picture 3 in phrases")
     (tmp_path / "captions.json").write_text(captions)
-    config = configured(undisturbed)
+    config = tokenised(undisturbed)
     config = replace(config, dataset=replace(config.dataset, annotations=tmp_path / "captions.json"))
     assert "was made from other dataset" in refusal(config)
 
@@ -144,8 +178,9 @@ def test_images_that_cannot_be_read_are_left_out_with_their_captions(folder, enc
     (pictures / "2.jpg").write_bytes((pictures / "2.jpg").read_bytes()[:300])
     (pictures / "7.jpg").unlink()
     (pictures / "9.jpg").write_text("<html>404 not found</html>")
-    manifest = embed(configured(folder, max_broken=0.25))  # three of twelve
-    assert manifest.counts == {"images": 9, "captions": 18, "broken_images": 3, "equal_across_splits": 0}
+    manifest = embed(tokenised(folder, max_broken=0.25))  # three of twelve
+    assert manifest.counts["images"] == 9 and manifest.counts["captions"] == 18
+    assert manifest.counts["broken_images"] == 3
     assert [(entry["image_id"], entry["captions"]) for entry in manifest.left_out] == [
         ("2.jpg", 2),
         ("7.jpg", 2),
@@ -157,6 +192,7 @@ def test_images_that_cannot_be_read_are_left_out_with_their_captions(folder, enc
     assert foreign == "not an image of a known format"
     assert "9 images, 18 captions, 3 left out in " in capsys.readouterr().out
     store, whole = EmbeddingStore.open(folder / "store"), load_encoder("xmrank-tiny", "none", init_seed=0)
+    extractor = TokenExtractor(whole, tokenised(folder).token_settings)
     kept = [0, 1, 3, 4, 5, 6, 8, 10, 11]
     assert store.images["image_id"].to_pylist() == [f"{number}.jpg" for number in kept]
     assert store.images["row"].to_pylist() == list(range(9))
@@ -165,7 +201,8 @@ def test_images_that_cannot_be_read_are_left_out_with_their_captions(folder, enc
     for row, number in enumerate(kept):
         pixels = whole.preprocess(Image.open(pictures / f"{number}.jpg"))
         np.testing.assert_allclose(store.image[row], whole.encode_images(pixels[None]).numpy()[0], atol=1e-5)
-    assert embed(configured(folder, max_broken=0.25)) == manifest  # the images left out do not count as changed
+        assert_tokens(store, "image", row, extractor.encode_images(pixels[None])[1].values)
+    assert embed(tokenised(folder, max_broken=0.25)) == manifest  # the images left out do not count as changed
 
 
 def test_equal_images_of_different_splits_are_counted_and_named(folder, encoded, capsys):
@@ -197,13 +234,13 @@ def test_too_many_broken_images_stop_and_a_repaired_one_is_read_again(folder, en
     picture = folder / "pictures" / "6.jpg"
     whole = picture.read_bytes()
     picture.write_bytes(whole[:300])
-    message = refusal(configured(folder))  # one of twelve is more than a hundredth
+    message = refusal(tokenised(folder))  # one of twelve is more than a hundredth
     assert message.startswith('karpathy: image "6.jpg": not readable as an image: ')
     assert message.endswith(" (1 in all; --max-broken 0.01)")
     assert encoded == ["image-0", "image-1"]  # 6.jpg stands in the second shard, the rest was not tried
     picture.write_bytes(whole)
     encoded.clear()
-    manifest = embed(configured(folder))
+    manifest = embed(tokenised(folder))
     assert encoded == ALL_SHARDS[1:]
     assert manifest.fingerprint == read_manifest(undisturbed / "store", "embed").fingerprint
 
@@ -218,7 +255,7 @@ def test_a_higher_limit_continues_where_the_lower_stopped(folder, encoded):
 
 
 def test_a_run_that_was_cut_short_is_completed(folder, encoded, undisturbed, monkeypatch, capsys):
-    config = configured(folder)
+    config = tokenised(folder)
     with monkeypatch.context() as patched:
         patched.setattr(stage, "finish_store", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -244,7 +281,7 @@ def killed(*arguments):
 def test_a_store_that_lost_a_file_is_made_again(undisturbed, tmp_path, encoded, name):
     shutil.copytree(undisturbed, tmp_path / "copy")
     (tmp_path / "copy" / "store" / name).write_bytes(b"")
-    manifest = embed(configured(tmp_path / "copy"))
+    manifest = embed(tokenised(tmp_path / "copy"))
     assert manifest.fingerprint == read_manifest(undisturbed / "store", "embed").fingerprint
 
 
@@ -325,10 +362,12 @@ def mounted(tmp_path):
 def command(config):
     """The flags of a configuration of ``configured``."""
     names = ("output", "pretrained", "init_seed", "dtype", "batch_size", "shard_size", "workers")
+    names += config.TOKEN_FIELDS if config.tokens else ()
     values = {name: getattr(config, name) for name in names}
     values |= {"dataset": config.dataset.name, "annotations": config.dataset.annotations}
     values |= {"images": config.dataset.images}
-    return [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return words + ["--tokens"] * config.tokens
 
 
 def failure(monkeypatch, capsys, config):
@@ -365,7 +404,7 @@ def test_a_read_only_disk_is_one_line(folder, encoded, mounted, monkeypatch, cap
 
 @pytest.mark.own_ray
 def test_a_run_that_is_killed_ends_like_an_undisturbed_one(folder, encoded):
-    config = configured(folder, shard_size=1)
+    config = tokenised(folder, shard_size=1)
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     job = subprocess.Popen(
         [sys.executable, "jobs/embed.py", *command(config)],

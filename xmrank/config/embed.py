@@ -11,10 +11,38 @@ from xmrank.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
+class TokenSettings:
+    """Which tokens are kept of every image and caption, and how.
+
+    Attributes:
+        image_layer, text_layer: counted from the end; 0: the last one.
+        grid: most rows and columns of an image's tokens; 0: all.
+        width: most numbers in a token; 0: all.
+        dtype: number format.
+        seed: of the sample that the PCA is fitted on.
+    """
+
+    image_layer: int
+    text_layer: int
+    grid: int
+    width: int
+    dtype: str
+    seed: int
+
+
+@dataclass(frozen=True)
 class EmbedConfig:
     """Embed the images and captions of a data set, or import embeddings that exist."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"output", "workers", "overwrite", "reuse"})
+    TOKEN_FIELDS: ClassVar[tuple[str, ...]] = (
+        "image_token_layer",
+        "text_token_layer",
+        "token_grid",
+        "token_width",
+        "token_dtype",
+        "token_seed",
+    )
     output: Path = RUN / "embeddings"
     """Directory of the embedding store."""
     dataset: Annotated[ReaderSettings | ImportSettings, FLAT] = field(default_factory=ScenesSettings)
@@ -42,6 +70,21 @@ class EmbedConfig:
     copied from it. They equal new ones except for the last digit, which depends on the batch."""
     threads: int = 1
     """CPU threads per worker."""
+    tokens: bool = False
+    """Keep, beside the embeddings, the tokens of every image and caption, for rankers that compare them."""
+    image_token_layer: int = 0
+    """Layer of the image tokens, counted from the end: 0 is the last one, 1 the one before. A ResNet's layers are its
+    stages."""
+    text_token_layer: int = 0
+    """Layer of the text tokens, counted from the end; as many as the text encoder has layers: its word embeddings."""
+    token_grid: int = 8
+    """Average the map of image tokens to at most this many rows and columns; 0: keep it as it is."""
+    token_width: int = 128
+    """Project tokens that are wider to this many numbers, by PCA on a sample of the training split; 0: do not."""
+    token_dtype: Literal["float16", "int8"] = "float16"  # noqa: S105
+    """Number format of the stored tokens; int8 has a scale for each token."""
+    token_seed: int = 0
+    """Seed of the sample for the PCA."""
     max_broken: float = 0.01
     """Fraction of the images, and of the captions, that may be missing, empty or unreadable. They are left out and
     listed in the manifest."""
@@ -53,13 +96,29 @@ class EmbedConfig:
     def __post_init__(self) -> None:
         for name in ("shard_size", "threads"):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
-        for name in ("batch_size", "workers"):
+        for name in ("batch_size", "workers", *self.TOKEN_FIELDS[:4], "token_seed"):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
         if not 0 <= self.max_broken <= 1:
             raise ConfigError(f"--max-broken {self.max_broken}: expected a fraction between 0 and 1")
         # Existing vectors are copied as they are.
         if self.reuse and self.imports:
             raise ConfigError(f"--reuse {self.reuse}: an import encodes nothing that could be reused")
+        if self.reuse and self.tokens:
+            raise ConfigError(f"--reuse {self.reuse}: copies embeddings, not tokens; leave out --reuse or --tokens")
+        if self.tokens and self.imports:
+            raise ConfigError("--tokens: an import encodes nothing; give --import-image-tokens or --import-regions")
+        self._refuse_idle_token_settings()
+
+    def _refuse_idle_token_settings(self) -> None:
+        """Raise ConfigError for a token setting that nothing would use."""
+        for name in () if self.tokens else self.TOKEN_FIELDS:
+            if getattr(self, name) != getattr(type(self), name):
+                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: only with --tokens")
+
+    @property
+    def token_settings(self) -> TokenSettings | None:
+        """The settings of the tokens; None: none are kept."""
+        return TokenSettings(*(getattr(self, name) for name in self.TOKEN_FIELDS)) if self.tokens else None
 
     @property
     def imports(self) -> bool:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from xmrank.datasets.dataset import Dataset
 from xmrank.embed.planning import ShardPlan
 from xmrank.embed.shards import Shard, read_report
+from xmrank.embed.token_store import Side
 from xmrank.runtime.files import write_rows, write_table
 
 BLOCK = 65536
@@ -76,15 +77,20 @@ class StoreRows:
 
 def write_store(
     directory: Path, work: Path, dataset: Dataset, plan: ShardPlan, images: pa.Table, rows: StoreRows
-) -> None:
-    """Write the two arrays and the two tables of rows; ``images`` is what ``make_image_table`` gives."""
+) -> dict[Side, np.ndarray]:
+    """Write the two arrays and the two tables of rows; ``images`` is what ``make_image_table`` gives.
+
+    Returns:
+        For every row of a side, its item among those that were encoded.
+    """
     # A caption's embedding is that of its text, which other captions may share.
-    chosen = {"image": rows.images, "text": plan.text_of[rows.captions]}
+    chosen: dict[Side, np.ndarray] = {"image": rows.images, "text": plan.text_of[rows.captions]}
     for kind, of_side in chosen.items():
         parts = [shard.array_path(work) for shard in plan.select_kind(kind)]
         write_side(directory / f"{kind}.npy", parts, of_side)
     write_table(directory / "image.parquet", images)
     write_table(directory / "text.parquet", make_caption_table(dataset.captions, rows))
+    return chosen
 
 
 def write_side(path: Path, parts: list[Path], rows: np.ndarray) -> None:

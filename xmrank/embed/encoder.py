@@ -59,18 +59,20 @@ class Encoder:
 
     def compile_model(self) -> "Encoder":
         """The same encoder, with torch.compile around both sides of its model."""
-        for name in ("encode_image", "encode_text"):
+        for name in ("encode_image", "encode_text", "forward_intermediates"):
             setattr(self.model, name, torch.compile(getattr(self.model, name)))
         return self
+
+    def finish_pixels(self, images: Tensor) -> Tensor:
+        """The model's input from images [B, 3, H, W], preprocessed or as ``pixels`` prepares them."""
+        # What readers prepared is uint8; a user's own tensor has been normalised already.
+        return self.pixels.finish(images.to(self.device)).to(self.input_dtype)
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W], preprocessed or as ``pixels`` prepares them → float32 [B, d] of unit length, on the
         encoder's device."""
-        # What readers prepared is uint8; a user's own tensor has been normalised already.
-        pixels = self.pixels.finish(images.to(self.device))
-        features = self.model.encode_image(pixels.to(self.input_dtype))
-        return F.normalize(features.float(), dim=-1)
+        return F.normalize(self.model.encode_image(self.finish_pixels(images)).float(), dim=-1)
 
     def encode_texts(self, texts: list[str]) -> Tensor:
         """B captions → float32 [B, d] of unit length, on the encoder's device; long ones are truncated."""

@@ -13,6 +13,11 @@ import torch
 from xmrank.embed.encoder import Encoder, load_encoder
 from xmrank.embed.preparing import Preparer
 from xmrank.embed.shards import PreparedShard, Shard, encode_shard, read_report
+from xmrank.embed.token_extraction import TokenExtractor
+from xmrank.embed.token_fitting import fit_projections
+from xmrank.embed.token_planning import TokenShape
+from xmrank.embed.token_projection import TokenProjection
+from xmrank.embed.token_store import Side
 from xmrank.runtime.cluster import connect, pool_size
 from xmrank.runtime.errors import DataError, XmrankError
 
@@ -109,8 +114,15 @@ class ShardEncoder:
             # Without readers, the encoder prepares its own shards.
             prepared = prepared or self.preparer.prepare_shard(shard, self.work)
             known = self.preparer.known.store if self.preparer.known else None
-            dtype = self.settings["dtype"]
-            report = encode_shard(shard, prepared, self.encoder, self.work, dtype=dtype, known=known)
+            report = encode_shard(
+                shard,
+                prepared,
+                self.encoder,
+                self.work,
+                dtype=self.settings["dtype"],
+                known=known,
+                tokens=self.settings["tokens"],
+            )
         return {"items": report.items, "broken": len(report.broken)}
 
 
@@ -163,13 +175,16 @@ def find_batch_size(settings: dict[str, Any], preparer: Preparer, largest: int) 
     """The largest of ``largest``, its half, its quarter, … that fits into this device's memory; 0 when none does."""
     # Compiling for every size that is tried would take minutes.
     encoder = load_from_settings(settings | {"compile": False})
+    recipe = settings["tokens"]
+    # What encodes a batch when tokens are kept needs more memory.
+    model = TokenExtractor(encoder, recipe.settings) if recipe else encoder
     size = largest
-    while size and not fits_memory(encoder, preparer, size):
+    while size and not fits_memory(model, preparer, size):
         size //= 2
     return size
 
 
-def fits_memory(encoder: Encoder, preparer: Preparer, size: int) -> bool:
+def fits_memory(encoder: Encoder | TokenExtractor, preparer: Preparer, size: int) -> bool:
     """Whether this many images, and this many captions, fit into the device's memory."""
     from PIL import Image
 
@@ -182,6 +197,36 @@ def fits_memory(encoder: Encoder, preparer: Preparer, size: int) -> bool:
         torch.cuda.empty_cache()
         return False
     return True
+
+
+def fit_on_worker(
+    settings: dict[str, Any], preparer: Preparer, shape: TokenShape, sample: dict[Side, list[str]]
+) -> dict[Side, TokenProjection]:
+    """The axes of a sample's tokens (``fit_projections``), by one worker whatever their number, so that they are equal.
+
+    Raises:
+        DataError: no image of the sample can be read.
+    """
+    connect()
+    _, cpus, gpus = pool_size(1)
+    remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(fit_from_settings)
+    result = ray.get(remote.remote(settings, preparer, shape, sample))
+    if result["failure"]:
+        raise DataError(result["failure"])
+    projections: dict[Side, TokenProjection] = result["projections"]
+    return projections
+
+
+def fit_from_settings(
+    settings: dict[str, Any], preparer: Preparer, shape: TokenShape, sample: dict[Side, list[str]]
+) -> dict[str, Any]:
+    """The projections, or the failure, of ``fit_projections`` with the model of the settings."""
+    torch.set_num_threads(settings["threads"])
+    # Compiling for this sample would take longer than the sample.
+    encoder = load_from_settings(settings | {"compile": False})
+    return catch_failure(
+        lambda: {"projections": fit_projections(encoder, preparer, settings["tokens"], shape, sample)}, Path()
+    )
 
 
 def silence_ray_data() -> None:

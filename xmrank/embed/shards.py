@@ -13,6 +13,7 @@ from torch import Tensor
 from xmrank.datasets.locations import find_changed
 from xmrank.embed.encoder import Encoder
 from xmrank.embed.store import EmbeddingStore
+from xmrank.embed.token_shards import ShardTokens, TokenPaths, TokenRecipe
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import TEMPORARY, atomic_path, write_array, write_json
 from xmrank.runtime.pieces import record_piece
@@ -111,6 +112,7 @@ def encode_shard(
     *,
     dtype: str,
     known: EmbeddingStore | None = None,
+    tokens: TokenRecipe | None = None,
 ) -> ShardReport:
     """Encode one shard and write its array, then its report.
 
@@ -121,14 +123,16 @@ def encode_shard(
         work: folder of the arrays and reports.
         dtype: number format of the array.
         known: store of the rows that the report names as copied.
+        tokens: how the items' tokens are made, if they are kept.
 
     Raises:
         DataError: the encoder returned NaN or infinity.
     """
     array = np.zeros((len(shard), encoder.dimensions), np.float32)
     encode = encoder.encode_images if shard.kind == "image" else encoder.encode_tokens
+    kept = ShardTokens(tokens, shard.kind, encoder, len(shard)) if tokens else None
     for indices, inputs in prepared.batches:
-        array[indices] = encode(inputs).cpu().numpy()
+        array[indices] = (kept.encode(indices, inputs) if kept else encode(inputs)).cpu().numpy()
     # Only now is the report complete: making the batches fills it.
     report = prepared.report
     # Copied rows go through the same array, so that the file's rows are the shard's items in order.
@@ -137,7 +141,9 @@ def encode_shard(
         array[list(report.copied)] = side[list(report.copied.values())]
     if not np.isfinite(array).all():
         raise DataError(f"{encoder.name}: returned NaN or infinity for {shard.kind} rows {shard.start} and after")
-    # The array first: a shard counts as done when it has a report.
+    # The arrays first: a shard counts as done when it has a report.
+    if kept:
+        kept.write(TokenPaths.beside(shard.array_path(work)))
     write_array(shard.array_path(work), array.astype(dtype))
     write_json(shard.report_path(work), asdict(report))
     record_piece(work, shard.report_path(work).stem, [shard.array_path(work), shard.report_path(work)])

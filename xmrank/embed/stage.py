@@ -1,6 +1,6 @@
 """The embedding stage: plan the shards, encode those that are missing, assemble the store."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,15 @@ from xmrank.embed.fetching import local_imports
 from xmrank.embed.importing import import_embeddings
 from xmrank.embed.planning import EarlierStore, ShardPlan, find_earlier, make_plan, refuse_other_reuse
 from xmrank.embed.preparing import Preparer
-from xmrank.embed.ray import choose_batch_size, encode_shards
+from xmrank.embed.ray import choose_batch_size, encode_shards, fit_on_worker
 from xmrank.embed.reuse import open_reusable, refuse_own_output
 from xmrank.embed.shards import Shard, read_report
 from xmrank.embed.store import STAGE, EmbeddingStore
+from xmrank.embed.token_assembling import write_tokens
+from xmrank.embed.token_fitting import choose_sample
+from xmrank.embed.token_planning import TokenPlan, plan_tokens
+from xmrank.embed.token_projection import read_projections, write_projections
+from xmrank.embed.token_shards import TokenRecipe
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_file, write_json
@@ -100,7 +105,7 @@ def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manife
         # The data set's fingerprint does not include the images' bytes: hashing them would mean reading them all.
         refuse_changed(EmbeddingStore.open(output), dataset)
         return stage.done
-    about, pixels = describe_encoder(config)
+    about, pixels, tokens = describe_encoder(config, dataset)
     # The other store must be of the same encoder, which is known only now.
     known = open_reusable(reuse, about, config.dtype) if reuse else None
     plan = make_plan(dataset, config.shard_size, stage.work, known)
@@ -109,23 +114,54 @@ def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manife
     settings = worker_settings(config)
     preparer = make_preparer(config, pixels, earlier.settings, known)
     if earlier.missing:
+        if tokens:
+            tokens.budget.refuse_small_disk(stage.directory, measure_folder(stage.work))
+            print(tokens.budget.describe())
         # Only now: finding the batch size loads the model on a worker.
         preparer = set_batch_size(preparer, settings, config.shard_size)
+        if tokens:
+            settings["tokens"] = find_projections(stage.directory, settings, preparer, tokens, dataset)
         run_shards(plan, earlier, settings, preparer, stage.work, config, dataset)
     write_json(stage.directory / "encoder.json", about)
     return finish_store(stage, dataset, plan, preparer, config)
 
 
-def describe_encoder(config: EmbedConfig) -> tuple[dict[str, Any], PixelTransform]:
-    """What the store records about the encoder, and its transform. The model does not stay in this process."""
+def describe_encoder(config: EmbedConfig, dataset: Dataset) -> tuple[dict[str, Any], PixelTransform, TokenPlan | None]:
+    """What the store records about the encoder, its transform, and what its tokens will be, if they are kept.
+
+    The model does not stay in this process.
+    """
     encoder = load_encoder(config.model, config.pretrained, init_seed=config.init_seed, precision=config.precision)
-    return make_encoder_entry(encoder, config), encoder.pixels
+    tokens = plan_tokens(encoder, config.token_settings, dataset) if config.token_settings else None
+    return make_encoder_entry(encoder, config), encoder.pixels, tokens
+
+
+def find_projections(
+    directory: Path, settings: dict[str, Any], preparer: Preparer, tokens: TokenPlan, dataset: Dataset
+) -> TokenRecipe:
+    """How tokens are made, with the axes that an interrupted run has fitted, or that are fitted now."""
+    recipe: TokenRecipe = settings["tokens"]
+    projections = read_projections(directory)
+    if projections is None:
+        sample = choose_sample(dataset, tokens.shape.narrowed(recipe.settings), recipe.settings.seed)
+        projections = fit_on_worker(settings, preparer, tokens.shape, sample) if sample else {}
+        # Written first: shards that a resumed run adds are kept along the same axes.
+        write_projections(directory, projections)
+    for side, projection in projections.items():
+        print(f"embed: {side} tokens: {len(projection.axes)} axes keep {projection.explained:.1%} of the variance")
+    return TokenRecipe(recipe.settings, directory)
+
+
+def measure_folder(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def worker_settings(config: EmbedConfig) -> dict[str, Any]:
     """What a worker needs to load the encoder and to write its output."""
     names = ("model", "pretrained", "init_seed", "precision", "dtype", "threads", "compile")
     settings = {name: getattr(config, name) for name in names}
+    settings["tokens"] = TokenRecipe(config.token_settings) if config.token_settings else None
     if names_checkpoint(config):
         settings["pretrained"] = str(resolve(settings["pretrained"]))  # workers may have another current directory
     return settings
@@ -150,7 +186,11 @@ def set_batch_size(preparer: Preparer, settings: dict[str, Any], largest: int) -
 
 def encoder_settings(config: EmbedConfig) -> dict[str, Any]:
     """The semantic configuration. A checkpoint is identified by its content, not its path; xmrank-tiny's too."""
-    values = {name: value for name, value in semantic(config).items() if name not in DATASET_FIELDS}
+    ignored = (*DATASET_FIELDS, "tokens", *config.TOKEN_FIELDS)
+    values = {name: value for name, value in semantic(config).items() if name not in ignored}
+    # Under one name, and only where tokens are kept: their settings do not change a store without them.
+    if config.token_settings:
+        values["tokens"] = asdict(config.token_settings)
     checkpoint = None
     if names_checkpoint(config):
         checkpoint = resolve(config.pretrained or "")
@@ -232,8 +272,14 @@ def finish_store(
     facts = join_reports(plan.select_kind("image"), stage.work)
     rows = StoreRows.without_broken(dataset, facts.broken)
     images = make_image_table(dataset.images, rows.images, facts)
-    write_store(stage.directory, stage.work, dataset, plan, images, rows)
-    counts = {"images": len(rows.images), "captions": len(rows.captions), "broken_images": len(facts.broken)}
+    items = write_store(stage.directory, stage.work, dataset, plan, images, rows)
+    counts: dict[str, int] = {
+        "images": len(rows.images),
+        "captions": len(rows.captions),
+        "broken_images": len(facts.broken),
+    }
+    if config.tokens:
+        counts |= write_tokens(stage.directory, stage.work, plan, items)
     equal = find_equal_across_splits(images)
     counts["equal_across_splits"] = sum(len(group) for group in equal)
     if config.reuse:
