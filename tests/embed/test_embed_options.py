@@ -173,10 +173,10 @@ def test_a_batch_is_halved_until_it_fits(monkeypatch):
     monkeypatch.setattr(ray_stage, "load_from_settings", lambda settings: toy)
     pixels = SimpleNamespace(prepare=lambda image: torch.zeros(3, 4, 4))
     preparer = SimpleNamespace(pixels=pixels, tokenizer=lambda texts: torch.zeros(1, 5))
-    assert ray_stage.find_batch_size({}, preparer, 512) == 64
+    assert ray_stage.find_batch_size({"tokens": None}, preparer, 512) == 64
     assert tried == [512, 256, 128, 64]
     monkeypatch.setattr(toy, "encode_tokens", encode_images)
-    assert ray_stage.find_batch_size({}, preparer, 3) == 3
+    assert ray_stage.find_batch_size({"tokens": None}, preparer, 3) == 3
 
 
 def test_nothing_fits_a_gpu_that_is_full(monkeypatch):
@@ -185,7 +185,7 @@ def test_nothing_fits_a_gpu_that_is_full(monkeypatch):
 
     monkeypatch.setattr(ray_stage, "load_from_settings", lambda settings: SimpleNamespace(encode_images=full))
     pixels = SimpleNamespace(prepare=lambda image: torch.zeros(3, 4, 4))
-    assert ray_stage.find_batch_size({}, SimpleNamespace(pixels=pixels), 8) == 0
+    assert ray_stage.find_batch_size({"tokens": None}, SimpleNamespace(pixels=pixels), 8) == 0
     assert ray_stage.catch_failure(lambda: full(None), None)["failure"].startswith(
         "a batch does not fit into the GPU's memory"
     )
@@ -211,7 +211,7 @@ def test_a_compiled_encoder_is_another_configuration(folder, encoded, monkeypatc
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function.__name__) or function)
     embed(configured(folder, compile=True))
-    assert compiled == ["encode_image", "encode_text"]
+    assert compiled == ["encode_image", "encode_text", "forward_intermediates"]
     assert "compile is true there, false here" in refusal(configured(folder))
 
 
