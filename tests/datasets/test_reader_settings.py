@@ -1,7 +1,6 @@
 """Every reader has its own settings; the command line takes those of the chosen one and refuses all others."""
 
 import typing
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -70,15 +69,11 @@ def test_images_are_required(name):
 
 def test_an_import_needs_no_name():
     files = ["--import-images", "i", "--import-texts", "t", "--import-ids", "j", "--split-field", "fold"]
-    paths = {field.name: Path(word) for field, word in zip(import_fields(ArraySettings), "itj", strict=True)}
+    paths = {"import_images": Path("i"), "import_texts": Path("t"), "import_ids": Path("j")}
     assert parse_dataset(*files) == parse_dataset("--dataset", "arrays", *files)
     assert parse_dataset(*files) == ArraySettings(split_field="fold", **paths)
     export = ClipRetrievalSettings(import_clip_retrieval=Path("clip"), held_out=0.2)
     assert parse_dataset("--import-clip-retrieval", "clip", "--held-out", "0.2") == export
-
-
-def import_fields(settings):
-    return [field for field in fields(settings) if field.name.startswith("import_")]
 
 
 def test_one_import_at_a_time():
@@ -86,6 +81,19 @@ def test_one_import_at_a_time():
     assert message.startswith("--import-images: dataset clip-retrieval has no such setting")
     message = refusal("--dataset", "folder", "--images", "x", "--import-images", "i")
     assert message.startswith("--import-images: dataset folder has no such setting")
+
+
+VECTORS = ("--import-images", "i", "--import-texts", "t")
+
+
+def test_regions_take_the_part_of_ids():
+    assert parse_dataset(*VECTORS, "--import-regions", "r").imports_tokens
+    for flags in ([], ["--import-ids", "j", "--import-regions", "r"]):
+        assert refusal(*VECTORS, *flags) == "--import-ids: required, or --import-regions in its stead; not both"
+    message = refusal(*VECTORS, "--import-regions", "r", "--import-image-tokens", "k")
+    assert message == "--import-regions: has image tokens and splits; leave out others"
+    message = refusal(*VECTORS, "--import-ids", "j", "--import-text-token-offsets", "o")
+    assert message == "--import-text-token-offsets: only with --import-text-tokens"
 
 
 @pytest.mark.parametrize("held_out", [-0.1, 0.5])

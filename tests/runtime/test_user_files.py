@@ -22,7 +22,8 @@ from xmrank.datasets.reader_settings import (
     WebDatasetSettings,
 )
 from xmrank.datasets.readers import read_dataset
-from xmrank.embed.importing import load_array, read_ids
+from xmrank.embed.importing import read_ids
+from xmrank.embed.loading import load_array
 from xmrank.protocols import trec_reading
 from xmrank.protocols.trec_reading import read_qrels
 from xmrank.rank.queries import read_queries

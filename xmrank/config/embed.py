@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from xmrank.config.choices import FLAT
 from xmrank.config.common import RUN, at_least
-from xmrank.datasets.reader_settings import ImportSettings, ReaderSettings, ScenesSettings
+from xmrank.datasets.reader_settings import ArraySettings, ImportSettings, ReaderSettings, ScenesSettings
 from xmrank.runtime.errors import ConfigError
 
 
@@ -43,6 +43,7 @@ class EmbedConfig:
         "token_dtype",
         "token_seed",
     )
+    STORED_FIELDS: ClassVar[tuple[str, ...]] = ("token_width", "token_dtype", "token_seed")
     output: Path = RUN / "embeddings"
     """Directory of the embedding store."""
     dataset: Annotated[ReaderSettings | ImportSettings, FLAT] = field(default_factory=ScenesSettings)
@@ -111,14 +112,23 @@ class EmbedConfig:
 
     def _refuse_idle_token_settings(self) -> None:
         """Raise ConfigError for a token setting that nothing would use."""
-        for name in () if self.tokens else self.TOKEN_FIELDS:
-            if getattr(self, name) != getattr(type(self), name):
+        # Imported tokens have a layer and a grid already.
+        used = self.TOKEN_FIELDS if self.tokens else self.STORED_FIELDS if self.imports_tokens else ()
+        for name in self.TOKEN_FIELDS:
+            if name not in used and getattr(self, name) != getattr(type(self), name):
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: only with --tokens")
 
     @property
+    def imports_tokens(self) -> bool:
+        """Whether existing tokens are imported."""
+        return isinstance(self.dataset, ArraySettings) and self.dataset.imports_tokens
+
+    @property
     def token_settings(self) -> TokenSettings | None:
-        """The settings of the tokens; None: none are kept."""
-        return TokenSettings(*(getattr(self, name) for name in self.TOKEN_FIELDS)) if self.tokens else None
+        """The settings of the tokens; None: there are none."""
+        if not self.tokens and not self.imports_tokens:
+            return None
+        return TokenSettings(*(getattr(self, name) for name in self.TOKEN_FIELDS))
 
     @property
     def imports(self) -> bool:

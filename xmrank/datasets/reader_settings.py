@@ -148,9 +148,35 @@ class ArraySettings(NamedSplits):
     """Image embeddings: .npy, [images, d]."""
     import_texts: Path
     """Caption embeddings: .npy, [captions, d]."""
-    import_ids: Path
+    import_ids: Path | None = None
     """JSON with image_ids and caption_ids in row order, the split field, and caption_image (the image row of every
-    caption; without it, captions are image by image, five each)."""
+    caption; without it, captions are image by image, five each). Required without --import-regions."""
+    import_image_tokens: Path | None = None
+    """Tokens of the images: .npy, [images, tokens, width], or [tokens of all images, width] with offsets."""
+    import_image_token_offsets: Path | None = None
+    """Where each image's tokens begin: .npy of integers, [images + 1]."""
+    import_text_tokens: Path | None = None
+    """Tokens of the captions, likewise."""
+    import_text_token_offsets: Path | None = None
+    """Where each caption's tokens begin: .npy of integers, [captions + 1]."""
+    import_regions: Path | None = None
+    """Folder of region features as SCAN, VSE∞ and SGRAF use them, instead of ids and image tokens: train_ims.npy
+    [images, regions, width], train_caps.txt with five captions an image, and likewise dev (or val) and test. The
+    embeddings have the same order: train, dev, test."""
+
+    def __post_init__(self) -> None:
+        if (self.import_ids is None) == (self.import_regions is None):
+            raise ConfigError("--import-ids: required, or --import-regions in its stead; not both")
+        if self.import_regions and (self.import_image_tokens or self.split_field != "split"):
+            raise ConfigError("--import-regions: has image tokens and splits; leave out others")
+        for side in ("image", "text"):
+            if getattr(self, f"import_{side}_token_offsets") and not getattr(self, f"import_{side}_tokens"):
+                raise ConfigError(f"--import-{side}-token-offsets: only with --import-{side}-tokens")
+
+    @property
+    def imports_tokens(self) -> bool:
+        """Whether tokens are imported too."""
+        return bool(self.import_image_tokens or self.import_text_tokens or self.import_regions)
 
 
 @dataclass(frozen=True, kw_only=True)

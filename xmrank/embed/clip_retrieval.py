@@ -16,7 +16,7 @@ from xmrank.datasets.dataset import refuse_first
 from xmrank.datasets.reader_settings import ClipRetrievalSettings
 from xmrank.datasets.splits import draw_splits
 from xmrank.datasets.uris import FAULTS, one_line
-from xmrank.embed.importing import load_array
+from xmrank.embed.loading import load_array
 from xmrank.embed.row_ids import RowIds, check_dimensions
 from xmrank.embed.store import STAGE, check_embeddings, describe_imported, stored_dtype, to_unit_length
 from xmrank.runtime.directory import StageDirectory

@@ -1,19 +1,23 @@
 """Import of existing embeddings: two arrays and their ids become a store, without a model."""
 
-import tokenize
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xmrank.config.embed import TokenSettings
 from xmrank.datasets.dataset import refuse_duplicates
 from xmrank.datasets.reader_settings import ArraySettings
-from xmrank.datasets.uris import one_line
+from xmrank.embed.loading import load_array
+from xmrank.embed.regions import read_regions
 from xmrank.embed.row_ids import RowIds, check_caption_image, check_dimensions, check_row_count
 from xmrank.embed.store import STAGE, check_embeddings, describe_imported, stored_dtype, to_unit_length
+from xmrank.embed.token_parts import TokenPart
+from xmrank.embed.token_store import Side
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
-from xmrank.runtime.files import read_json_file, refuse_special_file, sha256_file, write_array, write_json, write_table
+from xmrank.runtime.files import read_json_file, sha256_file, write_array, write_json, write_table
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 
@@ -21,44 +25,126 @@ CAPTIONS_AN_IMAGE = 5
 """The short form's rule: captions of image i in rows 5i … 5i + 4."""
 
 
-def import_embeddings(settings: ArraySettings, output: Path, *, overwrite: bool = False) -> Manifest:
-    """Make a store from ``--import-images``, ``--import-texts`` and ``--import-ids``.
+@dataclass(frozen=True)
+class ImportedRows:
+    """What an import says about the rows of its arrays.
+
+    Attributes:
+        ids: of the rows.
+        source: what says how many rows there are.
+        parts: the tokens of each side that has some.
+        files: that ids and tokens come from, by the name that the manifest gives them.
+    """
+
+    ids: RowIds
+    source: str
+    parts: dict[Side, list[TokenPart]]
+    files: dict[str, Path]
+
+
+def import_embeddings(
+    settings: ArraySettings, output: Path, *, overwrite: bool = False, tokens: TokenSettings | None = None
+) -> Manifest:
+    """Make a store from ``--import-images``, ``--import-texts`` and ``--import-ids`` or ``--import-regions``.
 
     Args:
-        settings: the three files.
+        settings: the files.
         output: directory of the store.
         overwrite: empty it first.
+        tokens: how imported tokens are stored; needed where there are some.
 
     Raises:
         DataError: a file that is missing, of another shape than the ids say, with NaN, or with ids that occur twice.
     """
     images_path, texts_path = resolve(settings.import_images), resolve(settings.import_texts)
-    ids_path = resolve(settings.import_ids)
     image, text = load_array(images_path, "--import-images"), load_array(texts_path, "--import-texts")
-    ids = read_ids(ids_path, settings.split_field)
+    rows = read_rows(settings)
+    ids = rows.ids
     for array, path, column, count in (
         (image, images_path, "image_ids", len(ids.image_ids)),
         (text, texts_path, "caption_ids", len(ids.caption_ids)),
     ):
-        check_row_count(array, path.name, count, f"{ids_path.name} has {count} {column}")
+        check_row_count(array, path.name, count, f"{rows.source} has {count} {column}")
     check_dimensions(image, images_path.name, text, texts_path.name)
     # The shapes are checked first, the contents only when there is something to write: that reads all of both arrays.
     stage = StageDirectory.open(
         resolve(output),
         STAGE,
-        config={"imported": True, "split_field": settings.split_field},
-        inputs={"images": sha256_file(images_path), "texts": sha256_file(texts_path), "ids": sha256_file(ids_path)},
+        config={"imported": True, "split_field": settings.split_field, **describe_storage(tokens)},
+        inputs={
+            name: sha256_file(path) for name, path in {"images": images_path, "texts": texts_path, **rows.files}.items()
+        },
         overwrite=overwrite,
     )
     if stage.done:
         return stage.done
     check_embeddings(image, images_path.name)
     check_embeddings(text, texts_path.name)
-    return write_store(stage, image, text, ids)
+    counts = write_imported_tokens(stage.directory, rows, tokens) if tokens else {}
+    return write_store(stage, image, text, ids, counts)
 
 
-def write_store(stage: StageDirectory, image: np.ndarray, text: np.ndarray, ids: RowIds) -> Manifest:
-    """Write the arrays at unit length and the tables of rows."""
+def describe_storage(tokens: TokenSettings | None) -> dict[str, Any]:
+    """What the configuration of the store says about imported tokens: nothing without any."""
+    return {"tokens": {"width": tokens.width, "dtype": tokens.dtype, "seed": tokens.seed}} if tokens else {}
+
+
+def read_rows(settings: ArraySettings) -> ImportedRows:
+    """The ids of an import, and its tokens.
+
+    Raises:
+        ConfigError: no field of the name ``--split-field``.
+        DataError: a file that is missing or does not fit.
+    """
+    if settings.import_regions:
+        regions = read_regions(resolve(settings.import_regions))
+        ids, source, files = regions.ids, settings.import_regions.name, dict(regions.files)
+        parts: dict[Side, list[TokenPart]] = {"image": regions.parts}
+    else:
+        assert settings.import_ids is not None
+        path = resolve(settings.import_ids)
+        ids, source, files, parts = read_ids(path, settings.split_field), path.name, {"ids": path}, {}
+    items: dict[Side, int] = {"image": len(ids.image_ids), "text": len(ids.caption_ids)}
+    for side, count in items.items():
+        tokens = getattr(settings, f"import_{side}_tokens")
+        offsets = getattr(settings, f"import_{side}_token_offsets")
+        if tokens:
+            paths = [resolve(file) for file in (tokens, offsets) if file]
+            parts[side] = [load_tokens(side, count, *paths)]
+            files |= zip((f"{side}_tokens", f"{side}_token_offsets"), paths, strict=False)
+    return ImportedRows(ids, source, parts, files)
+
+
+def load_tokens(side: Side, items: int, path: Path, offsets_path: Path | None = None) -> TokenPart:
+    """Tokens of one's own, for every row of a side.
+
+    Raises:
+        DataError: a file that is missing or does not fit.
+    """
+    flag = f"--import-{side}-tokens"
+    values = load_array(path, flag)
+    offsets = load_array(offsets_path, f"--import-{side}-token-offsets") if offsets_path else None
+    part = TokenPart.from_arrays(values, offsets, path.name)
+    if len(part.items) != items:
+        raise DataError(f"{path}: tokens of {len(part.items)} items, the store has {items} ({flag})")
+    return part
+
+
+def write_imported_tokens(directory: Path, rows: ImportedRows, tokens: TokenSettings) -> dict[str, int]:
+    """Write imported tokens; returns how many each side has."""
+    # Only here: it needs torch, which an import of vectors does without.
+    from xmrank.embed.token_importing import import_tokens
+
+    splits = np.array(rows.ids.splits)
+    training: dict[Side, np.ndarray] = {"image": splits == "train"}
+    training["text"] = training["image"][np.asarray(rows.ids.caption_image, np.int64)]
+    return import_tokens(directory, rows.parts, training, tokens)
+
+
+def write_store(
+    stage: StageDirectory, image: np.ndarray, text: np.ndarray, ids: RowIds, tokens: dict[str, int]
+) -> Manifest:
+    """Write the arrays at unit length and the tables of rows; ``tokens`` are counted in the manifest."""
     dtype = stored_dtype(image, text)
     write_array(stage.directory / "image.npy", to_unit_length(image, dtype))
     write_array(stage.directory / "text.npy", to_unit_length(text, dtype))
@@ -66,23 +152,9 @@ def write_store(stage: StageDirectory, image: np.ndarray, text: np.ndarray, ids:
     write_table(stage.directory / "text.parquet", ids.caption_table())
     write_json(stage.directory / "encoder.json", describe_imported(image.shape[1]))
     return stage.finish(
-        counts={"images": len(image), "captions": len(text)}, settings={"images_root": None, "dtype": dtype.name}
+        counts={"images": len(image), "captions": len(text), **tokens},
+        settings={"images_root": None, "dtype": dtype.name},
     )
-
-
-def load_array(path: Path, flag: str) -> np.ndarray:
-    """A memory-mapped array from a ``.npy`` file; pickled content is refused."""
-    refuse_special_file(path, flag)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file ({flag})") from None
-    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # numpy parses the header as Python code
-        raise DataError(f"{path}: not an array in .npy form: {one_line(error)} ({flag})") from None
-    # np.load also opens .npz archives.
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: an archive of arrays, expected one array in .npy form ({flag})")
-    return array
 
 
 def load_matching_rows(path: Path, flag: str, count: int) -> np.ndarray:

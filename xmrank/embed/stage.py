@@ -64,7 +64,8 @@ def embed(config: EmbedConfig) -> Manifest:
     # Imports need no encoder: they are checked and copied into the store's form.
     if isinstance(config.dataset, ArraySettings):
         with local_imports(config.dataset) as arrays:
-            manifest = import_embeddings(arrays, output, overwrite=config.overwrite)
+            tokens = config.token_settings
+            manifest = import_embeddings(arrays, output, overwrite=config.overwrite, tokens=tokens)
     elif isinstance(config.dataset, ClipRetrievalSettings):
         with local_imports(config.dataset) as export:
             manifest = import_clip_retrieval(export, output, max_broken=config.max_broken, overwrite=config.overwrite)

@@ -93,15 +93,15 @@ class TokenBudget:
         ]
         return f"embed: {', '.join(sides)}: {format_bytes(self.total)} of tokens in all"
 
-    def refuse_small_disk(self, directory: Path, written: int = 0) -> None:
+    def refuse_small_disk(self, directory: Path, written: int = 0, copies: int = 2) -> None:
         """Raise DataError where the disk does not hold the tokens.
 
         Args:
             directory: of the store, which exists.
             written: bytes that an interrupted run has left there.
+            copies: 2: shards and, at the end, the store's own files, both until the store is finished.
         """
-        # Shards and, at the end, the store's own files: both are there until the store is finished.
-        needed, free = 2 * self.total - written, shutil.disk_usage(directory).free
+        needed, free = copies * self.total - written, shutil.disk_usage(directory).free
         if needed > free:
             raise DataError(
                 f"{directory}: tokens take {format_bytes(needed)} while they are written, {format_bytes(free)} are "
