@@ -3,11 +3,14 @@
     python benchmarks/embedding.py --images 10000                    # xmrank-tiny
     python benchmarks/embedding.py --images 1000 --model ViT-B-32    # untrained: only the compute matters
 
+With --tokens, the stage without tokens is compared with the stage that keeps them. --annotations (Karpathy's JSON) and
+--pictures name real images instead of scenes.
+
 Both do the same work on the same cores: one process per core with one thread each, the same decoding, resizing, model,
 batch size and shards written. The loop writes no reports and cannot be resumed. Prints one JSON line.
 The steady state begins when every worker has finished a shard, and ends with the last shard. Start-up is reported
-separately. Besides wall-clock rates, the CPU time of all processes is measured, including Ray's own. On a busy machine,
-trust the CPU time.
+separately; with tokens, it includes the PCA. Besides wall-clock rates, the CPU time of all processes is measured,
+including Ray's own. On a busy machine, trust the CPU time.
 """
 
 import argparse
@@ -20,7 +23,7 @@ import shutil
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +32,7 @@ import numpy as np
 import torch
 
 from xmrank.config import EmbedConfig
-from xmrank.datasets.reader_settings import ScenesConfig, ScenesSettings
+from xmrank.datasets.reader_settings import KarpathySettings, ScenesConfig, ScenesSettings
 from xmrank.datasets.readers import read_dataset
 from xmrank.embed.decoding import decode_image
 from xmrank.embed.encoder import load_encoder
@@ -129,10 +132,14 @@ def family_pss() -> float:
 def configured(arguments: argparse.Namespace, output: Path) -> EmbedConfig:
     """The configuration of the stage."""
     untrained: dict[str, Any] = {} if arguments.model == "xmrank-tiny" else {"pretrained": "none", "init_seed": 0}
-    scenes = ScenesConfig(train=arguments.images, val=0, test=0, folder=arguments.data)
+    dataset: ScenesSettings | KarpathySettings
+    if arguments.annotations:
+        dataset = KarpathySettings(annotations=arguments.annotations, images=arguments.pictures)
+    else:
+        dataset = ScenesSettings(scenes=ScenesConfig(train=arguments.images, val=0, test=0, folder=arguments.data))
     return EmbedConfig(
         output=output,
-        dataset=ScenesSettings(scenes=scenes),
+        dataset=dataset,
         model=arguments.model,
         batch_size=BATCH,
         shard_size=arguments.shard,
@@ -169,11 +176,11 @@ def bare(config: EmbedConfig, addresses: list[str], folder: Path) -> dict[str, f
     return figures(finished, config.workers, usage, started)
 
 
-def staged(config: EmbedConfig) -> dict[str, float]:
+def staged(config: EmbedConfig, images: int) -> dict[str, float]:
     """Run the stage without captions. The times are those at which the reports of its images were written."""
     dataset = read_dataset(config.dataset)
     captions = dataset.captions.slice(0, 1)
-    only_images = type(dataset)(dataset.name, dataset.root, dataset.images, captions)
+    only_images = type(dataset)(dataset.name, dataset.root, dataset.images.slice(0, images), captions)
     finished: list[list[float]] = []
     # The stage deletes its reports at the end, so they are watched while it runs.
     started, over = time.time(), threading.Event()
@@ -184,6 +191,15 @@ def staged(config: EmbedConfig) -> dict[str, float]:
     over.set()
     watcher.join()
     return figures(finished, config.workers, usage, started)
+
+
+def compare_tokens(config: EmbedConfig, images: int) -> dict[str, Any]:
+    """Run the stage without tokens and with them, and compare the rates."""
+    result: dict[str, Any] = {"vectors": staged(config, images)}
+    result["tokens"] = staged(replace(config, tokens=True, output=config.output.with_name("tokens")), images)
+    rate = result["tokens"]["images_per_second"] / result["vectors"]["images_per_second"]
+    cpu = result["vectors"]["cpu_ms_per_image"] / result["tokens"]["cpu_ms_per_image"]
+    return result | {"ratio": round(rate, 3), "cpu_ratio": round(cpu, 3), "load": round(os.getloadavg()[0], 1)}
 
 
 def watch(work: Path, finished: list[list[float]], over: threading.Event) -> None:
@@ -222,17 +238,24 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--shard", type=int, default=512)
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "xmrank-benchmark")
+    parser.add_argument("--annotations", type=Path, help="Karpathy's JSON, with --pictures, instead of scenes")
+    parser.add_argument("--pictures", type=Path)
     parser.add_argument("--only", choices=("bare", "stage"))
+    parser.add_argument("--tokens", action="store_true", help="compare the stage with itself, keeping tokens")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="xmrank-embedding-"))
     config = configured(arguments, folder / "store")
     dataset = read_dataset(config.dataset)
     addresses = [str(Path(dataset.root) / location) for location in dataset.images["location"].to_pylist()]
     result: dict[str, Any] = {"model": arguments.model, "images": arguments.images, "workers": arguments.workers}
+    if arguments.tokens:
+        print(json.dumps(result | compare_tokens(config, arguments.images)))
+        shutil.rmtree(folder)
+        return
     if arguments.only != "stage":
         result["bare"] = bare(config, addresses, folder)
     if arguments.only != "bare":
-        result["stage"] = staged(config)
+        result["stage"] = staged(config, arguments.images)
     if not arguments.only:
         rate = result["stage"]["images_per_second"] / result["bare"]["images_per_second"]
         cpu = result["bare"]["cpu_ms_per_image"] / result["stage"]["cpu_ms_per_image"]
