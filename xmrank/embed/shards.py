@@ -142,11 +142,10 @@ def encode_shard(
     if not np.isfinite(array).all():
         raise DataError(f"{encoder.name}: returned NaN or infinity for {shard.kind} rows {shard.start} and after")
     # The arrays first: a shard counts as done when it has a report.
-    if kept:
-        kept.write(TokenPaths.beside(shard.array_path(work)))
+    files = kept.write(TokenPaths.beside(shard.array_path(work))) if kept else []
     write_array(shard.array_path(work), array.astype(dtype))
     write_json(shard.report_path(work), asdict(report))
-    record_piece(work, shard.report_path(work).stem, [shard.array_path(work), shard.report_path(work)])
+    record_piece(work, shard.report_path(work).stem, [*files, shard.array_path(work), shard.report_path(work)])
     return report
 
 

@@ -31,13 +31,14 @@ from xmrank.embed.store import STAGE, EmbeddingStore
 from xmrank.embed.token_assembling import write_tokens
 from xmrank.embed.token_fitting import choose_sample
 from xmrank.embed.token_planning import TokenPlan, plan_tokens
-from xmrank.embed.token_projection import read_projections, write_projections
+from xmrank.embed.token_projection import PROJECTION, read_projections, write_projections
 from xmrank.embed.token_shards import TokenRecipe
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_file, write_json
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import below, resolve
+from xmrank.runtime.pieces import record_piece
 from xmrank.runtime.progress import Progress
 from xmrank.runtime.redaction import redact_uri
 
@@ -121,7 +122,7 @@ def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manife
         # Only now: finding the batch size loads the model on a worker.
         preparer = set_batch_size(preparer, settings, config.shard_size)
         if tokens:
-            settings["tokens"] = find_projections(stage.directory, settings, preparer, tokens, dataset)
+            settings["tokens"] = find_projections(stage, settings, preparer, tokens, dataset)
         run_shards(plan, earlier, settings, preparer, stage.work, config, dataset)
     write_json(stage.directory / "encoder.json", about)
     return finish_store(stage, dataset, plan, preparer, config)
@@ -138,19 +139,20 @@ def describe_encoder(config: EmbedConfig, dataset: Dataset) -> tuple[dict[str, A
 
 
 def find_projections(
-    directory: Path, settings: dict[str, Any], preparer: Preparer, tokens: TokenPlan, dataset: Dataset
+    stage: StageDirectory, settings: dict[str, Any], preparer: Preparer, tokens: TokenPlan, dataset: Dataset
 ) -> TokenRecipe:
     """How tokens are made, with the axes that an interrupted run has fitted, or that are fitted now."""
     recipe: TokenRecipe = settings["tokens"]
-    projections = read_projections(directory)
+    projections = read_projections(stage.directory)
     if projections is None:
         sample = choose_sample(dataset, tokens.shape.narrowed(recipe.settings), recipe.settings.seed)
         projections = fit_on_worker(settings, preparer, tokens.shape, sample) if sample else {}
         # Written first: shards that a resumed run adds are kept along the same axes.
-        write_projections(directory, projections)
+        write_projections(stage.directory, projections)
+        record_piece(stage.work, "token_projection", [stage.directory / PROJECTION])
     for side, projection in projections.items():
         print(f"embed: {side} tokens: {len(projection.axes)} axes keep {projection.explained:.1%} of the variance")
-    return TokenRecipe(recipe.settings, directory)
+    return TokenRecipe(recipe.settings, stage.directory)
 
 
 def measure_folder(folder: Path) -> int:

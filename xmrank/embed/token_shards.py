@@ -93,12 +93,15 @@ class ShardTokens:
         if scales is not None:
             self.scales |= zip(indices, np.split(scales, borders), strict=True)
 
-    def write(self, paths: "TokenPaths") -> None:
-        """Write the tokens in the items' order, and the number of every item's."""
-        write_array(paths.counts, self.counts)
+    def write(self, paths: "TokenPaths") -> list[Path]:
+        """Write the tokens in the items' order, and the number of every item's; returns the files."""
+        arrays = {paths.counts: self.counts}
         for path, parts in ((paths.values, self.values), (paths.scales, self.scales)):
             if parts:
-                write_array(path, np.concatenate([parts[index] for index in sorted(parts)]))
+                arrays[path] = np.concatenate([parts[index] for index in sorted(parts)])
+        for path, array in arrays.items():
+            write_array(path, array)
+        return list(arrays)
 
 
 @dataclass(frozen=True)
