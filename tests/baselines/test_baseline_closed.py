@@ -164,6 +164,13 @@ def test_a_file_that_is_no_baseline_is_named(pairs, tmp_path):
     with pytest.raises(DataError, match="not a baseline of this version"):
         load_towers(tmp_path)
     save_towers(tmp_path, fit_cca(pairs, CcaSettings(3)), {})
+    about = (tmp_path / "baseline.json").read_text()
+    for old, new in (('"float64"', '"x"'), ('"in_features": ', '"in_features": 2147483648')):
+        assert old in about
+        (tmp_path / "baseline.json").write_text(about.replace(old, new))
+        with pytest.raises(DataError, match="not a baseline of this version"):
+            load_towers(tmp_path)
+    (tmp_path / "baseline.json").write_text(about)
     (tmp_path / "towers.safetensors").write_bytes(b"x")
     with pytest.raises(DataError, match="not a baseline of this version"):
         load_towers(tmp_path)

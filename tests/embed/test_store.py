@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xmrank.embed.store import EmbeddingStore, check_embeddings, to_unit_length
+from xmrank.embed.store import EmbeddingStore, check_embeddings, find_images_root, to_unit_length
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.manifest import Manifest
 
 
 def test_a_store_opens_with_all_that_belongs_to_it(tiny_store):
@@ -159,3 +160,13 @@ def test_arrays_that_are_no_store_are_refused(changes, message):
     with pytest.raises(DataError) as caught:
         EmbeddingStore.from_arrays(image, text, **arguments)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("root", [5, ["/"], {"a": 1}, True])
+def test_an_image_folder_that_is_no_path_is_one_line(root):
+    manifest = Manifest("embed", {}, {}, {}, settings={"images_root": root})
+    with pytest.raises(
+        DataError, match=r"manifest.json of the embeddings: images_root is .*, expected a path or a URI"
+    ):
+        find_images_root(manifest)
+    assert find_images_root(Manifest("embed", {}, {}, {}, settings={"images_root": ""})) is None

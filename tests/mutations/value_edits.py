@@ -1,5 +1,6 @@
 """Changes of the values in a file of a known format: JSON, YAML, tables, arrays, archives."""
 
+import copy
 import gzip
 import io
 import json
@@ -30,6 +31,11 @@ ODD_VALUES: tuple[Any, ...] = (
 # JSON
 
 
+def choose_odd(random: Random) -> Any:
+    """One of the odd values, a copy: later edits may change it."""
+    return copy.deepcopy(random.choice(ODD_VALUES))
+
+
 def list_slots(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every container and key below a value."""
     keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
@@ -43,7 +49,7 @@ def edit_value(value: Any, random: Random) -> Any:
     for _ in range(random.choice([1, 1, 1, 2])):
         slots = list(list_slots(value))
         if not slots or random.random() < 0.05:
-            return random.choice(ODD_VALUES)
+            return choose_odd(random)
         holder, key = random.choice(slots)
         action = random.choice(["odd", "odd", "odd", "swap", "delete", "add", "rename", "number"])
         other, other_key = random.choice(slots)
@@ -54,14 +60,14 @@ def edit_value(value: Any, random: Random) -> Any:
         elif action == "delete":
             del holder[key]
         elif action == "add":
-            new = random.choice(ODD_VALUES)
+            new = choose_odd(random)
             holder.insert(key, new) if isinstance(holder, list) else holder.update({"new": new})
         elif action == "rename" and isinstance(holder, dict):
             holder[f"{key}x"] = holder.pop(key)
         elif action == "number" and isinstance(holder[key], int | float):
             holder[key] += random.choice([1, -1, 0.5, 1000])
         else:
-            holder[key] = random.choice(ODD_VALUES)
+            holder[key] = choose_odd(random)
     return value
 
 
@@ -140,7 +146,7 @@ def swap_cells(content: bytes, random: Random) -> bytes:
     if random.random() < 0.5:
         first[one], second[other] = second[other], first[one]
     else:
-        first[one] = str(random.choice(ODD_VALUES)).encode(errors="replace")
+        first[one] = str(choose_odd(random)).encode(errors="replace")
     return b"\n".join(b",".join(row) for row in rows)
 
 
@@ -244,7 +250,7 @@ def edit_tar(content: bytes, random: Random) -> bytes:
             b"x" * 2_000_000,
             b"[" * 100_000,
             b"null",
-            write_json(random.choice(ODD_VALUES), random),
+            write_json(choose_odd(random), random),
         ]
         own = random.choice([*odd, edit_json(own, random) if entry.name.endswith("json") else flip_bits(own, random)])
     elif change == "twice":

@@ -143,6 +143,6 @@ def load_towers(directory: Path) -> tuple[ProjectionTowers, dict[str, Any]]:
             towers = ProjectionTowers(about["layers"]["image"], about["layers"]["text"])
         towers = towers.to(getattr(torch, about["dtype"]))
         towers.load_state_dict(load_file(directory / WEIGHTS), assign=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{directory}: not a baseline of this version: {' '.join(str(error).split())[:300]}") from None
     return towers.eval(), about

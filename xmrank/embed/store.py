@@ -14,7 +14,7 @@ from xmrank.embed.row_ids import check_dimensions, make_row_ids
 from xmrank.embed.token_store import Side, TokenArray, check_token_count, open_tokens
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import read_parquet, sha256_json, sha256_table
-from xmrank.runtime.manifest import Manifest, read_manifest
+from xmrank.runtime.manifest import MANIFEST, Manifest, read_manifest
 from xmrank.runtime.paths import PathOrUri, resolve_uri
 from xmrank.runtime.verification import read_outputs, verify_outputs
 
@@ -216,8 +216,19 @@ class EmbeddingStore:
     @property
     def images_root(self) -> PathOrUri | None:
         """The folder of the images, or its URI, at the time of embedding; None for imported embeddings."""
-        root = self.manifest.settings.get("images_root")
-        return resolve_uri(root) if root else None
+        return find_images_root(self.manifest)
+
+
+def find_images_root(manifest: Manifest) -> PathOrUri | None:
+    """The folder of the images of a store, or its URI; None for imported embeddings.
+
+    Raises:
+        DataError: the manifest has something else there, which its fingerprint does not cover.
+    """
+    root = manifest.settings.get("images_root")
+    if root is not None and not isinstance(root, str):
+        raise DataError(f"{MANIFEST} of the embeddings: images_root is {root!r}, expected a path or a URI")
+    return resolve_uri(root) if root else None
 
 
 def describe_imported(dimensions: int) -> dict[str, Any]:

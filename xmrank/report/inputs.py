@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from xmrank.config import ReportConfig
+from xmrank.embed.store import find_images_root
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.manifest import Manifest
-from xmrank.runtime.paths import PathOrUri, resolve, resolve_uri
+from xmrank.runtime.paths import PathOrUri, resolve
 from xmrank.runtime.verification import read_outputs
 
 
@@ -95,8 +96,7 @@ class ReportInputs:
     @property
     def images_root(self) -> PathOrUri | None:
         """The folder of the images, or its URI; None where the embeddings were imported without images."""
-        root = self.embeddings.settings.get("images_root")
-        return None if root is None else resolve_uri(root)
+        return find_images_root(self.embeddings)
 
     @property
     def curves(self) -> Path:
