@@ -185,7 +185,9 @@ def read_state(folder: Path) -> Any:
     """What a training goes on from."""
     path, model = folder / "state.safetensors", build_ranker(PARAMETERS, dimensions=4)
     best, moments, meta = load_state(path, model)
-    parts = [{name: value.numpy() for name, value in part.items()} for part in (model.state_dict(), best, moments)]
+    # The order of the names says nothing.
+    named = [sorted(part.items()) for part in (model.state_dict(), best, moments)]
+    parts = [{name: value.numpy() for name, value in part} for part in named]
     return [parts, meta, read_stack(path)]
 
 
@@ -296,7 +298,7 @@ STAGE_OUTPUTS = [
     InputKind("lists", write_lists, read_lists, "*.parquet", is_covered=True),
     InputKind("roles", write_lists, read_lists, "splits.json", is_covered=True),
     InputKind("ranker", write_ranker, read_trained, is_covered=True),
-    InputKind("state", write_state, read_state),
+    InputKind("state", write_state, read_state, is_covered=True),
     InputKind("baseline", write_baseline, read_baseline),
     InputKind("run-tables", write_run, read_run_outputs, "*/*.parquet", is_covered=True),
     InputKind("run-json", write_run, read_run_outputs, "*/**/*.json", is_covered=True),
