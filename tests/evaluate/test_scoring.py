@@ -1,5 +1,6 @@
 """Scores of many lists are those of a ranker called on each list alone."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,20 +8,25 @@ import pytest
 import torch
 
 from xmrank.config import EvaluateConfig
+from xmrank.embed.store import EmbeddingStore
+from xmrank.embed.token_store import TokenArray
 from xmrank.evaluate import scoring
-from xmrank.evaluate.scoring import RankerScorer, RefinedScorer, score_lists
+from xmrank.evaluate.scoring import RankerScorer, RefinedScorer, score_lists, time_single_queries
 from xmrank.evaluate.stage import plan_tasks
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.protocols.galleries import make_list_protocol
 from xmrank.protocols.scorer import DirectionProtocols
 from xmrank.rankers import (
     ContextAwareParameters,
+    LateInteractionParameters,
     LinearParameters,
     RefinementParameters,
     RefinementSizes,
     build_ranker,
 )
 from xmrank.train.checkpoint import save_ranker
+from xmrank.train.list_data import ListData
+from xmrank.train.token_sides import TokenSides
 
 CPU = torch.device("cpu")
 
@@ -119,3 +125,38 @@ def test_every_seed_and_direction_has_one_refined_first_stage(tmp_path, store):
         *("cosine-i2t", "cosine-t2i", "refined-i2t-seed0", "refined-i2t-seed1"),
         *("listnet-i2t-seed0", "listnet-i2t-seed1", "ranknet-i2t-seed0"),
     ]
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_tokens_that_are_projected_once_give_the_scores_of_every_list_alone(lists, monkeypatch, direction):
+    rng = np.random.default_rng(2)
+    store = EmbeddingStore.from_arrays(
+        rng.normal(size=(9, 6)).astype(np.float32),
+        rng.normal(size=(36, 6)).astype(np.float32),
+        tokens={
+            "image": TokenArray(rng.normal(size=(36, 5)).astype(np.float32), np.arange(0, 37, 4)),
+            "text": TokenArray(rng.normal(size=(72, 3)).astype(np.float32), np.arange(37) + np.arange(37) ** 2 // 36),
+        },
+    )
+    if direction == "t2i":
+        lists = replace(lists, candidates=lists.candidates % 9)
+    torch.manual_seed(0)
+    parameters = LateInteractionParameters(width=8, heads=2, token_width=8, zero_init_output=False)
+    sizes = TokenSides.of(store, direction).sizes
+    ranker = build_ranker(parameters, dimensions=6, tokens=sizes).eval()
+    encoded = []
+    project = ranker.project_tokens
+    monkeypatch.setattr(ranker, "project_tokens", lambda side, *rest: encoded.append(side) or project(side, *rest))
+    monkeypatch.setattr(scoring, "BATCH", 3)
+    scores = score_lists(ranker, lists, store, direction, CPU)
+    assert encoded == ["candidate", "query", "query", "query"]
+
+    data = ListData.of(lists, store, direction, CPU, tokens=True)
+    for number in range(len(lists)):
+        batch = data.gather_batch(np.array([number]))
+        expected = ranker.score(batch.query, batch.candidates, batch.similarity, mask=batch.mask, tokens=batch.tokens)[
+            batch.mask
+        ]
+        part = slice(lists.offsets[number], lists.offsets[number + 1])
+        np.testing.assert_allclose(scores[part], expected.detach().numpy(), atol=1e-5)
+    assert time_single_queries(ranker, lists, store, direction, CPU) > 0

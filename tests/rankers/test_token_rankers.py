@@ -69,10 +69,12 @@ def test_projected_tokens_give_equal_scores(name, sizes, lists):
     ranker, (query, _, similarity) = make(name, sizes), lists
     tokens = tokens_of(sizes, query, similarity)
     query_side, candidate_side = (
-        SideTokens(ranker.project_tokens(side, part.values, part.mask), part.mask, part.index)
+        SideTokens(ranker.project_tokens(side, part.values, part.mask), part.mask, part.index, projected=True)
         for side, part in (("query", tokens.query), ("candidate", tokens.candidate))
     )
-    projected = ListTokens(query_side, candidate_side, projected=True)
+    projected = ListTokens(query_side, candidate_side)
+    half = ListTokens(tokens.query, candidate_side)
+    torch.testing.assert_close(ranker(*lists, tokens=half), ranker(*lists, tokens=tokens), rtol=0, atol=1e-12)
     torch.testing.assert_close(ranker(*lists, tokens=projected), ranker(*lists, tokens=tokens), rtol=0, atol=1e-12)
 
 
@@ -100,8 +102,24 @@ def test_an_item_in_several_lists_is_encoded_once(name, sizes, lists):
 
 @each
 @each_side
+def test_tokens_of_lists_without_common_items(name, sizes, lists):
+    ranker, (query, _, similarity) = make(name, sizes), lists
+    tokens = tokens_of(sizes, query, similarity)
+    sides = tokens.query.gather(), tokens.candidate.gather()
+    masks = tokens.query.gather_mask(), tokens.candidate.gather_mask()
+    expected = ranker(*lists, tokens=tokens)
+    scores = ranker(*lists, tokens=ListTokens.of_lists(*sides, *masks))
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-12)
+    # One gallery for all lists: the candidates of the first.
+    gallery = ListTokens.of_lists(sides[0], sides[1][0], masks[0], masks[1][0])
+    scores = ranker(*lists, tokens=gallery)
+    torch.testing.assert_close(scores[0], expected[0], rtol=0, atol=1e-12)
+
+
+@each
+@each_side
 def test_padding_of_tokens_changes_nothing(name, sizes, lists):
-    ranker, (query, _, similarity) = make(name, sizes, token_convolutions=0), lists
+    ranker, (query, _, similarity) = make(name, sizes), lists
     tokens = tokens_of(sizes, query, similarity)
     expected = ranker(*lists, tokens=tokens)
 
@@ -117,7 +135,7 @@ def test_padding_of_tokens_changes_nothing(name, sizes, lists):
 
 @each
 def test_an_item_without_tokens_has_a_score(name, lists):
-    ranker, (query, _, similarity) = make(name, token_convolutions=0), lists
+    ranker, (query, _, similarity) = make(name), lists
     tokens = tokens_of(TEXT, query, similarity)
     emptied = [replace(side, mask=side.mask & (torch.arange(len(side.mask)) > 0)[:, None])
                for side in (tokens.query, tokens.candidate)]  # fmt: skip
@@ -147,7 +165,7 @@ def test_the_first_steps_from_the_first_stage_reach_the_tokens(name, sizes, list
 
 @each
 def test_regions_without_an_order_may_be_in_any_order(name, lists):
-    ranker, (query, _, similarity) = make(name, token_convolutions=0, image_positions=False), lists
+    ranker, (query, _, similarity) = make(name, image_positions=False), lists
     tokens = tokens_of(TEXT, query, similarity)
     turned = replace(tokens, candidate=replace(tokens.candidate, values=tokens.candidate.values.flip(1)))
     torch.testing.assert_close(ranker(*lists, tokens=turned), ranker(*lists, tokens=tokens), rtol=0, atol=1e-12)
@@ -196,12 +214,14 @@ def test_tokens_that_do_not_fit_are_refused(change, message, lists):
     tokens = tokens_of(TEXT, query, similarity)
     wrong = replace(tokens, candidate=replace(tokens.candidate, **change))
     with pytest.raises(ValueError, match=message):
-        make("late_interaction")(*lists, tokens=wrong)
+        make("late_interaction", token_convolutions=1)(*lists, tokens=wrong)
 
 
 def test_convolutions_need_a_grid():
     with pytest.raises(ValueError, match="token_convolutions 2: expected 0, since the image tokens are no square grid"):
-        build("late_interaction", tokens=TokenSizes(text_width=4, image_width=5, image_longest=36))
+        build(
+            "late_interaction", token_convolutions=2, tokens=TokenSizes(text_width=4, image_width=5, image_longest=36)
+        )
 
 
 @pytest.mark.parametrize(
@@ -210,6 +230,7 @@ def test_convolutions_need_a_grid():
         ({"token_width": 6, "token_heads": 4}, "token_width 6: expected a multiple of token_heads 4"),
         ({"token_gain": -1.0}, "token_gain -1.0: expected a finite number of at least 0"),
         ({"token_dropout": 1.0}, "token_dropout 1.0: expected at least 0 and below 1"),
+        ({"image_positions": False, "token_convolutions": 1}, "token_convolutions 1: expected 0 with image_positions"),
         ({"image_positions": 1}, "image_positions 1: expected true or false"),
         ({"text_token_layers": -1}, "text_token_layers -1: expected an integer of at least 0"),
     ],

@@ -6,6 +6,7 @@ attention's keys, a constant added to all scores); after its steps, what the ran
 """
 
 import contextlib
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -19,7 +20,7 @@ from xmrank.train.checkpoint import read_ranker
 from xmrank.train.trials import Trial
 from xmrank.train.worker_group import WorkerGroup
 
-from .toys import assert_equal_weights, result, run_toy, settings, toy_data
+from .toys import TOKENS, assert_equal_weights, result, run_toy, settings, toy_data, with_tokens
 
 WEIGHTS, SCORES, FIGURES = 1e-5, 1e-3, 1e-4
 """Tolerances. One list more or less in a mean is at least 1/33, a wrong part of a batch moves weights by 0.01."""
@@ -39,6 +40,8 @@ def train_all(folder, group):
         with mock.patch.object(step_module, "make_optimizer", plain_steps):
             train_one(folder, name, "plain", group)
         train_one(folder, name, "adam", group)
+    with mock.patch.object(step_module, "make_optimizer", plain_steps):
+        train_one(folder, "listnet", "plain", group, at="tokens", config=replace(CONFIG, ranker=TOKENS))
     continue_after_the_last_validation(folder, group)
 
 
@@ -59,10 +62,12 @@ def continue_after_the_last_validation(folder, group):
     train_one(folder, "listnet", "adam", group, at=seen)
 
 
-def train_one(folder, name, case, group, at=None, **options):
+def train_one(folder, name, case, group, at=None, config=CONFIG, **options):
     data, validation = toy_data(LISTS, shortest=2, longest=9), toy_data(VALIDATION[case], seed=1)
+    if config.ranker is TOKENS:
+        data, validation = with_tokens(data), with_tokens(validation, seed=1)
     directory, trial = folder / (at or f"{name}-{case}"), Trial(name, "i2t", 0)
-    run_toy(directory, CONFIG, trial, lists=data, validation=validation, group=group, **options)
+    run_toy(directory, config, trial, lists=data, validation=validation, group=group, **options)
 
 
 def plain_steps(config, parameters, matrices):
@@ -85,9 +90,9 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [*(f"{loss}-plain" for loss in LOSSES), "tokens"])
 def test_two_processes_end_in_the_weights_of_one(folder, name):
-    one, two = (result(folder / size / f"{name}-plain")[0] for size in ("one", "two"))
+    one, two = (result(folder / size / name)[0] for size in ("one", "two"))
     assert one.keys() == two.keys()
     for key in one:
         assert torch.allclose(two[key], one[key], rtol=0, atol=WEIGHTS), key

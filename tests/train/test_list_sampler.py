@@ -8,6 +8,7 @@ import pytest
 from xmrank.config import MineConfig, TrainConfig
 from xmrank.runtime.errors import ConfigError
 from xmrank.train.list_sampler import ListSampler
+from xmrank.train.schedule import TrainingSchedule
 
 MINING = MineConfig(random_candidates=20, hard_negatives=5)
 SUB_GALLERY = {"sampling": "sub-gallery", "sampling_images": 15, "sampling_top": 8}
@@ -44,7 +45,7 @@ def assert_same(one, other):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 
-@pytest.mark.parametrize("draw", ["random-hard", "sub-gallery"])
+@pytest.mark.parametrize("draw", ["random-hard", "sub-gallery", "in-batch"])
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_lists_follow_from_seed_and_epoch(store, direction, draw):
     made = sampler_of(store, direction, **{**SUB_GALLERY, "sampling": draw})
@@ -135,6 +136,65 @@ def test_a_sub_gallery_of_all_images_gives_the_nearest_of_all(store):
     cosine = store.image[lists.queries] @ store.text[captions].T
     best = captions[np.argsort(-cosine, axis=1)[:, :4]]
     assert [set(rows) for rows in rows_of(lists)] == [set(rows) for rows in best]
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_in_batch_lists_hold_the_hardest_of_a_batch_and_the_positive(store, direction):
+    made = sampler_of(store, direction, sampling="in-batch", batch_size=8, sampling_top=5)
+    lists = made.draw_lists([images(store)], 0, 1)
+    query_images, candidate_images = owners(store, direction, lists)
+    assert sorted(query_images) == sorted(images(store)) and len(lists) == made.count_lists(images(store)) == 60
+    assert made.width == 6
+    query_side, gallery_side = (store.image, store.text) if direction == "i2t" else (store.text, store.image)
+    for start in range(0, 60, 8):
+        batch = query_images[start : start + 8]
+        # 60 images make seven batches of 8 and one of 4.
+        assert len(batch) == (8 if start < 56 else 4)
+        gallery = np.flatnonzero(np.isin(store.image_of_caption, batch)) if direction == "i2t" else np.array(batch)
+        for number in range(start, start + len(batch)):
+            theirs, rows = candidate_images[number], rows_of(lists)[number]
+            labels = lists.labels[lists.offsets[number] : lists.offsets[number + 1]]
+            assert np.array_equal(labels > 0, theirs == query_images[number]) and labels.sum() == 1
+            owner = store.image_of_caption[gallery] if direction == "i2t" else gallery
+            others = gallery[owner != query_images[number]]
+            cosine = gallery_side[others] @ query_side[lists.queries[number]]
+            assert set(rows[labels == 0]) == set(others[np.argsort(-cosine)[:5]])
+
+
+def test_in_batch_lists_of_folds_begin_where_batches_begin(store):
+    folds = [np.sort(fold) for fold in np.array_split(np.random.default_rng(0).permutation(images(store)), 2)]
+    lists = sampler_of(store, "t2i", sampling="in-batch", batch_size=8, sampling_top=5).draw_lists(folds, 0, 1)
+    of_fold = np.isin(owners(store, "t2i", lists)[0], folds[0])
+    # 30 images a fold: three whole batches each, in random order, then two remainders of 6.
+    whole = of_fold[:48].reshape(6, 8)
+    assert (whole == whole[:, :1]).all() and 0 < whole[:, 0].sum() < 6
+    orders = {tuple(whole[:, 0])}
+    assert of_fold[48:].sum() == 6
+    for epoch in range(2, 6):
+        again = sampler_of(store, "t2i", sampling="in-batch", batch_size=8).draw_lists(folds, 0, epoch)
+        orders.add(tuple(np.isin(owners(store, "t2i", again)[0], folds[0])[:48:8]))
+    assert len(orders) > 1
+
+
+def test_in_batch_lists_hold_all_positives_where_the_mined_lists_do(store):
+    made = sampler_of(
+        store, mining=replace(MINING, positives="all"), sampling="in-batch", batch_size=4, sampling_top=100
+    )
+    lists = made.draw_lists([images(store)], 0, 1)
+    # The width is that of a whole batch: 4 images of 5 captions.
+    assert set(lists.lengths) == {20} and made.width == 20
+    assert (lists.labels.reshape(-1, 20).sum(1) == 5).all()
+
+
+def test_in_batch_lists_stay_in_their_order():
+    in_batch, drawn = (TrainingSchedule(TrainConfig(sampling=name), 40) for name in ("in-batch", "random-hard"))
+    assert in_batch.order_lists(0, 1).tolist() == list(range(40))
+    assert drawn.order_lists(0, 1).tolist() != list(range(40))
+
+
+def test_a_batch_of_one_image_has_no_negatives():
+    with pytest.raises(ConfigError, match="--sampling in-batch: the gallery is --batch-size 1 images"):
+        TrainConfig(sampling="in-batch", batch_size=1)
 
 
 def test_a_list_keeps_to_the_fold_of_its_query(store):

@@ -230,7 +230,7 @@ def test_the_stage_trains_refined_rankers_that_work_on_raw_embeddings(mined, tmp
 
 
 def test_a_refinement_of_fixed_lists_is_refused():
-    with pytest.raises(ConfigError, match="expected --sampling random-hard or sub-gallery"):
+    with pytest.raises(ConfigError, match="expected --sampling random-hard, sub-gallery or in-batch"):
         TrainConfig(refine=REFINE)
 
 

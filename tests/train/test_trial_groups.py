@@ -9,7 +9,7 @@ from xmrank.train.checkpoint import save_state
 from xmrank.train.trial_groups import group_trials
 from xmrank.train.trials import STATE, Trial
 
-from .toys import settings
+from .toys import TOKENS, settings
 
 TRIALS = [Trial(loss, "i2t", seed) for loss in ("ranknet", "listnet", "ordinal") for seed in (1, 0)]
 
@@ -35,6 +35,11 @@ def test_a_stack_has_one_configuration(tmp_path):
     faster = {"listnet": replace(settings(), learning_rate=0.1)}
     groups = group_trials(TRIALS[:4], lambda trial: faster.get(trial.loss, settings()), tmp_path, stacked=True)
     assert names(groups) == [["ranknet-i2t-seed0", "ranknet-i2t-seed1"], ["listnet-i2t-seed0", "listnet-i2t-seed1"]]
+
+
+def test_rankers_that_read_tokens_are_never_stacked(tmp_path):
+    groups = group_trials(TRIALS, lambda trial: settings(ranker=TOKENS), tmp_path, stacked=True)
+    assert list(groups) == [[trial] for trial in TRIALS]
 
 
 @pytest.mark.parametrize("damaged", [False, True])

@@ -1,6 +1,7 @@
 """Lists small enough to train on in a fraction of a second, and calls that train on them."""
 
 import json
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -8,11 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from xmrank.config import TrainConfig
+from xmrank.embed.token_store import TokenArray, count_to_offsets
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.rankers import ContextAwareParameters
+from xmrank.rankers import ContextAwareParameters, LateInteractionParameters
 from xmrank.runtime.errors import DataError
 from xmrank.train.list_data import ListData
 from xmrank.train.stack_states import settle_states
+from xmrank.train.token_sides import TokenSides
 from xmrank.train.trainer import TrainingJob, train_group
 from xmrank.train.training_data import TrainingData
 from xmrank.train.trial_groups import group_trials
@@ -22,6 +25,9 @@ from xmrank.train.worker_group import WorkerGroup
 
 DIMENSIONS = 6
 TINY = ContextAwareParameters(width=8, layers=1, heads=2, feed_forward=8)
+TOKENS = LateInteractionParameters(
+    width=8, heads=2, feed_forward=8, token_width=8, token_heads=2, token_dropout=0.0, token_convolutions=2
+)
 TRIAL = Trial("listnet", "i2t", 0)
 
 
@@ -44,6 +50,26 @@ def toy_data(lists, *, seed=0, shortest=3, longest=7):
         similarity=(queries[owner] * gallery[candidates]).sum(1).astype(np.float32),
     )
     return ListData(made, torch.from_numpy(queries), torch.from_numpy(gallery), torch.device("cpu"))
+
+
+def with_tokens(data, *, text="query", seed=0):
+    """The toy data with tokens: one to three words a text, a grid of two times two regions an image."""
+    rng = np.random.default_rng(seed)
+
+    def words(count):
+        offsets = count_to_offsets(rng.integers(1, 4, count))
+        return TokenArray(rng.normal(size=(offsets[-1], 3)).astype(np.float32), offsets)
+
+    def regions(vectors):
+        # One region holds what makes a candidate relevant.
+        values = rng.normal(size=(len(vectors), 4, 5)).astype(np.float32)
+        values[:, 1, 0] = vectors[:, 0]
+        return TokenArray(values.reshape(-1, 5), count_to_offsets(np.full(len(vectors), 4)))
+
+    queries, gallery = data.queries.numpy(), data.gallery.numpy()
+    if text == "query":
+        return replace(data, tokens=TokenSides(words(len(queries)), regions(gallery), text))
+    return replace(data, tokens=TokenSides(regions(queries), words(len(gallery)), text))
 
 
 def settings(**changes):

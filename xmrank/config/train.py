@@ -103,17 +103,19 @@ class TrainConfig:
     late_interaction or cross_attention."""
     refine: RefinementSettings = field(default_factory=RefinementSettings)
     """The refined similarity."""
-    sampling: Literal["fixed", "random-hard", "sub-gallery"] = "fixed"
+    sampling: Literal["fixed", "random-hard", "sub-gallery", "in-batch"] = "fixed"
     """Training lists: fixed (as mined), or sampled anew in every epoch, one list per training image or per caption:
-    random-hard (with the same numbers as the mined lists) or sub-gallery (the first stage's top --sampling-top of a
-    random gallery of --sampling-images images, together with the positives there)."""
+    random-hard (with the same numbers as the mined lists), sub-gallery (the first stage's top --sampling-top of a
+    random gallery of --sampling-images images, together with the positives there) or in-batch (the lists of a step
+    share a random gallery of --batch-size images; each holds its hardest --sampling-top items and the positives, so
+    that a ranker that reads tokens encodes few items a step)."""
     sampling_positives: Literal["mined", "retrieved"] = "mined"
     """random-hard: positives are added to the list as they were in mining, or must be retrieved: a positive is listed
     only if it is among the hardest candidates, so that its position in the list reveals nothing."""
     sampling_images: int = 1000
     """sub-gallery: approximate number of images per gallery; the training images are divided into such galleries."""
     sampling_top: int = 100
-    """sub-gallery: items per list."""
+    """sub-gallery: items per list; in-batch: hardest items per list."""
     epochs: int = 10
     """Passes over the training lists."""
     batch_size: int = 32
@@ -147,7 +149,8 @@ class TrainConfig:
     workers_per_trial: int = 1
     """Processes that train one ranker together (DDP); the other processes train other rankers."""
     stack: Literal["auto", "on", "off"] = "auto"
-    """Train all losses and seeds of a direction as one stacked model in each process; auto: on a GPU."""
+    """Train all losses and seeds of a direction as one stacked model in each process; auto: on a GPU. Rankers that
+    read tokens are trained one at a time."""
     overwrite: bool = False
     """Delete the contents of the output directory first."""
     explicit: ExplicitNames = field(default=frozenset(), compare=False)
@@ -163,11 +166,17 @@ class TrainConfig:
         # A stack is one model in one process; DDP would divide it again.
         if self.stack == "on" and self.workers_per_trial > 1:
             raise ConfigError(f"--stack on: trains in one process; --workers-per-trial is {self.workers_per_trial}")
+        if self.stack == "on" and self.ranker.reads_tokens:
+            raise ConfigError(f"--stack on: {self.ranker.name} is trained one at a time; expected auto or off")
+        if self.sampling == "in-batch" and self.batch_size < 2:
+            raise ConfigError(
+                f"--sampling in-batch: the gallery is --batch-size {self.batch_size} images; expected at least 2"
+            )
         # Training lists must hold images of one fold, on which their member has not learned.
         if self.refine.members and self.sampling == "fixed":
             raise ConfigError(
-                "--refine.members: expected --sampling random-hard or sub-gallery; a fixed list mixes images that a "
-                "member learned from with others"
+                "--refine.members: expected --sampling random-hard, sub-gallery or in-batch; a fixed list mixes images "
+                "that a member learned from with others"
             )
         more_than_zero("--learning-rate", self.learning_rate)
         # A negative norm would turn the gradient around.

@@ -17,6 +17,7 @@ from xmrank.protocols.scorer import DirectionProtocols, MethodResult, Scorer
 from xmrank.rankers import Ranker
 from xmrank.train.checkpoint import read_ranker
 from xmrank.train.list_data import ListData
+from xmrank.train.projected_tokens import project_list_data
 from xmrank.train.training_data import refine_list_data
 
 BATCH = 256
@@ -92,12 +93,20 @@ def score_lists(
     ranker: Ranker, lists: CandidateLists, store: EmbeddingStore, direction: Direction, device: torch.device
 ) -> np.ndarray:
     """The ranker's score of every item of every list, flat as in ``CandidateLists``: float32 [items]."""
-    # Similarities are refined once for all lists: a batch at a time would search the key–value memory again.
-    data = refine_list_data(ranker, ListData.of(lists, store, direction, device))
+    # Once for all lists: a batch at a time would search the key–value memory, and encode tokens, again.
+    data = refine_list_data(ranker, open_data(ranker, lists, store, direction, device))
+    data = project_list_data(ranker, data)
     numbers = np.arange(len(lists))
     batches = [numbers[start : start + BATCH] for start in range(0, len(lists), BATCH)]
     parts = [score_batch(ranker, data, batch, refined=True) for batch in batches]
     return np.concatenate([np.empty(0, np.float32), *parts])
+
+
+def open_data(
+    ranker: Ranker, lists: CandidateLists, store: EmbeddingStore, direction: Direction, device: torch.device
+) -> ListData:
+    """The lists with what the ranker reads of the store."""
+    return ListData.of(lists, store, direction, device, tokens=ranker.hyperparameters.reads_tokens)
 
 
 @torch.inference_mode()
@@ -108,15 +117,20 @@ def score_batch(ranker: Ranker, data: ListData, numbers: np.ndarray, *, refined:
         refined: whether the data's similarity is refined already.
     """
     batch = data.gather_batch(numbers)
-    scores = ranker.score(batch.query, batch.candidates, batch.similarity, mask=batch.mask, refined=refined)
+    scores = ranker.score(
+        batch.query, batch.candidates, batch.similarity, mask=batch.mask, refined=refined, tokens=batch.tokens
+    )
     return scores[batch.mask].float().cpu().numpy()
 
 
 def time_single_queries(
     ranker: Ranker, lists: CandidateLists, store: EmbeddingStore, direction: Direction, device: torch.device
 ) -> float:
-    """The median time of one query by itself, in seconds, over up to ``SAMPLE`` of them; NaN where there are none."""
-    data = ListData.of(lists, store, direction, device)
+    """The median time of one query by itself, in seconds, over up to ``SAMPLE`` of them; NaN where there are none.
+
+    A gallery's tokens are projected before its first query, so that their time does not count.
+    """
+    data = project_list_data(ranker, open_data(ranker, lists, store, direction, device))
     # Queries from the whole range, because their lists may differ in length.
     chosen = np.unique(np.linspace(0, max(len(lists) - 1, 0), min(SAMPLE, len(lists))).astype(np.int64))
     seconds = []

@@ -15,11 +15,13 @@ class SideTokens:
         values: of every item once, floating point [items of this side, longest, columns].
         mask: True where a token is real, bool [items of this side, longest].
         index: which of these items a query or candidate is, int64 [lists] or [lists, items]; 0 at padding.
+        projected: whether the values are those of `TokenRanker.project_tokens`, instead of the store's.
     """
 
     values: Tensor
     mask: Tensor
     index: Tensor
+    projected: bool = False
 
     def __getitem__(self, lists: slice) -> "SideTokens":
         """The same items, for some of the lists."""
@@ -60,12 +62,33 @@ class ListTokens:
     Attributes:
         query: tokens of the queries, with an index [lists].
         candidate: tokens of the candidates, with an index [lists, items].
-        projected: whether the values are those of `TokenRanker.project_tokens`, instead of the store's.
     """
 
     query: SideTokens
     candidate: SideTokens
-    projected: bool = False
+
+    @classmethod
+    def of_lists(
+        cls, query: Tensor, candidate: Tensor, query_mask: Tensor | None = None, candidate_mask: Tensor | None = None
+    ) -> "ListTokens":
+        """The tokens of lists that share no items, or one gallery.
+
+        Args:
+            query: floating point [lists, longest, width].
+            candidate: floating point [lists, items, longest, width], or [items, longest, width] for all lists.
+            query_mask, candidate_mask: True where a token is real, bool, of the shapes without width; None: all are.
+        """
+        lists, device = len(query), query.device
+        query_mask = query.new_ones(query.shape[:2], dtype=torch.bool) if query_mask is None else query_mask
+        if candidate_mask is None:
+            candidate_mask = candidate.new_ones(candidate.shape[:-1], dtype=torch.bool)
+        if candidate.dim() == 3:
+            index = torch.arange(len(candidate), device=device).expand(lists, -1)
+        else:
+            index = torch.arange(lists * candidate.shape[1], device=device).view(lists, -1)
+            candidate, candidate_mask = candidate.flatten(0, 1), candidate_mask.flatten(0, 1)
+        own = SideTokens(query, query_mask, torch.arange(lists, device=device))
+        return cls(own, SideTokens(candidate, candidate_mask, index))
 
     def require_fitting(self, similarity: Tensor) -> None:
         """Raise ValueError unless the tokens are those of lists with this similarity, [lists, items]."""

@@ -175,7 +175,7 @@ class TokenParameters(ContextAwareParameters):
     """Encoder layers over the words of a text."""
     image_token_layers: int = 0
     """Encoder layers over the regions of an image."""
-    token_convolutions: int = 2
+    token_convolutions: int = 0
     """Residual 3 × 3 convolutions over the regions of an image, which must be a square grid; 0: none."""
     image_positions: bool = True
     """Learn a vector for each region's position; false where regions have no order, as those of a detector."""
@@ -193,6 +193,11 @@ class TokenParameters(ContextAwareParameters):
         require_rate("token_dropout", self.token_dropout)
         require_weight("token_gain", self.token_gain)
         _require_flag("image_positions", self.image_positions)
+        if self.token_convolutions and not self.image_positions:
+            raise ValueError(
+                f"token_convolutions {self.token_convolutions}: expected 0 with image_positions false, since only "
+                "regions with an order are a grid"
+            )
         if self.token_width % self.token_heads:
             raise ValueError(f"token_width {self.token_width}: expected a multiple of token_heads {self.token_heads}")
 

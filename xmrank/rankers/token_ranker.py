@@ -1,5 +1,6 @@
 """What the rankers share that compare words with image regions, under the list transformer."""
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -83,7 +84,7 @@ class TokenRanker(ContextAwareRanker):
     def project_tokens(self, side: Literal["query", "candidate"], tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Encode the tokens of one side, computed once for a whole gallery instead of once for every list.
 
-        Give the result as the values of `SideTokens`, with ``projected=True`` in `ListTokens`. Call it in evaluation
+        Give the result as the values of `SideTokens`, with ``projected=True``. Call it in evaluation
         mode; in training, one dropout mask would serve all lists.
 
         Args:
@@ -152,11 +153,15 @@ class TokenRanker(ContextAwareRanker):
 
     def _make_words_and_regions(self, tokens: ListTokens) -> tuple[SideTokens, SideTokens]:
         """The encoded tokens of the texts and of the images."""
-        query, candidate = tokens.query, tokens.candidate
-        if not tokens.projected:
-            query = _with_values(query, self.project_tokens("query", query.values, query.mask))
-            candidate = _with_values(candidate, self.project_tokens("candidate", candidate.values, candidate.mask))
+        query, candidate = self._project_side("query", tokens.query), self._project_side("candidate", tokens.candidate)
         return (query, candidate) if self.sizes.text == "query" else (candidate, query)
+
+    def _project_side(self, name: Literal["query", "candidate"], side: SideTokens) -> SideTokens:
+        """The side's tokens, projected."""
+        if side.projected:
+            return side
+        values = self.project_tokens(name, side.values, side.mask)
+        return replace(side, values=values, projected=True)
 
     def _split_lists(self, words: SideTokens, regions: SideTokens) -> list[slice]:
         """Parts of the lists whose temporary tensors have at most ``BLOCK`` numbers each; at least one part."""
@@ -169,8 +174,3 @@ class TokenRanker(ContextAwareRanker):
 def fill_empty_items(mask: Tensor) -> Tensor:
     """The mask [items, longest], all True for an item without tokens: a softmax over nothing would be NaN."""
     return mask | ~mask.any(-1, keepdim=True)
-
-
-def _with_values(side: SideTokens, values: Tensor) -> SideTokens:
-    """The encoded tokens of a side."""
-    return SideTokens(values, side.mask, side.index)

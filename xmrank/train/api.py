@@ -15,6 +15,7 @@ from xmrank.rankers import Ranker
 from xmrank.runtime.errors import ConfigError
 from xmrank.train.checkpoint import read_ranker
 from xmrank.train.list_data import ListData
+from xmrank.train.token_sides import check_tokens
 from xmrank.train.trainer import TrainingJob, train_group
 from xmrank.train.training_data import TrainingData
 from xmrank.train.trial_log import TrialLog
@@ -42,7 +43,7 @@ def train_ranker(
     """Train a ranker in the calling process: the same training as `xmrank train`, without Ray and MLflow.
 
     Args:
-        store: the embeddings that the lists point into.
+        store: the embeddings that the lists point into, and their tokens, if the ranker reads some.
         lists: the lists to train on.
         validation: the lists that choose the epoch, by the mean of hit@1, hit@5 and hit@10.
         direction: "i2t" (image queries, captions as candidates) or "t2i".
@@ -77,9 +78,11 @@ def train_ranker(
     """
     config = make_config(direction, loss, seed, loss_parameters or {}, settings)
     where = torch.device(device)
-    data = TrainingData(
-        ListData.of(lists, store, direction, where), ListData.of(validation, store, direction, where), config.refine
+    check_tokens(config.ranker, store)
+    train_lists, validation_lists = (
+        ListData.of(part, store, direction, where, tokens=config.ranker.reads_tokens) for part in (lists, validation)
     )
+    data = TrainingData(train_lists, validation_lists, config.refine)
     trial = Trial(loss, direction, seed)
     # The trainer keeps its state and its result in a folder, as it does for a job.
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():

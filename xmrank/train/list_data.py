@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 from xmrank.config import Direction
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.rankers import ListTokens
+from xmrank.train.token_sides import TokenSides
 
 DATA_STREAM = 0xDA7A
 """Separates the order of the lists from other draws under the same seed."""
@@ -26,6 +29,7 @@ class RankerBatch:
         similarity: of the first stage, float32 [lists, items].
         labels: relevance, float32 [lists, items].
         mask: True where an item is real, bool [lists, items].
+        tokens: of the lists, for a ranker that reads them.
     """
 
     query: Tensor
@@ -33,13 +37,16 @@ class RankerBatch:
     similarity: Tensor
     labels: Tensor
     mask: Tensor
+    tokens: ListTokens | None = None
 
     @classmethod
     def join(cls, batches: Sequence["RankerBatch"]) -> "RankerBatch":
-        """The lists of several batches of one width, in order."""
+        """The lists of several batches of one width and without tokens, in order."""
         if len(batches) == 1:
             return batches[0]
-        columns = {field.name: torch.cat([getattr(batch, field.name) for batch in batches]) for field in fields(cls)}
+        assert all(batch.tokens is None for batch in batches)  # rankers that read tokens are never stacked
+        names = [field.name for field in fields(cls) if field.name != "tokens"]
+        columns: dict[str, Any] = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
         return cls(**columns)
 
 
@@ -52,6 +59,7 @@ class ListData:
         gallery: all rows of the other side, [rows, d].
         device: where batches are put.
         width: items of a batch's lists, padding included; None: as many as the longest list has.
+        tokens: of both sides, for a ranker that reads them.
     """
 
     lists: CandidateLists
@@ -59,19 +67,37 @@ class ListData:
     gallery: Tensor
     device: torch.device
     width: int | None = None
+    tokens: TokenSides | None = None
 
     @classmethod
-    def of(cls, lists: CandidateLists, store: EmbeddingStore, direction: Direction, device: torch.device) -> "ListData":
-        """The lists with the store's arrays: mapped from disk on a CPU, copied once to a GPU."""
+    def of(
+        cls,
+        lists: CandidateLists,
+        store: EmbeddingStore,
+        direction: Direction,
+        device: torch.device,
+        *,
+        tokens: bool = False,
+    ) -> "ListData":
+        """The lists with the store's arrays: mapped from disk on a CPU, copied once to a GPU.
+
+        Args:
+            lists: the lists.
+            store: what their row numbers point into.
+            direction: of the lists.
+            device: where batches are put.
+            tokens: whether batches have the store's tokens, which are read from disk on any device.
+        """
         # On a CPU a batch reads only the rows that it needs from disk.
         image, text = as_tensor(store.image, device), as_tensor(store.text, device)
         queries, gallery = (image, text) if direction == "i2t" else (text, image)
-        return cls(lists, queries, gallery, device)
+        return cls(lists, queries, gallery, device, tokens=TokenSides.of(store, direction) if tokens else None)
 
     def gather_batch(self, rows: np.ndarray) -> RankerBatch:
         """The lists with these numbers, int64 [lists], in their order."""
         candidates, labels, similarity, mask = self.lists.pad_lists(rows, self.width)
-        query_rows = torch.from_numpy(self.lists.queries[rows].astype(np.int64)).to(self.device)
+        queries = self.lists.queries[rows].astype(np.int64)
+        query_rows = torch.from_numpy(queries).to(self.device)
         candidate_rows = torch.from_numpy(candidates).to(self.device)
         # F.embedding gathers rows; on a CPU it is several times as fast as indexing.
         return RankerBatch(
@@ -80,6 +106,7 @@ class ListData:
             similarity=torch.from_numpy(similarity).to(self.device),
             labels=torch.from_numpy(labels).to(self.device),
             mask=torch.from_numpy(mask).to(self.device),
+            tokens=self.tokens.gather(queries, candidates, self.device) if self.tokens else None,
         )
 
 

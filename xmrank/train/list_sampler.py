@@ -17,7 +17,7 @@ from xmrank.mine.pool import QueryPool, make_pool, one_per_image
 from xmrank.mine.query_chunk import QueryChunk
 from xmrank.mine.relevance import grade_labels
 from xmrank.mine.roles import RoleImages
-from xmrank.mine.strategies import STRATEGIES, count_needed_negatives
+from xmrank.mine.strategies import STRATEGIES, count_needed_negatives, count_searched
 from xmrank.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,8 +52,12 @@ class ListSampler:
         # One generator for all folds: the draws of a fold follow those of the fold before.
         generator = np.random.default_rng([seed, SAMPLE_STREAM, epoch])
         drawn: list[CandidateLists] = []
-        for fold in folds:
-            drawn += self._draw_fold(fold, generator)
+        if self.config.sampling == "in-batch":
+            for gallery in self._split_into_batches(folds, generator):
+                drawn += self._draw_gallery(gallery, generator)
+        else:
+            for fold in folds:
+                drawn += self._draw_fold(fold, generator)
         lists = CandidateLists.join(drawn)
         return replace(lists, labels=grade_labels(lists, self.store, self.direction, "train", self.mining))
 
@@ -96,10 +100,11 @@ class ListSampler:
         """
         if self.config.sampling == "sub-gallery":
             return self.config.sampling_top
-        most_positives = 1
-        if self.list_config.positives == "all" and self.direction == "i2t":
-            most_positives = int(np.bincount(self.store.image_of_caption).max())
-        return self.mining.hard_negatives + most_positives
+        most_captions = int(np.bincount(self.store.image_of_caption).max()) if self.direction == "i2t" else 1
+        most_positives = most_captions if self.list_config.positives == "all" else 1
+        longest = self.list_config.hard_negatives + most_positives
+        # In-batch lists hold no more than the items of a batch.
+        return min(longest, self.config.batch_size * most_captions) if self.config.sampling == "in-batch" else longest
 
     @property
     def list_config(self) -> MineConfig:
@@ -108,6 +113,16 @@ class ListSampler:
             mined = self.config.sampling_positives == "mined"
             return replace(
                 self.mining, strategy="random-hard", positives=self.mining.positives if mined else "retrieved"
+            )
+        if self.config.sampling == "in-batch":
+            # The hardest of the batch, and the positives: also where the mined lists need not hold them.
+            positives = "all" if self.mining.positives == "retrieved" else self.mining.positives
+            return replace(
+                self.mining,
+                strategy="top-k",
+                positives=positives,
+                hard_negatives=self.config.sampling_top,
+                index="flat",
             )
         # A sub-gallery is searched as the gallery is in use: the nearest items, whether they are positive or not.
         return replace(
@@ -128,11 +143,26 @@ class ListSampler:
             count = max(1, round(len(images) / self.config.sampling_images))
             galleries = [np.sort(part) for part in np.array_split(generator.permutation(images), count)]
         for gallery in galleries:
-            pool = self._make_pool(gallery)
-            # One list an image: another caption is the query in another epoch.
-            if self.direction == "t2i":
-                pool = one_per_image(pool, generator)
-            yield from self._draw_pool(pool, generator)
+            yield from self._draw_gallery(gallery, generator)
+
+    def _split_into_batches(self, folds: Sequence[np.ndarray], generator: np.random.Generator) -> list[np.ndarray]:
+        """Galleries of one batch of lists each, in random order; the remainders of the folds come last."""
+        size, with_caption = self.config.batch_size, np.unique(self.store.image_of_caption)
+        galleries: list[np.ndarray] = []
+        for fold in folds:
+            images = generator.permutation(np.intersect1d(fold, with_caption))
+            galleries += [np.sort(images[start : start + size]) for start in range(0, len(images), size)]
+        order = generator.permutation(len(galleries))
+        # Whole batches first, so that each begins where a batch of the training begins.
+        return sorted((galleries[number] for number in order), key=lambda images: len(images) < size)
+
+    def _draw_gallery(self, images: np.ndarray, generator: np.random.Generator) -> Iterator[CandidateLists]:
+        """The lists of the queries of some images, in the gallery of these images."""
+        pool = self._make_pool(images)
+        # One list an image: another caption is the query in another epoch.
+        if self.direction == "t2i":
+            pool = one_per_image(pool, generator)
+        yield from self._draw_pool(pool, generator)
 
     def _make_pool(self, images: np.ndarray) -> QueryPool:
         """The queries and the gallery of some images."""
@@ -154,7 +184,7 @@ class ListSampler:
                 generator,
                 config,
                 index=lambda: index,
-                nearest=partial(search_nearest, index, queries, self.config.sampling_top),
+                nearest=partial(search_nearest, index, queries, count_searched(config, part)),
             )
             yield assemble_lists(part, STRATEGIES[config.strategy](chunk), generator)
 

@@ -86,8 +86,13 @@ class TrainingSchedule:
             # A resumed training starts within an epoch: it draws the epoch's order and takes the rest of it.
             epoch, index = divmod(step, self.steps_per_epoch)
             if index == 0 or step == start:
-                order = epoch_order(self.lists, seed, epoch + 1)
+                order = self.order_lists(seed, epoch + 1)
             yield order[index * size : (index + 1) * size]
+
+    def order_lists(self, seed: int, epoch: int) -> np.ndarray:
+        """The order of the lists in an epoch, int64 [lists]."""
+        # In-batch lists are drawn batch by batch, in random order already; a shuffle would part what shares its items.
+        return np.arange(self.lists) if self.config.sampling == "in-batch" else epoch_order(self.lists, seed, epoch)
 
     def step_size(self, step: int) -> float:
         """The step size: constant, or one cycle."""

@@ -22,6 +22,7 @@ from xmrank.train.bf16_support import warn_of_slow_bf16
 from xmrank.train.epoch_watcher import watch_epochs
 from xmrank.train.run_journals import end_runs
 from xmrank.train.stack_states import settle_states
+from xmrank.train.token_sides import check_tokens
 from xmrank.train.trainer import train_worker
 from xmrank.train.training_data import check_sampling
 from xmrank.train.training_work import TrainingWork
@@ -101,21 +102,12 @@ def check_config(config: TrainConfig, best: Best, store: EmbeddingStore, lists: 
             raise ConfigError(f"--directions {direction}: expected one of {', '.join(DIRECTIONS)}")
     if lists.inputs["embeddings"] != store.fingerprint:
         raise DataError(f"{resolve(config.lists)}: these lists were mined from other embeddings than {store.directory}")
-    check_tokens(config, store)
     # Every trial may have settings of its own, from the best points of a search.
     for trial in all_trials(config):
         settings = config_of(trial, config, best)
         check_loss(settings, trial.loss)
+        check_tokens(settings.ranker, store)
         check_sampling(resolve(config.lists), store, trial.direction, settings, trial.seed)
-
-
-def check_tokens(config: TrainConfig, store: EmbeddingStore) -> None:
-    """Raise ConfigError for a ranker that reads tokens, and a store without any."""
-    if config.ranker.reads_tokens and not store.has_tokens:
-        raise ConfigError(
-            f"--ranker {config.ranker.name}: reads tokens, and {store.label} has none; make it with "
-            "`xmrank embed --tokens`"
-        )
 
 
 def make_run_tree(

@@ -164,7 +164,7 @@ class TrainingStep:
         """
         inputs = (batch.query, batch.candidates, batch.similarity, batch.mask)
         if self.models == 1:
-            scores: Tensor = self.module(*inputs[:3], mask=batch.mask, refined=True)
+            scores: Tensor = self.module(*inputs[:3], mask=batch.mask, refined=True, tokens=batch.tokens)
             return scores
         by_model = (tensor.unflatten(0, (self.models, -1)) for tensor in inputs)
         return vmap(self._score_with_one)(self.parameters, self.buffers, *by_model).flatten(0, 1)

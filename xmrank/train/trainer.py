@@ -18,7 +18,7 @@ from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.list_paths import lists_path
 from xmrank.mine.mapped_lists import open_lists
 from xmrank.mine.roles import Role
-from xmrank.rankers import Ranker, RefinementParameters, RefinementSizes, build_ranker
+from xmrank.rankers import Ranker, RefinementParameters, RefinementSizes, TokenSizes, build_ranker
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
 from xmrank.train.checkpoint import load_state, save_ranker
@@ -231,7 +231,8 @@ def open_trial(trial: Trial, job: TrainingJob) -> TrialState:
     # Initial weights come from the global generator.
     torch.manual_seed(trial.seed)
     config, data = job.config, job.data
-    ranker = make_ranker(config, data.dimensions, trial.loss, refinement_sizes(data, config.refine))
+    sizes = refinement_sizes(data, config.refine)
+    ranker = make_ranker(config, data.dimensions, trial.loss, sizes, data.token_sizes)
     ranker = ranker.to(data.train.device)
     data.load_refinement(trial.seed, ranker)
     # Under DDP, one process reads for all: each for itself might see files of another time.
@@ -355,7 +356,13 @@ def dropout_seed(trial: Trial, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([trial.seed, DROPOUT_STREAM, step, rank]).generate_state(1, np.uint32)[0])
 
 
-def make_ranker(config: TrainConfig, dimensions: int, loss: str, sizes: RefinementSizes | None = None) -> Ranker:
+def make_ranker(
+    config: TrainConfig,
+    dimensions: int,
+    loss: str,
+    sizes: RefinementSizes | None = None,
+    tokens: TokenSizes | None = None,
+) -> Ranker:
     """The configured ranker, with its initial weights; it has several levels only with an ordinal loss.
 
     Args:
@@ -363,8 +370,10 @@ def make_ranker(config: TrainConfig, dimensions: int, loss: str, sizes: Refineme
         dimensions: of an embedding.
         loss: it is to be trained with.
         sizes: of the refinement.
+        tokens: sizes of the tokens, for a ranker that reads them.
     """
     parameters = config.ranker if loss == ORDINAL else replace(config.ranker, levels=1)
     # Of the refinement's settings, the ranker has only those that the model needs; the others say how it is fitted.
     model_part = {field.name: getattr(config.refine, field.name) for field in fields(RefinementParameters)}
-    return build_ranker(parameters, dimensions=dimensions, refinement=RefinementParameters(**model_part), sizes=sizes)
+    refinement = RefinementParameters(**model_part)
+    return build_ranker(parameters, dimensions=dimensions, refinement=refinement, sizes=sizes, tokens=tokens)

@@ -15,7 +15,7 @@ from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.mine.list_paths import read_role_images
 from xmrank.mine.pool import captions_of, make_pool
 from xmrank.mine.roles import RoleImages
-from xmrank.rankers import Ranker, RefinementSizes
+from xmrank.rankers import Ranker, RefinementSizes, TokenSizes
 from xmrank.rankers.refinement import Refinement
 from xmrank.runtime.manifest import read_manifest
 from xmrank.train.adapters import TrainingPairs, fit_refinement, make_fold_refinement, split_into_folds
@@ -23,6 +23,7 @@ from xmrank.train.fusion import fit_fusion_weights
 from xmrank.train.list_data import ListData
 from xmrank.train.list_sampler import ListSampler
 from xmrank.train.refined_embeddings import RefinedEmbeddings
+from xmrank.train.token_sides import TokenSides
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,10 @@ class TrainingData:
         direction: Direction,
         config: TrainConfig,
     ) -> "TrainingData":
-        """The data of the lists in a directory of the stage mine."""
+        """The data of the lists in a directory of the stage mine; with tokens, if the ranker reads them."""
+        if config.ranker.reads_tokens:
+            tokens = TokenSides.of(store, direction)
+            train, validation = replace(train, tokens=tokens), replace(validation, tokens=tokens)
         if config.sampling == "fixed":
             return cls(train, validation)
         sampler = ListSampler(store, direction, read_mining(lists), config)
@@ -84,6 +88,11 @@ class TrainingData:
     def lists_per_epoch(self) -> int:
         """The number of training lists of an epoch."""
         return self.sampler.count_lists(self.images) if self.sampler else len(self.train.lists)
+
+    @property
+    def token_sizes(self) -> TokenSizes | None:
+        """The sizes of the tokens, for a ranker that reads them."""
+        return self.train.tokens.sizes if self.train.tokens else None
 
     @property
     def dimensions(self) -> int:

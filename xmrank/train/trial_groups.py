@@ -23,15 +23,15 @@ def group_trials(
         trials: of one direction, not done.
         config_of: the configuration of a trial.
         output: the stage's directory, where earlier runs left states.
-        stacked: whether to stack; otherwise each trial is alone.
+        stacked: whether to stack; otherwise each trial is alone, as one whose ranker reads tokens always is.
     """
-    if not stacked:
-        for trial in trials:
-            yield [trial]
-        return
+    # The dropout of tokens depends on which items a batch holds: in a stack it would not be that of a trial alone.
+    alone = [trial for trial in trials if not stacked or config_of(trial).ranker.reads_tokens]
+    for trial in alone:
+        yield [trial]
     # A stack needs one configuration, one shape of output, and one step to go on from.
     alike: dict[tuple[TrainConfig, bool, int], list[Trial]] = {}
-    for trial in trials:
+    for trial in trials[len(alone) :]:
         key = config_of(trial), trial.loss == ORDINAL, read_step(trial, output)
         alike.setdefault(key, []).append(trial)
     for group in alike.values():
