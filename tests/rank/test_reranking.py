@@ -1,11 +1,22 @@
 """Re-ranking of arrays, against the ranker's own forward pass."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from xmrank.config import RankConfig
+from xmrank.rank.checks import check_request
 from xmrank.rank.reranking import rerank
-from xmrank.rankers import ContextAwareParameters, LinearParameters, build_ranker
+from xmrank.rankers import (
+    ContextAwareParameters,
+    LateInteractionParameters,
+    LinearParameters,
+    TokenSizes,
+    build_ranker,
+)
+from xmrank.runtime.errors import ConfigError
 
 DIMENSIONS = 4
 
@@ -123,3 +134,64 @@ def test_tensors_of_any_dtype_come_back_as_tensors(ranker, dtype):
 def test_refused_shapes(ranker, query, candidates, named, message):
     with pytest.raises(ValueError, match=message):
         rerank(ranker, query, candidates, **named)
+
+
+TOKEN_SIZES = TokenSizes(text_width=3, text_longest=5, image_width=2, image_longest=4, image_grid=2)
+
+
+@pytest.fixture
+def token_ranker():
+    """A ranker of captions and images by their tokens."""
+    torch.manual_seed(0)
+    parameters = LateInteractionParameters(width=8, heads=2, token_width=8, zero_init_output=False)
+    return build_ranker(parameters, dimensions=DIMENSIONS, tokens=TOKEN_SIZES)
+
+
+def draw_tokens(*shape, seed):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def test_tokens_of_one_gallery_and_of_every_list_give_equal_orders(token_ranker, monkeypatch):
+    query, gallery = unit(5), unit(6, seed=1)
+    words, regions = draw_tokens(5, 3, 3, seed=2), draw_tokens(6, 4, 2, seed=3)
+    real = np.arange(3) < np.array([[1], [3], [2], [3], [1]])
+    given = {"query_tokens": words, "query_token_mask": real}
+    whole = rerank(token_ranker, query, gallery, candidate_tokens=regions, **given)
+    spread = rerank(token_ranker, query, gallery, candidate_tokens=np.stack([regions] * 5), **given)
+    assert spread.order.tolist() == whole.order.tolist()
+    monkeypatch.setattr("xmrank.rank.reranking.SCORED", 2)
+    blocks = rerank(token_ranker, query, gallery, candidate_tokens=regions, **given)
+    assert blocks.scores == pytest.approx(whole.scores, abs=1e-5)
+    # A single query without its padding.
+    one = rerank(token_ranker, query[2], gallery, query_tokens=words[2, :2], candidate_tokens=regions)
+    assert one.order.tolist() == whole.order[2].tolist()
+    assert one.scores == pytest.approx(whole.scores[2], abs=1e-5)
+    # The tokens count: with others the scores are others.
+    assert rerank(token_ranker, query, gallery, candidate_tokens=regions[::-1].copy(), **given).scores != pytest.approx(
+        whole.scores, abs=1e-3
+    )
+
+
+def test_tokens_that_are_missing_or_not_read_are_refused(token_ranker, ranker):
+    query, gallery, words, regions = (
+        unit(2),
+        unit(3, seed=1),
+        draw_tokens(2, 3, 3, seed=2),
+        draw_tokens(3, 4, 2, seed=3),
+    )
+    with pytest.raises(ValueError, match="ranker late_interaction: reads tokens"):
+        rerank(token_ranker, query, gallery)
+    with pytest.raises(ValueError, match="query_tokens and candidate_tokens: expected both, or none"):
+        rerank(token_ranker, query, gallery, query_tokens=words)
+    with pytest.raises(ValueError, match=r"candidate_tokens \[4, 2\] do not fit"):
+        rerank(token_ranker, query, gallery, query_tokens=words, candidate_tokens=regions[0])
+    with pytest.raises(ValueError, match=r"candidate token index must be int64 \[2, 3\]"):
+        rerank(token_ranker, query, gallery, query_tokens=words, candidate_tokens=regions[:2])
+    with pytest.raises(ValueError, match="ranker context_aware: reads no tokens"):
+        rerank(ranker, query, gallery, query_tokens=words, candidate_tokens=regions)
+
+
+def test_rank_refuses_a_ranker_whose_tokens_it_does_not_make():
+    about = {"direction": "t2i", "ranker": "late_interaction", "tokens": {"text": "query"}}
+    with pytest.raises(ConfigError, match="--ranker best: late_interaction reads tokens, which are not made of new"):
+        check_request(RankConfig(Path("a.txt")), None, about, None, "t2i", "best")

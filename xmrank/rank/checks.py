@@ -72,6 +72,11 @@ def check_request(
     # A ranker is trained for one direction: its queries are embeddings of one side.
     if about["direction"] != direction:
         raise ConfigError(f"--ranker {source}: its direction is {about['direction']}, the queries' is {direction}")
+    if about.get("tokens"):
+        raise ConfigError(
+            f"--ranker {source}: {about['ranker']} reads tokens, which are not made of new queries; `rerank` in Python "
+            "takes tokens, and `xmrank evaluate` ranks a store's own queries"
+        )
     check_encoder(store, about, source)
     if config.split is not None and config.split not in store.splits():
         raise ConfigError(f"--split {config.split}: the gallery's splits are {', '.join(store.splits())}")

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from xmrank.metrics import compute_similarities
-from xmrank.rankers import Ranker
+from xmrank.rankers import ListTokens, Ranker
+from xmrank.rankers.token_ranker import TokenRanker
 
 SCORED = 64
 """Queries scored at once."""
@@ -34,6 +35,10 @@ def rerank(
     similarity: Array | None = None,
     mask: Array | None = None,
     top: int | None = None,
+    query_tokens: Array | None = None,
+    candidate_tokens: Array | None = None,
+    query_token_mask: Array | None = None,
+    candidate_token_mask: Array | None = None,
 ) -> RerankedCandidates[Array]:
     """Order candidates by a trained ranker.
 
@@ -44,13 +49,19 @@ def rerank(
         similarity: the first stage's, [items] or [queries, items]; None: the dot product, as mined lists have it.
         mask: True where an item is real, bool, of the similarity's shape; None: all are.
         top: how many of the best to return; None: all.
+        query_tokens: for a ranker that reads tokens, floating point [longest, width] or [queries, longest, width], as
+            `TokenArray.gather` gives them.
+        candidate_tokens: likewise, [items, longest, width] for all queries, or [queries, items, longest, width].
+        query_token_mask, candidate_token_mask: True where a token is real, bool, of the tokens' shape without the
+            width; None: all are.
 
     Returns:
         Order and scores, of the kind of ``query``: NumPy arrays, or tensors on its device. Equal scores are in the
         order of the similarity, and then of the candidates.
 
     Raises:
-        ValueError: shapes that do not fit each other or the ranker, or ``top`` below 1.
+        ValueError: shapes that do not fit each other or the ranker, ``top`` below 1, or tokens that are missing or
+            that the ranker does not read.
 
     >>> from xmrank.rankers import LinearParameters, build_ranker
     >>> ranker = build_ranker(LinearParameters(), dimensions=2)
@@ -61,7 +72,8 @@ def rerank(
     if top is not None and top < 1:
         raise ValueError(f"top is {top}; expected at least 1")
     queries, items, cosine, real = make_lists(query, candidates, similarity, mask)
-    scores = score_in_blocks(ranker, queries, items, cosine, real)
+    tokens = make_tokens(query_tokens, candidate_tokens, query_token_mask, candidate_token_mask)
+    scores = score_in_blocks(ranker, queries, items, cosine, real, tokens)
     order, scores = sort_candidates(scores, cosine)
     # A single query comes back without the dimension of the queries.
     if query.ndim == 1:
@@ -121,8 +133,34 @@ def first_stage_similarity(queries: Tensor, items: Tensor) -> Tensor:
     return torch.from_numpy(np.concatenate([np.empty((0, gallery.shape[1]), np.float32), *rows]))
 
 
+def make_tokens(query: Any, candidates: Any, query_mask: Any, candidate_mask: Any) -> ListTokens | None:
+    """The tokens of ``rerank`` as those of lists, on the CPU; None without any.
+
+    Raises:
+        ValueError: the tokens of one side only, or of another number of axes.
+    """
+    if query is None and candidates is None:
+        return None
+    if query is None or candidates is None:
+        raise ValueError("query_tokens and candidate_tokens: expected both, or none")
+    own, theirs = torch.as_tensor(query).detach().cpu(), torch.as_tensor(candidates).detach().cpu()
+    masks = [None if mask is None else torch.as_tensor(mask).cpu() for mask in (query_mask, candidate_mask)]
+    if own.dim() == 2:
+        own, masks[0] = own[None], None if masks[0] is None else masks[0][None]
+    if own.dim() != 3 or theirs.dim() not in (3, 4):
+        raise ValueError(f"query_tokens {list(own.shape)} and candidate_tokens {list(theirs.shape)} do not fit")
+    return ListTokens.of_lists(own, theirs, *masks)
+
+
 @torch.inference_mode()
-def score_in_blocks(ranker: Ranker, query: Tensor, candidates: Tensor, similarity: Tensor, mask: Tensor) -> Tensor:
+def score_in_blocks(
+    ranker: Ranker,
+    query: Tensor,
+    candidates: Tensor,
+    similarity: Tensor,
+    mask: Tensor,
+    tokens: ListTokens | None = None,
+) -> Tensor:
     """The ranker's scores in evaluation mode, float32 [queries, items], on the CPU; −inf where masked."""
     device = next(ranker.parameters()).device
     # Dropout must not change the scores, and the caller's ranker stays as it is.
@@ -130,11 +168,18 @@ def score_in_blocks(ranker: Ranker, query: Tensor, candidates: Tensor, similarit
     ranker.eval()
     try:
         parts = [similarity.new_empty((0, similarity.shape[1]))]
+        if tokens is not None:
+            tokens = tokens.to(device)
+        if tokens is not None and isinstance(ranker, TokenRanker):
+            # Before the blocks, which may have items in common.
+            tokens.require_fitting(similarity)
+            tokens = ranker.project_lists(tokens)
         # In blocks: all lists at once may not fit into the device's memory.
         for start in range(0, len(query), SCORED):
             block = slice(start, start + SCORED)
             tensors = [tensor[block].to(device) for tensor in (query, candidates, similarity)]
-            scores = ranker.score(*tensors, mask=mask[block].to(device))
+            own = None if tokens is None else tokens[block]
+            scores = ranker.score(*tensors, mask=mask[block].to(device), tokens=own)
             parts.append(scores.float().cpu())
     finally:
         ranker.train(training)

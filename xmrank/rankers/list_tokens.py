@@ -27,6 +27,11 @@ class SideTokens:
         """The same items, for some of the lists."""
         return replace(self, index=self.index[lists])
 
+    def to(self, device: torch.device) -> "SideTokens":
+        """The tokens on a device."""
+        values, mask, index = (part.to(device) for part in (self.values, self.mask, self.index))
+        return replace(self, values=values, mask=mask, index=index)
+
     @property
     def longest(self) -> int:
         """Tokens of an item, padding included."""
@@ -89,6 +94,14 @@ class ListTokens:
             candidate, candidate_mask = candidate.flatten(0, 1), candidate_mask.flatten(0, 1)
         own = SideTokens(query, query_mask, torch.arange(lists, device=device))
         return cls(own, SideTokens(candidate, candidate_mask, index))
+
+    def __getitem__(self, lists: slice) -> "ListTokens":
+        """The tokens of some of the lists."""
+        return ListTokens(self.query[lists], self.candidate[lists])
+
+    def to(self, device: torch.device) -> "ListTokens":
+        """The tokens on a device."""
+        return ListTokens(self.query.to(device), self.candidate.to(device))
 
     def require_fitting(self, similarity: Tensor) -> None:
         """Raise ValueError unless the tokens are those of lists with this similarity, [lists, items]."""

@@ -129,7 +129,10 @@ class TokenRanker(ContextAwareRanker):
         if tokens is None:
             raise ValueError(f"ranker {self.name}: reads tokens; expected tokens=ListTokens(...)")
         tokens.require_fitting(similarity)
-        words, regions = self._make_words_and_regions(tokens)
+        projected = self.project_lists(tokens)
+        words, regions = projected.query, projected.candidate
+        if self.sizes.text == "candidate":
+            words, regions = regions, words
         vectors = torch.cat([self.interact(words[part], regions[part]) for part in self._split_lists(words, regions)])
         # In full precision under autocast, too: products and sums have it, linear layers would not.
         scores = (vectors * self.interaction_scale).sum(-1)
@@ -151,10 +154,10 @@ class TokenRanker(ContextAwareRanker):
             logits = logits.masked_fill(~mask, -torch.inf)
         return logits.softmax(-1)
 
-    def _make_words_and_regions(self, tokens: ListTokens) -> tuple[SideTokens, SideTokens]:
-        """The encoded tokens of the texts and of the images."""
+    def project_lists(self, tokens: ListTokens) -> ListTokens:
+        """The tokens of lists, projected; a side that is already stays as it is."""
         query, candidate = self._project_side("query", tokens.query), self._project_side("candidate", tokens.candidate)
-        return (query, candidate) if self.sizes.text == "query" else (candidate, query)
+        return ListTokens(query, candidate)
 
     def _project_side(self, name: Literal["query", "candidate"], side: SideTokens) -> SideTokens:
         """The side's tokens, projected."""

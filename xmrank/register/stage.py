@@ -58,14 +58,14 @@ def register_ranker(uri: str, name: str, trained: TrainedRanker, run: str | None
         TrackingError: the server has no registry, or refuses.
     """
     about = read_about(trained.directory)
-    dimensions = int(about["dimensions"])
+    dimensions, tokens = int(about["dimensions"]), serving.read_token_sizes(about)
     # MLflow copies the whole folder; a trial's folder has more than the ranker's two files.
     with tempfile.TemporaryDirectory() as folder:
         package = models.ModelPackage(
             folder=copy_ranker(trained.directory, Path(folder) / "ranker"),
             loader=serving.LOADER,
-            inputs=serving.example_inputs(dimensions),
-            shapes=serving.input_shapes(dimensions),
+            inputs=serving.example_inputs(dimensions, tokens),
+            shapes=serving.input_shapes(dimensions, tokens),
             output=(-1, -1),
             # The versions of this environment, with which the ranker is known to load.
             requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
