@@ -25,18 +25,27 @@ pytest_plugins = ["pipeline"]
 SPLITS = {"train": 60, "val": 20, "test": 20}
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # a wrapper, because xdist's own hook would otherwise come first
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # a wrapper: before xdist looks at the groups, and after it
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """With several test processes, one runs all tests of the shared cluster, and one those with clusters of their own.
 
     A cluster takes 15 s to start, and two at once share two cores.
     """
+    grouped = []
     for item in items:
         if item.get_closest_marker("own_ray"):
-            item.add_marker(pytest.mark.xdist_group("own_ray"))
+            group = "own_ray"
         elif item.get_closest_marker("ray") or "ray_cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-    return (yield)
+            group = "ray"
+        else:
+            continue
+        item.add_marker(pytest.mark.xdist_group(group))
+        grouped.append(item)
+    result = yield
+    # Without the groups, every process would start clusters, and nothing but the clock would say so.
+    if hasattr(config, "workerinput") and not all("@" in item.nodeid for item in grouped):
+        raise pytest.UsageError("pytest-xdist takes no notice of its groups; expected the versions of constraints.txt")
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)
