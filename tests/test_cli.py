@@ -176,7 +176,7 @@ def test_a_wrong_flag_is_one_line_that_names_it(arguments, named):
     ("config_type", "arguments", "named"),
     [
         (EmbedConfig, ["--max-broken", "2"], "--max-broken 2.0: expected a fraction between 0 and 1"),
-        (EmbedConfig, ["--import-images", "i.npy"], "--import-texts, --import-ids: required"),
+        (EmbedConfig, ["--import-images", "i.npy"], "--import-texts: required"),
         (
             EmbedConfig,
             ["--dataset", "csv", "--annotations", "a.csv", "--image", "b"],

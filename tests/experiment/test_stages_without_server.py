@@ -107,6 +107,9 @@ class Target:
     def list_epochs(self, folder):  # the second was saved and not reported
         return [(1, {"validation/mean": 0.25}), (2, {"validation/mean": 0.5})]
 
+    def list_reported(self, point, folder):  # nothing was reported by an earlier call
+        return []
+
     def remove_state(self, point, folder):
         pass
 
@@ -143,7 +146,9 @@ def test_a_server_that_never_answers_costs_a_moment_and_loses_nothing(home, sile
     started = time.monotonic()
     log_all(home / "run", monkeypatch)
     assert time.monotonic() - started < 4
-    (line,) = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    (line,) = lines
     assert line.startswith("MLflow: http://127.0.0.1:")
     assert line.endswith(f"xmrank sync {home}/run")
     silent.undo()

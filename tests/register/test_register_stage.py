@@ -15,6 +15,7 @@ from xmrank.register import stage as registry
 from xmrank.register.model_registry import best_rankers
 from xmrank.register.stage import deserves_alias, register
 from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.tracking.runs import TrackingError
 from xmrank.train.checkpoint import read_ranker
 
 pytestmark = pytest.mark.ray
@@ -70,7 +71,7 @@ def test_the_alias_goes_to_the_better_on_the_same_lists_or_to_the_newer_on_other
 
 def test_a_server_that_refuses_is_one_line(rankers, monkeypatch):
     def refuse(*arguments, **named):
-        raise registry.tracking.TrackingError("no registry there")
+        raise TrackingError("no registry there")
 
     monkeypatch.setattr(registry.models, "register_model", refuse)
     with pytest.raises(DataError, match="no registry there"):
