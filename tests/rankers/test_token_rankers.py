@@ -7,6 +7,7 @@ import torch
 from ranker_samples import TEXT, build, tokens_of
 
 from xmrank.rankers import ListTokens, SideTokens, TokenSizes, build_ranker, make_parameters, token_ranker
+from xmrank.rankers.item_features import cosine_columns
 
 NAMES = ["late_interaction", "cross_attention"]
 CANDIDATE_TEXTS = replace(TEXT, text="candidate")
@@ -238,3 +239,10 @@ def test_convolutions_need_a_grid():
 def test_bad_values_are_named(values, message):
     with pytest.raises(ValueError, match=message):
         make_parameters("late_interaction", **values)
+
+
+def test_tiny_differences_of_the_interaction_are_not_blown_up():
+    # Scores of a list that differ by 2e-4 around 0.1: a standard deviation of 1e-4, beside a floor of 1e-2.
+    scores = torch.tensor([[0.1001, 0.0999]], dtype=torch.float64)
+    columns = cosine_columns(scores, None, token_ranker.SCORE_FLOOR)
+    assert columns[0, :, 1].tolist() == pytest.approx([1e-2, -1e-2], rel=1e-3)

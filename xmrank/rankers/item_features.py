@@ -141,18 +141,18 @@ def _sum_parts(parts: Sequence[Tensor]) -> Tensor:
     return functools.reduce(torch.add, parts)
 
 
-def cosine_columns(similarity: Tensor, mask: Tensor | None) -> Tensor:
+def cosine_columns(similarity: Tensor, mask: Tensor | None, floor: float = VARIANCE_FLOOR) -> Tensor:
     """The similarity, raw and standardised over the real items of its list (population variance), [lists, items, 2].
 
-    The values at padding are finite and have no meaning. If all similarities of a list are equal, the second column is
-    0 except for rounding.
+    ``floor`` is added to the variance. The values at padding are finite and have no meaning. If all similarities of a
+    list are equal, the second column is 0 except for rounding.
     """
     real = torch.ones_like(similarity) if mask is None else mask.to(similarity.dtype)
     count = real.sum(-1, keepdim=True).clamp(min=1)
     # Moments over real items only; an empty list divides by 1.
     centred = similarity - (similarity * real).sum(-1, keepdim=True) / count
     variance = (centred.square() * real).sum(-1, keepdim=True) / count
-    return torch.stack([similarity, centred * (variance + VARIANCE_FLOOR).rsqrt()], -1)
+    return torch.stack([similarity, centred * (variance + floor).rsqrt()], -1)
 
 
 def first_stage_rank(similarity: Tensor, mask: Tensor | None) -> Tensor:

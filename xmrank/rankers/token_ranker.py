@@ -17,6 +17,9 @@ from xmrank.rankers.token_encoder import TokenEncoder
 
 BLOCK = 2**22
 """Numbers in the largest temporary tensor of an interaction: more lists are computed block by block."""
+SCORE_FLOOR = 1e-4
+"""Added to the variance of a list's interaction scores: near the start, when they are all almost 0, their differences
+must not be blown up, nor the gradients that pass them."""
 
 
 class TokenRanker(ContextAwareRanker):
@@ -137,7 +140,7 @@ class TokenRanker(ContextAwareRanker):
         # In full precision under autocast, too: products and sums have it, linear layers would not.
         scores = (vectors * self.interaction_scale).sum(-1)
         # Products of two unit vectors are small numbers; the factor makes them about 1.
-        columns = torch.cat([vectors * vectors.shape[-1], cosine_columns(scores, mask)], -1)
+        columns = torch.cat([vectors * vectors.shape[-1], cosine_columns(scores, mask, SCORE_FLOOR)], -1)
         output = self.score_hidden(hidden + self.interaction(columns), similarity, mask)
         return output + self.hyperparameters.token_gain * scores[..., None]
 
