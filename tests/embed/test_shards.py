@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from ray import cloudpickle
 
-from xmrank.embed import preparing, shards
+from xmrank.embed import image_files, preparing, shards
 from xmrank.embed.decoding import PixelTransform
 from xmrank.embed.encoder import load_encoder
-from xmrank.embed.preparing import Preparer, plan_reads
+from xmrank.embed.image_files import plan_reads
+from xmrank.embed.preparing import Preparer
+from xmrank.embed.shard_report import ShardReport
 from xmrank.embed.shards import (
     PreparedShard,
-    ShardReport,
     encode_shard,
     read_report,
     remove_changed_report,
@@ -213,7 +214,7 @@ def test_remote_images_come_in_order_and_their_errors_with_them(monkeypatch, cou
             raise DataError(f"{address} is broken")
         return address.encode()
 
-    monkeypatch.setattr(preparing, "read_bytes", read)
+    monkeypatch.setattr(image_files, "read_bytes", read)
     addresses = [f"s3://bucket/{number}" for number in range(count)]
     for address, fetch in zip(addresses, plan_reads(addresses), strict=True):
         if address.endswith("7"):

@@ -1,11 +1,16 @@
 """Which columns of a table hold the images, captions, ids, splits and labels."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from xmrank.datasets.reader_settings import ColumnsConfig
 from xmrank.runtime.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from xmrank.datasets.reader_settings import ColumnsConfig
 
 IMAGE = (
     "image", "path", "image_path", "filepath", "file_path", "file_name", "filename", "image_name", "image_file", "file",

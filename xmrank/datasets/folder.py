@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from xmrank.datasets.dataset import Dataset
-from xmrank.datasets.pair_table import IMAGE_SUFFIXES, TEXT_LIMIT, PairTable, text_lines
+from xmrank.datasets.pair_table import TEXT_LIMIT, PairTable, text_lines
 from xmrank.datasets.reader_settings import FolderSettings
 from xmrank.datasets.splits import split_of_folder
-from xmrank.datasets.uris import list_files, map_threads, read_file, suffix_of
+from xmrank.datasets.uris import IMAGE_SUFFIXES, list_files, map_threads, read_file, suffix_of
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import PathOrUri, below, resolve_uri
 

@@ -15,7 +15,6 @@ from xmrank.runtime.paths import PathOrUri
 
 TEXT_LIMIT = 1 << 20
 """Characters of a caption, or bytes of a file of captions, above which it is taken for something else."""
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 LABEL_LIMIT = 2**31
 
 

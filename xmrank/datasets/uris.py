@@ -18,6 +18,7 @@ import pyarrow.fs as pafs
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import URI, PathOrUri, resolve_uri
 
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 NATIVE = {"file", "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"}
 THREADS = 16
 """Parallel requests to a remote store, where each waits for an answer."""

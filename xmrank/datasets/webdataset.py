@@ -10,11 +10,11 @@ from typing import Any
 from xmrank.datasets.columns import CAPTION, NUMBERED
 from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.locations import in_tar
-from xmrank.datasets.pair_table import IMAGE_SUFFIXES, TEXT_LIMIT, PairTable, labels_of, text_lines, texts_of
+from xmrank.datasets.pair_table import TEXT_LIMIT, PairTable, labels_of, text_lines, texts_of
 from xmrank.datasets.reader_settings import HuggingFaceSettings, WebDatasetSettings
 from xmrank.datasets.splits import split_of_file
 from xmrank.datasets.tar_index import TarMember, read_members
-from xmrank.datasets.uris import expand_pattern, is_folder, list_files, map_threads, suffix_of
+from xmrank.datasets.uris import IMAGE_SUFFIXES, expand_pattern, is_folder, list_files, map_threads, suffix_of
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import PathOrUri, below, resolve_uri
 from xmrank.runtime.progress import Progress

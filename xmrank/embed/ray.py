@@ -1,6 +1,5 @@
 """The embedding stage's Ray part: a pool of encoder actors, fed by a pool of readers where there are GPUs."""
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -18,7 +17,7 @@ from xmrank.embed.token_fitting import fit_projections
 from xmrank.embed.token_planning import TokenShape
 from xmrank.embed.token_projection import TokenProjection
 from xmrank.embed.token_store import Side
-from xmrank.runtime.cluster import connect, pool_size
+from xmrank.runtime.cluster import connect, pool_size, silence_ray_data
 from xmrank.runtime.errors import DataError, XmrankError
 
 CPU_BATCH = 64
@@ -227,17 +226,6 @@ def fit_from_settings(
     return catch_failure(
         lambda: {"projections": fit_projections(encoder, preparer, settings["tokens"], shape, sample)}, Path()
     )
-
-
-def silence_ray_data() -> None:
-    """Send Ray Data's messages to its log file only: we show progress and failures ourselves."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # Its file handler stays.
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.CRITICAL)
 
 
 def encode_shards(

@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from torch import Tensor
 
 from xmrank.datasets.locations import find_changed
 from xmrank.embed.encoder import Encoder
+from xmrank.embed.shard_report import ItemBatch, ShardReport
 from xmrank.embed.store import EmbeddingStore
 from xmrank.embed.token_shards import ShardTokens, TokenPaths, TokenRecipe
 from xmrank.runtime.errors import DataError
@@ -19,8 +19,6 @@ from xmrank.runtime.files import TEMPORARY, atomic_path, write_array, write_json
 from xmrank.runtime.pieces import record_piece
 
 Kind = Literal["image", "text"]
-ItemBatch = tuple[list[int], Tensor]
-"""Indices in the shard, and the encoder's input for them: pixels or tokens."""
 
 
 @dataclass(frozen=True)
@@ -50,25 +48,6 @@ class Shard:
     def report_path(self, work: Path) -> Path:
         """The file of the shard's report, written last: a shard with a report is done."""
         return work / f"{self.kind}-{self.number:06d}.json"
-
-
-@dataclass
-class ShardReport:
-    """What happened to a shard's items.
-
-    Attributes:
-        broken: row → reason, of images that could not be read; their embeddings are rows of zeros.
-        bytes, sha256: of every image file as it was read; empty for captions.
-        copied: index in the shard → row in the store of ``--reuse`` that the embedding was copied from.
-        settings: chosen by the first run and kept by later ones: the batch size, the store of ``--reuse``.
-    """
-
-    items: int
-    broken: dict[int, str] = field(default_factory=dict)
-    bytes: list[int] = field(default_factory=list)
-    sha256: list[str] = field(default_factory=list)
-    copied: dict[int, int] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 
 from xmrank.datasets.dataset import Dataset
 from xmrank.embed.encoder import Encoder
-from xmrank.embed.preparing import Preparer, make_batches
-from xmrank.embed.shards import ShardReport
+from xmrank.embed.image_files import make_batches, prepare_images
+from xmrank.embed.preparing import Preparer
+from xmrank.embed.shard_report import ShardReport
 from xmrank.embed.token_extraction import TokenBatch, TokenExtractor
 from xmrank.embed.token_planning import TokenShape
 from xmrank.embed.token_projection import TokenMoments, TokenProjection, sample_rows
@@ -66,7 +67,7 @@ def fit_projections(
 
 def encode_image_sample(extractor: TokenExtractor, preparer: Preparer, addresses: list[str]) -> Iterator[TokenBatch]:
     """The tokens of images, a batch at a time."""
-    images = preparer.prepare_images(0, addresses, ShardReport(len(addresses)))
+    images = prepare_images(preparer.pixels, addresses, ShardReport(len(addresses)), row=0, known=preparer.known)
     for _, pixels in make_batches(images, preparer.batch_size):
         yield extractor.encode_images(pixels)[1]
 

@@ -16,8 +16,8 @@ import torch
 from xmrank.config.common import Direction
 from xmrank.config.mine import MineConfig
 from xmrank.embed.encoder import Encoder, load_encoder
-from xmrank.embed.preparing import encode_files
-from xmrank.embed.shards import ShardReport
+from xmrank.embed.image_files import encode_files
+from xmrank.embed.shard_report import ShardReport
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.gallery_index import SHARD, make_index
 from xmrank.protocols.table_parts import side_ids

@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 from xmrank.config.common import Direction
 from xmrank.datasets.columns import CAPTION, IMAGE
 from xmrank.datasets.locations import in_parquet, leads_outside
-from xmrank.datasets.pair_table import IMAGE_SUFFIXES
-from xmrank.datasets.uris import FAULTS, file_sizes, list_files
+from xmrank.datasets.uris import FAULTS, IMAGE_SUFFIXES, file_sizes, list_files
 from xmrank.embed.store import check_embeddings, to_unit_length
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file, sha256_json

@@ -8,9 +8,8 @@ from typing import Any
 import ray
 import torch
 
-from xmrank.embed.ray import silence_ray_data
 from xmrank.rank.batches import QueryBatch, QueryRanker, RankingJob
-from xmrank.runtime.cluster import connect, pool_size
+from xmrank.runtime.cluster import connect, pool_size, silence_ray_data
 from xmrank.runtime.errors import DataError, XmrankError
 
 

@@ -21,7 +21,6 @@ from xmrank.rank.checks import (
 from xmrank.rank.queries import QuerySet, read_queries
 from xmrank.rank.ray import rank_batches
 from xmrank.rank.results import RESULTS, RESULTS_SCHEMA, SIDES, STEPS
-from xmrank.rank.results_page import write_page
 from xmrank.register.model_registry import ALIAS, MODEL_URI, copy_ranker, locate_ranker, ranker_fingerprint
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
@@ -68,6 +67,9 @@ def rank(config: RankConfig) -> Manifest:
         manifest = stage.done or rank_all(stage, config, store, queries, direction, ranker, encoder)
     print(summarise_ranking(manifest, output))
     if config.page:
+        # Templates and pictures are loaded only where a page is wanted.
+        from xmrank.rank.results_page import write_page
+
         write_page(config, manifest, output)
     return manifest
 

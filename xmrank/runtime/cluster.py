@@ -135,3 +135,16 @@ def run_tasks(function: Callable[[Item], Result], items: Iterable[Item], workers
             yield ray.get(pending.pop(0))
     while pending:
         yield ray.get(pending.pop(0))
+
+
+def silence_ray_data() -> None:
+    """Send Ray Data's messages to its log file only: we show progress and failures ourselves."""
+    import ray.data  # slow, and only embed and rank use it
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # Its file handler stays.
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)

@@ -1,11 +1,17 @@
 """A trial: one ranker to train, for one loss, one direction and one seed."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from xmrank.config import Direction, TrainConfig
+from xmrank.config.common import Direction
 from xmrank.runtime.errors import DataError
+
+if TYPE_CHECKING:
+    from xmrank.config import TrainConfig
 
 STATE = "state.safetensors"
 NEXT_STATE = "next.safetensors"
