@@ -2,7 +2,9 @@
 
 import json
 import socket
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -34,6 +36,40 @@ def silent(monkeypatch):
     monkeypatch.setattr(delivery, "GRACE_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers each request as a server that has one run, after the server's ``delay``."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        """Write nothing."""
+
+    def do_POST(self):
+        """Answer."""
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        time.sleep(self.server.delay)
+        info = {"run_id": "r" * 32, "experiment_id": "1", "lifecycle_stage": "active"}
+        answer = json.dumps({"run": {"info": info, "data": {}}, "run_info": info}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_POST  # noqa: N815 (the name that http.server looks for)
+
+
+@pytest.fixture
+def answering():
+    """A server that answers everything."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        server.delay = 0.0
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 def history(uri, run, name="train/loss"):
@@ -83,6 +119,16 @@ def test_a_run_that_was_deleted_does_not_hold_up_the_others(home, uri):
     Delivery(uri).deliver(journal)
     assert journal.is_delivered
     assert history(uri, run) == [(0, 0.5)]
+
+
+def test_the_end_of_a_run_prints_no_address(home, answering, capsys):
+    uri = f"http://user:SECRET@127.0.0.1:{answering.server_port}"
+    journal = Journal(home, "trial")
+    journal.add("r" * 32, failed=False)
+    Delivery(uri).deliver(journal)
+    tracking.end_run(uri, "r" * 32)
+    assert journal.is_delivered
+    assert capsys.readouterr() == ("", "")
 
 
 def log_stage(folder, *, first=0):

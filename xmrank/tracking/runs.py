@@ -33,6 +33,9 @@ LATER_CALLS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIME
 """What does not arrive is sent again from a journal."""
 NO_SUCH_RUN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """MLflow's codes for a run id that is not there; a server that is away has others."""
+# MLflow prints the address of each run that ends, credentials included. Whoever uses MLflow here, a worker of Ray too,
+# imports this module first.
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 
 class TrackingError(DataError):
