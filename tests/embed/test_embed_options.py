@@ -51,6 +51,13 @@ def test_captions_of_one_text_are_encoded_once(folder, encoded, monkeypatch):
         np.testing.assert_allclose(store.text[copies[0]], encoder.encode_texts([text])[0], atol=1e-5)
 
 
+def test_bf16_is_warned_of_before_anything_is_encoded(folder, encoded, monkeypatch):
+    warned = []
+    monkeypatch.setattr(stage, "warn_of_slow_bf16", lambda setting: warned.append((setting, len(encoded))))
+    embed(configured(folder, precision="bf16"))
+    assert warned == [("embed: --precision bf16", 0)]
+
+
 def test_captions_of_broken_images_leave_the_others_in_place(folder, encoded):
     recaption(folder, p3=["a cat", "a dog"], p7=["a dog", "a bird"])
     (folder / "pictures" / "3.jpg").write_bytes(b"<html>")

@@ -278,6 +278,20 @@ def test_lists_that_were_damaged_beside_a_lost_manifest_are_mined_again(store, t
     assert [path.name for path in (output / "damaged").iterdir()] == ["i2t-train.parquet"]
 
 
+def test_damage_that_no_record_tells_of_is_refused_with_the_remedy(store, tmp_path):
+    output = tmp_path / "lists"
+    first, _ = mined(store, output)
+    plan = json.loads((output / "plan.json").read_text())
+    # A plan of an earlier version, which does not have the hashes of the finished files.
+    (output / "plan.json").write_text(json.dumps({name: plan[name] for name in plan if name != "finished"}))
+    (output / "manifest.json").unlink()
+    flip_byte(output / "i2t-train.parquet", 100)
+    with pytest.raises(DataError, match=r"i2t-train\.parquet: damaged.*; remove this file and run the same command"):
+        mined(store, output)
+    (output / "i2t-train.parquet").unlink()
+    assert mined(store, output)[0] == first
+
+
 def test_other_parameters_or_embeddings_are_refused(store, tiny_store, tmp_path):
     output = tmp_path / "lists"
     mined(store, output)

@@ -8,9 +8,8 @@ from xmrank.config import TrainConfig
 from xmrank.losses import LOSSES
 from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime.errors import ConfigError
-from xmrank.train import bf16_support, trainer
 from xmrank.train import step as step_module
-from xmrank.train.bf16_support import lacks_bf16
+from xmrank.train import trainer
 from xmrank.train.epoch_metrics import EpochMetrics
 from xmrank.train.schedule import TrainingSchedule, TrialProgress
 from xmrank.train.step import TrainingStep
@@ -150,21 +149,6 @@ def test_bf16_computes_in_bf16_and_keeps_weights_and_losses_in_float32(tmp_path,
     _, exact = train_toy(tmp_path / "fp32", settings())
     assert history["epochs"][0]["train_loss"] == pytest.approx(exact["epochs"][0]["train_loss"], rel=0.02)
     assert history["epochs"][0]["train_loss"] != exact["epochs"][0]["train_loss"]
-
-
-@pytest.mark.parametrize(
-    ("flags", "precision", "lines"),
-    [("avx512f avx512_vnni", "bf16", 1), ("avx512f avx512_bf16", "bf16", 0), ("avx512f", "fp32", 0)],
-)
-def test_bf16_on_a_cpu_without_it_is_a_warning_of_one_line(tmp_path, monkeypatch, capsys, flags, precision, lines):
-    cpu_info = tmp_path / "cpuinfo"
-    cpu_info.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
-    monkeypatch.setattr(bf16_support, "lacks_bf16", lambda: lacks_bf16(cpu_info))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    bf16_support.warn_of_slow_bf16(precision)
-    error = capsys.readouterr().err
-    assert error.count("\n") == lines
-    assert ("this CPU has no bf16 instructions" in error) == bool(lines)
 
 
 def test_an_ordinal_head_has_its_levels_and_the_other_losses_have_one_score(tmp_path):

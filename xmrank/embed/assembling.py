@@ -143,6 +143,8 @@ def find_equal_across_splits(images: pa.Table) -> list[dict[str, str]]:
     Returns:
         Image id → split for each group, in the order of their first rows.
     """
+    # Rows without a hash, of a store of another make, are not known to be equal.
+    images = images.filter(pc.is_valid(images["sha256"]))
     groups = images.group_by("sha256", use_threads=False).aggregate([("split", "count_distinct")])
     shared = groups.filter(pc.greater(groups["split_count_distinct"], 1))["sha256"]
     # Only the rows of such groups become Python objects.

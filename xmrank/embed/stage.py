@@ -33,6 +33,7 @@ from xmrank.embed.token_fitting import choose_sample
 from xmrank.embed.token_planning import TokenPlan, plan_tokens
 from xmrank.embed.token_projection import PROJECTION, read_projections, write_projections
 from xmrank.embed.token_shards import TokenRecipe
+from xmrank.runtime.bf16_support import warn_of_slow_bf16
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_file, write_json
@@ -116,6 +117,8 @@ def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manife
     settings = worker_settings(config)
     preparer = make_preparer(config, pixels, earlier.settings, known)
     if earlier.missing:
+        if config.precision == "bf16":
+            warn_of_slow_bf16("embed: --precision bf16")
         if tokens:
             tokens.budget.refuse_small_disk(stage.directory, measure_folder(stage.work))
             print(tokens.budget.describe())

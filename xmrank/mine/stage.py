@@ -19,6 +19,7 @@ from xmrank.mine.relevance import read_relevance_texts
 from xmrank.mine.roles import ROLES, Role, RoleImages, choose_role_images
 from xmrank.mine.strategies import count_searched
 from xmrank.runtime.directory import StageDirectory
+from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_file, write_json
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
@@ -81,7 +82,7 @@ def mine_all(
             record_piece(stage.work, path.stem, [path])
             shutil.rmtree(searches, ignore_errors=True)
         # Read back, so that lists of an earlier run are counted too.
-        lists = CandidateLists.read(path)
+        lists = read_back(path)
         counts[f"{direction}_{role}"] = describe_lists(lists, len(pool.gallery))
         counts["lists"] += len(lists)
         if direction == "i2t":
@@ -90,6 +91,18 @@ def mine_all(
     splits = {role: {"split": part.split, "images": part.images.tolist()} for role, part in parts.items()}
     write_json(stage.directory / SPLITS, splits)
     return stage.finish(counts=counts)
+
+
+def read_back(path: Path) -> CandidateLists:
+    """The lists of a file of this stage; where no record of what was finished is left, it may be damaged.
+
+    Raises:
+        DataError: says what is wrong, and how the file is made anew.
+    """
+    try:
+        return CandidateLists.read(path)
+    except DataError as error:
+        raise DataError(f"{error}; remove this file and run the same command again (or --overwrite)") from None
 
 
 def search_gallery(store: EmbeddingStore, pool: QueryPool, config: MineConfig, role: Role, folder: Path) -> None:

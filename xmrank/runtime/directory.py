@@ -78,17 +78,27 @@ class StageDirectory:
         """
         stage = cls(directory, name, json.loads(json.dumps(config)), dict(inputs))
         stage._refuse_other_files()
+        if not overwrite and stage._find_finished():
+            return stage
         refuse_live_holder(directory)
         if not overwrite:
             stage._refuse_difference()
-            # A finished stage is only read: by any number of runs, also where this user may not write.
-            stage.done, damage = stage._read_finished()
-            if stage.done and not damage:
-                return stage
         directory.mkdir(parents=True, exist_ok=True)
         stage._hold()
         stage._prepare(overwrite=overwrite)
         return stage
+
+    def _find_finished(self) -> bool:
+        """Whether the stage is finished and whole; ``done`` is then its manifest.
+
+        It is only read: by any number of runs, whatever lock a killed one has left, also where nobody may write.
+        """
+        if not (self.directory / MANIFEST).exists():
+            return False
+        self._refuse_difference()
+        manifest, damage = self._read_finished()
+        self.done = None if damage else manifest
+        return self.done is not None
 
     def _hold(self) -> None:
         """Hold the directory until the stage is finished or given up, at the latest until the process ends."""

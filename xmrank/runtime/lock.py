@@ -26,7 +26,11 @@ from xmrank.runtime.redaction import redact_uri
 HEARTBEAT_S = 30.0
 """How often a holder touches its locks."""
 SILENT_S = 300.0
-"""A holder on another host is dead when its lock was not touched for this long."""
+"""A holder on another host is dead when its lock was not touched for this long, or so far in the future.
+
+A heartbeat gives the lock the time of its file system, which is also what it is compared with. Clocks that differ by
+less do no harm; a time further ahead is no heartbeat: it came with a copy, or from a clock that was set wrong.
+"""
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 """Answers of file systems without hard links."""
 COMMAND_LENGTH = 200
@@ -67,11 +71,11 @@ class LockHolder:
         """Whether the process lives; on another machine, whether its lock was touched lately.
 
         Args:
-            silence_s: seconds since the lock was touched.
+            silence_s: seconds since the lock was touched; negative where its time lies in the future.
         """
         if self.machine == describe_machine():
             return find_start(self.pid) == self.started
-        return silence_s < SILENT_S
+        return is_heartbeat(silence_s)
 
     def describe(self) -> str:
         """The process in one line."""
@@ -154,11 +158,19 @@ def refuse_live_holder(directory: Path, now: float | None = None) -> None:
     except FileNotFoundError:
         return
     holder = read_holder(path)
+    remedy = f"if that run is known to be gone, remove {path}"
     if holder is None:
-        if silence_s < SILENT_S and path.exists():
-            raise DataError(f"{directory}: another run holds it; its {LOCK} is not readable")
+        if is_heartbeat(silence_s) and path.exists():
+            raise DataError(f"{directory}: another run holds it; its {LOCK} is not readable; {remedy}")
     elif not is_own(holder) and holder.is_alive(silence_s):
-        raise DataError(f"{directory}: another run holds it: {holder.describe()}")
+        # The process of another machine cannot be looked up: a person may know more.
+        advice = "" if holder.machine == describe_machine() else f"; {remedy}"
+        raise DataError(f"{directory}: another run holds it: {holder.describe()}{advice}")
+
+
+def is_heartbeat(silence_s: float) -> bool:
+    """Whether a lock that was touched so many seconds ago (negative: in the future) shows a live holder."""
+    return abs(silence_s) < SILENT_S
 
 
 def is_own(holder: LockHolder) -> bool:

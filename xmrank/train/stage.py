@@ -10,6 +10,7 @@ from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.mine.list_paths import lists_path
 from xmrank.mine.mapped_lists import open_lists
 from xmrank.mine.roles import ROLES
+from xmrank.runtime.bf16_support import warn_of_slow_bf16
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.launcher import launch_workers
@@ -18,7 +19,6 @@ from xmrank.runtime.paths import resolve
 from xmrank.runtime.verification import read_outputs
 from xmrank.tracking.journal import Journal
 from xmrank.tracking.run_tree import RunTree
-from xmrank.train.bf16_support import warn_of_slow_bf16
 from xmrank.train.epoch_watcher import watch_epochs
 from xmrank.train.run_journals import end_runs
 from xmrank.train.stack_states import settle_states
@@ -60,7 +60,8 @@ def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manif
     with runs.open(end):
         # A finished stage is left as it is: nothing is started and nothing is logged.
         if stage.done is None:
-            warn_of_slow_bf16(config.precision)
+            if config.precision == "bf16":
+                warn_of_slow_bf16("train: --precision bf16")
             runs.begin_parent()
             pending = pending_trials(trials, output)
             if pending:

@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from xmrank.config import TrainEncoderConfig, semantic
 from xmrank.embed.encoder import Encoder, load_encoder
+from xmrank.runtime.bf16_support import warn_of_slow_bf16
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.files import atomic_path, write_json
@@ -48,6 +49,8 @@ def check_text_side(encoder: Encoder) -> None:
 
 def run_training(stage: StageDirectory, config: TrainEncoderConfig) -> Manifest:
     """Train on the cluster, then write the output."""
+    if config.autocast:
+        warn_of_slow_bf16(f"{STAGE}: --autocast")
     workers = train_on_cluster(config, stage.work)
     with atomic_path(stage.directory / f"{config.model}.safetensors") as temporary:
         # With the metadata that open_clip expects of a torch file.

@@ -17,10 +17,11 @@ def lacks_bf16(cpu_info: Path = CPU_INFO) -> bool:
     return not BF16_FLAGS & set(cpu_info.read_text().split())
 
 
-def warn_of_slow_bf16(precision: str) -> None:
-    """Say in one line that bf16 will be slow here; a GPU computes in it."""
-    if precision == "bf16" and not torch.cuda.is_available() and lacks_bf16():
-        print(
-            "train: --precision bf16: this CPU has no bf16 instructions; training will be slower than with fp32",
-            file=sys.stderr,
-        )
+def warn_of_slow_bf16(setting: str) -> None:
+    """Say in one line that bf16 will be slow here; a GPU computes in it.
+
+    Args:
+        setting: the job and its flag, such as "train: --precision bf16".
+    """
+    if not torch.cuda.is_available() and lacks_bf16():
+        print(f"{setting}: this CPU has no bf16 instructions; it will be slower than fp32", file=sys.stderr)
