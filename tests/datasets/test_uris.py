@@ -68,6 +68,15 @@ def test_a_uri_of_no_known_kind_is_one_line():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("uri", ["ftp://user:x@h/c.csv", "github://h/x"])
+def test_a_file_system_that_needs_more_than_a_uri_is_one_line(uri):
+    with pytest.raises(
+        DataError, match=r"cannot be read: (ftp|github) needs more than a URI: (host|org, repo)$"
+    ) as caught:
+        read_file(uri, "--annotations")
+    assert "x@" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("given", "meant"),
     [

@@ -162,7 +162,7 @@ def test_arrays_that_are_no_store_are_refused(changes, message):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("root", [5, ["/"], {"a": 1}, True])
+@pytest.mark.parametrize("root", [5, ["/"], {"a": 1}, True, "/a\0b"])
 def test_an_image_folder_that_is_no_path_is_one_line(root):
     manifest = Manifest("embed", {}, {}, {}, settings={"images_root": root})
     with pytest.raises(

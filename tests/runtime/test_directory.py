@@ -270,6 +270,18 @@ def test_outputs_that_are_damaged_again_are_all_kept(folder):
     assert kept == {"a.txt": "1", "a.txt-again": "22"}
 
 
+def test_a_link_as_the_folder_of_damaged_files_is_not_followed(folder, tmp_path):
+    finished(folder)
+    (folder / "a.txt").write_text("1")
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "damaged").symlink_to(tmp_path / "elsewhere")
+    message = refusal(folder)
+    assert message.startswith(
+        f"{folder / 'damaged/a.txt'}: is outside the directory, through a symbolic link; a.txt is "
+    )
+    assert names(tmp_path / "elsewhere") == [] and (folder / "a.txt").read_text() == "1"
+
+
 @pytest.mark.parametrize("plan", [{"config": None}, {"inputs": 3}, {"config": []}])
 def test_a_plan_with_values_of_other_types_is_ignored(folder, plan):
     finished(folder)

@@ -48,6 +48,14 @@ def test_a_remote_store_is_refused(home, uri):
         resolve(uri)
 
 
+def test_the_home_of_an_unknown_user_is_one_line(home, monkeypatch):
+    with pytest.raises(ConfigError, match=r"^~nouserx/x: there is no home directory of ~nouserx"):
+        resolve("~nouserx/x")
+    monkeypatch.setenv("XMRANK_HOME", "~nouserx")
+    with pytest.raises(ConfigError, match=r"^~nouserx: there is no home directory of ~nouserx"):
+        resolve("runs")
+
+
 @pytest.mark.parametrize("path", ["runs/a:b", "a:b/c", "C:/run"])
 def test_a_colon_makes_no_uri(home, path):
     assert resolve(path) == home / path

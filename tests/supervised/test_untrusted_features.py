@@ -11,10 +11,12 @@ import h5py
 import numpy as np
 import pytest
 from scipy.io import savemat
+from scipy.sparse import csc_matrix
 
 from xmrank.runtime.errors import DataError
 from xmrank.supervised.arrays import read_arrays
 from xmrank.supervised.guarded_reading import read_guarded
+from xmrank.supervised.native_files import MAX_EXPANSION, read_hdf5, read_matlab
 from xmrank.supervised.pickled_arrays import load_pickled_arrays
 
 MUTATIONS = int(os.environ.get("XMRANK_MUTATIONS", "300"))
@@ -191,8 +193,24 @@ def test_hdf5_that_claims_too_much_or_contains_itself(tmp_path):
     assert list(read_arrays(path)) == ["features/a/b"]
     with h5py.File(path, "w") as file:
         file.create_dataset("train_img", (1 << 20, 1 << 20), "f8", chunks=(1024, 1024))
-    with pytest.raises(DataError, match="train_img has 8796093022208 bytes, too many for a file of"):
+    with pytest.raises(DataError, match=r"train_img has 8796093022208 bytes, all arrays .*, too many for a file of"):
         read_arrays(path)
+
+
+def test_the_arrays_of_a_file_share_one_limit(tmp_path):
+    path = tmp_path / "many.h5"
+    with h5py.File(path, "w") as file:
+        for number in range(20):
+            file.create_dataset(f"a{number}", (500, 1000), "f8", chunks=(500, 1000))
+    assert path.stat().st_size * MAX_EXPANSION > 4_000_000  # enough for each, not for all
+    with pytest.raises(DataError, match="has 4000000 bytes, all arrays 80000000, too many for a file of"):
+        read_hdf5(path)
+    path = tmp_path / "sparse.mat"
+    savemat(path, {"note": "by hand", "image": csc_matrix((20_000, 4000)), "small": csc_matrix([[0, 1.0]])})
+    with pytest.raises(DataError, match="image has 640000000 bytes, all arrays 640000016, too many for a file of"):
+        read_matlab(path)
+    savemat(path, {"note": "by hand", "small": csc_matrix([[0, 1.0]]), "cells": np.array([1, "a"], object)})
+    np.testing.assert_equal(read_matlab(path), {"small": np.array([[0, 1.0]])})
 
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
@@ -200,8 +218,9 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
         folder = tmp_path / suffix
         folder.mkdir()
         os.mkfifo(folder / f"pipe.{suffix}")
-        with pytest.raises(DataError, match="not a regular file"):
-            read_arrays(folder)
+        for path in (folder, folder / f"pipe.{suffix}"):
+            with pytest.raises(DataError, match="not a regular file"):
+                read_arrays(path)
 
 
 def test_a_reader_that_dies_or_hangs_is_one_line(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ An address is a location with its root in front: a local path or a URI. The offs
 that any process can read a member directly, without the tar's headers.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -27,7 +28,9 @@ from xmrank.runtime.paths import URI
 from xmrank.runtime.redaction import redact_uri
 
 MEMBER = re.compile(r"(?P<file>.+?\.(?P<kind>tar|parquet))::(?P<member>.+)", re.IGNORECASE | re.DOTALL)
-SPAN = re.compile(r"@(\d+)\+(\d+)$")
+SPAN = re.compile(r"@([0-9]{1,18})\+([0-9]{1,18})")
+ROW = re.compile(r"(?P<column>.+)/(?P<row>[0-9]{1,18})", re.DOTALL)
+"""Numbers of 18 digits fit into the 64 bits that files are addressed with."""
 
 
 def in_tar(file: str, member: str, offset: int, size: int) -> str:
@@ -50,7 +53,7 @@ def read_bytes(address: str) -> bytes:
     """An image's bytes; empty where there is no such file, member or row.
 
     Raises:
-        DataError: its parquet file is broken.
+        DataError: its parquet file is broken or has no such column, or the address is none.
         OSError: the store does not answer; names the address.
     """
     try:
@@ -68,7 +71,7 @@ def read_location(address: str) -> bytes:
     """An image's bytes.
 
     Raises:
-        DataError: its parquet file is broken.
+        DataError: its parquet file is broken or has no such column, or the address is none.
         OSError: FileNotFoundError, or another answer of the store.
     """
     match = MEMBER.fullmatch(address)
@@ -76,19 +79,39 @@ def read_location(address: str) -> bytes:
         with open_file(address) as file:
             return bytes(file.read())
     if match["kind"].lower() == "parquet":
-        # A column's name may contain a slash; a row number does not.
-        column, _, row = match["member"].rpartition("/")
-        return parquet_rows(match["file"], column, file_version(match["file"])).read_row(int(row))
+        column, row = parse_row(match["member"])
+        return parquet_rows(match["file"], column, file_version(match["file"])).read_row(row)
     offset, size = parse_span(match["member"])
     with open_file(match["file"]) as file:
-        file.seek(offset)
-        return bytes(file.read(size))
+        end = file.seek(0, os.SEEK_END)
+        # The memory for a whole span is taken before it is read, so a span must not be longer than its file.
+        return bytes(file.read(min(size, end - file.seek(offset)))) if offset < end else b""
+
+
+def parse_row(member: str) -> tuple[str, int]:
+    """Column and row in the location of a parquet file's row.
+
+    Raises:
+        DataError: it does not end with a row number.
+    """
+    # A column's name may contain a slash; a row number does not.
+    match = ROW.fullmatch(member)
+    if match is None:
+        raise DataError(f"{member!r} in a parquet file: expected COLUMN/ROW")
+    return match["column"], int(match["row"])
 
 
 def parse_span(member: str) -> tuple[int, int]:
-    """Offset and size in a tar member's location."""
-    match = SPAN.search(member)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
+    """Offset and size in a tar member's location.
+
+    Raises:
+        DataError: it does not end with them.
+    """
+    start = member.rfind("@")
+    match = SPAN.fullmatch(member, max(start, 0))
+    if match is None:
+        raise DataError(f"{member!r} in a tar: expected NAME@OFFSET+SIZE")
+    return int(match[1]), int(match[2])
 
 
 def find_absent(addresses: Sequence[str]) -> list[int]:
@@ -183,9 +206,13 @@ class ParquetRows:
         return self.values[row - start].as_py() or b""
 
     def load_group(self, group: int) -> Any:
-        """The binary values of a row group."""
-        kind = self.file.schema_arrow.field(self.column).type
-        is_struct = pa.types.is_struct(kind)
+        """The binary values of a row group.
+
+        Raises:
+            DataError: no such column, one of other values, or a broken file.
+            OSError: another answer of the store.
+        """
+        is_struct = self.find_struct()
         try:
             table = self.file.read_row_group(group, columns=[f"{self.column}.bytes" if is_struct else self.column])
         except (pa.ArrowException, ValueError) as error:
@@ -196,9 +223,39 @@ class ParquetRows:
             raise self.make_error(error) from None
         return pc.struct_field(table[self.column], "bytes") if is_struct else table[self.column]
 
+    def find_struct(self) -> bool:
+        """Whether the column has structs with ``bytes``; otherwise it has binary values.
+
+        Raises:
+            DataError: no such column, or it has other values.
+        """
+        try:
+            schema = self.file.schema_arrow
+        except (pa.ArrowException, ValueError) as error:
+            raise self.make_error(error) from None
+        # -1 also where two columns have the name.
+        index = schema.get_field_index(self.column)
+        if index < 0:
+            raise DataError(f"its file {Path(self.name).name} has no column {self.column!r}")
+        kind = schema.field(index).type
+        is_struct = pa.types.is_struct(kind)
+        # The names of its fields may repeat, or lack this one.
+        values = kind.field("bytes").type if is_struct and kind.get_field_index("bytes") >= 0 else kind
+        if not is_binary(values):
+            raise DataError(f"its file {Path(self.name).name}: {self.column!r} has {kind}, expected bytes")
+        return is_struct
+
     def make_error(self, error: Exception) -> DataError:
         """The error for a file that exists but cannot be read as parquet."""
         return DataError(f"its file {Path(self.name).name} is not readable as parquet: {one_line(error)}")
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether a column's values are bytes, also where repeated ones are stored once."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(check(kind) for check in checks)
 
 
 @lru_cache(maxsize=2)

@@ -1,6 +1,7 @@
 """Reads local paths and URIs: with pyarrow (s3, gs, hdfs, ...) or fsspec (http, hf, ...)."""
 
 import fnmatch
+import inspect
 import json
 import os
 import re
@@ -35,7 +36,7 @@ def locate_file(address: PathOrUri) -> tuple[pafs.FileSystem, str]:
     """The file system of an address, and the path in it.
 
     Raises:
-        DataError: a URI whose scheme neither pyarrow nor an installed part of fsspec reads.
+        DataError: a URI whose scheme neither pyarrow nor an installed part of fsspec reads, or only with more settings.
     """
     text = str(address)
     if not URI.match(text):
@@ -63,9 +64,19 @@ def native_file_system(uri: str) -> tuple[pafs.FileSystem, str]:
 
 @lru_cache(maxsize=64)
 def fsspec_file_system(scheme: str) -> pafs.FileSystem:
-    """fsspec's file system of a scheme, with pyarrow's interface."""
+    """fsspec's file system of a scheme, with pyarrow's interface.
+
+    Raises:
+        ValueError: no such scheme, or a file system that needs arguments, such as ftp its host.
+        ImportError: the package that it needs is not installed.
+    """
     import fsspec
 
+    parameters = list(inspect.signature(fsspec.get_filesystem_class(scheme).__init__).parameters.values())[1:]
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    # Tried without them, some would also print a traceback when Python deletes them.
+    if needed:
+        raise ValueError(f"{scheme} needs more than a URI: {', '.join(needed)}")
     # Web servers: user and password from the file that NETRC names, and proxies, so that a URI need not hold them.
     settings = {"client_kwargs": {"trust_env": True}} if scheme in ("http", "https") else {}
     return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme, **settings)))

@@ -226,7 +226,7 @@ def find_images_root(manifest: Manifest) -> PathOrUri | None:
         DataError: the manifest has something else there, which its fingerprint does not cover.
     """
     root = manifest.settings.get("images_root")
-    if root is not None and not isinstance(root, str):
+    if root is not None and (not isinstance(root, str) or "\0" in root):
         raise DataError(f"{MANIFEST} of the embeddings: images_root is {root!r}, expected a path or a URI")
     return resolve_uri(root) if root else None
 

@@ -14,7 +14,6 @@ from xmrank.pages.thumbnails import Thumbnail, ThumbnailAlbum, make_thumbnail
 from xmrank.pages.wording import DIRECTION_NAMES
 from xmrank.rank.queries import read_queries
 from xmrank.rank.results import PAGE, RESULTS, STEPS
-from xmrank.runtime.errors import XmrankError
 from xmrank.runtime.files import read_batches, write_text
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
@@ -128,7 +127,7 @@ def read_thumbnail(path: str | None, side: int) -> Thumbnail | None:
     # A picture that cannot be read is left out: the page is worth having without it.
     try:
         return make_thumbnail(read_bytes(path), side)
-    except (XmrankError, OSError, ValueError, SyntaxError):
+    except Exception:
         return None
 
 

@@ -27,6 +27,7 @@ from xmrank.runtime.manifest import (
     SCHEMA,
     WORK,
     Manifest,
+    describe_outside,
     read_manifest,
 )
 from xmrank.runtime.pieces import Piece, describe_file, group_outputs, is_piece, read_pieces
@@ -315,10 +316,16 @@ class StageDirectory:
                     raise DataError(f"{self.directory / name}: {fault}")
 
     def _move_aside(self, name: str, fault: str) -> None:
-        """Move a file to the folder of damaged ones: a record's word is not enough to delete what it names."""
+        """Move a file to the folder of damaged ones: a record's word is not enough to delete what it names.
+
+        Raises:
+            DataError: the folder is a link that leads out of the directory.
+        """
         file = self.directory / name
         if not os.path.lexists(file):
             return
+        if fault_of_folder := describe_outside(self.directory, f"{DAMAGED}/{name}"):
+            raise DataError(f"{self.directory / DAMAGED / name}: {fault_of_folder}; {name} is {fault}")
         print(f"{self.name}: {file}: {fault}; moved to {DAMAGED}/", file=sys.stderr)
         target = self.directory / DAMAGED / name
         while os.path.lexists(target):

@@ -18,9 +18,9 @@ def home() -> Path:
 
     Raises:
         ConfigError: inside a submitted Ray job, where the current directory is a temporary copy, without XMRANK_HOME
-            or with a relative one.
+            or with a relative one; or it names the home of an unknown user.
     """
-    folder = Path(os.environ.get(HOME_VARIABLE, "")).expanduser()
+    folder = expand_user(Path(os.environ.get(HOME_VARIABLE, "")))
     # Path("") is the current directory.
     if in_ray_job() and not folder.is_absolute():
         raise ConfigError(
@@ -28,6 +28,18 @@ def home() -> Path:
             f"{HOME_VARIABLE} to a folder that all nodes share, or give absolute paths"
         )
     return folder.absolute()
+
+
+def expand_user(path: Path) -> Path:
+    """The path with the home directory in place of ``~`` or ``~user``.
+
+    Raises:
+        ConfigError: no such user.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{path}: there is no home directory of {path.parts[0]}; ./{path} is a file") from None
 
 
 def in_ray_job() -> bool:
@@ -40,12 +52,12 @@ def resolve(path: Path | str) -> Path:
     """The absolute local path.
 
     Raises:
-        ConfigError: a URI, or a relative path that ``home`` refuses.
+        ConfigError: a URI, a relative path that ``home`` refuses, or the home of an unknown user.
     """
     text = str(path)
     if URI.match(text):
         raise ConfigError(f"{text}: expected a local path (a folder that all nodes of the cluster share)")
-    path = Path(path).expanduser()
+    path = expand_user(Path(path))
     return path if path.is_absolute() else home() / path
 
 
@@ -53,7 +65,7 @@ def resolve_uri(path: Path | str) -> PathOrUri:
     """The absolute local path, or the URI with the slashes that Path() folded.
 
     Raises:
-        ConfigError: a relative path that ``home`` refuses.
+        ConfigError: a relative path that ``home`` refuses, or the home of an unknown user.
     """
     text = str(path)
     if not (uri := URI.match(text)):

@@ -30,8 +30,10 @@ def read_arrays(path: Path) -> Arrays:
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         if not files:
             raise DataError(f"{path}: no feature files here; expected {', '.join(SUFFIXES)}")
-    elif not path.is_file():
+    elif not path.exists():
         raise DataError(f"{path}: no such file or folder")
+    elif not path.is_file():
+        raise DataError(f"{path}: not a regular file")
     elif path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: expected a folder, an embedding store, or one of {', '.join(SUFFIXES)}")
     else:

@@ -13,27 +13,39 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
-from scipy.io import loadmat
+from scipy.io import loadmat, whosmat
 from scipy.sparse import issparse
 
 from xmrank.runtime.errors import DataError
 
 KINDS = "biuf"
 MAX_EXPANSION = 2000
-"""Bytes of a dataset for each byte of its file, at most. HDF5's compression reaches about 1000."""
+"""Bytes of all arrays for each byte of their file, at most. HDF5's and MATLAB's compression reaches about 1000."""
+NUMBER = 8
+"""Bytes of MATLAB's largest number that is not complex."""
+NO_NUMBERS = {"char", "cell", "struct", "object", "function", "opaque"}
+"""MATLAB's classes of values that are not read."""
 
 
 def read_matlab(path: Path) -> dict[str, Any]:
-    """MATLAB's files: up to version 7 by scipy; 7.3 is HDF5 with the axes the other way round."""
+    """MATLAB's files: up to version 7 by scipy; 7.3 is HDF5 with the axes the other way round.
+
+    Raises:
+        DataError: as `read_hdf5`.
+    """
     # HDF5 stores MATLAB's columns as rows.
     if h5py.is_hdf5(path):
         return {name: value.T for name, value in read_hdf5(path).items()}
-    values = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+    shapes = {name: shape for name, shape, kind in whosmat(path) if kind not in NO_NUMBERS}
+    # From the headers, before anything is unpacked; a sparse matrix counts as the dense one that it becomes.
+    refuse_large_arrays(path, {name: prod(shape) * NUMBER for name, shape in shapes.items()})
+    values = {name: value for name, value in loadmat(path, variable_names=list(shapes)).items() if name in shapes}
     return {name: np.asarray(value.todense()) if issparse(value) else value for name, value in values.items()}
 
 
@@ -43,8 +55,7 @@ def read_hdf5(path: Path) -> dict[str, np.ndarray]:
     Raises:
         DataError: data that lies in another file or behind a link, or that needs too much memory.
     """
-    values = {}
-    limit = path.stat().st_size * MAX_EXPANSION
+    datasets = {}
     with h5py.File(path, "r") as file:
         for name, dataset in walk_datasets(file):
             # Data in other files would show what the user can read and the file's author cannot.
@@ -52,10 +63,22 @@ def read_hdf5(path: Path) -> dict[str, np.ndarray]:
                 raise DataError(f"{name} lies in another file; expected all data in this one")
             if dataset.shape is None or dataset.dtype.kind not in KINDS:
                 continue
-            if dataset.nbytes > limit:
-                raise DataError(f"{name} has {dataset.nbytes} bytes, too many for a file of {path.stat().st_size}")
-            values[name] = dataset[()]
-    return values
+            datasets[name] = dataset
+        refuse_large_arrays(path, {name: dataset.nbytes for name, dataset in datasets.items()})
+        return {name: dataset[()] for name, dataset in datasets.items()}
+
+
+def refuse_large_arrays(path: Path, sizes: dict[str, int]) -> None:
+    """Raise DataError when the arrays of a file need more memory together than a file of its size can hold.
+
+    Args:
+        path: of the file.
+        sizes: bytes of each array in memory, by name.
+    """
+    total, size = sum(sizes.values()), path.stat().st_size
+    if total > size * MAX_EXPANSION:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise DataError(f"{largest} has {sizes[largest]} bytes, all arrays {total}, too many for a file of {size}")
 
 
 def walk_datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
