@@ -13,9 +13,12 @@ import pytest
 from xmrank.config import ReportConfig
 from xmrank.metrics import holm_correction, paired_tests
 from xmrank.report.comparison import SignFlips, add_tests
-from xmrank.report.content import describe_power
+from xmrank.report.inputs import TrialRecord
+from xmrank.report.kept_start import mark_kept_starts
 from xmrank.report.latex import escape_latex, render_latex
+from xmrank.report.pairwise_tests import compare_pairs
 from xmrank.report.protocol_names import first_stage_protocol, protocol_name, reranking_depth, shown_protocols
+from xmrank.report.published import compare_published
 from xmrank.report.reranking_depth import measure_depths
 from xmrank.report.result_tables import (
     ComparedCell,
@@ -26,6 +29,7 @@ from xmrank.report.result_tables import (
     make_tables,
     read_seed_means,
 )
+from xmrank.report.statistical_power import describe_power, find_smallest_p
 from xmrank.report.summary import summarise_results
 from xmrank.report.table_csv import render_csv
 from xmrank.report.terminal import print_tables
@@ -44,10 +48,11 @@ def tested(tmp_path):
     """A function from rows to tested tables, through the file."""
 
     def build(*parts, images=None, draws=DRAWS):
-        path = tmp_path / "metrics.parquet"
+        path = build.path
         pq.write_table(encoded(pd.DataFrame([row for part in parts for row in part])), path)
         return add_tests(make_tables(read_seed_means(path, "test")), path, "test", images or {}, draws)
 
+    build.path = tmp_path / "metrics.parquet"
     return build
 
 
@@ -176,9 +181,50 @@ def test_a_table_without_power_says_so(tested):
     # Three queries: 2 of 8 assignments reach any difference.
     (table,) = tested(rows("cosine", -1, [0.0] * 3), rows("ranknet", 0, [1.0] * 3))
     assert table.smallest_p == 2 / 8
-    assert "smallest possible corrected p is 0.25" in describe_power(table)
+    assert "smallest possible corrected p is 0.25" in describe_power(table.tests, table.smallest_p)
     (table,) = tested(rows("cosine", -1, [0.0] * 30), rows("ranknet", 0, [1.0] * 30))
-    assert describe_power(table) == ""
+    assert describe_power(table.tests, table.smallest_p) == ""
+
+
+def test_images_without_a_query_that_counts_give_no_power():
+    # Images a, b and c count in the first column, only a in the second, d in none: 2 of 8 assignments are extreme.
+    differences = np.array([[1.0, 1.0], [math.nan, math.nan], [1.0, math.nan], [1.0, math.nan], [math.nan, math.nan]])
+    assert find_smallest_p(differences, ["a", "a", "c", "b", "d"], 10_000) == 2 / 8
+    # Also where there are too many images to try all signs.
+    many = np.full((100, 1), math.nan)
+    many[:3] = 1.0
+    assert find_smallest_p(many, [f"q{n:02}" for n in range(100)], 10_000) == 2 / 8
+    assert paired_tests(many, draws=10_000).p[0] == approx(2 / 8, abs=0.02)
+
+
+def test_latex_has_the_test_against_the_refined_first_stage_too(tested):
+    first, half = np.zeros(16), np.array([1.0, 0.0] * 8)
+    parts = rows("cosine", -1, first), rows("refined", 0, half, ranker=""), rows("ranknet", 0, np.ones(16))
+    tables = tested(*parts)
+    made = render_latex(tables)
+    assert r"RankNet & \textbf{100.0}$^{\uparrow\Uparrow}$" in made
+    assert r"$^{\Uparrow}$, $^{\Downarrow}$: by the same test, above or below the refined first stage" in made
+    assert "Uparrow" not in render_latex(tested(*parts[::2]))
+    assert "Kept its start" not in made
+
+
+def test_rankers_that_kept_their_start_are_no_best_and_no_gain(tested):
+    parts = rows("cosine", -1, [0.0] * 16), rows("ranknet", 0, np.ones(16)), rows("listnet", 0, [1.0, 0.0] * 8)
+    trials = [TrialRecord("ranknet", "i2t", 0, 0, []), TrialRecord("listnet", "i2t", 0, 2, [])]
+    tables = mark_kept_starts(tested(*parts), trials)
+    cells = {row.label: row.cells["hit@1"] for row in tables[0].rows}
+    assert {label: cell.best for label, cell in cells.items()} == {
+        "First stage": False,
+        "RankNet": False,
+        "ListNet": True,
+    }
+    assert (cells["RankNet"].mark, cells["ListNet"].mark) == ("", "▲")
+    assert cells["RankNet"].test.significant  # the figure's test stays, for the CSV
+    made = render_latex(tables)
+    assert "RankNet (kept its start) & 100.0 &" in made and "Kept its start: no epoch" in made
+    (pairwise,) = compare_pairs(tables, tested.path, "test", {}, DRAWS)
+    assert {pairwise.pairs[0].first, pairwise.pairs[0].second} == {"ListNet", "RankNet (kept its start)"}
+    assert "RankNet (kept its start)" in [row.label for row in compare_published(tables)[0].rows]
 
 
 def test_the_oracle_is_a_ceiling_and_no_method(tested):

@@ -60,6 +60,18 @@ def test_pairs_of_rankers_are_tested_on_the_same_queries_and_corrected_together(
         assert test.p == pytest.approx(p)
         assert test.mark == ("" if p >= 0.05 else "▲" if difference > 0 else "▼")
     assert pairwise.significant == sum(p < 0.05 for p in corrected) > 0
+    assert pairwise.note == ""
+
+
+def test_pairwise_tests_without_power_say_so(tables_of):
+    # Five images: 2 of 32 assignments reach any difference, and three rankers are three tests.
+    losses = ("ranknet", "listnet", "listmle")
+    tables, path = tables_of(*(rows(loss, 0, [float(n % 2)] * 5) for n, loss in enumerate(("cosine", *losses))))
+    (pairwise,) = compare_pairs(tables, path, "", {}, SignFlips(10_000, 0))
+    assert pairwise.note == (
+        "No difference of this table can be significant: for so few images and 3 tests the smallest possible corrected "
+        "p is 0.19."
+    )
 
 
 def test_one_ranker_has_no_pair(tables_of):

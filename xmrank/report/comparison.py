@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xmrank.metrics import PairedTests, holm_correction, paired_differences, paired_tests, seed_spread, smallest_p
+from xmrank.metrics import PairedTests, holm_correction, paired_differences, paired_tests, seed_spread
 from xmrank.metrics.significance import EQUAL
 from xmrank.pages.wording import METRICS
 from xmrank.protocols.method_names import FIRST_STAGE, REFINED
 from xmrank.report.protocol_names import first_stage_protocol
 from xmrank.report.result_tables import ComparedCell, ResultTable, TableRow
+from xmrank.report.statistical_power import find_smallest_p
 from xmrank.runtime.files import read_parquet
 
 FLIPS_PER_TEST = 100
@@ -78,7 +79,7 @@ def add_tests(
         tests |= {key: replace(test, corrected=float(p)) for (key, test), p in zip(own.items(), corrected, strict=True)}
         # The first step of Holm multiplies the smallest p by the number of tests.
         for number, part in zip(numbers, parts, strict=True):
-            lowest = len(own) * smallest_p(part.clusters, scaled.flips or scaled.count) if part.tests else 0.0
+            lowest = len(own) * part.smallest_p
             tested[number] = _set_tests(
                 number, replace(tables[number], tests=len(own), smallest_p=lowest), tests, part.twins
             )
@@ -92,12 +93,12 @@ class TableTests:
     Attributes:
         tests: by cell.
         twins: metric → the metric that has the same values in every row, and whose tests are its own.
-        clusters: how many images the queries are about.
+        smallest_p: the smallest p that one of them can have; 0 without a test.
     """
 
     tests: list[tuple[CellKey, ComparedCell]]
     twins: dict[str, str]
-    clusters: int
+    smallest_p: float
 
 
 def _list_pairs(table: ResultTable) -> list[tuple[int, TableRow, TableRow]]:
@@ -154,7 +155,7 @@ def _test_table(
     """The tests of one table, with p not yet corrected."""
     first, pairs = table.first_stage, _list_pairs(table)
     if not first or not pairs:
-        return TableTests([], {}, 0)
+        return TableTests([], {}, 0.0)
     metrics = [metric for metric in METRICS if metric in first.cells]
     values = read_values(paths[0], split, table, metrics, paths[1])
     queries = select_values(values, first, first_stage_protocol(table.protocol)).columns
@@ -169,21 +170,21 @@ def _test_table(
     kept = [metrics.index(metric) for metric in metrics if metric not in twins]
     metrics = [metrics[column] for column in kept]
     stacked = {index: array[..., kept] for index, array in stacked.items()}
-    differences = [
-        paired_differences(stacked[index], stacked[table.rows.index(reference)]) for index, _, reference in pairs
-    ]
+    differences = np.concatenate(
+        [paired_differences(stacked[index], stacked[table.rows.index(reference)]) for index, _, reference in pairs],
+        axis=1,
+    )
     clusters = [image_of.get(query, query) for query in queries.get_level_values("query_id")]
     # All methods and metrics in one call: they are tested by the same random signs.
-    tests = paired_tests(
-        np.concatenate(differences, axis=1), clusters, draws=draws.count, flips=draws.flips, seed=draws.seed
-    )
+    tests = paired_tests(differences, clusters, draws=draws.count, flips=draws.flips, seed=draws.seed)
     columns = [(*pair, metric) for pair in pairs for metric in metrics]
     cells = []
     for column, (index, row, reference, metric) in enumerate(columns):
         if metric in row.cells and metric in reference.cells and tests.queries[column]:
             key = number, index, metric, reference.method
             cells.append((key, _make_test(tests, column, row, reference, metric)))
-    return TableTests(cells, twins, len(set(clusters)))
+    lowest = find_smallest_p(differences, clusters, draws.flips or draws.count) if cells else 0.0
+    return TableTests(cells, twins, lowest)
 
 
 def _make_test(tests: PairedTests, column: int, row: TableRow, reference: TableRow, metric: str) -> ComparedCell:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from xmrank.config.report import ReportConfig
-from xmrank.pages.wording import ALPHA
 from xmrank.report import run_card
 from xmrank.report.examples import ExampleGallery, choose_examples
 from xmrank.report.hyperparameter_importance import HyperparameterImportance, importance_of_searches
@@ -15,6 +14,7 @@ from xmrank.report.recall_curves import RecallCurves, draw_recall_curves
 from xmrank.report.reranking_depth import RerankingDepth, measure_depths
 from xmrank.report.result_tables import ResultTable
 from xmrank.report.seeds import SeedScatter, draw_seeds
+from xmrank.report.statistical_power import describe_power
 from xmrank.report.summary import Summary, summarise_results
 
 
@@ -98,24 +98,14 @@ def _describe_rows(tables: list[ResultTable]) -> list[str]:
     if any(row.kept_start for table in tables for row in table.rows):
         notes.append(
             "“Kept its start”: no epoch was better on the validation lists than epoch 0, so the ranker is what it "
-            "started from. Its figures are no merit of its loss."
+            "started from. Its figures are no merit of its loss: they have no mark and are never the best of a column."
         )
     return notes
 
 
 def _describe_table(table: ResultTable) -> str:
     """What a reader must know of a table; empty where there is nothing."""
-    return " ".join(filter(None, (_describe_excluded(table), describe_power(table))))
-
-
-def describe_power(table: ResultTable) -> str:
-    """Whether a difference can be significant at all; empty where it can."""
-    if table.smallest_p < ALPHA:
-        return ""
-    return (
-        f"No difference of this table can be significant: for so few images and {table.tests:,} tests the smallest "
-        f"possible corrected p is {min(table.smallest_p, 1.0):.2g}."
-    )
+    return " ".join(filter(None, (_describe_excluded(table), describe_power(table.tests, table.smallest_p))))
 
 
 def _describe_excluded(table: ResultTable) -> str:

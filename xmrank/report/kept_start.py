@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from xmrank.report.inputs import TrialRecord
-from xmrank.report.result_tables import ResultTable, TableRow
+from xmrank.report.result_tables import ResultTable, TableRow, mark_best
 
 
 def mark_kept_starts(tables: Sequence[ResultTable], trials: Sequence[TrialRecord]) -> list[ResultTable]:
-    """The tables whose rows say how many of their rankers kept their start.
+    """The tables whose rows say how many of their rankers kept their start; where all did, nothing is a gain.
 
     Args:
         tables: the results.
@@ -17,7 +17,7 @@ def mark_kept_starts(tables: Sequence[ResultTable], trials: Sequence[TrialRecord
     marked = []
     for table in tables:
         rows = [_mark_row(row, [t for t in trials if t.direction == table.direction]) for row in table.rows]
-        marked.append(replace(table, rows=tuple(rows)))
+        marked.append(replace(table, rows=tuple(mark_best(rows))))
     return marked
 
 
@@ -25,4 +25,6 @@ def _mark_row(row: TableRow, trials: Sequence[TrialRecord]) -> TableRow:
     if not row.trained_ranker:
         return row
     own = [trial for trial in trials if trial.loss == row.method]
-    return replace(row, kept_start=sum(trial.best_epoch == 0 for trial in own), trials=len(own))
+    marked = replace(row, kept_start=sum(trial.best_epoch == 0 for trial in own), trials=len(own))
+    cells = {metric: replace(cell, kept_start=marked.all_kept_start) for metric, cell in row.cells.items()}
+    return replace(marked, cells=cells)

@@ -24,22 +24,35 @@ SPECIAL = {
     "”": "''",
     "…": r"\ldots{}",
 }
-MARKS = {1: r"^{\uparrow}", 0: "", -1: r"^{\downarrow}"}
+MARKS = {1: r"\uparrow", 0: "", -1: r"\downarrow"}
+REFINED_MARKS = {1: r"\Uparrow", 0: "", -1: r"\Downarrow"}
 HEAD = "% Made by xmrank. Needs \\usepackage{booktabs}; wide, so a table* in a document of two columns.\n"
 LEGEND = (
     r"Percent: mean$_{\pm\mathrm{std\ over\ seeds}}$; bold: best of the column; "
     r"$^{\uparrow}$, $^{\downarrow}$: significantly above or below the first stage (two-sided sign-flip randomisation "
     r"test over queries, clustered by image; Holm over all columns and methods of the protocol, $p < 0.05$)."
 )
+REFINED_LEGEND = (
+    r" $^{\Uparrow}$, $^{\Downarrow}$: by the same test, above or below the refined first stage, which has no ranking "
+    r"loss; only that is a gain of the ranker and its loss."
+)
+KEPT_LEGEND = " Kept its start: no epoch was better than epoch 0; such a row has no mark and is no best."
 
 
 def render_latex(tables: Sequence[ResultTable]) -> str:
     """One table environment for each protocol and direction, for booktabs."""
     # Only the first caption explains the signs, for all tables.
-    legends = [f" {LEGEND}", *[""] * len(tables)]
+    legends = [f" {_describe_signs(tables)}", *[""] * len(tables)]
     return HEAD + "".join(
         f"\n{_table_environment(table, legend)}" for table, legend in zip(tables, legends, strict=False)
     )
+
+
+def _describe_signs(tables: Sequence[ResultTable]) -> str:
+    """What the signs mean that these tables have."""
+    with_refined = any(table.refined for table in tables)
+    with_kept = any(row.all_kept_start for table in tables for row in table.rows)
+    return LEGEND + REFINED_LEGEND * with_refined + KEPT_LEGEND * with_kept
 
 
 def escape_latex(text: str) -> str:
@@ -100,6 +113,7 @@ def _format_cell(cell: TableCell | None) -> str:
         return "--"
     mean = f"{100 * cell.mean:.1f}"
     spread = "" if cell.deviation is None else rf"_{{\pm {100 * cell.deviation:.1f}}}"
-    # Deviation and mark follow the mean as subscript and superscript.
-    behind = spread + MARKS[cell.outcome]
+    marks = MARKS[cell.outcome] + REFINED_MARKS[cell.refined_outcome]
+    # Deviation and marks follow the mean as subscript and superscript.
+    behind = spread + (f"^{{{marks}}}" if marks else "")
     return (rf"\textbf{{{mean}}}" if cell.best else mean) + (f"${behind}$" if behind else "")

@@ -85,7 +85,8 @@ def _format_cell(cell: TableCell | None) -> str:
 def _pairwise_lines(tests: PairwiseTests) -> list[str]:
     rows = [(f"{pair.first} − {pair.second}", *map(_format_difference, pair.tests)) for pair in tests.pairs]
     grid = format_table(("pair", *map(metric_name, SHOWN)), rows)
-    return [f"### {escape_markdown(tests.title)}, points", "", *grid, ""]
+    note = [escape_markdown(tests.note), ""] if tests.note else []
+    return [f"### {escape_markdown(tests.title)}, points", "", *grid, "", *note]
 
 
 def _format_difference(test: PairwiseTest | None) -> str:

@@ -11,6 +11,7 @@ from xmrank.metrics import holm_correction, paired_differences, paired_tests
 from xmrank.pages.wording import ALPHA, MARKS
 from xmrank.report.comparison import SignFlips, read_values, select_values, stack_values
 from xmrank.report.result_tables import ResultTable, TableRow, deepest_tables
+from xmrank.report.statistical_power import describe_power, find_smallest_p
 
 SHOWN = ("hit@1", "hit@5", "hit@10")
 
@@ -47,11 +48,23 @@ class RankerPair:
 
 @dataclass(frozen=True)
 class PairwiseTests:
-    """All pairs of rankers on one protocol in one direction."""
+    """All pairs of rankers on one protocol in one direction.
+
+    Attributes:
+        tests: how many tests its protocol has, both directions together; p is corrected for their number.
+        smallest_p: the smallest p that a test can have, corrected as the others are.
+    """
 
     protocol: str
     title: str
     pairs: tuple[RankerPair, ...]
+    tests: int = 0
+    smallest_p: float = 0.0
+
+    @property
+    def note(self) -> str:
+        """That no difference can be significant, where that is so."""
+        return describe_power(self.tests, self.smallest_p)
 
     @property
     def significant(self) -> int:
@@ -89,17 +102,18 @@ def _test_table(
     # The same queries in the same order for all rankers, so that differences are query by query.
     queries = by_label[rows[0].label].columns
     stacked = {label: stack_values(frame.reindex(columns=queries), SHOWN) for label, frame in by_label.items()}
-    differences = [paired_differences(stacked[one.label], stacked[other.label]) for one, other in pairs]
+    differences = np.concatenate(
+        [paired_differences(stacked[one.label], stacked[other.label]) for one, other in pairs], axis=1
+    )
     clusters = [image_of.get(query, query) for query in queries.get_level_values("query_id")]
     # All pairs in one call: they are tested by the same random signs.
-    result = paired_tests(
-        np.concatenate(differences, axis=1), clusters, draws=draws.count, flips=draws.flips, seed=draws.seed
-    )
+    result = paired_tests(differences, clusters, draws=draws.count, flips=draws.flips, seed=draws.seed)
     tests = [
         PairwiseTest(float(difference), float(p)) if counted else None
         for difference, p, counted in zip(result.difference, result.p, result.queries, strict=True)
     ]
-    return PairwiseTests(table.protocol, table.title, _group_by_pair(pairs, tests))
+    lowest = find_smallest_p(differences, clusters, draws.flips or draws.count)
+    return PairwiseTests(table.protocol, table.title, _group_by_pair(pairs, tests), smallest_p=lowest)
 
 
 def _list_pairs(table: ResultTable) -> list[tuple[TableRow, TableRow]]:
@@ -113,7 +127,7 @@ def _group_by_pair(
     """Tests in the order pair, metric, as pairs."""
     width = len(SHOWN)
     return tuple(
-        RankerPair(one.label, other.label, tuple(tests[number * width : (number + 1) * width]))
+        RankerPair(one.marked_label, other.marked_label, tuple(tests[number * width : (number + 1) * width]))
         for number, (one, other) in enumerate(pairs)
     )
 
@@ -130,4 +144,5 @@ def _correct_p(table: PairwiseTests, every: Sequence[PairwiseTests]) -> Pairwise
     for pair in table.pairs:
         tests = tuple(test and replace(test, p=float(corrected[id(test)])) for test in pair.tests)
         pairs.append(replace(pair, tests=tests))
-    return replace(table, pairs=tuple(pairs))
+    # The first step of Holm multiplies the smallest p by the number of tests.
+    return replace(table, pairs=tuple(pairs), tests=len(family), smallest_p=len(family) * table.smallest_p)

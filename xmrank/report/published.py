@@ -102,6 +102,8 @@ def _compare_direction(direction: str, metric: str, tables: list[ResultTable]) -
         measured = [_format_figures(by_method.get(method), own_metric) for by_method in ours]
         # A row says so where its metric is not that of the others.
         label = _method_label(method) + ("" if own_metric == metric else f" ({own_metric}@k)")
+        # The rankers of a method are the same on every protocol of a direction.
+        label += next((by_method[method].kept_mark for by_method in ours if method in by_method), "")
         rows.append(PublishedRow(label, (published, *measured)))
     groups = ("Paper, Table 2 (Flickr30k)", *(f"This run: {protocol_name(t.protocol).lower()}" for t in tables))
     return PublishedComparison(direction, metric, groups, tuple(rows))

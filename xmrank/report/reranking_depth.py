@@ -61,8 +61,8 @@ def _measure_gallery(gallery: str, direction: str, tables: list[ResultTable]) ->
 
 
 def _group_metric(depth: RerankingDepth, metric: str, tables: list[ResultTable]) -> DepthGroup:
-    # By N: the rows by their labels. Baselines re-rank nothing.
-    by_depth = [{row.label: row for row in table.rows if not row.baseline} for table in tables]
+    # By N: the rows by their labels, which say who kept its start. Baselines re-rank nothing.
+    by_depth = [{row.marked_label: row for row in table.rows if not row.baseline} for table in tables]
     labels = list(dict.fromkeys(label for rows in by_depth for label in rows))
     lines = [DepthLine(label, tuple(_plain_cell(rows.get(label), metric) for rows in by_depth)) for label in labels]
     ceiling = [table.ceiling for table in tables]

@@ -73,6 +73,7 @@ class TableCell:
         best: whether it is the best of its column, as printed.
         test: of the difference; None where it was not tested.
         refined_difference, refined_test: the same against the refined first stage; None where there is none.
+        kept_start: whether the rankers of every seed kept their start: the difference is no gain of their loss.
     """
 
     by_seed: tuple[float, ...]
@@ -83,16 +84,17 @@ class TableCell:
     test: ComparedCell | None = None
     refined_difference: float | None = None
     refined_test: ComparedCell | None = None
+    kept_start: bool = False
 
     @property
     def outcome(self) -> int:
-        """1: significantly above the first stage, −1: below, 0: neither, or not tested."""
-        return _outcome(self.test, self.difference)
+        """1: significantly above the first stage, −1: below, 0: neither, not tested, or not by its loss."""
+        return 0 if self.kept_start else _outcome(self.test, self.difference)
 
     @property
     def refined_outcome(self) -> int:
-        """1: significantly above the refined first stage, −1: below, 0: neither, or not tested."""
-        return _outcome(self.refined_test, self.refined_difference)
+        """1: significantly above the refined first stage, −1: below, 0: neither, not tested, or not by its loss."""
+        return 0 if self.kept_start else _outcome(self.refined_test, self.refined_difference)
 
     @property
     def refined_mark(self) -> str:
@@ -140,10 +142,15 @@ class TableRow:
     @property
     def marked_label(self) -> str:
         """The label, with the mark of rankers that kept their start."""
+        return self.label + self.kept_mark
+
+    @property
+    def kept_mark(self) -> str:
+        """The mark of rankers that kept their start; empty where none did."""
         if not self.kept_start:
-            return self.label
+            return ""
         part = "" if self.all_kept_start else f" in {self.kept_start} of {self.trials} seeds"
-        return f"{self.label} (kept its start{part})"
+        return f" (kept its start{part})"
 
     @property
     def all_kept_start(self) -> bool:
@@ -324,7 +331,7 @@ def _make_table(means: pd.DataFrame, protocol: str, direction: str, losses: list
     # order of the losses.
     kind = {row.method: (not row.first_stage, row.re_ranks, row.trained_ranker) for row in rows}
     rows.sort(key=lambda row: (*kind[row.method], loss_sort_key(row.method, losses), row.ranker))
-    return ResultTable(protocol, direction, tuple(_mark_best(_add_differences(rows))))
+    return ResultTable(protocol, direction, tuple(mark_best(_add_differences(rows))))
 
 
 def _make_cells(group: pd.DataFrame) -> dict[str, TableCell]:
@@ -352,17 +359,23 @@ def _add_differences(rows: list[TableRow]) -> list[TableRow]:
     return compared
 
 
-def _mark_best(rows: list[TableRow]) -> list[TableRow]:
-    """The rows with the best of each column marked; figures that are printed alike are all the best."""
+def mark_best(rows: Sequence[TableRow]) -> list[TableRow]:
+    """The rows with the best of each column marked; figures that are printed alike are all the best.
+
+    Rows whose rankers all kept their start do not compete: their loss has no part in their figures.
+    """
     if len(rows) < 2:
-        return rows
+        return list(rows)
     # Compared as they are printed, with three digits of the fraction.
     best: dict[str, float] = {}
     for row in rows:
-        for metric, cell in row.cells.items():
+        for metric, cell in row.cells.items() if not row.all_kept_start else ():
             best[metric] = max(best.get(metric, 0.0), round(cell.mean, 3))
     marked = []
     for row in rows:
-        cells = {metric: replace(cell, best=round(cell.mean, 3) == best[metric]) for metric, cell in row.cells.items()}
+        cells = {
+            metric: replace(cell, best=not row.all_kept_start and round(cell.mean, 3) == best[metric])
+            for metric, cell in row.cells.items()
+        }
         marked.append(replace(row, cells=cells))
     return marked
