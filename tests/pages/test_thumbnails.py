@@ -1,11 +1,12 @@
 """Small pictures of image files."""
 
 import io
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from xmrank.pages.thumbnails import MAX_PIXELS, REMOTE, ThumbnailAlbum, make_thumbnail
+from xmrank.pages.thumbnails import MAX_PIXELS, REMOTE, WIDE, ThumbnailAlbum, make_thumbnail
 
 
 def test_pictures_are_small_upright_and_limited(tmp_path):
@@ -44,6 +45,38 @@ def test_a_location_that_leaves_the_folder_is_not_read(tmp_path, location, monke
     album = ThumbnailAlbum(tmp_path / "images", {"x": location}, {}, remote_images=True)
     assert album.make_picture("x", 10) is None
     assert album.missing == {"x": f"{location}: lies outside of the image folder"}
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_links_that_leave_the_folder_are_not_followed(tmp_path, scheme):
+    images, elsewhere = tmp_path / "images", tmp_path / "elsewhere"
+    for folder in (images, elsewhere):
+        folder.mkdir()
+        Image.new("RGB", (40, 20), "red").save(folder / "x.png")
+    (elsewhere / "x.tar").write_bytes((elsewhere / "x.png").read_bytes())
+    (images / "file.png").symlink_to(elsewhere / "x.png")
+    (images / "folder").symlink_to(elsewhere)
+    (images / "inside.png").symlink_to(images / "x.png")
+    (tmp_path / "link").symlink_to(images)
+    size = (elsewhere / "x.tar").stat().st_size
+    outside = ["file.png", "folder/x.png", f"folder/x.tar::x@0+{size}"]
+    for root in (images, tmp_path / "link"):
+        locations = {name: name for name in ["x.png", "inside.png", *outside]}
+        album = ThumbnailAlbum(f"{scheme}{root}" if scheme else root, locations, {}, remote_images=bool(scheme))
+        assert [name for name in locations if album.make_picture(name, 10)] == ["x.png", "inside.png"]
+        assert album.missing == {x: f"{x}: is outside the directory, through a symbolic link" for x in outside}
+
+
+def test_a_folder_that_holds_the_home_directory_is_none_of_images(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    (home / "images").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    Image.new("RGB", (40, 20), "red").save(home / "images" / "x.png")
+    location = str((home / "images" / "x.png").relative_to("/"))
+    for root in (Path("/"), "file:///", tmp_path, home):
+        album = ThumbnailAlbum(root, {"x": location}, {}, remote_images=True)
+        assert (album.make_picture("x", 10), album.missing) == (None, {"x": WIDE})
+    assert ThumbnailAlbum(home / "images", {"x": "x.png"}, {}).make_picture("x", 10).width == 10
 
 
 @pytest.mark.parametrize("root", ["http://169.254.169.254/latest", "s3://bucket", "file:///etc", "memory://x"])

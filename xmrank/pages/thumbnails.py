@@ -7,12 +7,14 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from xmrank.datasets.locations import leads_outside, read_bytes
+from xmrank.datasets.locations import container_of, leads_outside, read_bytes
+from xmrank.runtime.manifest import describe_outside
 from xmrank.runtime.paths import PathOrUri, below
 from xmrank.runtime.redaction import redact_uri
 
 MAX_PIXELS = 80_000_000
 QUALITY = 80
+WIDE = "the image folder that the embeddings name is the home directory, or above it; none of its files is shown"
 REMOTE = "the images are remote, and are fetched only with --remote-images"
 
 
@@ -70,12 +72,34 @@ class ThumbnailAlbum:
 
     def describe_refusal(self, location: str) -> str:
         """Why the file at a location is not read, empty if it may be: the store can be made by anybody."""
+        shown, root = redact_uri(location), find_local_root(self.root)
         if leads_outside(location):
-            return f"{redact_uri(location)}: lies outside of the image folder"
+            return f"{shown}: lies outside of the image folder"
         # Fetching what a store names would send requests into the network of whoever shows its pictures.
         if not isinstance(self.root, Path) and not self.remote_images:
             return REMOTE
+        if root and holds_home(root):
+            return WIDE
+        # The container is what is opened: a member's name may hold anything.
+        if root and (fault := describe_outside(root, container_of(location))):
+            return f"{shown}: {fault}"
         return ""
+
+
+def find_local_root(root: PathOrUri | None) -> Path | None:
+    """The folder of a root on this machine, also of a ``file:`` URI; None for other URIs."""
+    if isinstance(root, str):
+        return Path(root.removeprefix("file://")) if root.startswith("file:///") else None
+    return root
+
+
+def holds_home(root: Path) -> bool:
+    """Whether a folder is the user's home directory or above it: then all that the user has would be below it."""
+    try:
+        return Path.home().resolve().is_relative_to(root.resolve())
+    # A user without a home directory, a loop of links.
+    except (OSError, RuntimeError):
+        return True
 
 
 def make_thumbnail(content: bytes, side: int) -> Thumbnail:
