@@ -131,6 +131,43 @@ def test_the_end_of_a_run_prints_no_address(home, answering, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_no_server_takes_is_named_and_costs_nothing_beside_it(home, uri, capsys):
+    folder, run = home / "stage", "later-1"
+    records = [
+        {"begin": {"params": {"a/../b": "1"}, "tags": 5}},  # no name, and a parameter's name that MLflow refuses
+        {"step": 0, "metrics": {"bad@name": 1, "good": 2, "text": "x"}},
+        {"step": 10**30, "metrics": {"late": 1}},
+        {"step": 1, "metrics": {"good": 3}, "tags": {"": "x", "kept": "true"}, "status": "NOPE"},
+        {"status": "FINISHED"},
+    ]
+    journal = Journal(folder, "parent")
+    journal.create()
+    odd = [{"run": "x' OR '1'='1", "time": 1, "step": 0, "metrics": {"good": 9}}]
+    lines = [json.dumps(record) for record in odd + [{"run": run, "time": 1} | record for record in records]]
+    journal.path.write_text("\n".join(lines) + "\n")
+    assert sync(folder)
+    found = all_runs(uri)["unnamed"]
+    assert (found.info.status, found.data.metrics, found.data.tags["kept"]) == ("FINISHED", {"good": 3}, "true")
+    assert history(uri, found.info.run_id, "good") == [(0, 2), (1, 3)]
+    error = capsys.readouterr().err
+    assert error == f"MLflow: {journal.path}: left out 9, first run \"x' OR '1'='1\": expected an id\n"
+
+
+def test_only_files_of_the_stage_become_artefacts(home, uri, capsys):
+    folder, secret = home / "stage", home / "id_rsa"
+    secret.write_text("key")
+    run, journal = tracking.begin_run(uri, home, "trial"), Journal(folder, "parent")
+    journal.create()
+    (folder / "link").symlink_to(secret)
+    (folder / "folder").mkdir()
+    (folder / "folder/link").symlink_to(secret)
+    (folder / "own.json").write_text("{}")
+    journal.add(run, artifacts=[secret, folder / "link", folder / "folder", folder / "own.json", folder / "../id_rsa"])
+    assert sync(home)
+    assert [file.path for file in MlflowClient(uri).list_artifacts(run)] == ["own.json"]
+    assert capsys.readouterr().err == f"MLflow: {journal.path}: left out 3, first artefact {secret}: not in {folder}\n"
+
+
 def log_stage(folder, *, first=0):
     """What a stage logs: a parent, a child of a worker, a child of a stage within it, and a file."""
     runs = RunTree(folder, "tune", inputs={"lists": "abc"})

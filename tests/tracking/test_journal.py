@@ -50,7 +50,7 @@ def test_damaged_records_and_marks_cost_no_others(tmp_path):
     for step in range(3):
         journal.add("a" * 32, metrics={"train/loss": 0.5}, step=step)
     lines = journal.path.read_text().splitlines()
-    odd = ["[]", "null", "{}", "\udcff", "[" * 5000, lines[1].replace("0.5", '"x"'), lines[1].replace("step", "other")]
+    odd = ["[]", "null", "{}", "\udcff", "[" * 5000, lines[1].replace("step", "other")]
     journal.path.write_text("\n".join([lines[0], *odd, lines[2], ""]), errors="surrogateescape")
     assert [record["step"] for record in journal.records_of("a" * 32)] == [0, 2]
     for text in ("", "x", "-5", "99999999", "1e3"):

@@ -86,12 +86,14 @@ def test_a_rerun_continues_the_runs_whose_ids_are_on_disk(tree, tmp_path):
     assert again.begin_parent() == tree.ids["parent"]
 
 
-def test_children_that_nothing_ended_end_by_whether_their_work_was_done(tree, tmp_path):
+def test_children_that_nothing_ended_end_by_whether_their_work_was_done(tree):
     for key in ("ended", "done", "lost"):
         tree.begin_child(key)
     tree.end_child("ended", failed=True)
-    (tmp_path / "history.json").write_text("{}")
-    tree.end(failed=True, is_done=lambda key: key == "done", files_of=lambda key: [tmp_path / "history.json"])
+    tree.journals.mkdir(exist_ok=True)
+    history = tree.journals / "history.json"
+    history.write_text("{}")
+    tree.end(failed=True, is_done=lambda key: key == "done", files_of=lambda key: [history])
     expected = {"parent": "FAILED", "ended": "FAILED", "done": "FINISHED", "lost": "FAILED"}
     assert read_statuses(tree) == expected
     files = {key: MlflowClient(tree.uri).list_artifacts(tree.ids[key]) for key in ("ended", "done", "lost")}

@@ -8,7 +8,7 @@ import logging
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from xmrank.runtime.paths import home
 from xmrank.runtime.redaction import redact_uri
 from xmrank.tracking import runs
 from xmrank.tracking.journal import PARENT, Journal, Record
+from xmrank.tracking.record_checks import keep_sound
 
 BATCH = 500
 """Metrics sent at once; MLflow takes at most 1000."""
@@ -32,6 +33,8 @@ GRACE_S = 5.0
 """How long the end of a job waits for a server that does not take a request."""
 REFUSED = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"}
 """MLflow's codes for what would be refused again, such as a record of a run that was deleted."""
+INVALID = "INVALID_PARAMETER_VALUE"
+"""MLflow's code for a value that it does not take, such as a metric's name; it may be one of many."""
 
 
 class RunNotMadeError(Exception):
@@ -46,6 +49,8 @@ class Delivery:
         self.client = MlflowClient(uri)
         self.requests = 0  # those answered: whether it goes on
         self._ids: dict[str, str | None] = {}
+        self._left_out: dict[Path, list[str]] = {}  # journal → why, for each thing that no server will take
+        self._faults: list[str] = []  # the same of the records that are being sent
 
     def deliver_all(self, journals: Sequence[Journal]) -> None:
         """Send what no server has yet of some journals, those of parents first.
@@ -74,16 +79,34 @@ class Delivery:
         """
         pending: list[Record] = []
         size, end = 0, 0
-        for record, end in journal.read_records(journal.delivered):
-            pending.append(record)
-            size += len(record.get("metrics", ()))
+        self._faults = []
+        for raw, end in journal.read_records(journal.delivered):
+            record, faults = keep_sound(raw, journal.path.parents[1])
+            self._faults += faults
+            pending += [record] if record else []
+            size += len(raw.get("metrics", ()))
             if size >= BATCH:
-                self._send_records(pending)
-                journal.keep_delivered(end)
+                self._send_pending(journal, pending, end)
                 pending, size = [], 0
-        if pending:
-            self._send_records(pending)
-            journal.keep_delivered(end)
+        if pending or self._faults:
+            self._send_pending(journal, pending, end)
+
+    def _send_pending(self, journal: Journal, records: Sequence[Record], end: int) -> None:
+        """Send some records of a journal, and note that it is delivered up to a byte."""
+        self._send_records(records)
+        journal.keep_delivered(end)
+        # Only now: what is sent again after a failure would be counted again.
+        self._left_out.setdefault(journal.path, []).extend(self._faults)
+        self._faults = []
+
+    def close(self) -> None:
+        """Say in one line for each journal what of it no server will take, since the last call."""
+        for path, faults in self._left_out.items():
+            if faults:
+                # It may hold line breaks and codes for the terminal.
+                first = "".join(letter if letter.isprintable() else "?" for letter in redact_uri(faults[0]))
+                print(f"MLflow: {path}: left out {len(faults)}, first {first}", file=sys.stderr)
+        self._left_out.clear()
 
     def _send_records(self, records: Sequence[Record]) -> None:
         """Send some records in their order; metrics of one run that follow each other are one request."""
@@ -94,7 +117,8 @@ class Delivery:
                 Metric(name, value, record["time"], record["step"]) for name, value in record.get("metrics", {}).items()
             ]
             following = records[number + 1]["run"] if number + 1 < len(records) else None
-            closes = following != record["run"] or not record.keys().isdisjoint(("tags", "artifacts", "status"))
+            parts = ("begin", "tags", "artifacts", "status")
+            closes = following != record["run"] or not record.keys().isdisjoint(parts)
             if not closes:
                 continue
             try:
@@ -104,9 +128,32 @@ class Delivery:
                 if run:
                     self._send_record(run, record, metrics)
             except MlflowException as error:
-                if error.error_code not in REFUSED:
-                    raise
+                self._note_refused(f"run {record['run']}", error)
             metrics = []
+
+    def _note_refused(self, what: str, error: MlflowException) -> None:
+        """Note what a server refuses; of a run that was deleted, nothing is missed.
+
+        Raises:
+            MlflowException: the error, if another attempt may succeed.
+        """
+        if error.error_code not in REFUSED:
+            raise error
+        if error.error_code == INVALID:
+            self._faults.append(f"{what}: {runs.describe_error(error)}")
+
+    def _send_items(self, items: Sequence[tuple[str, Any]], send: Callable[[list[Any]], None]) -> None:
+        """Send named things at once; where the server refuses, in halves, so that one of them costs no others."""
+        try:
+            send([item for _, item in items])
+            self.requests += 1
+        except MlflowException as error:
+            if error.error_code != INVALID or len(items) == 1:
+                self._note_refused(items[0][0], error)
+                return
+            middle = len(items) // 2
+            self._send_items(items[:middle], send)
+            self._send_items(items[middle:], send)
 
     def _begin_run(self, record: Record) -> None:
         """Make a run, or continue it if an earlier call made it."""
@@ -114,8 +161,16 @@ class Delivery:
         if begin["parent"]:
             # A parent that is not on this server leaves its id as a tag, as MLflow allows.
             begin["parent"] = self._find_id(begin["parent"]) or begin["parent"]
-        self._ids[record["run"]] = runs.begin_run(self.uri, home(), resume=record["run"], start=record["time"], **begin)
+        try:
+            self._ids[record["run"]] = self._make_run(record, begin)
+        except MlflowException as error:
+            # A run without its parameters is better than none, to which no later record could be sent.
+            self._note_refused(f"begin of {record['run']}", error)
+            self._ids[record["run"]] = self._make_run(record, {"name": begin["name"], "parent": begin["parent"]})
         self.requests += 1
+
+    def _make_run(self, record: Record, begin: dict[str, Any]) -> str:
+        return runs.begin_run(self.uri, home(), resume=record["run"], start=record["time"], **begin)
 
     def _find_id(self, reference: str) -> str | None:
         """The id of a run; None where there is no such run any more.
@@ -133,14 +188,14 @@ class Delivery:
     def _send_record(self, run: str, record: Record, metrics: Sequence[Metric]) -> None:
         """Send a record, and metrics of those before it."""
         if metrics:
-            self.client.log_batch(run, metrics=metrics)
-            self.requests += 1
-        if "tags" in record:
-            runs.set_tags(self.uri, run, record["tags"])
+            named = [(f"metric {metric.key}", metric) for metric in metrics]
+            self._send_items(named, lambda part: self.client.log_batch(run, metrics=part))
+        if record.get("tags"):
+            pairs = [(f"tag {name}", (name, value)) for name, value in record["tags"].items()]
+            self._send_items(pairs, lambda part: runs.set_tags(self.uri, run, dict(part)))
         for path in record.get("artifacts", ()):
-            if Path(path).exists():
-                self.client.log_artifact(run, path)
-                self.requests += 1
+            if Path(path).is_file():
+                self._send_items([(f"artefact {path}", path)], lambda part: self.client.log_artifact(run, part[0]))
         if record.get("status") == runs.RUNNING:
             self.client.update_run(run, runs.RUNNING)
         elif "status" in record:
@@ -197,6 +252,7 @@ class DeliverySession:
             except Exception as error:  # each kind of server has errors of its own; the records stay in the journal
                 self.is_away, pause = True, min(2 * pause, LONGEST_PAUSE_S)
                 self._reason = runs.describe_error(error)
+            delivery.close()
 
     def finish(self) -> None:
         """Deliver the rest: wait while the server takes requests, but not for one that takes none."""
@@ -270,8 +326,9 @@ def deliver_journals(folder: Path, journals: Sequence[Journal] | None = None) ->
     try:
         if any(not journal.is_delivered for journal in journals):
             uri = runs.connect_tracking()
-            with attempt_once():
-                Delivery(uri).deliver_all(journals)
+            delivery = Delivery(uri)
+            with attempt_once(), contextlib.closing(delivery):
+                delivery.deliver_all(journals)
     except Exception as error:
         print_left(folder, str(error) if isinstance(error, DataError) else f"{uri}: {runs.describe_error(error)}")
         return False
@@ -301,5 +358,5 @@ def sync(directory: Path) -> bool:
         raise DataError(f"{directory}: no such directory")
     done = deliver_journals(directory, order_journals(list(directory.rglob(f"{JOURNAL}/*.jsonl"))))
     if done:
-        print(f"sync: everything below {directory} is delivered")
+        print(f"sync: nothing below {directory} waits to be delivered")
     return done
