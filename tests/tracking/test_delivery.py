@@ -168,6 +168,27 @@ def test_only_files_of_the_stage_become_artefacts(home, uri, capsys):
     assert capsys.readouterr().err == f"MLflow: {journal.path}: left out 3, first artefact {secret}: not in {folder}\n"
 
 
+def test_the_end_does_not_wait_for_a_server_that_answers_slowly(home, answering, capsys, monkeypatch):
+    monkeypatch.setattr(delivery, "LONGEST_END_S", 0.3)
+    answering.delay = 0.02
+    journal = Journal(home, "trial")
+    for step in range(100):
+        journal.add("r" * 32, tags={"step": str(step)})
+    session = DeliverySession(home)
+    session.start(f"http://127.0.0.1:{answering.server_port}")
+    session.finish()
+    assert not journal.is_delivered  # all of it takes more than two seconds
+    assert "answers too slowly; what is not logged is kept" in capsys.readouterr().err
+    answering.delay = 0.0
+
+
+def test_a_reason_is_short_and_whole():
+    error = RuntimeError(f"API request failed: {'x' * 300} (Caused by ReadTimeoutError)")
+    error.__cause__ = ValueError("read timed out")
+    assert runs.describe_error(error) == "read timed out"
+    assert runs.describe_error(RuntimeError("several words " * 40)).endswith("several words …")
+
+
 def log_stage(folder, *, first=0):
     """What a stage logs: a parent, a child of a worker, a child of a stage within it, and a file."""
     runs = RunTree(folder, "tune", inputs={"lists": "abc"})

@@ -8,6 +8,7 @@ import logging
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +32,8 @@ LONGEST_PAUSE_S = 60.0
 """The pause between two attempts: doubled after each that fails, up to this."""
 GRACE_S = 5.0
 """How long the end of a job waits for a server that does not take a request."""
+LONGEST_END_S = 15.0
+"""How long it waits for one that takes requests, however slowly."""
 REFUSED = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"}
 """MLflow's codes for what would be refused again, such as a record of a run that was deleted."""
 INVALID = "INVALID_PARAMETER_VALUE"
@@ -255,14 +258,17 @@ class DeliverySession:
             delivery.close()
 
     def finish(self) -> None:
-        """Deliver the rest: wait while the server takes requests, but not for one that takes none."""
+        """Deliver the rest: wait a while if the server takes requests, but not for one that takes none."""
         self._stop.set()
         if not (self._thread and self._delivery):
             return
-        answered = -1
+        answered, end = -1, time.monotonic() + LONGEST_END_S
         while self._thread.is_alive() and answered < self._delivery.requests:
+            if (left := end - time.monotonic()) <= 0:
+                self._reason = "answers too slowly"
+                break
             answered = self._delivery.requests
-            self._thread.join(GRACE_S)
+            self._thread.join(min(GRACE_S, left))
         if list_pending(self.folder):
             print_left(self.folder, f"{redact_uri(self._delivery.uri)}: {self._reason}")
 

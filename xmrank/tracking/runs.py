@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -96,8 +97,10 @@ def describe_error(error: BaseException) -> str:
     while inner:
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror
-        inner = inner.__cause__ or inner.__context__
-    return " ".join(str(error).split())[:300]
+        first, inner = inner, inner.__cause__ or inner.__context__
+    # An error of a connection quotes those that it wraps; the innermost says it in a few words.
+    text = str(first if "Caused by" in str(error) else error)
+    return textwrap.shorten(text, 300, placeholder=" …")
 
 
 def experiment_id(client: MlflowClient, home: Path) -> str:
