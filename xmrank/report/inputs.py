@@ -9,7 +9,7 @@ from typing import Any
 from xmrank.config import ReportConfig
 from xmrank.embed.store import find_images_root
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.manifest import Manifest
+from xmrank.runtime.manifest import MANIFEST, Manifest
 from xmrank.runtime.paths import PathOrUri, resolve
 from xmrank.runtime.verification import read_outputs
 
@@ -139,9 +139,9 @@ def open_inputs(config: ReportConfig) -> ReportInputs:
     fitted = read_outputs(baselines, "baselines") if baselines else None
     # Baselines are another stage of the same embeddings and lists.
     for name in ("embeddings", "lists"):
-        if fitted and fitted.inputs[name] != evaluated.inputs.get(name, fitted.inputs[name]):
+        if fitted and fitted.inputs.get(name) != evaluated.inputs.get(name, fitted.inputs.get(name)):
             raise DataError(f"{baselines}: these baselines rank other {name} than the evaluation (--baselines)")
-    losses = [str(loss) for loss in manifests["rankers"].config.get("losses", [])]
+    losses = _read_losses(manifests["rankers"], rankers / MANIFEST)
     return ReportInputs(
         embeddings_directory=embeddings,
         rankers_directory=rankers,
@@ -149,8 +149,8 @@ def open_inputs(config: ReportConfig) -> ReportInputs:
         embeddings=manifests["embeddings"],
         rankers=manifests["rankers"],
         evaluation=evaluated,
-        encoder=_read_json_object(embeddings / "encoder.json"),
-        split=str(_read_json_object(evaluation / "summary.json").get("split", "")),
+        encoder=read_json_object(embeddings / "encoder.json"),
+        split=str(read_json_object(evaluation / "summary.json").get("split", "")),
         losses=losses,
         trials=_read_trials(rankers / "trials", losses),
         baselines_directory=baselines,
@@ -172,26 +172,47 @@ def _read_search(config: ReportConfig, rankers: Manifest) -> dict[str, Any]:
     return {"search": manifest, "search_results": folder / "results.json"}
 
 
+def _read_losses(manifest: Manifest, path: Path) -> list[str]:
+    """The losses of the rankers' configuration, in its order."""
+    losses = manifest.config.get("losses", [])
+    if not isinstance(losses, list):
+        raise DataError(f"{path}: expected a list of the configuration's losses, it is {json.dumps(losses)}")
+    return [str(loss) for loss in losses]
+
+
 def _read_trials(folder: Path, losses: list[str]) -> list[TrialRecord]:
-    trials = []
-    for path in sorted(folder.glob("*/history.json")):
-        history = _read_json_object(path)
-        try:
-            trials.append(
-                TrialRecord(
-                    loss=str(history["loss"]),
-                    direction=str(history["direction"]),
-                    seed=int(history["seed"]),
-                    best_epoch=epoch_number(history["best_epoch"]),
-                    epochs=list(history["epochs"]),
-                )
-            )
-        except KeyError as error:
-            raise DataError(
-                f"{path}: expected loss, direction, seed, best_epoch and epochs; {error} is missing"
-            ) from None
+    trials = [_read_trial(path) for path in sorted(folder.glob("*/history.json"))]
     # Losses in the order of the configuration, which gives them their colours.
     return sorted(trials, key=lambda t: (loss_sort_key(t.loss, losses), t.direction, t.seed))
+
+
+def _read_trial(path: Path) -> TrialRecord:
+    history = read_json_object(path)
+    try:
+        return TrialRecord(
+            loss=str(history["loss"]),
+            direction=str(history["direction"]),
+            seed=int(history["seed"]),
+            best_epoch=epoch_number(history["best_epoch"]),
+            epochs=[_check_epoch(epoch) for epoch in history["epochs"]],
+        )
+    except KeyError as error:
+        expected = "loss, direction, seed, best_epoch and epochs"
+        raise DataError(f"{path}: expected {expected}; {error} is missing") from None
+    except (TypeError, ValueError, OverflowError):
+        expected = "numbers as seed and best_epoch, and a list of epochs with numbers"
+        raise DataError(f"{path}: expected {expected}") from None
+
+
+def _check_epoch(epoch: Any) -> dict[str, float | None]:
+    """An epoch of a history; ValueError for anything but an object of numbers and nulls."""
+    if not isinstance(epoch, dict):
+        raise ValueError("no object")
+    if not all(value is None or isinstance(value, int | float) for value in epoch.values()):
+        raise ValueError("no number")
+    # Numbered only where it has a number.
+    epoch_number(epoch.get("epoch") or 0)
+    return epoch
 
 
 def loss_sort_key(loss: str, losses: list[str]) -> tuple[int, str]:
@@ -199,10 +220,15 @@ def loss_sort_key(loss: str, losses: list[str]) -> tuple[int, str]:
     return (losses.index(loss) if loss in losses else len(losses), loss)
 
 
-def _read_json_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a small file of a stage.
+
+    Raises:
+        DataError: it is something else.
+    """
     try:
         value = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise DataError(f"{path}: expected a JSON object")

@@ -1,6 +1,5 @@
 """Recall curves: recall@k of each method over k."""
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -10,11 +9,15 @@ from typing import Any
 
 from xmrank.pages.charts import MUTED, Chart, label_ends, line_style, make_canvas, svg_of
 from xmrank.pages.wording import format_percent
+from xmrank.report.inputs import read_json_object
 from xmrank.report.protocol_names import first_stage_protocol
 from xmrank.report.result_tables import ResultTable, TableRow, deepest_tables
+from xmrank.runtime.errors import DataError
 
 DESCRIBED = (1, 10)
 """The cut-offs that the description names."""
+CURVE_KEYS = {"method", "ranker", "direction", "protocol", "k", "recall"}
+"""What a curve in the file has at least."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,31 @@ def draw_recall_curves(path: Path, tables: Sequence[ResultTable]) -> list[Recall
     """
     if not path.exists():
         return []
-    rows = json.loads(path.read_text())["rows"]
+    rows = _read_rows(path)
     curves = []
     for number, table in enumerate(deepest_tables(tables)):
         if any(_seed_curves(row, table, rows) for row in table.rows):
             curves.append(RecallCurves(table.title, _draw_table(number, table, rows)))
     return curves
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The curves in a file, each with its keys, cut-offs and recalls."""
+    rows = read_json_object(path).get("rows")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= CURVE_KEYS for row in rows):
+        raise DataError(f"{path}: expected rows with {', '.join(sorted(CURVE_KEYS))}")
+    if not all(_is_curve(row["k"], row["recall"]) for row in rows):
+        raise DataError(f"{path}: expected as many numbers in recall as in k")
+    return rows
+
+
+def _is_curve(cut_offs: object, recalls: object) -> bool:
+    """Whether these are numbers, at least one, and as many numbers or nulls."""
+    if not isinstance(cut_offs, list) or not isinstance(recalls, list) or not len(cut_offs) == len(recalls) > 0:
+        return False
+    if not all(isinstance(k, int) for k in cut_offs):
+        return False
+    return all(recall is None or isinstance(recall, int | float) for recall in recalls)
 
 
 def _seed_curves(row: TableRow, table: ResultTable, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

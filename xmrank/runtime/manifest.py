@@ -122,6 +122,9 @@ def check_fields(path: Path, values: dict[str, Any]) -> None:
     for name, expected in TYPES.items():
         if not isinstance(values[name], expected):
             raise DataError(f"{path}: not the manifest of a stage: {name} is {type(values[name]).__name__}")
+    for name, fingerprint in values["inputs"].items():
+        if not isinstance(fingerprint, str):
+            raise DataError(f"{path}: not the manifest of a stage: no fingerprint of the input {json.dumps(name)}")
     for name, entry in values["outputs"].items():
         if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
             raise DataError(f"{path}: not the manifest of a stage: no sha256 of {json.dumps(name)}")
