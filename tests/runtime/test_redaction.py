@@ -46,6 +46,13 @@ def test_a_text_without_credentials_stays(text, mark):
         ("https://h/x?AWSAccessKeyId=SECRET", "https://h/x?AWSAccessKeyId=***", "https://h/x"),
         ("https://h/x?client_secret=SECRET", "https://h/x?client_secret=***", "https://h/x"),
         ("s3://b/x?access_key=SECRET&secret_key=SECRET", "s3://b/x?access_key=***&secret_key=***", "s3://b/x"),
+        ("https://h/x?code=SECRET&compass=1", "https://h/x?code=***&compass=1", "https://h/x?compass=1"),
+        ("https://h/x?pass=SECRET&encode=1", "https://h/x?pass=***&encode=1", "https://h/x?encode=1"),
+        ("https://h/x?jwt=SECRET&sas=SECRET", "https://h/x?jwt=***&sas=***", "https://h/x"),
+        ("https://h/x?my_session=SECRET", "https://h/x?my_session=***", "https://h/x"),
+        ("https://h/x?session-id=SECRET", "https://h/x?session-id=***", "https://h/x"),
+        ('https://h/x?token="SECRET"&v=1', "https://h/x?token=***&v=1", "https://h/x?v=1"),
+        ("//me:SECRET@host/x", "//***@host/x", "//host/x"),
         ("https://h/x#access_token=SECRET", "https://h/x#access_token=***", "https://h/x"),
     ],
 )

@@ -7,8 +7,8 @@ from typing import TypeVar
 MARK = "***"
 """What is shown instead of a credential."""
 
-SCHEME = r"\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2}(?!/)"
-"""Path() folds the second slash of a URI: s3:/key:secret@bucket is one too."""
+SCHEME = r"(?:\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2}|(?<![\w:/.])//)(?!/)"
+"""It may be left out: //user:secret@host. Path() folds the second slash of a URI: s3:/key:secret@bucket is one too."""
 USER = re.compile(
     rf"(?P<scheme>{SCHEME})(?P<user>"
     # user:password@. A number behind the colon is a port. A password may hold an @, or a / that was not quoted.
@@ -18,9 +18,11 @@ USER = re.compile(
 )
 PARAMETER = re.compile(
     # The names that stores and servers use: X-Amz-Signature, AWSAccessKeyId, sig, access_token, ...
-    r"(?P<start>[?&;#])(?P<name>[\w.%-]*(?:sig|token|key|secret|passw|pwd|credential|auth)[\w.%-]*)="
-    # Punctuation at the end belongs to the sentence.
-    r"[^&\s\"'<>]*?(?=[:,.)\]}]*(?:[&\s\"'<>]|$))",
+    r"(?P<start>[?&;#])(?P<name>[\w.%-]*(?:sig|token|key|secret|passw|pwd|credential|auth)[\w.%-]*"
+    # Short words, which are parts of others: not compass, encode.
+    r"|(?:[\w.%-]*[_.-])?(?:pass|code|jwt|sas|session|access|bearer)(?:[_.-][\w.%-]*)?)="
+    # A value in quotes ends with them. Punctuation at the end belongs to the sentence.
+    r"(?:\"[^\"\s]*\"|'[^'\s]*'|[^&\s\"'<>]*?(?=[:,.)\]}]*(?:[&\s\"'<>]|$)))",
     re.IGNORECASE,
 )
 CONTAINER_SCHEMES = ("abfs:", "abfss:", "wasb:", "wasbs:")
