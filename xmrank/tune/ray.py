@@ -378,7 +378,9 @@ def close_stopped(job: SearchJob, point: SearchPoint) -> None:
     outcome = job.target.read_stopped(point, folder)
     if outcome is None:
         raise DataError(f"{folder}: no finished training of {point.name}")
-    job.points.write_outcome(point, outcome, stopped=True)
+    # At its last report a point was trained to its end, whatever the scheduler then said.
+    stopped = outcome.epochs < job.target.count_epochs(point.group)
+    job.points.write_outcome(point, outcome, stopped=stopped)
     end_point_run(job, folder, failed=False)
     job.target.remove_state(point, folder)
 
