@@ -1,6 +1,7 @@
 """Image files of all sorts, and what becomes of them on the way to an encoder."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -93,6 +94,69 @@ def test_sixteen_bits_of_grey_become_eight(form):
     image = decode_image(saved(grey, form))
     assert [image.getpixel((x, 0))[0] for x in range(5)] == [0, 0, 1, 128, 255]
     assert image.mode == "RGB"
+
+
+def test_a_map_of_sixteen_bits_keeps_its_range():
+    grey = Image.fromarray(np.array([[0, 255, 256, 32768, 65535]], np.uint16))
+    image = decode_image(saved(grey, "PPM"))  # Pillow opens this one as 32 bits
+    assert [image.getpixel((x, 0))[0] for x in range(5)] == [0, 0, 1, 128, 255]
+
+
+def test_twelve_bits_in_a_tiff_are_not_dark():
+    # Two values of 12 bits in three bytes: 0xFFF and 0x800.
+    entries = [(256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 3)]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, 4, 1, v) for tag, v in entries)
+    content = b"II*\0" + struct.pack("<I", 12) + b"\xff\xf8\x00\0" + directory + bytes(4)
+    image = decode_image(content)
+    assert [image.getpixel((x, 0)) for x in range(2)] == [(255,) * 3, (128,) * 3]
+
+
+def test_floating_point_grey_from_0_to_1_is_scaled():
+    grey = Image.fromarray(np.array([[0, 0.25, 0.5, 1]], np.float32))
+    image = decode_image(saved(grey, "TIFF"))
+    assert [image.getpixel((x, 0)) for x in range(4)] == [(0,) * 3, (64,) * 3, (128,) * 3, (255,) * 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.array([[-1, 70000]], np.int32), "grey of 32 bits, from -1 to 70000: which value is white is not known"),
+        (np.array([[0, 255]], np.float32), "floating-point grey from 0 to 255: expected 0 to 1, or 8 or 16 bits"),
+        (np.array([[0, np.nan]], np.float32), "floating-point grey from nan to nan: expected 0 to 1"),
+    ],
+)
+def test_grey_of_an_unknown_range_is_refused_by_name(values, reason):
+    with pytest.raises(DataError, match=f"^{reason}"):
+        decode_image(saved(Image.fromarray(values), "TIFF"))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_white(mode):
+    image = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (0, 0, 0, 255))
+    if mode != "P":
+        image.putpixel((2, 0), (0, 0, 0, 51))  # a fifth of black on white
+    seen = decode_image(saved(image.convert(mode), "PNG"))
+    assert [seen.getpixel((x, 0))[0] for x in range(3)] == [255, 0, 255 if mode == "P" else 204]
+
+
+@pytest.mark.parametrize(
+    ("image", "transparent"),
+    [
+        (Image.new("RGB", (2, 1), (1, 2, 3)), (1, 2, 3)),
+        (Image.new("L", (2, 1), 7), 7),
+        (Image.fromarray(np.full((1, 2), 700, np.uint16)), 700),
+    ],
+)
+def test_a_colour_that_means_transparent_is_white(image, transparent):
+    assert decode_image(saved(image, "PNG", transparency=transparent)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_an_opaque_picture_with_an_alpha_channel_is_unchanged():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 9, 3), np.uint8))
+    with_alpha = noise.copy()
+    with_alpha.putalpha(255)
+    assert decode_image(saved(with_alpha, "PNG")).tobytes() == noise.tobytes()
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])

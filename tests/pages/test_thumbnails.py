@@ -1,8 +1,10 @@
 """Small pictures of image files."""
 
+import base64
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -20,6 +22,20 @@ def test_pictures_are_small_upright_and_limited(tmp_path):
     Image.new("1", (side, side)).save(tmp_path / "huge.png")
     with pytest.raises(ValueError, match="pixels"):
         make_thumbnail((tmp_path / "huge.png").read_bytes(), 100)
+
+
+def test_pictures_look_as_encoders_see_them(tmp_path):
+    grey = Image.fromarray(np.full((8, 8), 32768, np.uint16))
+    transparent = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    for image, seen in ((grey, 128), (transparent, 255)):
+        image.save(tmp_path / "x.png")
+        made = make_thumbnail((tmp_path / "x.png").read_bytes(), 8)
+        content = base64.b64decode(made.uri.partition(",")[2])
+        assert Image.open(io.BytesIO(content)).getpixel((4, 4)) == pytest.approx((seen,) * 3, abs=2)
+    Image.fromarray(np.full((8, 8), 9, np.int32)).save(tmp_path / "x.tif")
+    album = ThumbnailAlbum(tmp_path, {"x": "x.tif"}, {})
+    assert album.make_picture("x", 8) is None
+    assert album.missing["x"].startswith("x.tif: grey of 32 bits, from 9 to 9")
 
 
 def test_pictures_are_read_from_archives(tmp_path):

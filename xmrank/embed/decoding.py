@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import Compose, Normalize, ToTensor
 
+from xmrank.embed.colours import make_upright_rgb
 from xmrank.runtime.errors import DataError
 
 PIXEL_LIMIT = 100_000_000
@@ -21,10 +22,11 @@ NARROWEST = 200
 
 
 def decode_image(content: bytes) -> Image.Image:
-    """The upright RGB image in a file's bytes; of an animation the first image, of 16-bit grey the upper 8 bits.
+    """The upright RGB image in a file's bytes (see ``make_upright_rgb``); of an animation the first image.
 
     Raises:
-        DataError: empty, truncated, not an image, without pixels, far too narrow, or beyond ``PIXEL_LIMIT`` pixels.
+        DataError: empty, truncated, not an image, without pixels, far too narrow, beyond ``PIXEL_LIMIT`` pixels, or
+            grey of an unknown range.
     """
     if not content:
         raise DataError("no such file, or an empty one")
@@ -37,7 +39,7 @@ def decode_image(content: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(content))
             check_shape(image.size)
             image.load()
-        return convert_to_rgb(ImageOps.exif_transpose(image))
+        return make_upright_rgb(image)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -54,13 +56,6 @@ def check_shape(size: tuple[int, int]) -> None:
         raise DataError("has no pixels")
     if max(size) > NARROWEST * min(size):
         raise DataError(f"{size[0]} × {size[1]} pixels: more than {NARROWEST} times as long as wide")
-
-
-def convert_to_rgb(image: Image.Image) -> Image.Image:
-    """The image in RGB."""
-    if image.mode.startswith("I;16"):  # Pillow's own conversion cuts at 255: nearly all of it would be white
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-    return image.convert("RGB")
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from xmrank.datasets.locations import container_of, leads_outside, read_bytes
+from xmrank.embed.colours import make_upright_rgb
+from xmrank.runtime.errors import DataError
 from xmrank.runtime.manifest import describe_outside
 from xmrank.runtime.paths import PathOrUri, below
 from xmrank.runtime.redaction import redact_uri
@@ -103,7 +105,7 @@ def holds_home(root: Path) -> bool:
 
 
 def make_thumbnail(content: bytes, side: int) -> Thumbnail:
-    """An image's picture, upright, as a small JPEG.
+    """An image's picture, upright and as encoders see it, as a small JPEG.
 
     Args:
         content: of the file; empty where there is none.
@@ -111,6 +113,7 @@ def make_thumbnail(content: bytes, side: int) -> Thumbnail:
 
     Raises:
         OSError, ValueError, SyntaxError: an empty or broken file, or more than ``MAX_PIXELS``.
+        DataError: grey of an unknown range.
     """
     if not content:
         raise FileNotFoundError
@@ -120,7 +123,7 @@ def make_thumbnail(content: bytes, side: int) -> Thumbnail:
             raise ValueError(f"{image.width} × {image.height} pixels")
         # JPEGs are decoded at a smaller size, which is much faster.
         image.draft("RGB", (side, side))
-        upright = ImageOps.exif_transpose(image).convert("RGB")
+        upright = make_upright_rgb(image)
     upright.thumbnail((side, side), Image.Resampling.LANCZOS)
     # A data URI keeps the page in one file.
     sink = io.BytesIO()
@@ -133,6 +136,6 @@ def _describe_failure(error: Exception) -> str:
     """The reason without the path, which differs between machines."""
     if isinstance(error, FileNotFoundError):
         return "the file is gone"
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError | DataError):
         return str(error)
     return "not a readable picture"
