@@ -85,6 +85,12 @@ def test_a_column_gives_any_number_of_captions_in_any_order(folder):
     assert store.captions["split"].to_pylist() == ["val" if row else "train" for row in column]
 
 
+def test_captions_are_kept_where_they_are_given(folder):
+    texts = [f"a dog number {number}" for number in range(10)]
+    imported(folder, ids={"texts": texts})
+    assert EmbeddingStore.open(folder / "store").captions["text"].to_pylist() == texts
+
+
 def test_splits_stand_in_the_field_that_is_named(folder):
     imported(folder, split_field="fold")
     assert EmbeddingStore.open(folder / "store").splits() == ["align", "test"]
@@ -176,6 +182,18 @@ def spoilt(side, row, value):
         ({"text": np.ones((10, 3))}, "T.npy: 3 dimensions, but I.npy has 4"),
         ({"ids": {"image_ids": ["a", "a"]}}, 'ids.json: image id "a" occurs more than once'),
         ({"ids": {"caption_ids": [0, 1, 2, 3, 4, 5, 6, 7, 8, "0"]}}, 'ids.json: caption id "0" occurs more than once'),
+        ({"ids": {"image_ids": ["a", ""]}}, "ids.json: image id of row 1 is '', expected text or a number"),
+        ({"ids": {"image_ids": [None, "a"]}}, "ids.json: image id of row 0 is None, expected text or a number"),
+        ({"ids": {"caption_ids": [*range(9), [1]]}}, "ids.json: caption id of row 9 is [1], expected text or a number"),
+        ({"ids": {"image_ids": []}, "image": np.ones((0, 4))}, "ids.json: no image ids in it; expected at least one"),
+        (
+            {"ids": {"caption_ids": []}, "text": np.ones((0, 4))},
+            "ids.json: no caption ids in it; expected at least one",
+        ),
+        ({"ids": {"texts": ["a dog"]}}, "ids.json: texts has 1 values, expected one a caption: 10"),
+        ({"ids": {"texts": "a dog"}}, "ids.json: texts has no list, expected one a caption: 10"),
+        ({"ids": {"texts": [["a dog"]] * 10}}, "ids.json: texts: row 0 is not text but list"),
+        ({"ids": {"texts": ["a dog"] * 9 + [" "]}}, "ids.json: texts: row 9 is empty"),
         ({"without": ["image_ids"]}, "ids.json: no list under image_ids"),
         ({"ids": {"caption_ids": "abc"}}, "ids.json: no list under caption_ids"),
         ({"ids": {"split": ["train"]}}, "ids.json: split has 1 values, expected one an image: 2"),

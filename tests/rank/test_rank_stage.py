@@ -115,6 +115,15 @@ def test_a_second_call_does_nothing_and_a_registered_ranker_is_the_same(
     assert rank(replace(queries.config, ranker=None)) == ranked.manifest
 
 
+@pytest.mark.usefixtures("here")
+def test_a_gallery_smaller_than_top_n_is_ranked_as_a_whole(queries, tmp_path, capsys):
+    manifest = rank(replace(queries.config, output=tmp_path / "ranking", top_n=100))
+    assert manifest.counts == {"queries": 100, "gallery": 20, "top_n": 20, "rows": 2000}
+    assert "the first stage's 20 of 20 images" in capsys.readouterr().out
+    results = pd.read_parquet(tmp_path / "ranking/results.parquet")
+    assert results.groupby("query_id")["candidate_id"].nunique().eq(20).all()
+
+
 def test_an_interrupted_ranking_keeps_the_batches_that_are_done(queries, ranked, here, tmp_path):
     config = replace(queries.config, output=tmp_path / "ranking")
     with pytest.MonkeyPatch.context() as broken:
@@ -177,7 +186,6 @@ REFUSED = {
     "an empty file": ({"queries": "empty.txt"}, "empty.txt: no queries in it"),
     "an unknown model": ({"ranker": "models:/nobody@best"}, "--ranker models:/nobody@best: no such model in sqlite"),
     "a folder without ranker": ({"ranker": "elsewhere"}, "elsewhere: no trained ranker here"),
-    "too many candidates": ({"top_n": 21}, "--top-n 21: the gallery has 20 images"),
     "an unknown split": ({"split": "dev"}, "--split dev: the gallery's splits are test, train, val"),
     "no direction": ({"direction": None}, "--direction: the queries are embeddings; expected i2t"),
     "captions without encoder": ({"queries": "captions.txt"}, "the gallery's embeddings were imported"),

@@ -31,7 +31,8 @@ class RankConfig:
     direction: Direction | None = None
     """i2t (image query → captions) or t2i (caption query → images); needed only if the queries are embeddings."""
     top_n: int = 100
-    """Number of candidates that the first stage retrieves and the ranker re-ranks."""
+    """Number of candidates that the first stage retrieves and the ranker re-ranks; a smaller gallery is ranked as a
+    whole."""
     output: Path = RUN / "ranking"
     """Directory of the results."""
     page: int = 0

@@ -149,8 +149,9 @@ class ArraySettings(NamedSplits):
     import_texts: Path
     """Caption embeddings: .npy, [captions, d]."""
     import_ids: Path | None = None
-    """JSON with image_ids and caption_ids in row order, the split field, and caption_image (the image row of every
-    caption; without it, captions are image by image, five each). Required without --import-regions."""
+    """JSON with image_ids and caption_ids in row order, the split field, caption_image (the image row of every caption;
+    without it, captions are image by image, five each), and perhaps texts (the captions). Required without
+    --import-regions."""
     import_image_tokens: Path | None = None
     """Tokens of the images: .npy, [images, tokens, width], or [tokens of all images, width] with offsets."""
     import_image_token_offsets: Path | None = None

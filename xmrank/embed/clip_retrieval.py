@@ -178,7 +178,8 @@ def choose_rows(metadata: pa.Table, settings: ClipRetrievalSettings, max_broken:
     """The rows that are captions, the first row of every image, and their ids and splits."""
     for column in (IMAGE, settings.split_field):
         if column in metadata.column_names:
-            missing = np.flatnonzero(pc.is_null(metadata[column]).to_numpy()).tolist()
+            lengths = pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(metadata[column], "")))
+            missing = np.flatnonzero(pc.equal(lengths, 0).to_numpy()).tolist()
             refuse_first(missing, source, f"row {{}} of the metadata: nothing under {column}")
     # A caption of spaces only counts as empty.
     lengths = pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(metadata[CAPTION], "")))

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from xmrank.config.embed import TokenSettings
-from xmrank.datasets.dataset import refuse_duplicates
+from xmrank.datasets.pair_table import text_fault
 from xmrank.datasets.reader_settings import ArraySettings
 from xmrank.embed.loading import load_array
 from xmrank.embed.regions import read_regions
-from xmrank.embed.row_ids import RowIds, check_caption_image, check_dimensions, check_row_count
+from xmrank.embed.row_ids import RowIds, check_caption_image, check_dimensions, check_row_count, make_ids
 from xmrank.embed.store import STAGE, check_embeddings, describe_imported, stored_dtype, to_unit_length
 from xmrank.embed.token_parts import TokenPart
 from xmrank.embed.token_store import Side
@@ -171,7 +171,8 @@ def load_matching_rows(path: Path, flag: str, count: int) -> np.ndarray:
 
 
 def read_ids(path: Path, split_field: str) -> RowIds:
-    """The ids in row order, from a JSON object with image_ids, caption_ids, the split field and perhaps caption_image.
+    """The ids in row order, from a JSON object with image_ids, caption_ids, the split field and perhaps caption_image
+    and texts.
 
     Raises:
         ConfigError: no field of the name ``--split-field``.
@@ -189,16 +190,29 @@ def read_ids(path: Path, split_field: str) -> RowIds:
         held = f"{len(splits)} values" if isinstance(splits, list) else "no list"
         raise DataError(f"{path}: {split_field} has {held}, expected one an image: {len(image_ids)}")
     rows = read_caption_image(content, len(image_ids), len(caption_ids), path)
-    return RowIds(image_ids, [str(split) for split in splits], caption_ids, rows)
+    texts = read_texts(content, len(caption_ids), path)
+    return RowIds(image_ids, [str(split) for split in splits], caption_ids, rows, texts)
 
 
 def read_id_list(content: Any, name: str, path: Path) -> list[str]:
-    """The ids in a field of the file, as text, each once."""
+    """The ids in a field of the file, as text, at least one, each once."""
     if not isinstance(content, dict) or not isinstance(content.get(name), list):
         raise DataError(f"{path}: no list under {name}")
-    ids = [str(value) for value in content[name]]
-    refuse_duplicates(ids, path.name, name.removesuffix("s").replace("_", " "))
-    return ids
+    return make_ids(content[name], path.name, name.removesuffix("s").replace("_", " "))
+
+
+def read_texts(content: dict[str, Any], captions: int, path: Path) -> list[str] | None:
+    """The captions in the field ``texts``; None without it."""
+    if "texts" not in content:
+        return None
+    texts = content["texts"]
+    if not isinstance(texts, list) or len(texts) != captions:
+        held = f"{len(texts)} values" if isinstance(texts, list) else "no list"
+        raise DataError(f"{path}: texts has {held}, expected one a caption: {captions}")
+    for row, text in enumerate(texts):
+        if fault := text_fault(text):
+            raise DataError(f"{path}: texts: row {row} {fault}")
+    return [text.strip() for text in texts]
 
 
 def read_caption_image(content: dict[str, Any], images: int, captions: int, path: Path) -> list[int]:

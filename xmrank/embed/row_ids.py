@@ -1,6 +1,6 @@
 """Which image and which caption every row of a store is, and the checks of ids and array shapes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,13 +71,13 @@ def make_row_ids(
         splits: one for each image; None: all are "train".
 
     Raises:
-        DataError: a sequence of another length, an id that occurs twice, or an image row out of range.
+        DataError: no rows, a sequence of another length, an id that is empty or occurs twice, or an image row out of
+            range.
     """
     ids = {}
     for name, given, count in (("image_ids", image_ids, images), ("caption_ids", caption_ids, captions)):
-        ids[name] = [str(value) for value in (range(count) if given is None else given)]
+        ids[name] = make_ids(range(count) if given is None else given, name, "id")
         check_length(ids[name], name, count)
-        refuse_duplicates(ids[name], name, "id")
     # The common layout, and the only one that needs no column.
     if caption_image is None:
         if not images or captions % images:
@@ -92,6 +92,29 @@ def make_row_ids(
     names = ["train"] * images if splits is None else [str(split) for split in splits]
     check_length(names, "splits", images)
     return RowIds(ids["image_ids"], names, ids["caption_ids"], rows)
+
+
+def make_ids(values: Iterable[object], source: str, what: str) -> list[str]:
+    """Ids as texts.
+
+    Args:
+        values: texts or numbers.
+        source: the file or argument that messages name.
+        what: what messages call an id.
+
+    Raises:
+        DataError: no ids, one that is empty or neither text nor a number, or one that occurs twice.
+    """
+    ids = []
+    for row, value in enumerate(values):
+        # An empty id would be a missing field in the lines of a TREC run.
+        if value is None or isinstance(value, bool | list | tuple | dict) or not str(value).strip():
+            raise DataError(f"{source}: {what} of row {row} is {value!r}, expected text or a number")
+        ids.append(str(value))
+    if not ids:
+        raise DataError(f"{source}: no {what}s in it; expected at least one")
+    refuse_duplicates(ids, source, what)
+    return ids
 
 
 def check_length(values: Sequence[object], name: str, count: int) -> None:

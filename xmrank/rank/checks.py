@@ -59,7 +59,7 @@ def check_request(
     direction: Direction,
     source: str,
 ) -> None:
-    """Refuse a ranker, split, depth or queries that do not fit the gallery.
+    """Refuse a ranker, split or queries that do not fit the gallery.
 
     Args:
         about: what the ranker's JSON says.
@@ -80,9 +80,6 @@ def check_request(
     check_encoder(store, about, source)
     if config.split is not None and config.split not in store.splits():
         raise ConfigError(f"--split {config.split}: the gallery's splits are {', '.join(store.splits())}")
-    size = len(gallery_rows(store, direction, config.split))
-    if config.top_n > size:
-        raise ConfigError(f"--top-n {config.top_n}: the gallery has {size} {SIDES[direction][1]}")
     if queries.embeddings is not None and queries.embeddings.shape[1] != store.dimensions:
         given = queries.embeddings.shape[1]
         raise DataError(f"{config.queries}: embeddings of {given} dimensions, the gallery's have {store.dimensions}")

@@ -84,6 +84,7 @@ def rank_all(
     encoder: dict[str, Any],
 ) -> Manifest:
     """Rank the batches that are not done, join the parts and finish the stage."""
+    gallery = len(gallery_rows(store, direction, config.split))
     job = RankingJob(
         embeddings=store.directory,
         split=config.split,
@@ -94,7 +95,8 @@ def rank_all(
         encoder=encoder,
         weights_hash=store.encoder.get("weights_hash"),
         batch_size=encoding_batch_size(store),
-        top_n=config.top_n,
+        # A smaller gallery is ranked as a whole, as in evaluation.
+        top_n=min(config.top_n, gallery),
         folder=stage.work,
     )
     if queries.embeddings is not None:
