@@ -48,6 +48,27 @@ def test_the_default_is_one_sqlite_file_at_home(home, uri):
     assert experiment.artifact_location == (home / "mlartifacts").as_uri()
 
 
+@pytest.mark.parametrize("name", ["a%20b", "q?1 n#ä"])
+def test_the_file_is_in_a_home_of_any_name(tmp_path, name):
+    folder = tmp_path / name
+    uri = tracking.connect(folder)
+    run = tracking.begin_run(uri, folder, "one")
+    tracking.end_run(uri, run)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (folder / "mlflow.db").is_file()
+    (tmp_path / "file").write_text("content")
+    MlflowClient(uri).log_artifact(run, str(tmp_path / "file"))
+    assert [path.read_text() for path in (folder / "mlartifacts").rglob("file")] == ["content"]
+
+
+def test_a_home_that_cannot_hold_the_file_is_refused_at_once(tmp_path):
+    (tmp_path / "mlflow.db").mkdir()
+    started = time.monotonic()
+    with pytest.raises(tracking.TrackingError, match="cannot track runs there: unable to open database file"):
+        tracking.connect(tmp_path)
+    assert time.monotonic() - started < 5
+
+
 def test_the_file_is_migrated_once(home):
     before = (home / "mlflow.db").stat().st_mtime_ns
     tracking.connect(home)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -26,6 +27,8 @@ RUNNING = RunStatus.to_string(RunStatus.RUNNING)
 LATER = "later-"
 """How such references begin."""
 EXPERIMENT = "xmrank"
+DATABASE = "mlflow.db"
+"""The file of the default tracking, in the home folder."""
 PARAM_LIMIT = 6000
 """MLflow refuses longer parameter values."""
 FIRST_CALL = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
@@ -51,13 +54,40 @@ def connect(home: Path) -> str:
     Raises:
         TrackingError: the server does not answer, or the file cannot be opened.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+    uri = find_uri(home)
     try:
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            make_database(home)
         with default_environment(FIRST_CALL):
             experiment_id(MlflowClient(uri), home)
     except Exception as error:  # SQLAlchemy, requests and MLflow each raise their own
         raise TrackingError(f"{uri}: cannot track runs there: {describe_error(error)}") from None
     return uri
+
+
+def find_uri(home: Path) -> str:
+    """The tracking URI: MLFLOW_TRACKING_URI, else that of the sqlite file in ``home``."""
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    # Imported here, because a server needs none of it.
+    from sqlalchemy.engine import URL
+
+    path = str(home / DATABASE)
+    # SQLAlchemy quotes what it unquotes itself: %, ? and # among others.
+    quoted = URL.create("sqlite", database=path).render_as_string() != f"sqlite:///{path}"
+    # With sqlite alone, MLflow would also make the folder of the quoted path.
+    return URL.create("sqlite+pysqlite" if quoted else "sqlite", database=path).render_as_string()
+
+
+def make_database(home: Path) -> None:
+    """Make the folder and the file of the default tracking, unless they are there.
+
+    Raises:
+        OSError, sqlite3.Error: they cannot be made or opened; MLflow would try again for minutes.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(home / DATABASE)) as database:
+        database.execute("PRAGMA schema_version")
 
 
 CONNECTED: set[tuple[str, ...]] = set()
@@ -71,7 +101,7 @@ def connect_tracking() -> str:
         TrackingError: the tracking server or file cannot be used.
     """
     home = find_home()
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+    uri = find_uri(home)
     key = (uri, str(home), os.environ.get("MLFLOW_EXPERIMENT_NAME", ""))
     if key not in CONNECTED:
         connect(home)
