@@ -13,6 +13,7 @@ import torch
 
 from xmrank.cli import run
 from xmrank.config import RankConfig, RegisterConfig
+from xmrank.embed.model_source import find_model
 from xmrank.rank import batches, checks
 from xmrank.rank import stage as stage
 from xmrank.rank.batches import QueryBatch, QueryRanker
@@ -20,6 +21,7 @@ from xmrank.rank.stage import rank
 from xmrank.register.model_registry import best_rankers
 from xmrank.register.stage import register
 from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.files import sha256_file
 from xmrank.runtime.manifest import read_manifest
 from xmrank.train.checkpoint import read_ranker
 
@@ -238,6 +240,40 @@ def test_a_checkpoint_is_required_and_compared(trained, tmp_path):
         checks.encoder_arguments(store, RankConfig(pretrained=tmp_path / "w.safetensors"))
     with pytest.raises(DataError, match=r"no.safetensors: no such file \(--pretrained\)"):
         checks.encoder_arguments(store, RankConfig(pretrained=tmp_path / "no.safetensors"))
+
+
+def test_a_model_of_ones_own_is_required_and_compared(trained, tmp_path):
+    path = tmp_path / "xmrank-test-rank.json"
+    path.write_text(json.dumps({"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}}))
+    encoder = {"name": path.stem, "weights_hash": "0" * 64, "pretrained": "none", "init_seed": 1}
+    store = replace(trained.store, encoder={**encoder, "architecture": find_model(str(path)).architecture})
+    with pytest.raises(ConfigError, match="--model: the gallery was embedded with xmrank-test-rank; its path, as PATH"):
+        checks.encoder_arguments(store, RankConfig())
+    arguments = checks.encoder_arguments(store, RankConfig(model=str(path)))
+    assert arguments == {"model": str(path), "pretrained": "none", "init_seed": 1, "precision": "fp32"}
+    path.write_text(json.dumps({"embed_dim": 9, "vision_cfg": {}, "text_cfg": {}}))
+    with pytest.raises(
+        DataError, match=r"not the model that the gallery was embedded with, xmrank-test-rank \(--model"
+    ):
+        checks.encoder_arguments(store, RankConfig(model=str(path)))
+
+
+def test_the_weights_in_a_models_folder_are_compared(trained, tmp_path):
+    (tmp_path / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}}})
+    )
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"one")
+    model = f"local-dir:{tmp_path}"
+    recorded = {"pretrained": f"sha256:{sha256_file(tmp_path / 'open_clip_model.safetensors')}"}
+    recorded |= {"architecture": find_model(model).architecture, "name": "local-dir:elsewhere", "weights_hash": "0"}
+    store = replace(trained.store, encoder=recorded)
+    with pytest.raises(ConfigError, match="embedded with local-dir:elsewhere; its path, as local-dir:PATH"):
+        checks.encoder_arguments(store, RankConfig())
+    arguments = checks.encoder_arguments(store, RankConfig(model=model))
+    assert arguments == {"model": model, "pretrained": None, "init_seed": None, "precision": "fp32"}
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"two")
+    with pytest.raises(DataError, match="not the checkpoint that the gallery was embedded with"):
+        checks.encoder_arguments(store, RankConfig(model=model))
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,12 @@ class EmbedConfig:
     dataset: Annotated[ReaderSettings | ImportSettings, FLAT] = field(default_factory=ScenesSettings)
     """Format of the data set (scenes: generated), or of embeddings to import."""
     model: str = "xmrank-tiny"
-    """A model of open_clip, or xmrank-tiny, which comes with xmrank."""
+    """A model of open_clip (ViT-B-32), local-dir:PATH of a folder with open_clip_config.json and weights,
+    hf-hub:ORG/NAME of one on Hugging Face's hub, a model's configuration (PATH.json), or xmrank-tiny, which comes with
+    xmrank."""
     pretrained: str | None = None
     """Weights: a tag that open_clip knows for the model, a local checkpoint (.safetensors, or .pt, read as weights
-    only), or none for an untrained model. xmrank-tiny needs none of these."""
+    only), or none for an untrained model. xmrank-tiny, local-dir: and hf-hub: need none of these."""
     init_seed: int | None = None
     """Seed of an untrained model (--pretrained none)."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -12,7 +12,7 @@ class RankConfig:
     """Rank a gallery for new queries with the first stage and a trained ranker."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
-        {"queries", "embeddings", "ranker", "direction", "output", "pretrained", "workers"}
+        {"queries", "embeddings", "ranker", "direction", "output", "model", "pretrained", "workers"}
         | {"page", "title", "remote_images", "overwrite"}
     )
     queries: Path | None = None
@@ -43,6 +43,8 @@ class RankConfig:
     remote_images: bool = False
     """Fetch the pictures of the page when the gallery's images are at a URI (s3://…, https://…); otherwise they are
     listed as missing. The embedding store names the URI: use this only for a store that you trust."""
+    model: str | None = None
+    """The encoder, local-dir:PATH or PATH.json, if the gallery was embedded with one from a folder or file."""
     pretrained: Path | None = None
     """Checkpoint of the encoder, if the gallery was embedded with one from a file."""
     workers: int = 0

@@ -1,15 +1,10 @@
 """One interface to open_clip's encoders and our own `xmrank-tiny`: images or captions to unit vectors."""
 
-import contextlib
-import difflib
 import hashlib
 import json
-import logging
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 from typing import Any, cast
 
 import open_clip
@@ -19,13 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from xmrank.embed.decoding import PixelTransform
+from xmrank.embed.model_source import BUNDLED, TINY, ModelSource, find_model, first_line, quiet_open_clip, refuse_code
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.paths import resolve
 
-BUNDLED = Path(__file__).parent / "bundled"
-TINY = "xmrank-tiny"
 PRECISIONS = ("fp32", "bf16", "fp16")
-CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
@@ -33,13 +26,14 @@ class Encoder:
     """A loaded model, its transform and its tokenizer.
 
     Attributes:
-        name: open_clip's name of the model.
+        name: open_clip's name of the model; that of a folder or file without its path.
         model: in evaluation mode, on `device`.
         preprocess: one RGB image → float32 [3, H, W], open_clip's transform for evaluation.
         tokenizer: captions → int64 [captions, context length].
         dimensions: length d of an embedding.
         weights_hash: sha256 over the names, shapes, types and bytes of the weights.
         preprocessing: the settings of preprocess and tokenizer, JSON-able.
+        architecture: hash of the model's configuration and tokenizer where they come from files; else None.
     """
 
     name: str
@@ -51,6 +45,7 @@ class Encoder:
     preprocessing: dict[str, Any]
     device: torch.device
     input_dtype: torch.dtype
+    architecture: str | None = None
 
     @cached_property
     def pixels(self) -> PixelTransform:
@@ -95,10 +90,11 @@ def load_encoder(
     """Load any open_clip model, or `xmrank-tiny`.
 
     Args:
-        model: a name that open_clip knows, or xmrank-tiny.
+        model: a name that open_clip knows, xmrank-tiny, local-dir:PATH of a folder with open_clip_config.json and
+            weights, hf-hub:ORG/NAME of such a folder on the hub, or the path of a model's configuration, .json.
         pretrained: a tag that open_clip knows for the model (downloaded, or from its cache); the path of a local
             checkpoint, .safetensors or a .pt that holds weights only; "none" for an untrained model; "bundled", the
-            default of xmrank-tiny and only there.
+            default of xmrank-tiny and only there. None for a folder, which has its own.
         init_seed: seed of an untrained model's weights; needed for "none", refused otherwise.
         precision: fp32, bf16 or fp16.
         device: of the model.
@@ -107,38 +103,66 @@ def load_encoder(
         ConfigError: an unknown model, tag, file or precision, a checkpoint of another model or with code in it, or a
             download that failed; names the flag.
     """
-    register_bundled()
-    _check_model(model, precision)
-    weights = _find_weights(model, pretrained, init_seed)
+    source, weights = check_model(model, pretrained, init_seed=init_seed, precision=precision)
     # A seed of its own for the weights, without a change to the caller's random numbers.
-    with _quiet_open_clip(), torch.random.fork_rng(enabled=init_seed is not None):
+    with quiet_open_clip(), torch.random.fork_rng(enabled=init_seed is not None):
         if init_seed is not None:
             torch.manual_seed(init_seed)
-        loaded, preprocess = _create_model(model, weights, precision, device)
+        loaded, preprocess = _create_model(source, weights, precision, device)
         tokenizer = tokenizer_of(model)
     return Encoder(
-        name=model,
+        name=source.name,
         model=loaded,
         preprocess=preprocess,
         tokenizer=tokenizer,
-        dimensions=open_clip.get_model_config(model)["embed_dim"],
+        dimensions=open_clip.get_model_config(source.identifier)["embed_dim"],
         weights_hash=hash_weights(loaded),
-        preprocessing=_describe_preprocessing(loaded, tokenizer),
+        preprocessing=_describe_preprocessing(loaded, tokenizer)
+        | ({"quick_gelu": True} if needs_quick_gelu(source.identifier, weights) else {}),
         device=torch.device(device),
         input_dtype=open_clip.get_input_dtype(precision) or torch.float32,
+        architecture=source.architecture,
     )
 
 
-@cache
-def register_bundled() -> None:
-    """Register our model configurations with open_clip; from then on they are models like any other."""
-    open_clip.add_model_config(BUNDLED)
+def check_model(
+    model: str, pretrained: str | None, *, init_seed: int | None, precision: str = "fp32"
+) -> tuple[ModelSource, str | None]:
+    """Where a model and its weights come from, without loading them; arguments and errors as of `load_encoder`.
+
+    Returns:
+        the source, and the weights: a tag, the path of a checkpoint without code, or None for an untrained model.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
+    source = find_model(model)
+    if source.weights is None:
+        return source, _find_weights(source.identifier, pretrained, init_seed)
+    if pretrained is not None:
+        raise ConfigError(f"--pretrained {pretrained}: {source.name} comes with its weights; leave it out")
+    if init_seed is not None:
+        raise ConfigError(f"--init-seed {init_seed}: {source.name} comes with its weights; leave it out")
+    return source, str(source.weights)
+
+
+def needs_quick_gelu(model: str, pretrained: str | None) -> bool:
+    """Whether the weights of a tag were trained with QuickGELU: with another activation, open_clip only warns."""
+    return bool(pretrained and (open_clip.get_pretrained_cfg(model, pretrained) or {}).get("quick_gelu"))
 
 
 def tokenizer_of(model: str) -> Callable[[list[str]], Tensor]:
-    """The tokenizer of a model that is known to exist."""
-    register_bundled()
-    return cast(Callable[[list[str]], Tensor], open_clip.get_tokenizer(model))
+    """The tokenizer of a model.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    try:
+        return cast(Callable[[list[str]], Tensor], open_clip.get_tokenizer(find_model(model).identifier))
+    except ImportError as error:
+        package = error.name or "transformers"
+        raise ConfigError(f"--model {model}: its tokenizer needs {package}: pip install {package}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--model {model}: its tokenizer could not be loaded: {first_line(error)}") from None
 
 
 def hash_weights(model: nn.Module) -> str:
@@ -149,16 +173,6 @@ def hash_weights(model: nn.Module) -> str:
         digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _check_model(model: str, precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise ConfigError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
-    # Checked before loading: open_clip would log a whole list and return None.
-    known = open_clip.list_models()
-    if model not in known:
-        close = difflib.get_close_matches(model, known, n=5, cutoff=0.5) or [TINY, "ViT-B-32", "RN50"]
-        raise ConfigError(f"--model {model}: open_clip has no such model; close to it: {', '.join(close)}")
 
 
 def _find_weights(model: str, pretrained: str | None, init_seed: int | None) -> str | None:
@@ -181,7 +195,7 @@ def _find_weights(model: str, pretrained: str | None, init_seed: int | None) -> 
     if path is None or not path.is_file():
         given = f"--pretrained {pretrained}: no such tag or file; expected" if pretrained else "--pretrained: expected"
         raise ConfigError(f"{given} {_list_weights(model)}")
-    _refuse_code(path)
+    refuse_code(path, f"--pretrained {path}")
     return str(path)
 
 
@@ -192,62 +206,39 @@ def _list_weights(model: str) -> str:
     return f"{known}the path of a checkpoint, or none with --init-seed"
 
 
-def _refuse_code(path: Path) -> None:
-    """Raise unless a checkpoint's file can be read as weights only.
-
-    open_clip reads with weights_only=True, but after a TypeError again without it. A file that passes this check does
-    not raise that error.
-    """
-    if path.suffix not in CHECKPOINT_SUFFIXES:
-        raise ConfigError(f"--pretrained {path}: expected a file that ends in {', '.join(CHECKPOINT_SUFFIXES)}")
-    # This format cannot hold code.
-    if path.suffix == ".safetensors":
-        return
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # torch names the class that the file would have created.
-        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"it holds {foreign[1]}" if foreign else _first_line(error)
-        raise ConfigError(f"--pretrained {path}: expected weights only, anything else may run code: {reason}") from None
-
-
 def _create_model(
-    model: str, weights: str | None, precision: str, device: str | torch.device
+    source: ModelSource, weights: str | None, precision: str, device: str | torch.device
 ) -> tuple[nn.Module, Callable[[Image.Image], Tensor]]:
     try:
         # The transform for training is not used.
         created, _, preprocess = open_clip.create_model_and_transforms(
-            model,
-            pretrained=weights,
+            source.identifier,
+            pretrained=weights if source.weights is None else None,  # it finds those of a folder itself
             precision=precision,
             device=device,
             pretrained_text=False,  # its default fetches a language model's weights, even for an untrained model
             require_pretrained=weights is not None,
+            force_quick_gelu=needs_quick_gelu(source.identifier, weights),
         )
     except Exception as error:
-        raise ConfigError(_explain_failure(model, weights, error)) from error
+        raise ConfigError(_explain_failure(source, weights, error)) from error
     return created.eval(), preprocess
 
 
-def _explain_failure(model: str, weights: str | None, error: Exception) -> str:
+def _explain_failure(source: ModelSource, weights: str | None, error: Exception) -> str:
     """Why a model could not be created, in one line."""
-    if weights is None:
-        return f"--model {model}: could not be created: {_first_line(error)}"
+    model = source.identifier
+    if weights is None or source.weights is not None:
+        return f"--model {model}: could not be created: {first_line(error)}"
     # A tag is downloaded, a checkpoint is read: they fail for different reasons.
     tag = open_clip.get_pretrained_cfg(model, weights)
     if not tag:
-        return f"--pretrained {weights}: does not fit {model}: {_first_line(error)}"
+        return f"--pretrained {weights}: does not fit {model}: {first_line(error)}"
     source = tag.get("hf_hub") or tag.get("url")
     return (
-        f"--pretrained {weights}: the weights could not be downloaded from {source}: {_first_line(error)}; "
+        f"--pretrained {weights}: the weights could not be downloaded from {source}: {first_line(error)}; "
         "without a network, give the path of a checkpoint"
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:240] or type(error).__name__
 
 
 def _describe_preprocessing(model: nn.Module, tokenizer: object) -> dict[str, Any]:
@@ -258,14 +249,3 @@ def _describe_preprocessing(model: nn.Module, tokenizer: object) -> dict[str, An
         "context_length": getattr(tokenizer, "context_length", None),
     }
     return dict(json.loads(json.dumps(described)))
-
-
-@contextlib.contextmanager
-def _quiet_open_clip() -> Iterator[None]:
-    """Silence open_clip, which logs to the root logger what our own messages say."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.errors import DataError
 
-SAME_ENCODER = ("name", "weights_hash", "preprocessing", "precision")
+SAME_ENCODER = ("architecture", "weights_hash", "preprocessing", "precision")
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ def open_reusable(directory: Path, encoder: dict[str, Any], dtype: str) -> Embed
     """
     store = EmbeddingStore.open(directory)
     # The embeddings must be those that this encoder would make, not just similar ones.
-    for name in SAME_ENCODER:
-        if store.encoder.get(name) != encoder[name]:
+    names = SAME_ENCODER if encoder.get("architecture") else ("name", *SAME_ENCODER)
+    for name in names:
+        if store.encoder.get(name) != encoder.get(name):
             raise DataError(f"--reuse {directory}: another encoder: its {name} is {store.encoder.get(name)!r}")
     if store.image.dtype != dtype:
         raise DataError(f"--reuse {directory}: holds {store.image.dtype}, expected {dtype} (--dtype)")

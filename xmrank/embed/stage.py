@@ -19,9 +19,17 @@ from xmrank.embed.assembling import (
 )
 from xmrank.embed.clip_retrieval import import_clip_retrieval
 from xmrank.embed.decoding import PixelTransform
-from xmrank.embed.encoder import BUNDLED, CHECKPOINT_SUFFIXES, TINY, Encoder, load_encoder
+from xmrank.embed.encoder import Encoder, check_model, load_encoder, needs_quick_gelu
 from xmrank.embed.fetching import local_imports
 from xmrank.embed.importing import import_embeddings
+from xmrank.embed.model_source import (
+    BUNDLED,
+    CHECKPOINT_SUFFIXES,
+    FOLDER,
+    TINY,
+    find_model,
+    standard_model,
+)
 from xmrank.embed.planning import EarlierStore, ShardPlan, find_earlier, make_plan, refuse_other_reuse
 from xmrank.embed.preparing import Preparer
 from xmrank.embed.ray import choose_batch_size, encode_shards, fit_on_worker
@@ -37,7 +45,7 @@ from xmrank.runtime.bf16_support import warn_of_slow_bf16
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_file, write_json
-from xmrank.runtime.manifest import Manifest
+from xmrank.runtime.manifest import MANIFEST, Manifest
 from xmrank.runtime.paths import below, resolve
 from xmrank.runtime.pieces import record_piece
 from xmrank.runtime.progress import Progress
@@ -72,7 +80,12 @@ def embed(config: EmbedConfig) -> Manifest:
         with local_imports(config.dataset) as export:
             manifest = import_clip_retrieval(export, output, max_broken=config.max_broken, overwrite=config.overwrite)
     else:
-        manifest = embed_dataset(config, read_dataset(config.dataset, config.max_broken), output)
+        standard = with_standard_model(config)
+        # In this order: a wrong model is known before a data set is drawn or read. No name keeps the encoder here, so
+        # that its memory is free when it has been described.
+        manifest = embed_dataset(
+            standard, load_unless_finished(standard, output), read_dataset(config.dataset, config.max_broken), output
+        )
     warn_of_equal_images(manifest)
     left = f", {len(manifest.left_out)} left out" if manifest.left_out else ""
     print(f"embed: {manifest.counts['images']} images, {manifest.counts['captions']} captions{left} in {output}")
@@ -90,8 +103,38 @@ def warn_of_equal_images(manifest: Manifest) -> None:
         )
 
 
-def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manifest:
-    """Embed a data set that has been read."""
+def with_standard_model(config: EmbedConfig) -> EmbedConfig:
+    """The configuration with the model as open_clip writes it, and a line where that is another name."""
+    model = standard_model(config.model)
+    # A path only becomes absolute.
+    if model != config.model and "/" not in model:
+        print(f"embed: --model {config.model} is open_clip's {model}")
+    return replace(config, model=model)
+
+
+def load_unless_finished(config: EmbedConfig, output: Path) -> Encoder | None:
+    """The encoder; None where the output is finished and needs none, after the checks that do not load it.
+
+    Raises:
+        ConfigError: an unknown model, or weights that are not there or do not fit.
+    """
+    if config.overwrite or not (output / MANIFEST).exists():
+        return load_configured(config)
+    check_model(config.model, config.pretrained, init_seed=config.init_seed)
+    return None
+
+
+def load_configured(config: EmbedConfig) -> Encoder:
+    """The encoder of a configuration, on this process's CPU."""
+    return load_encoder(config.model, config.pretrained, init_seed=config.init_seed, precision=config.precision)
+
+
+def embed_dataset(config: EmbedConfig, encoder: Encoder | None, dataset: Dataset, output: Path) -> Manifest:
+    """Embed a data set that has been read.
+
+    Args:
+        encoder: it, where it is loaded already.
+    """
     reuse = resolve(config.reuse) if config.reuse else None
     # Whatever can be refused is refused before the directory is touched.
     refuse_missing(dataset, config.max_broken)
@@ -108,7 +151,9 @@ def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manife
         # The data set's fingerprint does not include the images' bytes: hashing them would mean reading them all.
         refuse_changed(EmbeddingStore.open(output), dataset)
         return stage.done
-    about, pixels, tokens = describe_encoder(config, dataset)
+    about, pixels, tokens = describe_encoder(encoder or load_configured(config), config, dataset)
+    # Workers load their own: this one's memory is theirs.
+    del encoder
     # The other store must be of the same encoder, which is known only now.
     known = open_reusable(reuse, about, config.dtype) if reuse else None
     plan = make_plan(dataset, config.shard_size, stage.work, known)
@@ -131,12 +176,10 @@ def embed_dataset(config: EmbedConfig, dataset: Dataset, output: Path) -> Manife
     return finish_store(stage, dataset, plan, preparer, config)
 
 
-def describe_encoder(config: EmbedConfig, dataset: Dataset) -> tuple[dict[str, Any], PixelTransform, TokenPlan | None]:
-    """What the store records about the encoder, its transform, and what its tokens will be, if they are kept.
-
-    The model does not stay in this process.
-    """
-    encoder = load_encoder(config.model, config.pretrained, init_seed=config.init_seed, precision=config.precision)
+def describe_encoder(
+    encoder: Encoder, config: EmbedConfig, dataset: Dataset
+) -> tuple[dict[str, Any], PixelTransform, TokenPlan | None]:
+    """What the store records about the encoder, its transform, and what its tokens will be, if they are kept."""
     tokens = plan_tokens(encoder, config.token_settings, dataset) if config.token_settings else None
     return make_encoder_entry(encoder, config), encoder.pixels, tokens
 
@@ -191,13 +234,20 @@ def set_batch_size(preparer: Preparer, settings: dict[str, Any], largest: int) -
 
 
 def encoder_settings(config: EmbedConfig) -> dict[str, Any]:
-    """The semantic configuration. A checkpoint is identified by its content, not its path; xmrank-tiny's too."""
+    """The semantic configuration. What comes from files is identified by their content, not their path."""
     ignored = (*DATASET_FIELDS, "tokens", *config.TOKEN_FIELDS)
     values = {name: value for name, value in semantic(config).items() if name not in ignored}
     # Under one name, and only where tokens are kept: their settings do not change a store without them.
     if config.token_settings:
         values["tokens"] = asdict(config.token_settings)
-    checkpoint = None
+    source = find_model(config.model)
+    if source.architecture:
+        # Renaming its folder changes nothing either.
+        values["model"] = "local-dir" if source.identifier.startswith(FOLDER) else source.name
+        values["architecture"] = source.architecture
+    if needs_quick_gelu(source.identifier, config.pretrained):
+        values["quick_gelu"] = True
+    checkpoint = source.weights
     if names_checkpoint(config):
         checkpoint = resolve(config.pretrained or "")
     elif uses_bundled(config):
@@ -316,4 +366,5 @@ def make_encoder_entry(encoder: Encoder, config: EmbedConfig) -> dict[str, Any]:
         "weights_hash": encoder.weights_hash,
         "preprocessing": encoder.preprocessing,
         "precision": config.precision,
+        **({"architecture": encoder.architecture} if encoder.architecture else {}),
     }

@@ -262,6 +262,12 @@ def sha256_array(array: np.ndarray) -> str:
     return sha256_json([list(array.shape), array.dtype.str, content])
 
 
+def identify_encoder(encoder: dict[str, Any]) -> tuple[Any, Any]:
+    """What two stores of one encoder have in common: its name, or the hash of its files, and that of its weights."""
+    # A folder may have another name on another machine.
+    return encoder.get("architecture") or encoder.get("name"), encoder.get("weights_hash")
+
+
 def encoder_name(encoder: dict[str, Any]) -> str:
     """An encoder in a few words."""
     weights = encoder.get("weights_hash")

@@ -1,12 +1,14 @@
 """Checks before anything is ranked: queries, gallery, ranker and encoder must fit each other."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xmrank.config.common import Direction
 from xmrank.config.rank import RankConfig
-from xmrank.embed.store import EmbeddingStore, encoder_name
+from xmrank.embed.model_source import FOLDER, HUB, ModelSource, find_model, standard_model
+from xmrank.embed.store import EmbeddingStore, encoder_name, identify_encoder
 from xmrank.rank.queries import KIND_DIRECTIONS, QuerySet
 from xmrank.rank.results import SIDES
 from xmrank.register.model_registry import MODEL_URI
@@ -93,8 +95,7 @@ def check_encoder(store: EmbeddingStore, about: dict[str, Any], source: str) -> 
     """
     own, theirs = store.encoder, about.get("encoder") or {}
     # Imported embeddings have no weights hash: of two imported stores only the dimensions can differ.
-    same = own["name"] == theirs.get("name") and own.get("weights_hash") == theirs.get("weights_hash")
-    if not same or about["dimensions"] != store.dimensions:
+    if identify_encoder(own) != identify_encoder(theirs) or about["dimensions"] != store.dimensions:
         raise DataError(
             f"--ranker {source}: trained on embeddings of {encoder_name(theirs)}, the gallery {store.directory} has "
             f"those of {encoder_name(own)}"
@@ -105,8 +106,8 @@ def encoder_arguments(store: EmbeddingStore, config: RankConfig) -> dict[str, An
     """Arguments of ``load_encoder`` that load the gallery's encoder.
 
     Raises:
-        ConfigError: the encoder is not known, or its checkpoint is not given.
-        DataError: another checkpoint than the gallery's.
+        ConfigError: the encoder is not known, or the path of its model or checkpoint is not given.
+        DataError: another model or checkpoint than the gallery's.
     """
     encoder = store.encoder
     if encoder.get("weights_hash") is None:
@@ -114,22 +115,57 @@ def encoder_arguments(store: EmbeddingStore, config: RankConfig) -> dict[str, An
             "--queries: the gallery's embeddings were imported, their encoder is not known; give the queries' "
             "embeddings in a parquet file"
         )
-    pretrained = encoder["pretrained"]
-    # A checkpoint from a file is recorded by its hash: its path may differ from machine to machine.
-    if pretrained and pretrained.startswith("sha256:"):
-        if config.pretrained is None:
-            raise ConfigError(
-                f"--pretrained: the gallery was embedded with a checkpoint of {encoder['name']}; its path"
-            )
-        path = resolve(config.pretrained)
-        if not path.is_file():
-            raise DataError(f"{path}: no such file (--pretrained)")
-        if f"sha256:{sha256_file(path)}" != pretrained:
-            raise DataError(f"{path}: not the checkpoint that the gallery was embedded with (--pretrained)")
-        pretrained = str(path)
+    model, source = find_encoder_model(encoder, config)
+    if source.weights is not None:
+        pretrained = None
+        check_checkpoint(source.weights, encoder["pretrained"], f"--model {model}")
+    else:
+        pretrained = find_encoder_weights(encoder, config)
     return {
-        "model": encoder["name"],
+        "model": model,
         "pretrained": pretrained,
         "init_seed": encoder.get("init_seed"),
         "precision": encoder.get("precision", "fp32"),
     }
+
+
+def find_encoder_model(encoder: dict[str, Any], config: RankConfig) -> tuple[str, ModelSource]:
+    """What loads the gallery's model, and where it comes from.
+
+    Raises:
+        ConfigError: a model of one's own whose path is not given.
+        DataError: another model than the gallery's.
+    """
+    name, architecture = encoder["name"], encoder.get("architecture")
+    model = name
+    # Of a folder or file, the store keeps the name, not the path.
+    if architecture and not name.startswith(HUB):
+        if config.model is None:
+            form = f"{FOLDER}PATH" if name.startswith(FOLDER) else "PATH.json"
+            raise ConfigError(f"--model: the gallery was embedded with {name}; its path, as {form}")
+        model = standard_model(config.model)
+    source = find_model(model)
+    if source.architecture != architecture:
+        raise DataError(f"{model}: not the model that the gallery was embedded with, {name} (--model)")
+    return model, source
+
+
+def find_encoder_weights(encoder: dict[str, Any], config: RankConfig) -> str | None:
+    """What loads the gallery's weights, where they do not come with the model."""
+    pretrained: str | None = encoder["pretrained"]
+    # A checkpoint from a file is recorded by its hash: its path may differ from machine to machine.
+    if not pretrained or not pretrained.startswith("sha256:"):
+        return pretrained
+    if config.pretrained is None:
+        raise ConfigError(f"--pretrained: the gallery was embedded with a checkpoint of {encoder['name']}; its path")
+    path = resolve(config.pretrained)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file (--pretrained)")
+    check_checkpoint(path, pretrained, "--pretrained")
+    return str(path)
+
+
+def check_checkpoint(path: Path, recorded: str, flag: str) -> None:
+    """Raise DataError for another checkpoint than the one whose hash the gallery records."""
+    if f"sha256:{sha256_file(path)}" != recorded:
+        raise DataError(f"{path}: not the checkpoint that the gallery was embedded with ({flag})")
