@@ -15,6 +15,7 @@ from xmrank.datasets.reader_settings import (
     CsvSettings,
     FolderSettings,
     HuggingFaceSettings,
+    JsonSettings,
     KarpathySettings,
     WebDatasetSettings,
 )
@@ -85,6 +86,14 @@ def table(folder):
     return CsvSettings(annotations=folder / "all.csv", images=folder / "pictures")
 
 
+def json_lists(folder):
+    write_pictures(folder)
+    for part in ("train", "val"):
+        rows = [{"image": f"{split}/{name}.png", "caption": texts} for split, name, _, texts in ITEMS if split == part]
+        (folder / f"pairs_{part}.json").write_text(json.dumps(rows))
+    return JsonSettings(annotations=folder / "pairs_*.json", images=folder / "pictures")
+
+
 def folder_of_texts(folder):
     write_pictures(folder)
     for split, name, _, texts in ITEMS:
@@ -124,6 +133,7 @@ SAMPLES = {
     "karpathy": karpathy,
     "coco": coco,
     "csv": table,
+    "json": json_lists,
     "folder": folder_of_texts,
     "huggingface": parquet,
     "webdataset": webdataset,

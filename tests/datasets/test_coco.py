@@ -75,7 +75,9 @@ def test_a_field_of_the_images_may_name_the_split(tmp_path):
         "test",
         "test",
     ]
-    assert refusal(configured(tmp_path, split_field="part")).endswith("image 0 has no field part")
+    assert refusal(configured(tmp_path, split_field="part")).startswith(
+        "captions_val2017.json: image 0 has no field part ("
+    )
 
 
 def test_an_image_without_captions_is_left_out_and_listed(tmp_path):
@@ -100,9 +102,18 @@ def test_an_image_without_captions_is_left_out_and_listed(tmp_path):
         (changed("images", 1, file_name="../x.jpg"), 'image "../x.jpg" lies outside of the image folder'),
         (changed("images", 1, id=397133), 'image id "397133" occurs more than once'),
         (changed("annotations", 2, caption=None), "captions_val2017.json: annotation 2 has no field caption"),
-        (changed("annotations", 2, caption=" "), "captions_val2017.json: annotation 2: the caption is empty"),
-        (changed("annotations", 2, caption=[1]), "annotation 2: the caption is not text but list"),
-        (changed("annotations", 2, caption="\ud83d"), "annotation 2: the caption holds half a character"),
+        (
+            changed("annotations", 2, caption=" "),
+            "caption 1 is empty in captions_val2017.json, annotation 2 (the image stays)",
+        ),
+        (
+            changed("annotations", 2, caption=[1]),
+            "caption 1 is not text but list in captions_val2017.json, annotation 2",
+        ),
+        (
+            changed("annotations", 2, caption="\ud83d"),
+            "caption 1 holds half a character in captions_val2017.json, annotation 2",
+        ),
         (changed("annotations", 2, image_id=9), 'annotation 2 belongs to image "9", which is not among the images'),
         (changed("annotations", 2, id=38), 'caption id "38" occurs more than once'),
     ],

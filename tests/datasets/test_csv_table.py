@@ -65,7 +65,7 @@ def test_flags_name_the_columns(tmp_path):
     content = "where,german,english,part,number\na.jpg,Ein Hund.,A dog.,dev,1\n"
     columns = ColumnsConfig(image="where", caption=("english", "german"), id="number")
     dataset = read_dataset(configured(tmp_path, content, columns=columns, split_field="part"))
-    assert dataset.images.to_pylist() == [{"image_id": "1", "location": "a.jpg", "split": "dev", "labels": []}]
+    assert dataset.images.to_pylist() == [{"image_id": "1", "location": "a.jpg", "split": "val", "labels": []}]
     assert dataset.captions["text"].to_pylist() == ["A dog.", "Ein Hund."]
 
 
@@ -107,9 +107,9 @@ def test_names_of_labels_are_numbered(tmp_path):
         ("path,caption\na.jpg\n", "pairs.csv, line 2: 1 values, expected 2: path, caption"),
         ("path,caption\n\na.jpg,A dog, running\n", "pairs.csv, line 3: 3 values, expected 2: path, caption"),
         ("path,caption\n,A.\n", "pairs.csv, line 2: nothing under path"),
-        ("path,caption\na.jpg, \n", "pairs.csv, line 2: the caption under caption is empty"),
+        ("path,caption\na.jpg, \n", 'pairs.csv: image "a.jpg": caption 0 is empty in pairs.csv, line 2'),
         ("path,caption,split\na.jpg,A.,\n", "pairs.csv, line 2: nothing under split"),
-        ('path,caption\na.jpg,"A\n', "pairs.csv, line 2: not a table separated by ',': unexpected end of data"),
+        ('path,caption\na.jpg,"A\n', 'pairs.csv, line 2: a quotation mark that is not closed, or not doubled as ""'),
         (b"path,caption\na.jpg,A.\nb.jpg,\xe4\n", "pairs.csv, line 3: not UTF-8"),
         ("path,caption\n../a.jpg,A.\n", 'pairs.csv: image "../a.jpg" lies outside of the image folder'),
         ("path,caption\n/etc/a.jpg,A.\n", 'pairs.csv: image "/etc/a.jpg" lies outside of the image folder'),
@@ -122,7 +122,7 @@ def test_names_of_labels_are_numbered(tmp_path):
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_with_the_row(tmp_path, content, message):
-    assert refusal(configured(tmp_path, content)) == message
+    assert refusal(configured(tmp_path, content)).removesuffix(" (--max-broken 0.01)") == message
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_the_outermost_folder_names_the_split(location, split):
     [
         ("data/train-00000-of-00002.parquet", "train"),
         ("data/validation-00000-of-00001.parquet", "val"),
-        ("data/restval-00000-of-00001.parquet", "restval"),
+        ("data/restval-00000-of-00001.parquet", "train"),
         ("default/test/0000.parquet", "test"),
         ("captions_val2017.json", "val"),
         ("my-training-set.csv", "train"),

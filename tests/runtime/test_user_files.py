@@ -13,7 +13,7 @@ from xmrank.baselines.baseline_registry import read_best_settings as read_best_o
 from xmrank.baselines.towers import load_towers
 from xmrank.config import BaselinesConfig, SupervisedConfig, TrainConfig
 from xmrank.config.presets import read_yaml
-from xmrank.datasets.csv_table import cell_texts
+from xmrank.datasets.caption_texts import cell_texts
 from xmrank.datasets.reader_settings import (
     CocoSettings,
     CsvSettings,

@@ -15,11 +15,8 @@ from safetensors.torch import load_file, save_file
 from xmrank.config import TrainEncoderConfig
 from xmrank.datasets.scenes.generate import compose_scene, describe_scene, draw_scene
 from xmrank.embed.encoder import load_encoder
-from xmrank.embed.model_source import BUNDLED
 from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.files import write_json
 from xmrank.runtime.manifest import read_manifest
-from xmrank.train_encoder import stage
 from xmrank.train_encoder.contrastive import (
     ContrastiveTraining,
     HeldOutScenes,
@@ -207,24 +204,3 @@ def test_two_processes_train_one_model(tmp_path):
     start = untrained().model.state_dict()
     assert not torch.equal(one["visual.conv1.weight"], start["visual.conv1.weight"])
     assert len(one["token_embedding.weight"]) < 300  # the same tokens on both, though their captions differ
-
-
-def test_a_model_with_weights_is_trained_already(tmp_path):
-    with pytest.raises(ConfigError, match=f"--model local-dir:{tmp_path}: is trained already; expected a name"):
-        train_encoder(TrainEncoderConfig(output=tmp_path / "job", model=f"local-dir:{tmp_path}"))
-
-
-def test_a_configuration_of_ones_own_counts_by_its_content(tmp_path, monkeypatch):
-    path = tmp_path / "xmrank-test-trained.json"
-    path.write_text((BUNDLED / "xmrank-tiny.json").read_text())
-
-    def write(directory, config, name):
-        write_json(directory.directory / "history.json", [{"loss": 1.0, "i2t_hit_at_1": 2.0, "t2i_hit_at_1": 3.0}])
-        (directory.directory / name).touch()
-        return directory.finish(counts={})
-
-    monkeypatch.setattr(stage, "run_training", write)
-    manifest = train_encoder(TrainEncoderConfig(output=tmp_path / "job", model=str(path)))
-    assert set(manifest.outputs) == {"xmrank-test-trained.safetensors", "history.json"}
-    assert manifest.config["model"] == "xmrank-test-trained"
-    assert str(tmp_path) not in json.dumps(manifest.config)

@@ -16,7 +16,7 @@ class TrainEncoderConfig:
     output: Path = Path("runs/encoder")
     """Directory of the trained weights."""
     model: str = "xmrank-tiny"
-    """The model's configuration: xmrank-tiny, a name that open_clip knows, or a file (PATH.json)."""
+    """The model's configuration: xmrank-tiny, or a name that open_clip knows."""
     distribution: Literal["web", "scenes"] = "web"
     """What to train on. web: pictures like those of web pages, with terse and noisy alt texts; scenes: the kind of
     images and captions that the data set scenes has."""

@@ -1,10 +1,11 @@
 """Reader of COCO's captions JSON and a folder of images."""
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from xmrank.datasets.dataset import Dataset
-from xmrank.datasets.pair_table import PairTable, text_fault
+from xmrank.datasets.pair_table import PairTable
 from xmrank.datasets.reader_settings import CocoSettings
 from xmrank.datasets.splits import split_of_file
 from xmrank.datasets.uris import expand_pattern, find_image_folder, is_folder, read_json
@@ -16,10 +17,11 @@ def read_coco(settings: CocoSettings, max_broken: float) -> Dataset:
     """The captions in ``--annotations`` (one file, or a pattern like captions_*2017.json) with their images.
 
     The images of captions_val2017.json are in ``--images``, or in its folder val2017 when there is one. Their split
-    is the images' field ``--split-field``, else the one in the file's name; images without captions are left out.
+    is the images' field ``--split-field``, else the one in the file's name. Images without captions are left out, and
+    so are damaged entries.
 
     Raises:
-        DataError: no such file or folder, not COCO's captions, or an entry without a needed field, by its number.
+        DataError: no such file or folder, not COCO's captions, or more left out than ``max_broken`` allows.
     """
     folder, names = expand_pattern(settings.annotations, "--annotations")
     root = find_image_folder(settings.images, settings.annotations.name)
@@ -35,7 +37,7 @@ def read_coco(settings: CocoSettings, max_broken: float) -> Dataset:
     return pairs.make_dataset(settings.name, root, settings.held_out, max_broken)
 
 
-def get_list(content: Any, field: str, source: str) -> list[dict[str, Any]]:
+def get_list(content: Any, field: str, source: str) -> list[Any]:
     """The list of objects in a field of the file."""
     entries = content.get(field) if isinstance(content, dict) else None
     if not isinstance(entries, list):
@@ -43,39 +45,46 @@ def get_list(content: Any, field: str, source: str) -> list[dict[str, Any]]:
     return entries
 
 
-def require_field(entry: Any, name: str, where: str) -> Any:
-    """A field of an entry that must be there."""
-    if not isinstance(entry, dict) or entry.get(name) is None:
-        raise DataError(f"{where} has no field {name}")
-    return entry[name]
+def find_fault(entry: Any, names: Sequence[str]) -> str:
+    """Which of some fields an entry lacks; empty where it has all."""
+    missing = [name for name in names if not isinstance(entry, dict) or entry.get(name) in (None, "")]
+    return f"has no field {missing[0]}" if missing else ""
 
 
-def add_images(pairs: PairTable, images: list[dict[str, Any]], source: str, prefix: str, split_field: str) -> None:
-    """Add the images of one file."""
+def add_images(pairs: PairTable, images: list[Any], source: str, prefix: str, split_field: str) -> None:
+    """Add the images of one file; their ids are unique in it, and, as a rule, in all files."""
     file_split = split_of_file(source)
+    # COCO itself has no field for the split: only one that the user names must be there.
+    needed = ["id", "file_name"] + [split_field] * (split_field != "split")
     for number, entry in enumerate(images):
-        where = f"{source}: image {number}"
-        image_id = str(require_field(entry, "id", where))
-        file = str(require_field(entry, "file_name", where))
-        # COCO itself has no field for the split: only one that the user names must be there.
-        if split_field == "split":
-            split = entry.get(split_field, file_split)
-        else:
-            split = require_field(entry, split_field, where)
-        pairs.add_image(image_id, prefix + file, None if split is None else str(split))
+        if fault := find_fault(entry, needed):
+            pairs.left_out.add_row(f"{source}: image {number}", fault, images=1, captions=0, kind=f"image {fault}")
+            continue
+        image_id, location = str(entry["id"]), prefix + str(entry["file_name"])
+        split = entry.get(split_field)
+        names = (image_id, f"{PurePosixPath(source).stem}/{image_id}")
+        pairs.add_image((source, image_id), location, names, file_split if split is None else str(split))
 
 
-def add_captions(pairs: PairTable, annotations: list[dict[str, Any]], source: str) -> None:
-    """Add the captions of one file, under their own ids."""
+def add_captions(pairs: PairTable, annotations: list[Any], source: str) -> None:
+    """Add the captions of one file, under their own ids; damaged ones are left out."""
+    pairs.captions.begin_source(lambda number: f"{source}, annotation {number}")
+    seen: set[str] = set()
     for number, entry in enumerate(annotations):
         where = f"{source}: annotation {number}"
-        caption_id = str(require_field(entry, "id", where))
-        image_id = str(require_field(entry, "image_id", where))
-        text = require_field(entry, "caption", where)
-        # COCO's captions are complete: a broken one means that the file is not what it seems to be.
-        if fault := text_fault(text):
-            raise DataError(f"{where}: the caption {fault}")
-        # Captions follow their images: those of all earlier files are known by now.
-        if image_id not in pairs.images:
-            raise DataError(f'{where} belongs to image "{image_id}", which is not among the images')
-        pairs.images[image_id].captions.append((caption_id, text.strip()))
+        fault = find_fault(entry, ["id", "image_id"])
+        if not fault and "caption" not in entry:
+            fault = "has no field caption"
+        if fault:
+            pairs.left_out.add_row(where, fault, kind=f"annotation {fault}")
+            continue
+        row = pairs.row_of.get((source, str(entry["image_id"])))
+        if row is None:
+            reason = f'belongs to image "{entry["image_id"]}", which is not among the images'
+            pairs.left_out.add_row(where, reason, kind="annotation of no image")
+            continue
+        caption_id = str(entry["id"])
+        if caption_id in seen:
+            raise DataError(f'{source}: caption id "{caption_id}" occurs more than once')
+        seen.add(caption_id)
+        pairs.captions.add(row, [entry["caption"]], number, [caption_id])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xmrank.runtime.errors import ConfigError, DataError
@@ -16,26 +16,49 @@ IMAGE = (
     "image", "path", "image_path", "filepath", "file_path", "file_name", "filename", "image_name", "image_file", "file",
     "img", "jpg", "jpeg", "png", "webp",
 )  # fmt: skip
-CAPTION = ("caption", "captions", "text", "texts", "sentence", "sentences", "raw", "comment", "description")
+CAPTION = (
+    "caption", "captions", "text", "texts", "sentence", "sentences", "raw", "comment", "description", "title",
+)  # fmt: skip
 NUMBERED = re.compile(r"(caption|text|sentence)s?[_ -]?\d+")
 ID = ("image_id", "img_id", "id", "key")
+CAPTION_ID = ("caption_id",)
 LABELS = ("labels", "label")
+FOLDER = ("filepath", "file_path")
+FILE_IN_FOLDER = ("filename", "file_name")
+"""Both in one table are folder and file, as in Karpathy's JSON. Alone, each is the whole path."""
 
 
 @dataclass(frozen=True)
 class TableColumns:
-    """The names of a table's columns; None, or no names, for what the table does not have."""
+    """The names of a table's columns; None, or no names, for what the table does not have.
+
+    Attributes:
+        folder: column of the folder that the path under ``image`` starts from.
+        caption_id: column of the captions' own ids.
+        id_is_named: whether the user named the column of the ids; otherwise its name is only a usual one.
+    """
 
     image: str | None
     captions: tuple[str, ...]
     split: str | None
     id: str | None
     labels: str | None
+    folder: str | None = None
+    caption_id: str | None = None
+    id_is_named: bool = False
 
     def list_names(self) -> list[str]:
-        """All of them except the images' column, each once."""
-        others = (*self.captions, self.split, self.id, self.labels)
+        """All of them except the images' own column, each once."""
+        others = (self.folder, *self.captions, self.split, self.id, self.labels, self.caption_id)
         return list(dict.fromkeys(name for name in others if name))
+
+    def with_image(self, name: str) -> TableColumns:
+        """The same with another column of the images, whose paths are whole."""
+        return replace(self, image=name, folder=None)
+
+    def list_unused(self, header: Sequence[str]) -> list[str]:
+        """The columns of a table that nothing is taken from."""
+        return [name for name in header if name not in (self.image, *self.list_names())]
 
 
 def find_columns(header: Sequence[str], named: ColumnsConfig, split_field: str, source: str) -> TableColumns:
@@ -62,18 +85,28 @@ def find_columns(header: Sequence[str], named: ColumnsConfig, split_field: str, 
             raise ConfigError(f"--{flag} {name}: no such column in {source}; its columns: {', '.join(header)}")
     # Reversed, so that the first of several columns that differ only in capitals is taken.
     known = {name.strip().lower(): name for name in reversed(header)}
+    image, folder = (named.image, None) if named.image else find_usual_path(known)
     return TableColumns(
-        named.image or find_usual(IMAGE, known),
+        image,
         named.caption or find_usual_captions(known, header),
-        split_field if split_field in header else None,
+        split_field if split_field in header else known.get(split_field),
         named.id or find_usual(ID, known),
         find_usual(LABELS, known),
+        folder,
+        find_usual(CAPTION_ID, known),
+        id_is_named=named.id is not None,
     )
 
 
 def find_usual(names: Sequence[str], known: dict[str, str]) -> str | None:
     """The first of the usual names that the table has, as it is written there."""
     return next((known[name] for name in names if name in known), None)
+
+
+def find_usual_path(known: dict[str, str]) -> tuple[str | None, str | None]:
+    """The column of the images, and that of the folders that its paths start from."""
+    image, folder, file = (find_usual(names, known) for names in (IMAGE, FOLDER, FILE_IN_FOLDER))
+    return (file, folder) if folder and file and image in (folder, file) else (image, None)
 
 
 def find_usual_captions(known: dict[str, str], header: Sequence[str]) -> tuple[str, ...]:

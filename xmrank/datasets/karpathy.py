@@ -1,78 +1,83 @@
 """Reader of Karpathy's JSON (Flickr8k, Flickr30k, COCO) and a folder of images."""
 
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-
-from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset, refuse_first
-from xmrank.datasets.locations import leads_outside
+from xmrank.datasets.caption_texts import texts_of
+from xmrank.datasets.columns import CAPTION
+from xmrank.datasets.dataset import Dataset
+from xmrank.datasets.json_rows import make_entry_table
+from xmrank.datasets.pair_table import PairTable
+from xmrank.datasets.path_tables import add_path_table
 from xmrank.datasets.reader_settings import KarpathySettings
-from xmrank.datasets.uris import find_image_folder, read_json
+from xmrank.datasets.splits import split_of_file
+from xmrank.datasets.uris import expand_pattern, find_image_folder, read_json
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import PathOrUri, resolve_uri
+from xmrank.runtime.paths import below
 
 
-def read_karpathy(settings: KarpathySettings, max_broken: float) -> Dataset:  # noqa: ARG001 - nothing may be broken
-    """The data set in ``--annotations`` with the images below ``--images``.
+def read_karpathy(settings: KarpathySettings, max_broken: float) -> Dataset:
+    """The data set in ``--annotations`` (one file, or a pattern) with the images below ``--images``.
 
     Every entry needs ``filename`` and ``sentences`` (each with ``raw``, or just the text); ``filepath`` (a folder)
-    and ``sentid`` are optional; the split is the field ``--split-field``. ``restval`` counts as ``train``, as is
-    usual on COCO.
+    and ``sentid`` are optional. The split is the field ``--split-field``, else the one in the file's name. Lists of
+    images and captions (LAVIS and others) are read too.
 
     Raises:
-        DataError: no such file or folder, not JSON, or an entry without a needed field, by its number.
+        DataError: no such file or folder, not JSON, or more damaged entries than ``max_broken`` allows.
     """
-    name = settings.annotations.name
-    root = find_image_folder(settings.images, name)
-    images, captions = [], []
-    for number, entry in enumerate(read_entries(resolve_uri(settings.annotations))):
-        images.append(image_row(entry, number, name, settings.split_field))
-        captions += caption_rows(entry, number, name, images[-1])
-    # The file may come from anywhere: its paths must not lead to other files of this machine.
-    outside = [image["location"] for image in images if leads_outside(image["location"])]
-    refuse_first(outside, name, 'image "{}" lies outside of the image folder')
-    return Dataset(
-        settings.name,
-        root,
-        pa.Table.from_pylist(images, schema=IMAGES),
-        pa.Table.from_pylist(captions, schema=CAPTIONS),
-    )
+    folder, names = expand_pattern(settings.annotations, "--annotations")
+    root = find_image_folder(settings.images, settings.annotations.name)
+    pairs = PairTable(settings.annotations.name)
+    for name in names:
+        entries = read_entries(below(folder, name))
+        if is_pair_list(entries):
+            add_path_table(pairs, make_entry_table(name, entries), settings, root)
+        else:
+            add_entries(pairs, entries, name, settings.split_field)
+    return pairs.make_dataset(settings.name, root, settings.held_out, max_broken)
 
 
-def read_entries(path: PathOrUri) -> list[dict[str, Any]]:
+def read_entries(address: str) -> list[Any]:
     """The list under ``images`` of the JSON file, or the file's value when it is a list."""
-    content = read_json(path, "--annotations")
+    content = read_json(address, "--annotations")
     entries = content.get("images") if isinstance(content, dict) else content
     if not isinstance(entries, list):
-        raise DataError(f"{path}: expected Karpathy's JSON, an object with a list under images")
+        raise DataError(f"{address}: expected Karpathy's JSON, an object with a list under images")
     return entries
 
 
-def image_row(entry: dict[str, Any], number: int, source: str, split_field: str) -> dict[str, Any]:
-    """One row of the images table."""
-    for name in ("filename", "sentences", split_field):
-        if not isinstance(entry, dict) or entry.get(name) is None:
-            raise DataError(f"{source}: entry {number} has no field {name}")
-    if not isinstance(entry["sentences"], list):
-        raise DataError(f"{source}: entry {number} ({entry['filename']}): expected a list under sentences")
-    split = "train" if entry[split_field] == "restval" else str(entry[split_field])
-    location = str(Path(str(entry.get("filepath") or ""), str(entry["filename"])))
-    return {"image_id": str(entry["filename"]), "location": location, "split": split, "labels": []}
+def is_pair_list(entries: list[Any]) -> bool:
+    """Whether entries have a caption or captions, as those of LAVIS, and none has sentences, as Karpathy's."""
+    objects = [entry for entry in entries if isinstance(entry, dict)]
+    if any("sentences" in entry for entry in objects):
+        return False
+    return any(name in entry for entry in objects for name in CAPTION)
 
 
-def caption_rows(entry: dict[str, Any], number: int, source: str, image: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the captions table of one entry, whose row of the images table is given."""
-    rows = []
-    for number_in_entry, sentence in enumerate(entry["sentences"]):
-        # Some versions of the file have plain texts instead of objects.
-        if isinstance(sentence, str):
-            sentence = {"raw": sentence}
-        if not isinstance(sentence, dict) or not isinstance(sentence.get("raw"), str):
-            raise DataError(
-                f"{source}: entry {number} ({image['image_id']}), sentence {number_in_entry} has no field raw"
-            )
-        caption_id = str(sentence.get("sentid", f"{image['image_id']}#{number_in_entry}"))
-        text = sentence["raw"].strip()
-        rows.append({"caption_id": caption_id, "image_id": image["image_id"], "text": text, "split": image["split"]})
-    return rows
+def add_entries(pairs: PairTable, entries: list[Any], source: str, split_field: str) -> None:
+    """Add the images and captions of Karpathy's entries; damaged ones are left out."""
+    file_split = split_of_file(source)
+    pairs.captions.begin_source(lambda number: f"{source}, entry {number}")
+    # Other fields than "split" are there because the user names them.
+    needed = ["filename", "sentences"] + [split_field] * (split_field != "split")
+    for number, entry in enumerate(entries):
+        missing = [name for name in needed if not isinstance(entry, dict) or entry.get(name) in (None, "")]
+        where = f"{source}: entry {number}"
+        if missing:
+            pairs.left_out.add_row(where, f"has no field {missing[0]}", images=1, kind="an entry without a field")
+            continue
+        filename = str(entry["filename"])
+        if not isinstance(entry["sentences"], list):
+            reason = "expected a list under sentences"
+            pairs.left_out.add_row(f"{where} ({filename})", reason, images=1, kind=reason)
+            continue
+        location = str(PurePosixPath(str(entry.get("filepath") or ""), filename))
+        split = entry.get(split_field)
+        # Names may repeat in several folders; then the whole path is the id.
+        names = (filename, location)
+        row = pairs.add_image(location, location, names, file_split if split is None else str(split))
+        for sentence in entry["sentences"]:
+            own_id = sentence.get("sentid") if isinstance(sentence, dict) else None
+            texts = texts_of(sentence) or [None]
+            pairs.captions.add(row, texts, number, [None if own_id is None else str(own_id)] * len(texts))

@@ -10,6 +10,7 @@ An address is a location with its root in front: a local path or a URI. The offs
 that any process can read a member directly, without the tar's headers.
 """
 
+import errno
 import os
 import re
 from collections.abc import Sequence
@@ -61,6 +62,8 @@ def read_bytes(address: str) -> bytes:
     except (FileNotFoundError, IsADirectoryError):
         return b""
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return b""
         if error.filename is not None:
             raise
         # pyarrow names no file in its errors.

@@ -75,14 +75,28 @@ class ScenesSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KarpathySettings(NamedSplits):
+class KarpathySettings(NamedSplits, DrawnSplits):
     """Karpathy's JSON and a folder of images."""
 
     name: ClassVar[str] = "karpathy"
     annotations: Path
-    """The JSON file: a local path or a URI (s3://…), as for --images."""
+    """The JSON file, or a pattern: a local path or a URI (s3://…), as for --images."""
     images: Path
     """The folder of the images."""
+    columns: ClassVar[ColumnsConfig] = ColumnsConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonSettings(NamedSplits, DrawnSplits):
+    """JSON lists or lines of images and captions, and a folder of images."""
+
+    name: ClassVar[str] = "json"
+    annotations: Path
+    """The file (.json, .jsonl), or a pattern (flickr30k_*.json): a local path or a URI (s3://…), as for --images."""
+    images: Path
+    """The folder that the paths start from."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    """Names of the objects' fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +209,7 @@ ReaderSettings = (
     | KarpathySettings
     | CocoSettings
     | CsvSettings
+    | JsonSettings
     | FolderSettings
     | HuggingFaceSettings
     | WebDatasetSettings

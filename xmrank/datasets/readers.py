@@ -8,6 +8,7 @@ from xmrank.datasets.csv_table import read_csv
 from xmrank.datasets.dataset import Dataset, check_dataset
 from xmrank.datasets.folder import read_folder
 from xmrank.datasets.huggingface import read_huggingface
+from xmrank.datasets.json_rows import read_json_rows
 from xmrank.datasets.karpathy import read_karpathy
 from xmrank.datasets.reader_settings import ReaderSettings
 from xmrank.datasets.scenes.reader import read_scenes
@@ -19,6 +20,7 @@ READERS: dict[str, Callable[[Any, float], Dataset]] = {
     "karpathy": read_karpathy,
     "coco": read_coco,
     "csv": read_csv,
+    "json": read_json_rows,
     "folder": read_folder,
     "huggingface": read_huggingface,
     "webdataset": read_webdataset,

@@ -1,4 +1,4 @@
-"""The split of an item whose data does not name it: by folder, by file name, or drawn."""
+"""Splits: the one table of their names, the split that a folder or file names, and splits that are drawn."""
 
 import hashlib
 import re
@@ -7,19 +7,30 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 
 USUAL = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "train": "train", "training": "train", "restval": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val", "development": "val",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
-"""The names that folders and files give to splits → xmrank's."""
+"""The names that data give to splits → xmrank's. On COCO it is usual to train on restval too."""
 SHARDED = re.compile(r"(.+?)-\d+-of-\d+")
 """Hugging Face's own form: any split, then the number of the file."""
+
+
+@lru_cache(maxsize=4096)
+def usual_split(name: str) -> str:
+    """xmrank's name of a split (``dev``, ``Validation`` and ``val2017`` are val); a name of no known split stays."""
+    return known_split(name) or name.strip()
+
+
+def known_split(name: str) -> str | None:
+    """xmrank's name of a split, with digits and signs behind it ignored; None for a name of no known split."""
+    return USUAL.get(re.sub(r"[\W\d_]+$", "", name.strip().lower()))
 
 
 def split_of_folder(location: str) -> str | None:
     """The split in the name of a location's outermost folder (``train``, ``val2017``), or None."""
     folder, slash, _ = location.removeprefix("./").partition("/")
-    return USUAL.get(re.sub(r"[\W\d_]+$", "", folder.lower())) if slash else None
+    return known_split(folder) if slash else None
 
 
 @lru_cache(maxsize=4096)
@@ -31,7 +42,7 @@ def split_of_file(location: str) -> str | None:
             return split
     # Any name may be a split in this form: unsupervised-00000-of-00001.
     if sharded := SHARDED.fullmatch(path.stem):
-        return USUAL.get(sharded[1].lower(), sharded[1])
+        return usual_split(sharded[1])
     words = re.split(r"[\W\d_]+", path.stem.lower())
     return next((USUAL[word] for word in words if word in USUAL), None)
 

@@ -1,16 +1,19 @@
 """Reads local paths and URIs: with pyarrow (s3, gs, hdfs, ...) or fsspec (http, hf, ...)."""
 
+import errno
 import fnmatch
 import inspect
 import json
 import os
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import product
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import splitext
 from typing import Any, BinaryIO, TypeVar, cast
 
 import pyarrow as pa
@@ -28,6 +31,8 @@ LIST_FROM = 1000
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 FAULTS = (pa.ArrowException, ValueError, OSError)
 """What pyarrow raises for a file that cannot be read, or has another format."""
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Answers of the system that mean that there is no file of a name."""
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -136,10 +141,15 @@ def read_json(address: PathOrUri, flag: str) -> Any:
     Raises:
         DataError: no such file, or not JSON in UTF-8.
     """
+    return parse_json(read_file(address, flag), str(address))
+
+
+def parse_json(content: bytes, source: str) -> Any:
+    """The value in a JSON file's content; raises DataError where it is not JSON in UTF-8."""
     try:
-        return json.loads(read_file(address, flag).decode("utf-8"))
+        return json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{address}: not JSON: {one_line(error)}") from None
+        raise DataError(f"{source}: not JSON: {one_line(error)}") from None
 
 
 def find_image_folder(images: Path | str, annotations: str) -> PathOrUri:
@@ -184,8 +194,15 @@ def file_sizes(addresses: Sequence[str]) -> list[int | None]:
 
 def local_size(address: str) -> int | None:
     """The size of a local file; None where there is no file."""
-    path = Path(address)
-    return path.stat().st_size if path.is_file() else None
+    try:
+        status = os.stat(address)  # noqa: PTH116 - a Path takes longer to make than the call
+    except ValueError:  # a name with a null character
+        return None
+    except OSError as error:
+        if error.errno in NO_FILE:
+            return None
+        raise
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def remote_size(address: str) -> int | None:
@@ -287,7 +304,7 @@ def map_threads(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
 
 def suffix_of(location: str) -> str:
     """The last suffix of a location, in lower case, with its dot."""
-    return PurePosixPath(location).suffix.lower()
+    return splitext(location)[1].lower()
 
 
 def one_line(error: Exception) -> str:

@@ -1,37 +1,29 @@
-"""Reader of WebDataset tars: members with the same name up to the first dot are one sample."""
+"""Reader of WebDataset tars: members of one key are a sample."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from xmrank.datasets.caption_texts import text_lines, texts_of
 from xmrank.datasets.columns import CAPTION, NUMBERED
 from xmrank.datasets.dataset import Dataset
+from xmrank.datasets.labels import labels_of
 from xmrank.datasets.locations import in_tar
-from xmrank.datasets.pair_table import TEXT_LIMIT, PairTable, labels_of, text_lines, texts_of
+from xmrank.datasets.pair_table import PairTable
 from xmrank.datasets.reader_settings import HuggingFaceSettings, WebDatasetSettings
 from xmrank.datasets.splits import split_of_file
-from xmrank.datasets.tar_index import TarMember, read_members
-from xmrank.datasets.uris import IMAGE_SUFFIXES, expand_pattern, is_folder, list_files, map_threads, suffix_of
+from xmrank.datasets.tar_index import read_members
+from xmrank.datasets.tar_samples import CLASS, JSON, TEXTS, SampleParts, group_members, is_wanted
+from xmrank.datasets.uris import expand_pattern, is_folder, list_files, map_threads, suffix_of
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import PathOrUri, below, resolve_uri
 from xmrank.runtime.progress import Progress
 
-TEXTS = ("txt", "text", "caption", "caption.txt", "captions.txt")
-JSON, CLASS = "json", "cls"
-READ = {*TEXTS, JSON, CLASS}
 AT_ONCE = 16
 """Tars whose headers are read at once."""
-
-
-@dataclass
-class SampleParts:
-    """The members of one key: its first image, and the texts by extension (None: longer than ``TEXT_LIMIT``)."""
-
-    image: TarMember | None = None
-    texts: dict[str, bytes | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -85,63 +77,49 @@ def read_tars(
 ) -> Dataset:
     """The samples of some tars."""
     samples: list[TarSample] = []
+    others: list[str] = []
     with Progress(f"{settings.name}: tars", len(tars)) as progress:
         for start in range(0, len(tars), AT_ONCE):
             part = tars[start : start + AT_ONCE]
-            for in_tar in map_threads(lambda tar: read_samples(tar, below(root, tar), settings.split_field), part):
+            read = partial(read_samples, root, split_field=settings.split_field)
+            for in_tar, rest in map_threads(read, part):
                 samples += in_tar
+                others += rest
             progress.advance(len(part))
     pairs = PairTable(PurePosixPath(str(root)).name)
     if not samples:
         raise DataError(f"{pairs.source}: no samples in its tars; expected members like 0001.jpg and 0001.txt")
-    make_id = choose_ids(samples)
+    for name in others:
+        pairs.left_out.unused[f"members .{PurePosixPath(name).name.partition('.')[2].lower()}"] += 1
     for sample in samples:
-        image_id = make_id(sample)
-        if sample.fault:
-            pairs.leave_out(image_id, sample.fault, len(sample.captions))
-        else:
-            pairs.add_image(image_id, sample.location, sample.split, sample.labels)
-            pairs.add_captions(image_id, sample.captions)
+        add_sample(pairs, sample)
     return pairs.make_dataset(settings.name, root, settings.held_out, max_broken)
 
 
-def choose_ids(samples: Sequence[TarSample]) -> Callable[[TarSample], str]:
-    """How an image's id is made: of its key, or of its tar and key where several tars use the same keys."""
-    # A key that occurs twice would be two images with one id.
-    if max(Counter(sample.key for sample in samples).values()) > 1:
-        return lambda sample: f"{PurePosixPath(sample.tar).with_suffix('')}/{sample.key}"
-    return lambda sample: sample.key
+def add_sample(pairs: PairTable, sample: TarSample) -> None:
+    """Add a sample's image and captions, or record what is wrong with it."""
+    # The key is the id, or tar and key where several tars use the same keys.
+    long_name = f"{PurePosixPath(sample.tar).with_suffix('')}/{sample.key}"
+    if sample.fault:
+        pairs.left_out.add_image(sample.key, sample.fault, len(sample.captions))
+        return
+    names = (sample.key, long_name)
+    row = pairs.add_image((sample.tar, sample.key), sample.location, names, sample.split, sample.labels)
+    pairs.captions.add(row, sample.captions)
 
 
-def read_samples(tar: str, address: str, split_field: str) -> list[TarSample]:
-    """The samples of one tar, in its order."""
-    parts_of: dict[str, SampleParts] = {}
-    for member in read_members(address, tar, is_wanted):
-        key, extension = split_name(member.name)
-        # Anything else (a checksum, an audio track) makes no pair of its own.
-        if f".{extension}" in IMAGE_SUFFIXES:
-            parts = parts_of.setdefault(key, SampleParts())
-            parts.image = parts.image or member
-        elif extension in READ:
-            parts_of.setdefault(key, SampleParts()).texts[extension] = member.content
-    return [make_sample(tar, key, parts, split_field) for key, parts in parts_of.items() if key]
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Key and extension of a member: WebDataset splits its name at the first dot after the folders."""
-    folder, slash, file = name.removeprefix("./").rpartition("/")
-    base, _, extension = file.partition(".")
-    return (folder + slash + base if base else "", extension.lower())
-
-
-def is_wanted(name: str, size: int) -> bool:
-    """Whether a member is a text that is read with the headers."""
-    return split_name(name)[1] in READ and size <= TEXT_LIMIT
+def read_samples(root: PathOrUri, tar: str, split_field: str) -> tuple[list[TarSample], list[str]]:
+    """The samples of one tar, in its order, and the names of the members that belong to none."""
+    parts_of, others = group_members(read_members(below(root, tar), tar, is_wanted))
+    return [make_sample(tar, key, parts, split_field) for key, parts in parts_of.items()], others
 
 
 def make_sample(tar: str, key: str, parts: SampleParts, split_field: str) -> TarSample:
     """A sample, or one whose ``fault`` says what is wrong."""
     sample, image = TarSample(tar, key), parts.image
+    if parts.occurs_twice:
+        sample.fault, sample.captions = "its key occurs twice in the tar", [None]
+        return sample
     try:
         about = read_description(parts.texts)
         sample.captions = find_captions(parts.texts, about)

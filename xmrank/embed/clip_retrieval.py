@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from xmrank.datasets.dataset import refuse_first
 from xmrank.datasets.reader_settings import ClipRetrievalSettings
-from xmrank.datasets.splits import draw_splits
+from xmrank.datasets.splits import draw_splits, usual_split
 from xmrank.datasets.uris import FAULTS, one_line
 from xmrank.embed.loading import load_array
 from xmrank.embed.row_ids import RowIds, check_dimensions
@@ -212,7 +212,7 @@ def make_ids(kept: pa.Table, image_of: np.ndarray, first: np.ndarray, settings: 
     number_of = np.empty(len(kept), np.int64)
     number_of[order] = np.arange(len(kept)) - starts[image_of[order]]
     if settings.split_field in kept.column_names:
-        splits = kept[settings.split_field].take(first).to_pylist()
+        splits = [usual_split(split) for split in kept[settings.split_field].take(first).to_pylist()]
     else:
         splits = draw_splits(images, settings.held_out)
     return RowIds(

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from xmrank.config.embed import TokenSettings
-from xmrank.datasets.pair_table import text_fault
+from xmrank.datasets.caption_texts import text_fault
 from xmrank.datasets.reader_settings import ArraySettings
+from xmrank.datasets.splits import usual_split
 from xmrank.embed.loading import load_array
 from xmrank.embed.regions import read_regions
 from xmrank.embed.row_ids import RowIds, check_caption_image, check_dimensions, check_row_count, make_ids
@@ -191,7 +192,15 @@ def read_ids(path: Path, split_field: str) -> RowIds:
         raise DataError(f"{path}: {split_field} has {held}, expected one an image: {len(image_ids)}")
     rows = read_caption_image(content, len(image_ids), len(caption_ids), path)
     texts = read_texts(content, len(caption_ids), path)
-    return RowIds(image_ids, [str(split) for split in splits], caption_ids, rows, texts)
+    return RowIds(image_ids, read_splits(splits, f"{path}: {split_field}"), caption_ids, rows, texts)
+
+
+def read_splits(splits: list[Any], source: str) -> list[str]:
+    """The images' splits by xmrank's names (``dev`` is val)."""
+    for row, split in enumerate(splits):
+        if not isinstance(split, str | int) or not str(split).strip():
+            raise DataError(f"{source}: row {row} is {split!r}, expected the name of a split")
+    return [usual_split(str(split)) for split in splits]
 
 
 def read_id_list(content: Any, name: str, path: Path) -> list[str]:

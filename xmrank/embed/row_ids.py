@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from xmrank.datasets.dataset import refuse_duplicates, refuse_first
+from xmrank.datasets.splits import usual_split
 from xmrank.runtime.errors import DataError
 
 
@@ -89,7 +90,7 @@ def make_row_ids(
         check_length(rows, "caption_image", captions)
     check_caption_image(rows, images, "caption_image")
     # One split is enough to mine and to train on.
-    names = ["train"] * images if splits is None else [str(split) for split in splits]
+    names = ["train"] * images if splits is None else [usual_split(str(split)) for split in splits]
     check_length(names, "splits", images)
     return RowIds(ids["image_ids"], names, ids["caption_ids"], rows)
 

@@ -1,13 +1,11 @@
 """The stage that trains the bundled encoder, or another of open_clip's models, on generated images."""
 
 import json
-from dataclasses import replace
 
 from safetensors.torch import load_file, save_file
 
 from xmrank.config import TrainEncoderConfig, semantic
 from xmrank.embed.encoder import Encoder, load_encoder
-from xmrank.embed.model_source import FOLDER, HUB, standard_model
 from xmrank.runtime.bf16_support import warn_of_slow_bf16
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError
@@ -32,20 +30,11 @@ def train_encoder(config: TrainEncoderConfig) -> Manifest:
         DataError: the output directory holds something else.
     """
     output = resolve(config.output)
-    config = replace(config, model=standard_model(config.model))
-    if config.model.startswith((HUB, FOLDER)):
-        raise ConfigError(f"--model {config.model}: is trained already; expected a name of open_clip, or PATH.json")
-    encoder = load_encoder(config.model, "none", init_seed=config.seed)
-    check_text_side(encoder)
-    settings = semantic(config) | {"model": encoder.name}
-    # A configuration of one's own counts by its content.
-    if encoder.architecture:
-        settings["architecture"] = encoder.architecture
-    stage = StageDirectory.open(output, STAGE, config=settings, inputs={}, overwrite=config.overwrite)
-    weights = f"{encoder.name}.safetensors"
-    manifest = stage.done or run_training(stage, config, weights)
+    check_text_side(load_encoder(config.model, "none", init_seed=config.seed))
+    stage = StageDirectory.open(output, STAGE, config=semantic(config), inputs={}, overwrite=config.overwrite)
+    manifest = stage.done or run_training(stage, config)
     last = json.loads((output / HISTORY).read_text())[-1]
-    print(f"{STAGE}: {describe_epoch(last)}; weights in {output / weights}")
+    print(f"{STAGE}: {describe_epoch(last)}; weights in {output / f'{config.model}.safetensors'}")
     return manifest
 
 
@@ -58,12 +47,12 @@ def check_text_side(encoder: Encoder) -> None:
         raise ConfigError(f"--model {encoder.name}: expected a model with open_clip's own text transformer")
 
 
-def run_training(stage: StageDirectory, config: TrainEncoderConfig, name: str) -> Manifest:
-    """Train on the cluster, then write the output; ``name`` is the file of the weights."""
+def run_training(stage: StageDirectory, config: TrainEncoderConfig) -> Manifest:
+    """Train on the cluster, then write the output."""
     if config.autocast:
         warn_of_slow_bf16(f"{STAGE}: --autocast")
     workers = train_on_cluster(config, stage.work)
-    with atomic_path(stage.directory / name) as temporary:
+    with atomic_path(stage.directory / f"{config.model}.safetensors") as temporary:
         # With the metadata that open_clip expects of a torch file.
         save_file(load_file(stage.work / WEIGHTS), temporary, metadata={"format": "pt"})
     history = read_history(stage.work / CHECKPOINT)

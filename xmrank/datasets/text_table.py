@@ -1,0 +1,201 @@
+r"""Tables in text form: values separated by commas, tabs, | or ;, and Flickr's captions, which have no header.
+
+A line ends at \n or \r\n. A damaged row costs its own line and no other: a quotation mark that nothing closes does not
+swallow the rows below it.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from xmrank.datasets.caption_texts import TEXT_LIMIT
+from xmrank.datasets.path_tables import PathTable
+from xmrank.datasets.uris import IMAGE_SUFFIXES, read_file, suffix_of
+from xmrank.runtime.errors import DataError
+from xmrank.runtime.files import HALF_CHARACTER
+
+DELIMITERS = (",", "\t", "|", ";")
+LITERAL_QUOTES = ("\t", "|")
+"""Delimiters of tables in which quotation marks mostly mean nothing."""
+NUMBERED = re.compile(r"(?P<image>[^\t]+)#\d+\t")
+"""The beginning of every line of Flickr8k's and Flickr30k's own files: name.jpg#0 and a tab."""
+TOKEN_HEADER = ("image", "caption_id", "caption")
+MOST_LINES = 1000
+"""Lines of one quoted value; more are no caption."""
+
+
+@dataclass
+class TextTable:
+    """The rows of a table.
+
+    Attributes:
+        header: the names of the columns.
+        rows: the values of every sound row, as many as there are columns.
+        lines: the number of each row's line.
+        damaged: number of the line and reason, of every other row.
+    """
+
+    header: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    damaged: list[tuple[int, str]] = field(default_factory=list)
+
+    def by_columns(self, source: str) -> PathTable:
+        """The values column by column.
+
+        Raises:
+            DataError: two columns have the same name: one of them would be lost.
+        """
+        if twice := [name for name in self.header if self.header.count(name) > 1]:
+            raise DataError(f'{source}: two columns are named "{twice[0]}"')
+        values = zip(*self.rows, strict=True) if self.rows else ((),) * len(self.header)
+        return PathTable(source, "line", dict(zip(self.header, values, strict=True)), self.lines, self.damaged)
+
+    def add(self, line: int, values: list[str]) -> None:
+        """Add a row that is not empty, or record that it has another number of values than there are columns."""
+        if not any(values):
+            return  # an empty line, or nothing but delimiters
+        if len(values) == len(self.header):
+            self.rows.append(values)
+            self.lines.append(line)
+        else:
+            # An unquoted comma in a caption, most often.
+            expected = f"expected {len(self.header)}: {', '.join(self.header)}"
+            self.damaged.append((line, f"{len(values)} values, {expected}"))
+
+
+def read_text_table(address: str, source: str, flag: str = "--annotations") -> PathTable:
+    """The table in a file.
+
+    Args:
+        address: local path or URI.
+        source: what messages call it.
+        flag: the one that named it.
+
+    Raises:
+        DataError: no such file, or one whose first line is not UTF-8.
+    """
+    text = read_file(address, flag).decode("utf-8-sig", "surrogateescape")
+    lines = text.split("\n")
+    if HALF_CHARACTER.search(lines[0]):
+        raise DataError(f"{source}, line 1: not UTF-8")
+    if NUMBERED.match(lines[0]):
+        return parse_token_lines(lines).by_columns(source)
+    # The header decides: captions are full of commas, names of columns are not.
+    delimiter = max(DELIMITERS, key=lines[0].count)
+    if delimiter in LITERAL_QUOTES:
+        table, needed = parse_lines(lines, delimiter, quotes=True)
+        # Written by a program that quotes what it must: then all rows are as such programs write them.
+        if needed and not table.damaged:
+            return table.by_columns(source)
+    table, _ = parse_lines(lines, delimiter, quotes=delimiter not in LITERAL_QUOTES)
+    return table.by_columns(source)
+
+
+def parse_token_lines(lines: Sequence[str]) -> TextTable:
+    """The captions in Flickr's own form, a line each: name.jpg#0, a tab, the caption."""
+    table = TextTable(list(TOKEN_HEADER))
+    for number, line in enumerate(lines, 1):
+        match = NUMBERED.match(line)
+        if HALF_CHARACTER.search(line):
+            table.damaged.append((number, "not UTF-8"))
+        elif match:
+            table.add(number, [match["image"], line[: match.end() - 1], line[match.end() :].removesuffix("\r")])
+        elif line.strip():
+            table.damaged.append((number, "expected a name with # and a number, a tab, and a caption"))
+    return table
+
+
+def parse_lines(lines: Sequence[str], delimiter: str, *, quotes: bool) -> tuple[TextTable, bool]:
+    """The table in some lines, and whether a value in it had to be quoted.
+
+    Args:
+        lines: of the file, the first with the names of the columns.
+        delimiter: between the values.
+        quotes: whether quotation marks around a value are not part of it.
+    """
+    # Flickr30k's own table has spaces around |, others have one behind each comma.
+    spaced = delimiter == "|" or f"{delimiter} " in lines[0]
+    split = make_splitter(delimiter, spaced=spaced) if quotes else None
+    header = (split(lines[0].removesuffix("\r")) if split else None) or lines[0].split(delimiter)
+    table, needed, start = TextTable([name.strip() for name in header]), False, 1
+    while start < len(lines):
+        line, end = lines[start].removesuffix("\r"), start + 1
+        if '"' in line and split:
+            values, end = split_record(lines, start, split, table)
+            needed = needed or end > start + 1 or '""' in line or line.count(delimiter) >= len(table.header)
+        else:
+            values = [value.strip(" \t") for value in line.split(delimiter)]
+        if not line.isascii() and any(HALF_CHARACTER.search(part) for part in lines[start:end]):
+            table.damaged.append((start + 1, "not UTF-8"))
+        elif values is None:
+            table.damaged.append((start + 1, 'a quotation mark that is not closed, or not doubled as ""'))
+        else:
+            table.add(start + 1, values)
+        start = end
+    return table, needed
+
+
+def split_record(
+    lines: Sequence[str], start: int, split: Callable[[str], list[str] | None], table: TextTable
+) -> tuple[list[str] | None, int]:
+    """The values of the row that begins at a line (None: damaged), and the first line behind it."""
+    record = lines[start]
+    if (values := split(record.removesuffix("\r"))) or record.count('"') % 2 == 0:
+        return values, start + 1
+    # A quoted value goes on in the next lines, up to one with an odd number of quotation marks.
+    for end in range(start + 1, min(len(lines), start + MOST_LINES)):
+        line = lines[end]
+        if len(record) > TEXT_LIMIT or looks_like_row(line, table, split):
+            break
+        record += f"\n{line}"
+        if line.count('"') % 2 and (values := split(record.removesuffix("\r"))):
+            return values, end + 1
+    return None, start + 1
+
+
+def looks_like_row(line: str, table: TextTable, split: Callable[[str], list[str] | None]) -> bool:
+    """Whether a line by itself is a row of the table: then the quotation mark above it was never closed."""
+    values = split(line.removesuffix("\r"))
+    if values is None or len(values) != len(table.header) or len(values) < 2:
+        return False
+    if any(suffix_of(value.strip()) in IMAGE_SUFFIXES for value in values):
+        return True
+    # Names without a suffix: numbered as those of the row before are.
+    before = table.rows[-1] if table.rows else []
+    return any(
+        value != shape_of(value) and shape_of(value) == shape_of(other)
+        for value, other in zip(values, before, strict=False)
+    )
+
+
+def shape_of(value: str) -> str:
+    """A value with 0 for every number in it."""
+    return re.sub(r"[0-9]+", "0", value.strip())
+
+
+@lru_cache
+def make_splitter(delimiter: str, *, spaced: bool) -> Callable[[str], list[str] | None]:
+    """A function that splits a row into its values; None for one whose quotation marks do not fit.
+
+    Args:
+        delimiter: between the values.
+        spaced: whether spaces before a value's first quotation mark count for nothing.
+    """
+    end, space, blank = re.escape(delimiter), " *" if spaced else "", " " if spaced else ""
+    # A value in quotation marks, with "" for one of them, or one that does not begin with a quotation mark.
+    quoted = rf'{space}"([^"]*(?:""[^"]*)*)"[ \t]*(?={end}|\Z)'
+    plain = rf'({space}(?:[^{end}"{blank}][^{end}]*)?(?={end}|\Z))'
+    pattern = re.compile(f"{quoted}|{plain}")
+
+    def split(record: str) -> list[str] | None:
+        values, position = [], 0
+        while match := pattern.match(record, position):
+            values.append(match[2].strip(" \t") if match[1] is None else match[1].replace('""', '"'))
+            position = match.end() + 1
+            if position > len(record):
+                return values
+        return None
+
+    return split
