@@ -121,9 +121,32 @@ def test_switches_of_a_preset_are_set(preset):
     assert config.ranker.zero_init_output
 
 
-@pytest.mark.parametrize("text", ["mine:\n", "train: {epochs: 3}"])
-def test_a_preset_without_settings_for_a_job_leaves_its_defaults(preset, text):
-    assert parsed(MineConfig, "--preset", preset(text)) == MineConfig()
+def test_a_section_without_settings_leaves_the_defaults(preset):
+    assert parsed(MineConfig, "--preset", preset("mine:\n")) == MineConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "sections"),
+    [("train: {epochs: 3}\nreport: {title: a}", "train, report"), ("output: runs/a", "none for any job")],
+)
+def test_a_preset_without_a_section_for_the_job_is_refused(preset, text, sections):
+    path = preset(text)
+    assert refused(MineConfig, "--preset", path) == f"--preset {path}: has no section mine; it has: {sections}"
+
+
+@pytest.mark.parametrize(
+    ("job", "known"),
+    [
+        ("mine", "paper,strong,table1,"),
+        ("train", "demo,paper,strong,"),
+        ("embed", ""),
+        ("supervised", "lcm_paper,lcm_quick,"),
+    ],
+)
+def test_every_help_names_the_presets_of_the_job(capsys, job, known):
+    with pytest.raises(SystemExit):
+        parsed(JOBS[job].load_config(), "--help", name=job)
+    assert f"--preset {{{known}FILE.yaml}}: settings" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_unknown_preset_lists_the_known():

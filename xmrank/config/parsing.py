@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import tyro
 
 from xmrank.config.choices import Choice, choose, find_choices, make_defaults
-from xmrank.config.presets import list_flags, read_settings, take_preset
+from xmrank.config.presets import list_flags, list_presets, read_settings, take_preset
 from xmrank.runtime.errors import ConfigError
 
 Config = TypeVar("Config")
@@ -50,6 +50,9 @@ def parse_config(
     given, chosen = apply_choices(choices, name_choices(split_flags(list_flags(values)), choices), explicit)
     # tyro starts from defaults in which each choice is made, and so knows the flags of the chosen dataclasses.
     defaults = choose(make_defaults(config_type), {c.path: c.options[chosen[c.path]] for c in choices})
+    # For the help text alone: it reads all presets.
+    wants_help = any(word in ("-h", "--help") for word in arguments)
+    known = list_presets(presets, name, config_type) if wants_help else []
     # tyro prints a framed message and exits; its text becomes a single line.
     complaint = io.StringIO()
     try:
@@ -59,7 +62,7 @@ def parse_config(
                 args=[word for flag in given for word in flag],
                 prog=program,
                 default=defaults,
-                description=describe_job(config_type, choices, chosen),
+                description=describe_job(config_type, choices, chosen, known),
                 config=(tyro.conf.AvoidSubcommands,),
             )
     except SystemExit as stop:
@@ -186,10 +189,14 @@ def refuse_setting(choice: Choice, name: str, flag: list[str]) -> None:
     raise ConfigError(f"{word}: {field} {name} has no such setting; it has {settings or 'none'}")
 
 
-def describe_job(config_type: type[Any], choices: list[Choice], chosen: Mapping[str, str]) -> str:
-    """The text above the flags in ``--help``: what the job does, and its choices, which tyro does not list."""
+def describe_job(
+    config_type: type[Any], choices: list[Choice], chosen: Mapping[str, str], presets: Sequence[str]
+) -> str:
+    """The text above the flags in ``--help``: what the job does, and presets and choices, which tyro does not list."""
     # A paragraph for the docstring and for each choice: tyro keeps empty lines only.
     lines = [" ".join((config_type.__doc__ or "").split())]
+    names = ",".join([*presets, "FILE.yaml"])
+    lines.append(f"--preset {{{names}}}: settings under those of the flags, from a preset or a YAML file of your own")
     for choice in choices:
         flag, name = f"--{choice.path.replace('_', '-')}", chosen[choice.path]
         names = ",".join(choice.options)

@@ -56,6 +56,18 @@ def read_settings(preset: str, folder: Path, job: str, config_type: type[Any]) -
     return values
 
 
+def list_presets(folder: Path, job: str, config_type: type[Any]) -> list[str]:
+    """The names of the presets in a folder that a job can take."""
+    names = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            read_settings(path.stem, folder, job, config_type)
+        except ConfigError:  # of other jobs
+            continue
+        names.append(path.stem)
+    return names
+
+
 def read_yaml(preset: str, folder: Path) -> dict[str, Any]:
     """The mapping in a preset file.
 
@@ -98,17 +110,22 @@ def count_values(value: Any, known: dict[int, int]) -> int:
 
 
 def take_section(values: Mapping[str, Any], job: str, preset: str) -> Mapping[str, Any]:
-    """A job's section of a preset; empty when it has none.
+    """A job's section of a preset.
 
     Raises:
-        ConfigError: a section that is not a mapping, or whose name is no job: a typo would otherwise be ignored.
+        ConfigError: no section for the job, one that is not a mapping, or one whose name is no job: a typo would
+            otherwise be ignored.
     """
     known = {*JOBS, job}  # a script outside of the registry may have presets too
     for key, section in values.items():
         # Other keys, such as the output of an experiment, are not for this job.
         if isinstance(section, Mapping) and key not in known:
             raise ConfigError(f"--preset {preset}: no job {key}; expected a section of: {', '.join(sorted(known))}")
-    section = values.get(job)
+    if job not in values:
+        sections = ", ".join(key for key in values if key in JOBS)
+        raise ConfigError(f"--preset {preset}: has no section {job}; it has: {sections or 'none for any job'}")
+    section = values[job]
+    # A section without settings leaves the defaults.
     if section is None:
         return {}
     if not isinstance(section, Mapping):
