@@ -84,12 +84,10 @@ def read_text_table(address: str, source: str, flag: str = "--annotations") -> P
         return parse_token_lines(lines).by_columns(source)
     # The header decides: captions are full of commas, names of columns are not.
     delimiter = max(DELIMITERS, key=lines[0].count)
-    if delimiter in LITERAL_QUOTES:
-        table, needed = parse_lines(lines, delimiter, quotes=True)
-        # Written by a program that quotes what it must: then all rows are as such programs write them.
-        if needed and not table.damaged:
-            return table.by_columns(source)
-    table, _ = parse_lines(lines, delimiter, quotes=delimiter not in LITERAL_QUOTES)
+    table, evidence = parse_lines(lines, delimiter, quotes=True)
+    # Tables with tabs or bars that a program has written may be quoted all the same.
+    if delimiter in LITERAL_QUOTES and evidence <= 0:
+        table, _ = parse_lines(lines, delimiter, quotes=False)
     return table.by_columns(source)
 
 
@@ -107,24 +105,24 @@ def parse_token_lines(lines: Sequence[str]) -> TextTable:
     return table
 
 
-def parse_lines(lines: Sequence[str], delimiter: str, *, quotes: bool) -> tuple[TextTable, bool]:
-    """The table in some lines, and whether a value in it had to be quoted.
+def parse_lines(lines: Sequence[str], delimiter: str, *, quotes: bool) -> tuple[TextTable, int]:
+    """The table in some lines, and how many of its rows speak for quotation marks that are no part of the values.
 
     Args:
         lines: of the file, the first with the names of the columns.
         delimiter: between the values.
         quotes: whether quotation marks around a value are not part of it.
     """
-    # Flickr30k's own table has spaces around |, others have one behind each comma.
-    spaced = delimiter == "|" or f"{delimiter} " in lines[0]
-    split = make_splitter(delimiter, spaced=spaced) if quotes else None
+    split = make_splitter(delimiter) if quotes else None
     header = (split(lines[0].removesuffix("\r")) if split else None) or lines[0].split(delimiter)
-    table, needed, start = TextTable([name.strip() for name in header]), False, 1
+    table, evidence, start = TextTable([name.strip() for name in header]), 0, 1
     while start < len(lines):
         line, end = lines[start].removesuffix("\r"), start + 1
         if '"' in line and split:
             values, end = split_record(lines, start, split, table)
-            needed = needed or end > start + 1 or '""' in line or line.count(delimiter) >= len(table.header)
+            # For: a quoted first value (a path), a quoted delimiter, line end or quotation mark. Against: a stray mark.
+            needed = end > start + 1 or '""' in line or line.count(delimiter) >= len(table.header)
+            evidence += 1 if line[0] == '"' or (needed and values) else -1 if values is None else 0
         else:
             values = [value.strip(" \t") for value in line.split(delimiter)]
         if not line.isascii() and any(HALF_CHARACTER.search(part) for part in lines[start:end]):
@@ -134,7 +132,7 @@ def parse_lines(lines: Sequence[str], delimiter: str, *, quotes: bool) -> tuple[
         else:
             table.add(start + 1, values)
         start = end
-    return table, needed
+    return table, evidence
 
 
 def split_record(
@@ -160,14 +158,17 @@ def looks_like_row(line: str, table: TextTable, split: Callable[[str], list[str]
     values = split(line.removesuffix("\r"))
     if values is None or len(values) != len(table.header) or len(values) < 2:
         return False
-    if any(suffix_of(value.strip()) in IMAGE_SUFFIXES for value in values):
-        return True
+    before = table.rows[-1] if table.rows else [""] * len(values)
+    if has_image_suffix(before) or not table.rows:
+        return has_image_suffix(values)
     # Names without a suffix: numbered as those of the row before are.
-    before = table.rows[-1] if table.rows else []
-    return any(
-        value != shape_of(value) and shape_of(value) == shape_of(other)
-        for value, other in zip(values, before, strict=False)
-    )
+    pairs = zip(map(shape_of, values), map(shape_of, before), values, strict=True)
+    return any(shape == other and shape != value for shape, other, value in pairs)
+
+
+def has_image_suffix(values: Sequence[str]) -> bool:
+    """Whether one of the values is the name of an image file."""
+    return any(suffix_of(value.strip()) in IMAGE_SUFFIXES for value in values)
 
 
 def shape_of(value: str) -> str:
@@ -176,17 +177,13 @@ def shape_of(value: str) -> str:
 
 
 @lru_cache
-def make_splitter(delimiter: str, *, spaced: bool) -> Callable[[str], list[str] | None]:
-    """A function that splits a row into its values; None for one whose quotation marks do not fit.
-
-    Args:
-        delimiter: between the values.
-        spaced: whether spaces before a value's first quotation mark count for nothing.
-    """
-    end, space, blank = re.escape(delimiter), " *" if spaced else "", " " if spaced else ""
-    # A value in quotation marks, with "" for one of them, or one that does not begin with a quotation mark.
-    quoted = rf'{space}"([^"]*(?:""[^"]*)*)"[ \t]*(?={end}|\Z)'
-    plain = rf'({space}(?:[^{end}"{blank}][^{end}]*)?(?={end}|\Z))'
+def make_splitter(delimiter: str) -> Callable[[str], list[str] | None]:
+    """A function that splits a row into its values; None for one whose quotation marks do not fit."""
+    end = re.escape(delimiter)
+    # A value in quotation marks, with "" for one of them, or one that does not begin with a quotation mark. Flickr30k's
+    # own table has spaces around |, others have one behind each comma.
+    quoted = rf' *"([^"]*(?:""[^"]*)*)"[ \t]*(?={end}|\Z)'
+    plain = rf'( *(?:[^{end}" ][^{end}]*)?(?={end}|\Z))'
     pattern = re.compile(f"{quoted}|{plain}")
 
     def split(record: str) -> list[str] | None:
