@@ -83,6 +83,75 @@ def test_images_inside_of_the_table(parquet, cell):
     assert [read_bytes(address) for address in queries.items] == [jpeg(), b"broken"]
 
 
+@pytest.mark.parametrize(
+    ("columns", "id_column", "queries"),
+    [
+        # A list is several captions, as for embedding; so are several rows of one image.
+        ({"caption": [["A dog", "A red dog"], ["A cat"]]}, None, {"0#0": "A dog", "0#1": "A red dog", "1": "A cat"}),
+        ({"caption": [[{"raw": "A dog"}]]}, None, {"0": "A dog"}),
+        (
+            {"caption": ["['A dog', 'A cat']", "[sic] a dog"]},
+            None,
+            {"0#0": "A dog", "0#1": "A cat", "1": "[sic] a dog"},
+        ),
+        ({"image_id": ["a", "a", "b"], "caption": ["x", "y", "z"]}, None, {"a#0": "x", "a#1": "y", "b": "z"}),
+        ({"image_id": ["a", "a"], "caption": ["x", "y"], "mine": [7, 8]}, "mine", {"7": "x", "8": "y"}),
+        ({"caption_id": [3, 4], "image_id": ["a", "a"], "caption": ["x", "y"]}, None, {"3": "x", "4": "y"}),
+        ({"caption_0": ["x", "u"], "caption_1": ["y", ""], "id": ["a", "b"]}, None, {"a#0": "x", "a#1": "y", "b": "u"}),
+    ],
+)
+def test_captions_are_read_as_for_embedding(parquet, columns, id_column, queries):
+    read = read_queries(parquet(**columns), None, "t2i", id_column)
+    assert dict(zip(read.ids, read.items, strict=True)) == queries
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "queries"),
+    [
+        ("q.csv", "image,caption\n1.jpg,A dog\n", {"2": "A dog"}),
+        ("captions.txt", 'image,caption\n1.jpg,"A dog, running"\n', {"2": "A dog, running"}),  # Kaggle's Flickr8k
+        ("results.csv", 'image_name| comment_number| comment\n1.jpg| 0| A "red" dog\n', {"2": 'A "red" dog'}),
+        ("q.tsv", "query_id\tcaption\nq1\tA dog, running\n", {"q1": "A dog, running"}),
+        ("q.token", "1.jpg#0\tA dog\n1.jpg#1\tA red dog\n", {"1.jpg#0": "A dog", "1.jpg#1": "A red dog"}),
+        ("Flickr8k.token.txt", "1.jpg#0\tA dog\n", {"1.jpg#0": "A dog"}),
+        ("q.json", '[{"caption": ["A dog", "A cat"], "id": 7}]', {"7#0": "A dog", "7#1": "A cat"}),
+        ("q.jsonl", '{"text": "A dog"}\n', {"1": "A dog"}),
+        ("q.txt", "A dog, running\nA cat\u2028asleep", {"1": "A dog, running", "2": "A cat\u2028asleep"}),
+        ("one-word.txt", "caption\nA cat", {"1": "caption", "2": "A cat"}),
+    ],
+)
+def test_tables_in_text_form_are_read_by_their_columns(tmp_path, name, text, queries):
+    (tmp_path / name).write_text(text)
+    read = read_queries(tmp_path / name, None, "t2i")
+    assert dict(zip(read.ids, read.items, strict=True)) == queries
+
+
+def test_what_is_no_query_is_listed_with_its_reason(tmp_path):
+    (tmp_path / "q.csv").write_text("id,caption\n1,A dog\n2,\n3,A,cat\n4,A cow\n")
+    read = read_queries(tmp_path / "q.csv", None, None)
+    assert dict(zip(read.ids, read.items, strict=True)) == {"1": "A dog", "4": "A cow"}
+    assert read.left_out == {"2": "the caption is empty", "line 4": "3 values, expected 2: id, caption"}
+
+
+def test_rows_of_one_image_are_one_query(tmp_path):
+    (tmp_path / "q.csv").write_text(f"image,caption\na/1.jpg,x\na/1.jpg,y\n{tmp_path}/2.jpg,z\n,u\n")
+    read = read_queries(tmp_path / "q.csv", None, "i2t")
+    assert (read.ids, read.shown) == (["2", "4"], ["a/1.jpg", "2.jpg"])
+    assert read.items == [str(tmp_path / "a/1.jpg"), str(tmp_path / "2.jpg")]
+    assert read.left_out == {"5": "nothing under image"}
+
+
+def test_other_ids_are_other_queries(parquet):
+    path = parquet(image=["a.jpg"], one=["x"], two=["y"])
+    one, two = (read_queries(path, None, None, column) for column in ("one", "two"))
+    assert (one.ids, two.ids) == (["x"], ["y"]) and one.fingerprint != two.fingerprint
+
+
+def test_a_column_of_ids_must_be_there(parquet):
+    with pytest.raises(ConfigError, match=r"--id-column name: no such column in queries.parquet; its columns: caption"):
+        read_queries(parquet(caption=["a"]), None, None, "name")
+
+
 def test_embeddings_get_unit_length(parquet):
     queries = read_queries(parquet(embedding=[[3.0, 4.0], [0.0, 2.0]]), None, None)
     assert queries.embeddings.dtype == np.float32
@@ -96,9 +165,11 @@ def test_embeddings_get_unit_length(parquet):
         ({"a": ["a"]}, None, "--column: give the column of the queries in queries.parquet, none has a usual name"),
         ({"image": ["a"], "text": ["a"]}, None, "several fit: text, image"),
         ({"caption": pa.array([], pa.string())}, None, "queries.parquet: no queries in it"),
-        ({"caption": ["a", None]}, None, "row 1: nothing under caption"),
+        ({"caption": ["", None]}, None, "queries.parquet: no queries in it: 0: the caption is empty (--queries)"),
+        ({"embedding": [[1.0], None]}, None, "row 1: nothing under embedding"),
         ({"image": ["../a.jpg"]}, None, "image ../a.jpg: lies outside of the folder of the file"),
-        ({"caption": ["a", "b"], "id": [1, 1]}, None, 'the id "1" occurs more than once'),
+        ({"caption": ["a", "b"], "query_id": [1, 1]}, None, 'the id "1" under query_id occurs more than once'),
+        ({"image": ["a.jpg", "b.jpg"], "id": [1, 1]}, None, 'the id "1" occurs more than once'),
         ({"embedding": [[1.0], [1.0, 2.0]]}, None, "embedding: expected lists of numbers, all of one length"),
         ({"embedding": [[1.0, 2.0], [0.0, 0.0]]}, None, "embedding: row 1 holds only zeros"),
         ({"embedding": [[1.0, float("nan")]]}, None, "embedding: row 0 holds NaN or infinity"),
@@ -136,5 +207,5 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 def test_only_a_table_has_columns(tmp_path):
     (tmp_path / "queries.txt").write_text("a dog")
-    with pytest.raises(ConfigError, match="--column text: only a parquet file has columns"):
+    with pytest.raises(ConfigError, match="--column text: only a table has columns"):
         read_queries(tmp_path / "queries.txt", "text", None)

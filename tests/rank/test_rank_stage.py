@@ -126,6 +126,15 @@ def test_a_gallery_smaller_than_top_n_is_ranked_as_a_whole(queries, tmp_path, ca
     assert results.groupby("query_id")["candidate_id"].nunique().eq(20).all()
 
 
+@pytest.mark.usefixtures("here")
+def test_rows_that_are_no_queries_are_listed(queries, tmp_path, monkeypatch, capsys):
+    read = stage.read_queries
+    monkeypatch.setattr(stage, "read_queries", lambda *given: replace(read(*given), left_out={"7": "is empty"}))
+    manifest = rank(replace(queries.config, output=tmp_path / "ranking"))
+    assert manifest.left_out == [{"query_id": "7", "reason": "is empty"}]
+    assert "100 queries (1 could not be read)" in capsys.readouterr().out
+
+
 def test_an_interrupted_ranking_keeps_the_batches_that_are_done(queries, ranked, here, tmp_path):
     config = replace(queries.config, output=tmp_path / "ranking")
     with pytest.MonkeyPatch.context() as broken:
@@ -183,7 +192,7 @@ def test_other_queries_are_another_ranking(queries, ranked):
 
 
 REFUSED = {
-    "no queries": ({"queries": None}, "--queries: expected a text file, a folder of images or a parquet file"),
+    "no queries": ({"queries": None}, "--queries: expected a text file, a table or a folder of images"),
     "a missing file": ({"queries": "missing.txt"}, "missing.txt: no such file or folder (--queries)"),
     "an empty file": ({"queries": "empty.txt"}, "empty.txt: no queries in it"),
     "an unknown model": ({"ranker": "models:/nobody@best"}, "--ranker models:/nobody@best: no such model in sqlite"),

@@ -12,15 +12,18 @@ class RankConfig:
     """Rank a gallery for new queries with the first stage and a trained ranker."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
-        {"queries", "embeddings", "ranker", "direction", "output", "model", "pretrained", "workers"}
-        | {"page", "title", "remote_images", "overwrite"}
+        {"queries", "id_column", "embeddings", "ranker", "direction", "output", "model", "pretrained"}
+        | {"workers", "page", "title", "remote_images", "overwrite"}
     )
     queries: Path | None = None
-    """Queries: a text file with a caption per line, a folder of images, or a parquet file with a column of captions, of
-    images (paths relative to the file's folder, or the images themselves) or of embeddings."""
+    """Queries: a text file with a caption per line, a folder of images, or a table (csv, tsv, JSON, parquet) with
+    captions or images (paths relative to the file's folder). Parquet may also hold the images themselves, or
+    embeddings. A list of captions is several queries; rows of one image by its path are one."""
     column: str | None = None
-    """parquet: the column of the queries, if it has no usual name (caption, text, image, path, embedding, …). Ids are
-    read from a column query_id, caption_id, image_id or id; without one, row numbers are used."""
+    """Tables: the column of the queries, if it has no usual name (caption, text, image, path, embedding, …)."""
+    id_column: str | None = None
+    """Tables: the column of the ids, if it is not query_id, caption_id, image_id, id or key; without one, rows or lines
+    are numbered. Several captions of one id become ID#0, ID#1, …"""
     embeddings: Path = RUN / "embeddings"
     """Embedding store that is the gallery: captions retrieve its images, images retrieve its captions."""
     split: str | None = None

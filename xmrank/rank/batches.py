@@ -22,7 +22,7 @@ from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.gallery_index import SHARD, make_index
 from xmrank.protocols.table_parts import side_ids
 from xmrank.rank.checks import gallery_rows
-from xmrank.rank.queries import Kind
+from xmrank.rank.query_set import Kind
 from xmrank.rank.results import RESULTS_SCHEMA
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json, write_table

@@ -9,7 +9,7 @@ from xmrank.config.common import Direction
 from xmrank.config.rank import RankConfig
 from xmrank.embed.model_source import FOLDER, HUB, ModelSource, find_model, standard_model
 from xmrank.embed.store import EmbeddingStore, encoder_name, identify_encoder
-from xmrank.rank.queries import KIND_DIRECTIONS, QuerySet
+from xmrank.rank.query_set import KIND_DIRECTIONS, QuerySet
 from xmrank.rank.results import SIDES
 from xmrank.register.model_registry import MODEL_URI
 from xmrank.runtime.errors import ConfigError, DataError

@@ -116,7 +116,7 @@ def read_locations(store: EmbeddingStore, image_ids: list[str]) -> dict[str, str
 def query_images(config: RankConfig) -> dict[str, str]:
     """The path of each query's image, by query id; empty where the queries are embeddings."""
     assert config.queries
-    queries = read_queries(resolve(config.queries), config.column, "i2t")
+    queries = read_queries(resolve(config.queries), config.column, "i2t", config.id_column)
     return dict(zip(queries.ids, queries.items, strict=True)) if queries.kind == "image" else {}
 
 

@@ -18,7 +18,8 @@ from xmrank.rank.checks import (
     encoder_arguments,
     gallery_rows,
 )
-from xmrank.rank.queries import QuerySet, read_queries
+from xmrank.rank.queries import read_queries
+from xmrank.rank.query_set import QuerySet
 from xmrank.rank.ray import rank_batches
 from xmrank.rank.results import RESULTS, RESULTS_SCHEMA, SIDES, STEPS
 from xmrank.register.model_registry import ALIAS, MODEL_URI, copy_ranker, locate_ranker, ranker_fingerprint
@@ -47,13 +48,13 @@ def rank(config: RankConfig) -> Manifest:
         DataError: no queries, no such ranker, or one that was trained on embeddings of another encoder.
     """
     if config.queries is None:
-        raise ConfigError("--queries: expected a text file, a folder of images or a parquet file")
+        raise ConfigError("--queries: expected a text file, a table or a folder of images")
     store = EmbeddingStore.open(resolve(config.embeddings))
     output = resolve(config.output)
     with tempfile.TemporaryDirectory() as downloads:
         # The direction decides which column of a table is meant, so it is needed before the queries.
         wanted = config.direction or direction_of_ranker(config)
-        queries = read_queries(resolve(config.queries), config.column, wanted)
+        queries = read_queries(resolve(config.queries), config.column, wanted, config.id_column)
         direction = direction_of_queries(queries, wanted)
         source = config.ranker or f"{MODEL_URI}xmrank-{direction}@{ALIAS}"
         ranker = locate_ranker(source, direction, Path(downloads))
@@ -149,7 +150,7 @@ def finish_ranking(
     gallery = len(gallery_rows(EmbeddingStore.open(job.embeddings, verify=False), job.direction, job.split))
     return stage.finish(
         counts={"queries": ranked, "gallery": gallery, "top_n": job.top_n, "rows": ranked * job.top_n},
-        left_out=[{"query_id": name, "reason": reason} for name, reason in broken.items()],
+        left_out=[{"query_id": name, "reason": reason} for name, reason in {**queries.left_out, **broken}.items()],
         settings={
             "direction": job.direction,
             "ranker": {name: read_about(job.ranker)[name] for name in ("ranker", "loss", "seed")},
