@@ -119,7 +119,7 @@ def test_a_second_call_trains_nothing_and_starts_nothing(trained, no_training, m
     before = (trained.config.output / "manifest.json").stat().st_mtime_ns
     assert train(replace(trained.config, workers=1)) == trained.manifest
     assert (trained.config.output / "manifest.json").stat().st_mtime_ns == before
-    assert capsys.readouterr().out == f"train: 8 rankers in {trained.config.output}\n"
+    assert capsys.readouterr().out.startswith(f"train: 8 rankers in {trained.config.output}\n")
 
 
 @pytest.mark.ray

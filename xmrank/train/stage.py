@@ -28,8 +28,13 @@ from xmrank.train.training_data import check_sampling
 from xmrank.train.training_work import TrainingWork
 from xmrank.train.trial_settings import Best, check_loss, config_of, list_params, read_best, semantic_with
 from xmrank.train.trials import Trial, all_trials, pending_trials
+from xmrank.train.weak_rankers import describe_weak_rankers, measure_first_stage
 
 STAGE = "train"
+CACHE = "lists"
+"""Folder of the unpacked lists in the stage's work."""
+FIRST_STAGE = "first_stage_validation"
+"""In the manifest's settings: direction → what the first stage reaches on the lists that choose the epoch."""
 
 
 def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manifest:
@@ -86,8 +91,12 @@ def train(config: TrainConfig, parent: Callable[[], str] | None = None) -> Manif
             # Only the files of finished trials may enter the manifest.
             for trial in trials:
                 trial.remove_leftovers(output)
-            stage.done = stage.finish(counts={"rankers": len(trials)}, settings={"threads": 1, "roles": list(ROLES)})
+            first_stage = measure_first_stage(resolve(config.lists), config.directions, stage.work / CACHE)
+            settings = {"threads": 1, "roles": list(ROLES), FIRST_STAGE: first_stage}
+            stage.done = stage.finish(counts={"rankers": len(trials)}, settings=settings)
     print(f"train: {stage.done.counts['rankers']} rankers in {output}")
+    if weak := describe_weak_rankers(trials, output, stage.done.settings.get(FIRST_STAGE, {})):
+        print(weak)
     return stage.done
 
 
@@ -155,7 +164,7 @@ def plan_work(
         trials=all_trials(config),
         about={**stage.inputs, "encoder": store.encoder},
         failures=stage.work / "failures",
-        cache=stage.work / "lists",
+        cache=stage.work / CACHE,
         runs=dict(run_ids),
     )
     shutil.rmtree(work.failures, ignore_errors=True)
