@@ -59,7 +59,9 @@ def test_the_short_form_takes_five_captions_an_image(folder, capsys):
     manifest = imported(folder)
     store = EmbeddingStore.open(folder / "store")
     assert manifest.counts == {"images": 2, "captions": 10}
-    assert capsys.readouterr().out == f"embed: 2 images, 10 captions in {folder / 'store'}\n"
+    account, last = capsys.readouterr().out.splitlines()
+    assert account.endswith("captions an image: 5 to 5, mean 5; splits: train 1, val 1; left out: nothing")
+    assert last == f"embed: 2 images, 10 captions in {folder / 'store'}"
     assert store.image_of_caption.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
     assert store.images.to_pylist() == [
         {"row": 0, "image_id": "a.jpg", "split": "train"},

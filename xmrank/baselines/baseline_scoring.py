@@ -11,8 +11,8 @@ from xmrank.baselines.baseline_features import BaselineFeatures, multiply_rows, 
 from xmrank.baselines.baseline_registry import BASELINES
 from xmrank.baselines.towers import load_towers
 from xmrank.config import BaselinesConfig
+from xmrank.config.method_names import BASELINE, FIRST_STAGE
 from xmrank.protocols.galleries import make_tops, measure_gallery
-from xmrank.protocols.method_names import BASELINE, FIRST_STAGE
 from xmrank.protocols.scorer import DirectionProtocols, MethodResult, Scorer
 
 

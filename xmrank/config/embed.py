@@ -34,7 +34,7 @@ class TokenSettings:
 class EmbedConfig:
     """Embed the images and captions of a data set, or import embeddings that exist."""
 
-    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"output", "workers", "overwrite", "reuse"})
+    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"output", "workers", "overwrite", "reuse", "inspect"})
     TOKEN_FIELDS: ClassVar[tuple[str, ...]] = (
         "image_token_layer",
         "text_token_layer",
@@ -93,6 +93,9 @@ class EmbedConfig:
     listed in the manifest."""
     workers: int = 0
     """Encoder processes; 0: one per GPU, or one per core."""
+    inspect: bool = False
+    """Only read the data set: print what is in it, what is left out, and ten images with their captions, and write a
+    page with the pictures beside the output. Needs no model."""
     overwrite: bool = False
     """Delete the contents of the output directory first."""
 
@@ -103,6 +106,8 @@ class EmbedConfig:
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
         if not 0 <= self.max_broken <= 1:
             raise ConfigError(f"--max-broken {self.max_broken}: expected a fraction between 0 and 1")
+        if self.inspect and self.imports:
+            raise ConfigError("--inspect: shows images and captions; an import has embeddings only")
         # Existing vectors are copied as they are.
         if self.reuse and self.imports:
             raise ConfigError(f"--reuse {self.reuse}: an import encodes nothing that could be reused")

@@ -10,6 +10,7 @@ from xmrank.config.mine import MineConfig
 from xmrank.config.register import check_model_name
 from xmrank.config.report import ReportConfig
 from xmrank.config.train import TrainConfig
+from xmrank.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         check_model_name("--register", self.register)
+        if self.embed.inspect:
+            raise ConfigError("--embed.inspect: an experiment embeds; inspect with the job embed")
 
     @property
     def registers(self) -> bool:

@@ -35,7 +35,7 @@ class Job:
 
 JOBS = {
     "experiment": Job("ExperimentConfig", "xmrank.experiment.stage:experiment"),
-    "embed": Job("EmbedConfig", "xmrank.embed.stage:embed"),
+    "embed": Job("EmbedConfig", "xmrank.embed.stage:embed_or_inspect"),
     "mine": Job("MineConfig", "xmrank.mine.stage:mine"),
     "train": Job("TrainConfig", "xmrank.train.stage:train"),
     "tune": Job("TuneConfig", "xmrank.tune.stage:tune"),

@@ -30,6 +30,7 @@ from xmrank.runtime.redaction import redact_uri
 
 MEMBER = re.compile(r"(?P<file>.+?\.(?P<kind>tar|parquet))::(?P<member>.+)", re.IGNORECASE | re.DOTALL)
 SPAN = re.compile(r"@([0-9]{1,18})\+([0-9]{1,18})")
+UNKNOWN_SIZE = -1
 ROW = re.compile(r"(?P<column>.+)/(?P<row>[0-9]{1,18})", re.DOTALL)
 """Numbers of 18 digits fit into the 64 bits that files are addressed with."""
 
@@ -138,6 +139,16 @@ def find_changed(addresses: Sequence[str], read: Sequence[int]) -> list[int]:
         if size_now(address, files[container_of(address)], before) != before:
             indices.append(index)
     return indices
+
+
+def find_sizes(addresses: Sequence[str]) -> list[int | None]:
+    """The sizes of images; None where there is no file, ``UNKNOWN_SIZE`` where only reading would tell."""
+    files = sizes_of_files(addresses)
+    sizes: list[int | None] = []
+    for address in addresses:
+        size = files[container_of(address)]
+        sizes.append(None if size is None else size_now(address, size, UNKNOWN_SIZE))
+    return sizes
 
 
 def size_now(address: str, file_size: int | None, before: int) -> int:

@@ -89,7 +89,7 @@ def write_store(
         parts = [shard.array_path(work) for shard in plan.select_kind(kind)]
         write_side(directory / f"{kind}.npy", parts, of_side)
     write_table(directory / "image.parquet", images)
-    write_table(directory / "text.parquet", make_caption_table(dataset.captions, rows))
+    write_table(directory / "text.parquet", make_caption_table(dataset.captions, images, rows))
     return chosen
 
 
@@ -155,9 +155,12 @@ def find_equal_across_splits(images: pa.Table) -> list[dict[str, str]]:
     return list(members.values())
 
 
-def make_caption_table(captions: pa.Table, rows: StoreRows) -> pa.Table:
-    """The table of caption rows."""
+def make_caption_table(captions: pa.Table, images: pa.Table, rows: StoreRows) -> pa.Table:
+    """The table of caption rows; ``images`` are those of the store, whose splits the captions have."""
     chosen = captions.take(rows.captions)
+    position = chosen.column_names.index("split")
+    splits = images["split"].take(pa.array(rows.image_of))
+    chosen = chosen.set_column(position, chosen.schema.field(position), splits)
     return add_row_numbers(chosen.append_column("image_row", pa.array(rows.image_of, pa.int32())))
 
 

@@ -3,7 +3,7 @@ metadata/metadata_0.parquet, and so on; row i of the three with one number is on
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from xmrank.datasets.account import DataAccount
 from xmrank.datasets.dataset import refuse_first
 from xmrank.datasets.reader_settings import ClipRetrievalSettings
 from xmrank.datasets.splits import draw_splits, usual_split
@@ -260,10 +261,12 @@ def write_export(
     write_table(stage.directory / "image.parquet", rows.ids.image_table())
     write_table(stage.directory / "text.parquet", rows.ids.caption_table())
     write_json(stage.directory / "encoder.json", describe_imported(images[0].shape[1]))
+    left_out = {"its caption is empty": len(rows.left_out)} if rows.left_out else {}
+    account = DataAccount.from_tables(rows.ids.image_table(), rows.ids.caption_table(), left_out)
     return stage.finish(
         counts={"images": len(rows.image_rows), "captions": len(rows.caption_rows)},
         left_out=rows.left_out,
-        settings={"images_root": None, "dtype": dtype.name},
+        settings={"images_root": None, "dtype": dtype.name, "account": asdict(account)},
     )
 
 

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from xmrank.embed.colours import make_upright_rgb
+from xmrank.datasets.colours import make_upright_rgb
 from xmrank.runtime.errors import DataError
 
 PIXEL_LIMIT = 100_000_000

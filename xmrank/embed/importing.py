@@ -1,12 +1,13 @@
 """Import of existing embeddings: two arrays and their ids become a store, without a model."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xmrank.config.embed import TokenSettings
+from xmrank.datasets.account import DataAccount
 from xmrank.datasets.caption_texts import text_fault
 from xmrank.datasets.reader_settings import ArraySettings
 from xmrank.datasets.splits import usual_split
@@ -152,9 +153,10 @@ def write_store(
     write_table(stage.directory / "image.parquet", ids.image_table())
     write_table(stage.directory / "text.parquet", ids.caption_table())
     write_json(stage.directory / "encoder.json", describe_imported(image.shape[1]))
+    account = DataAccount.from_tables(ids.image_table(), ids.caption_table())
     return stage.finish(
         counts={"images": len(image), "captions": len(text), **tokens},
-        settings={"images_root": None, "dtype": dtype.name},
+        settings={"images_root": None, "dtype": dtype.name, "account": asdict(account)},
     )
 
 

@@ -1,10 +1,12 @@
 """The embedding stage: plan the shards, encode those that are missing, assemble the store."""
 
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from xmrank.config import EmbedConfig, semantic
+from xmrank.datasets.account import DataAccount, account_of, keep_copies_together
 from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.locations import find_absent, find_changed
 from xmrank.datasets.reader_settings import ArraySettings, ClipRetrievalSettings
@@ -60,6 +62,16 @@ EQUAL_IMAGES = "equal_images"
 EQUAL_SHOWN = 20
 
 
+def embed_or_inspect(config: EmbedConfig) -> Manifest | Path:
+    """Embed a data set or, with ``--inspect``, look at it only; returns the store's manifest, or the page."""
+    if config.inspect:
+        # Imported here: what it needs for a page, an embedding does not.
+        from xmrank.embed.inspection import inspect_dataset
+
+        return inspect_dataset(config)
+    return embed(config)
+
+
 def embed(config: EmbedConfig) -> Manifest:
     """Embed a data set, or import embeddings; a finished store is left as it is, an unfinished one is completed.
 
@@ -87,13 +99,21 @@ def embed(config: EmbedConfig) -> Manifest:
             standard, load_unless_finished(standard, output), read_dataset(config.dataset, config.max_broken), output
         )
     warn_of_equal_images(manifest)
+    if account := account_of(manifest.settings):
+        print(f"embed: {account.describe()}")
     left = f", {len(manifest.left_out)} left out" if manifest.left_out else ""
     print(f"embed: {manifest.counts['images']} images, {manifest.counts['captions']} captions{left} in {output}")
     return manifest
 
 
 def warn_of_equal_images(manifest: Manifest) -> None:
-    """Print one line where images of different splits have the same bytes: what is trained on is then tested with."""
+    """Print a line where images have the same bytes: what is trained on is tested with, or is its own wrong answer."""
+    account = account_of(manifest.settings)
+    if account and account.copies and (within := account.copies["within"]):
+        print(
+            f"embed: warning: {within} images have the same bytes as another image of their split; they count as "
+            "different images, each as a wrong answer for the captions of the other"
+        )
     groups = manifest.settings.get(EQUAL_IMAGES)
     if groups:
         first = " = ".join(f"{image} ({split})" for image, split in groups[0].items())
@@ -328,6 +348,8 @@ def finish_store(
     facts = join_reports(plan.select_kind("image"), stage.work)
     rows = StoreRows.without_broken(dataset, facts.broken)
     images = make_image_table(dataset.images, rows.images, facts)
+    if dataset.drawn:
+        images = keep_copies_together(images)
     items = write_store(stage.directory, stage.work, dataset, plan, images, rows)
     counts: dict[str, int] = {
         "images": len(rows.images),
@@ -342,6 +364,8 @@ def finish_store(
         counts["reused_images"] = len(facts.copied)
         # Counted as captions, of which several may share a text.
         counts["reused_captions"] = int(plan.copied_texts[plan.text_of[rows.captions]].sum())
+    reasons = Counter(dataset.reasons) + Counter(facts.broken.values())
+    account = DataAccount.from_tables(images, dataset.captions.take(rows.captions), reasons, dataset.unused)
     return stage.finish(
         counts=counts,
         left_out=dataset.left_out + list_broken(dataset, facts.broken),
@@ -350,6 +374,7 @@ def finish_store(
             "images_root": redact_uri(str(dataset.root), ""),
             "dataset": dataset.name,
             "threads": config.threads,
+            "account": asdict(account),
             **({EQUAL_IMAGES: equal[:EQUAL_SHOWN]} if equal else {}),
             **preparer.settings,
         },

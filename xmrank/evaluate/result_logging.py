@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from xmrank.config.method_names import FIRST_STAGE, ORACLE, REFINED
 from xmrank.protocols.evaluation_run import tracked_name
-from xmrank.protocols.method_names import FIRST_STAGE, ORACLE, REFINED
 from xmrank.tracking.journal import PARENT, Journal
 from xmrank.tracking.run_tree import RunTree, read_run_ids
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from xmrank.config.common import Direction
+from xmrank.config.method_names import REFINED
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.protocols.method_names import REFINED
 from xmrank.protocols.scorer import DirectionProtocols, MethodResult, Scorer
 from xmrank.rankers import Ranker
 from xmrank.train.checkpoint import read_ranker

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from xmrank.config import DIRECTIONS, Direction, EvaluateConfig, semantic
+from xmrank.config.method_names import FIRST_STAGE
 from xmrank.embed.store import EmbeddingStore, encoder_name
 from xmrank.evaluate.result_logging import log_results, make_run_tree, refined_name
 from xmrank.evaluate.scoring import RankerScorer, RefinedScorer
@@ -16,7 +17,6 @@ from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.protocols.evaluation_run import TIE_RULE, TREC, read_rows, run_evaluation
 from xmrank.protocols.evaluation_task import EvaluationTask
 from xmrank.protocols.galleries import check_galleries
-from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.protocols.reported import reported_images, reported_split
 from xmrank.protocols.scorer import FirstStageScorer
 from xmrank.runtime.directory import StageDirectory

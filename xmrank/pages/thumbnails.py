@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from xmrank.datasets.colours import make_upright_rgb
 from xmrank.datasets.locations import container_of, leads_outside, read_bytes
-from xmrank.embed.colours import make_upright_rgb
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.manifest import describe_outside
 from xmrank.runtime.paths import PathOrUri, below

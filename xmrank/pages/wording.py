@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from xmrank.protocols.method_names import FIRST_STAGE, REFINED
+from xmrank.config.method_names import FIRST_STAGE, REFINED
 
 LISTWISE = "-sndcg"
 """In a baseline's name, before the weight of S-NDCG in its objective."""

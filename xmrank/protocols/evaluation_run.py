@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xmrank.config.method_names import ORACLE
 from xmrank.metrics import mlflow_name
 from xmrank.protocols.evaluation_task import EvaluationTask, evaluate_method
-from xmrank.protocols.method_names import ORACLE
 from xmrank.protocols.query_tables import METRICS_SCHEMA, RANKINGS_SCHEMA
 from xmrank.protocols.table_parts import join_tables
 from xmrank.runtime.cluster import run_tasks

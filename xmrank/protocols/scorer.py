@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from xmrank.config.common import Direction
+from xmrank.config.method_names import FIRST_STAGE, ORACLE
 from xmrank.embed.store import EmbeddingStore
 from xmrank.protocols.galleries import GalleryProtocol, ListProtocol
-from xmrank.protocols.method_names import FIRST_STAGE, ORACLE
 from xmrank.protocols.query_tables import TableKey
 
 

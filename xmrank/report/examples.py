@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from xmrank.config.method_names import FIRST_STAGE
 from xmrank.pages.thumbnails import Thumbnail, ThumbnailAlbum
 from xmrank.pages.wording import DIRECTION_NAMES, count_noun, method_name
-from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.report.captions import CaptionTexts, open_album, read_captions
 from xmrank.report.inputs import ReportInputs, TrialRecord
 from xmrank.report.protocol_names import first_stage_protocol, protocol_name

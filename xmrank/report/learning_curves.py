@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from xmrank.config import DIRECTIONS
+from xmrank.config.method_names import FIRST_STAGE
 from xmrank.pages.charts import MUTED, Chart, label_ends, line_style, make_canvas, svg_of
 from xmrank.pages.wording import DIRECTION_NAMES, METHOD_NAMES, format_percent, method_name
-from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.report.inputs import TrialRecord
 from xmrank.report.result_tables import ResultTable
 

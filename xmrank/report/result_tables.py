@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from xmrank.config import DIRECTIONS
+from xmrank.config.method_names import BASELINE, FIRST_STAGE, ORACLE, REFINED
 from xmrank.pages.wording import (
     ALPHA,
     CEILING,
@@ -17,7 +18,6 @@ from xmrank.pages.wording import (
     format_probability,
     method_name,
 )
-from xmrank.protocols.method_names import BASELINE, FIRST_STAGE, ORACLE, REFINED
 from xmrank.report.inputs import loss_sort_key
 from xmrank.report.protocol_names import first_stage_protocol, protocol_name, reranking_depth, shown_protocols
 from xmrank.runtime.files import read_batches

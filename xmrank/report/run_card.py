@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from xmrank.config.method_names import FIRST_STAGE
 from xmrank.pages.wording import count_noun, describe_value, join_words
-from xmrank.protocols.method_names import FIRST_STAGE
 from xmrank.report.inputs import ReportInputs
 from xmrank.report.protocol_names import first_stage_protocol, protocol_name
 from xmrank.report.result_tables import ResultTable
