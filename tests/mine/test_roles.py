@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xmrank.config import MineConfig
-from xmrank.mine.roles import choose_role_images, hold_out_images
+from xmrank.mine.roles import choose_role_images, describe_unused, hold_out_images
 from xmrank.runtime.errors import ConfigError
 
 
@@ -41,6 +41,16 @@ def test_training_images_choose_when_val_is_reported(without_test):
 def test_reporting_on_val_leaves_it_out_of_the_choice(with_test):
     splits, _ = parts_of(with_test, test_split="val")
     assert splits == {"train": "train", "validation": "train (held out)", "test": "val"}
+
+
+def test_splits_without_a_role_are_named(with_test, without_test):
+    for store, parameters, unused in (
+        (with_test, {}, "restless (4 images)"),
+        (without_test, {}, "align (9 images)"),
+        (with_test, {"validation_split": "train", "test_split": "val"}, "restless (4 images), test (5 images)"),
+        (with_test, {"train_split": "restless"}, "train (30 images)"),
+    ):
+        assert describe_unused(store, choose_role_images(store, MineConfig(**parameters))) == unused
 
 
 def test_splits_may_be_named(with_test):

@@ -12,6 +12,8 @@ from xmrank.runtime.errors import ConfigError
 Role = Literal["train", "validation", "test"]
 ROLES: tuple[Role, ...] = ("train", "validation", "test")
 HELD_OUT_FRACTION = 0.1
+HELD_OUT = " (held out)"
+"""Behind the name of a split of which a part is held out."""
 HELD_OUT_STREAM = 0x5E1EC7
 """Separates the draw of held-out images from the draws of candidates under the same seed."""
 
@@ -54,12 +56,20 @@ def choose_role_images(store: EmbeddingStore, config: MineConfig) -> dict[Role, 
     # No split of its own for validation: part of the training images is held out.
     if validation == config.train_split:
         train_images, validation_images = hold_out_images(train_images, config.seed)
-        validation = f"{validation} (held out)"
+        validation = f"{validation}{HELD_OUT}"
     return {
         "train": RoleImages("train", config.train_split, train_images),
         "validation": RoleImages("validation", validation, validation_images),
         "test": RoleImages("test", test, store.image_rows(test)),
     }
+
+
+def describe_unused(store: EmbeddingStore, parts: dict[Role, RoleImages]) -> str:
+    """The splits of the store that no role uses, with their numbers of images; empty where there is none."""
+    # A held-out part of a split is named after it.
+    used = {part.split.removesuffix(HELD_OUT) for part in parts.values()}
+    unused = [name for name in store.splits() if name not in used]
+    return ", ".join(f"{name} ({len(store.image_rows(name))} images)" for name in unused)
 
 
 def choose_test_split(known: list[str], config: MineConfig) -> str:

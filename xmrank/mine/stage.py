@@ -16,7 +16,7 @@ from xmrank.mine.list_paths import SPLITS, STAGE, lists_path
 from xmrank.mine.nearest import count_shards, plan_searches
 from xmrank.mine.pool import QueryPool
 from xmrank.mine.relevance import read_relevance_texts
-from xmrank.mine.roles import ROLES, Role, RoleImages, choose_role_images
+from xmrank.mine.roles import ROLES, Role, RoleImages, choose_role_images, describe_unused
 from xmrank.mine.strategies import count_searched
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
@@ -50,6 +50,8 @@ def mine(config: MineConfig) -> Manifest:
     stage = StageDirectory.open(
         output, STAGE, config=semantic(config), inputs=hash_inputs(config, store), overwrite=config.overwrite
     )
+    if unused := describe_unused(store, parts):
+        print(f"mine: splits that no list is made of: {unused} (--train-split, --validation-split, --test-split)")
     manifest = stage.done or mine_all(stage, config, store, parts, pools)
     print(f"mine: {manifest.counts['lists']} lists in {output}")
     return manifest
