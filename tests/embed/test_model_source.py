@@ -98,6 +98,14 @@ def test_an_unknown_model_is_one_line(model, message, tmp_path, monkeypatch):
     assert message in refusal(load_encoder, model)
 
 
+def test_an_unknown_name_in_a_submitted_job_is_no_relative_path(tmp_path, monkeypatch):
+    copy = tmp_path / "working_dir_files" / "pkg"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    monkeypatch.delenv("XMRANK_HOME", raising=False)
+    assert "open_clip has no such model; close to it: ViT-B-32" in refusal(load_encoder, "ViT-B-99")
+
+
 def test_a_folder_is_loaded_as_open_clip_loads_it(model):
     encoder = load_encoder(f"local-dir:{model}")
     created, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{model}")

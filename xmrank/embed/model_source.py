@@ -88,8 +88,9 @@ def simplify_name(name: str) -> str:
 
 def suggest_models(model: str, known: list[str]) -> str:
     """What may have been meant by an unknown name."""
-    if resolve(model).is_dir():
-        return f"a folder is {FOLDER}{model}"
+    with contextlib.suppress(ConfigError):  # a name that is no path here
+        if resolve(model).is_dir():
+            return f"a folder is {FOLDER}{model}"
     close = difflib.get_close_matches(model, known, n=5, cutoff=0.5) or [TINY, "ViT-B-32", "RN50"]
     hub = f"; a model on Hugging Face's hub is {HUB}{model}" if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else ""
     return f"close to it: {', '.join(close)}{hub}"
@@ -216,13 +217,21 @@ def refuse_code(path: Path, flag: str) -> None:
     # This format cannot hold code.
     if path.suffix == ".safetensors":
         return
+    stat = path.stat()
+    if reason := find_code(path, (stat.st_size, stat.st_mtime_ns)):
+        raise ConfigError(f"{where}: expected weights only, anything else may run code: {reason}")
+
+
+@cache
+def find_code(path: Path, version: tuple[int, int]) -> str:  # noqa: ARG001
+    """Why a checkpoint cannot be read as weights only; empty where it can. It is read once a ``version``."""
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch names the class that the file would have created.
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"it holds {foreign[1]}" if foreign else first_line(error)
-        raise ConfigError(f"{where}: expected weights only, anything else may run code: {reason}") from None
+        return f"it holds {foreign[1]}" if foreign else first_line(error)
+    return ""
 
 
 def first_line(error: Exception) -> str:
