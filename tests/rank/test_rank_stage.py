@@ -16,7 +16,7 @@ from xmrank.config import RankConfig, RegisterConfig
 from xmrank.embed.model_source import find_model
 from xmrank.rank import batches, checks
 from xmrank.rank import stage as stage
-from xmrank.rank.batches import QueryBatch, QueryRanker
+from xmrank.rank.batches import QueryBatch
 from xmrank.rank.stage import rank
 from xmrank.register.model_registry import best_rankers
 from xmrank.register.stage import register
@@ -54,22 +54,6 @@ def ranked(queries):
     """Their results, by actors on the cluster."""
     manifest = rank(queries.config)
     return SimpleNamespace(manifest=manifest, table=pd.read_parquet(queries.config.output / "results.parquet"))
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Makes batches of 32 be ranked in this process; the list names those that were."""
-    done = []
-
-    def rank_batches(left, job, workers):
-        ranker = QueryRanker(job)
-        for batch in left:
-            done.append(batch.start)
-            yield {"queries": len(batch.ids), "broken": ranker.rank_batch(batch)}
-
-    monkeypatch.setattr(stage, "rank_batches", rank_batches)
-    monkeypatch.setattr(stage, "BATCH", 32)
-    return done
 
 
 def test_the_results_by_numpy_and_the_rankers_own_forward_pass(trained, queries, ranked):

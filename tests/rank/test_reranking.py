@@ -1,13 +1,9 @@
 """Re-ranking of arrays, against the ranker's own forward pass."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from xmrank.config import RankConfig
-from xmrank.rank.checks import check_request
 from xmrank.rank.reranking import rerank
 from xmrank.rankers import (
     ContextAwareParameters,
@@ -16,7 +12,6 @@ from xmrank.rankers import (
     TokenSizes,
     build_ranker,
 )
-from xmrank.runtime.errors import ConfigError
 
 DIMENSIONS = 4
 
@@ -189,9 +184,3 @@ def test_tokens_that_are_missing_or_not_read_are_refused(token_ranker, ranker):
         rerank(token_ranker, query, gallery, query_tokens=words, candidate_tokens=regions[:2])
     with pytest.raises(ValueError, match="ranker context_aware: reads no tokens"):
         rerank(ranker, query, gallery, query_tokens=words, candidate_tokens=regions)
-
-
-def test_rank_refuses_a_ranker_whose_tokens_it_does_not_make():
-    about = {"direction": "t2i", "ranker": "late_interaction", "tokens": {"text": "query"}}
-    with pytest.raises(ConfigError, match="--ranker best: late_interaction reads tokens, which are not made of new"):
-        check_request(RankConfig(Path("a.txt")), None, about, None, "t2i", "best")

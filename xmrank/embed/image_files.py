@@ -7,14 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from xmrank.datasets.locations import container_of, read_bytes
 from xmrank.datasets.uris import suffix_of
 from xmrank.embed.decoding import PixelTransform, decode_image
-from xmrank.embed.encoder import Encoder
 from xmrank.embed.shard_report import ItemBatch, ShardReport
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import URI
@@ -65,19 +63,6 @@ def prepare_images(
         report.sha256.append(digest)
         if pixels is not None:
             yield index, pixels
-
-
-def encode_files(addresses: list[str], encoder: Encoder, report: ShardReport, *, row: int) -> np.ndarray:
-    """The embeddings of a batch of images [images, d]; one that cannot be read gets zeros, and its reason is reported.
-
-    Raises:
-        OSError: the images' store does not answer.
-    """
-    result = np.zeros((len(addresses), encoder.dimensions), np.float32)
-    images = prepare_images(encoder.pixels, addresses, report, row=row)
-    for indices, pixels in make_batches(images, len(addresses)):
-        result[indices] = encoder.encode_images(pixels).cpu().numpy()
-    return result
 
 
 def make_batches(items: Iterable[tuple[int, Tensor]], size: int) -> Iterator[ItemBatch]:

@@ -192,6 +192,8 @@ def embed_dataset(config: EmbedConfig, encoder: Encoder | None, dataset: Dataset
         if tokens:
             settings["tokens"] = find_projections(stage, settings, preparer, tokens, dataset)
         run_shards(plan, earlier, settings, preparer, stage.work, config, dataset)
+    if config.token_settings:
+        about["tokens"] = TokenRecipe(config.token_settings, stage.directory).describe()
     write_json(stage.directory / "encoder.json", about)
     return finish_store(stage, dataset, plan, preparer, config)
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from xmrank.config.embed import TokenSettings
 from xmrank.embed.encoder import Encoder
 from xmrank.embed.token_extraction import TokenBatch, TokenExtractor
-from xmrank.embed.token_projection import TokenProjection, read_projections
-from xmrank.embed.token_store import Side, quantise_tokens
+from xmrank.embed.token_projection import PROJECTION, TokenProjection, read_projections
+from xmrank.embed.token_store import Side, TokenArray, count_to_offsets, quantise_tokens
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import write_array
+from xmrank.runtime.files import sha256_file, write_array
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class TokenRecipe:
     def __getstate__(self) -> dict[str, Any]:
         # Without the projections, which are read again where they are needed.
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def describe(self) -> dict[str, Any]:
+        """What tokens must have in common to be compared: layers, grid and axes."""
+        axes = sha256_file(self.directory / PROJECTION) if self.directory else None
+        return {name: getattr(self.settings, name) for name in ("image_layer", "text_layer", "grid")} | {"axes": axes}
 
     def make_stored(self, side: Side, values: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
         """Tokens float32 [n, channels] as they are stored: [n, width] and, of int8, the scales float32 [n]."""
@@ -93,12 +98,22 @@ class ShardTokens:
         if scales is not None:
             self.scales |= zip(indices, np.split(scales, borders), strict=True)
 
+    def join(self) -> TokenArray | None:
+        """The tokens of all items, in the items' order; None: none has come."""
+        values, scales = (
+            np.concatenate([parts[index] for index in sorted(parts)]) if parts else None
+            for parts in (self.values, self.scales)
+        )
+        return None if values is None else TokenArray(values, count_to_offsets(self.counts), scales)
+
     def write(self, paths: "TokenPaths") -> list[Path]:
         """Write the tokens in the items' order, and the number of every item's; returns the files."""
+        joined = self.join()
         arrays = {paths.counts: self.counts}
-        for path, parts in ((paths.values, self.values), (paths.scales, self.scales)):
-            if parts:
-                arrays[path] = np.concatenate([parts[index] for index in sorted(parts)])
+        if joined is not None:
+            arrays[paths.values] = joined.values
+            if joined.scales is not None:
+                arrays[paths.scales] = joined.scales
         for path, array in arrays.items():
             write_array(path, array)
         return list(arrays)

@@ -16,14 +16,18 @@ import torch
 from xmrank.config.common import Direction
 from xmrank.config.mine import MineConfig
 from xmrank.embed.encoder import Encoder, load_encoder
-from xmrank.embed.image_files import encode_files
-from xmrank.embed.shard_report import ShardReport
+from xmrank.embed.image_files import make_batches, prepare_images
+from xmrank.embed.shard_report import ItemBatch, ShardReport
 from xmrank.embed.store import EmbeddingStore
+from xmrank.embed.token_shards import ShardTokens, TokenRecipe
+from xmrank.embed.token_store import TokenArray
 from xmrank.mine.gallery_index import SHARD, make_index
 from xmrank.protocols.table_parts import side_ids
 from xmrank.rank.checks import gallery_rows
 from xmrank.rank.query_set import Kind
+from xmrank.rank.query_tokens import TOKEN_SIDES, GalleryTokens
 from xmrank.rank.results import RESULTS_SCHEMA
+from xmrank.rankers.token_ranker import TokenRanker
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json, write_table
 from xmrank.runtime.pieces import record_piece
@@ -46,6 +50,7 @@ class RankingJob:
         ranker: folder of the ranker.
         kind: of the queries.
         encoder: arguments of ``load_encoder``; empty for queries that are embeddings.
+        tokens: how the gallery's were made; None for a ranker that reads none.
         weights_hash: the encoder's weights must have it.
         batch_size: queries encoded at once.
         top_n: candidates from the first stage for each query.
@@ -58,6 +63,7 @@ class RankingJob:
     ranker: Path
     kind: Kind
     encoder: dict[str, Any]
+    tokens: TokenRecipe | None
     weights_hash: str | None
     batch_size: int
     top_n: int
@@ -85,6 +91,21 @@ class QueryBatch:
     def record_path(self, folder: Path) -> Path:
         """The file of its times and of the queries that could not be read; written last, so it marks a done batch."""
         return folder / f"part-{self.start:09d}.json"
+
+
+@dataclass(frozen=True)
+class EncodedQueries:
+    """The readable queries of a batch.
+
+    Attributes:
+        embeddings: in the store's dtype, [readable, d].
+        readable: their indices in the batch, int64 [readable].
+        tokens: of all queries of the batch, for a ranker that reads them; a broken one has none.
+    """
+
+    embeddings: np.ndarray
+    readable: np.ndarray
+    tokens: TokenArray | None
 
 
 @dataclass
@@ -146,6 +167,13 @@ class QueryRanker:
         return ids, texts
 
     @cached_property
+    def gallery_tokens(self) -> GalleryTokens | None:
+        """The gallery's tokens, for a ranker that reads them."""
+        if not isinstance(self.ranker, TokenRanker):
+            return None
+        return GalleryTokens(self.ranker, self.store.tokens(TOKEN_SIDES[self.job.direction][1]), self.rows, self.device)
+
+    @cached_property
     def first_index(self) -> Any:
         """The index of the gallery's first shard, which in most galleries is all of it."""
         return make_index(self.side, self.rows[:SHARD], MineConfig())
@@ -153,46 +181,61 @@ class QueryRanker:
     def rank_batch(self, batch: QueryBatch) -> int:
         """Rank a batch and write its part and record; returns the number of queries that could not be read."""
         timing, reading = QueryTiming(), ShardReport(len(batch.ids))
-        # Loading is not part of a query's time.
-        _ = self.encoder if self.job.encoder else None, self.first_index, self.names
+        self.load_all()
         with timing.measure_step("embed"):
-            queries, readable = self.embed_queries(batch, reading)
+            queries = self.embed_queries(batch, reading)
         with timing.measure_step("search"):
-            nearest, similarity = self.search_gallery(queries)
+            nearest, similarity = self.search_gallery(queries.embeddings)
         with timing.measure_step("rank"):
             scores = self.score_candidates(queries, nearest, similarity)
-        write_table(batch.part_path(self.job.folder), self.make_table(batch, readable, nearest, similarity, scores))
+        table = self.make_table(batch, queries.readable, nearest, similarity, scores)
+        write_table(batch.part_path(self.job.folder), table)
         broken = {batch.ids[row - batch.start]: reason for row, reason in reading.broken.items()}
         record = batch.record_path(self.job.folder)
         write_json(record, {"broken": broken, "seconds": timing.seconds})
         record_piece(self.job.folder, record.stem, [batch.part_path(self.job.folder), record])
         return len(broken)
 
-    def embed_queries(self, batch: QueryBatch, reading: ShardReport) -> tuple[np.ndarray, np.ndarray]:
-        """Embed a batch.
+    def load_all(self) -> None:
+        """Load what all batches share: that is not part of a query's time."""
+        _ = self.encoder if self.job.encoder else None, self.first_index, self.names
+        if self.gallery_tokens is not None:
+            _ = self.gallery_tokens.projected
 
-        Args:
-            batch: the queries.
-            reading: takes the images that cannot be read.
-
-        Returns:
-            Embeddings of the readable queries in the store's dtype, [readable, d], and their indices in the batch.
-        """
-        size, count = self.job.batch_size, len(batch.ids)
+    def embed_queries(self, batch: QueryBatch, reading: ShardReport) -> EncodedQueries:
+        """Embed a batch; ``reading`` takes the images that cannot be read."""
+        count, tokens = len(batch.ids), None
         if self.job.kind == "embedding":
             # One array for all batches, of which each reads its own rows.
             given = np.load(self.job.folder / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
-            parts = [given[batch.start : batch.start + count]]
-        elif self.job.kind == "text":
-            parts = [self.encoder.encode_texts(batch.items[s : s + size]).cpu().numpy() for s in range(0, count, size)]
+            embeddings = given[batch.start : batch.start + count]
         else:
-            parts = [
-                encode_files(batch.items[s : s + size], self.encoder, reading, row=batch.start + s)
-                for s in range(0, count, size)
-            ]
+            embeddings, tokens = self.encode_queries(batch, reading)
         readable = np.array([i for i in range(count) if batch.start + i not in reading.broken], np.int64)
         # In the store's dtype, as the ranker was trained on it.
-        return np.concatenate(parts)[readable].astype(self.side.dtype), readable
+        return EncodedQueries(embeddings[readable].astype(self.side.dtype), readable, tokens)
+
+    def encode_queries(self, batch: QueryBatch, reading: ShardReport) -> tuple[np.ndarray, TokenArray | None]:
+        """Encode a batch as the gallery's store was: embeddings [queries, d], zeros where broken, and tokens."""
+        count, kept = len(batch.ids), None
+        if self.job.tokens:
+            kept = ShardTokens(self.job.tokens, TOKEN_SIDES[self.job.direction][0], self.encoder, count)
+        encode = self.encoder.encode_images if self.job.kind == "image" else self.encoder.encode_tokens
+        embeddings = np.zeros((count, self.encoder.dimensions), np.float32)
+        for indices, inputs in self.make_inputs(batch, reading):
+            embeddings[indices] = (kept.encode(indices, inputs) if kept else encode(inputs)).cpu().numpy()
+        return embeddings, kept.join() if kept else None
+
+    def make_inputs(self, batch: QueryBatch, reading: ShardReport) -> Iterator[ItemBatch]:
+        """A batch's captions or readable images as the encoder takes them, with their indices."""
+        size = self.job.batch_size
+        if self.job.kind == "image":
+            images = prepare_images(self.encoder.pixels, batch.items, reading, row=batch.start)
+            yield from make_batches(images, size)
+            return
+        for start in range(0, len(batch.items), size):
+            texts = batch.items[start : start + size]
+            yield list(range(start, start + len(texts))), self.encoder.tokenizer(texts)
 
     def search_gallery(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The first stage's top N: indices into ``rows`` and similarities, [queries, top_n], best first."""
@@ -209,15 +252,17 @@ class QueryRanker:
         return nearest, similarity
 
     @torch.inference_mode()
-    def score_candidates(self, queries: np.ndarray, nearest: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+    def score_candidates(self, queries: EncodedQueries, nearest: np.ndarray, similarity: np.ndarray) -> np.ndarray:
         """The ranker's scores, float32 [queries, top_n]."""
         parts = [np.empty((0, self.job.top_n), np.float32)]
-        for start in range(0, len(queries), SCORED):
+        for start in range(0, len(nearest), SCORED):
             part = slice(start, start + SCORED)
-            candidates = self.side[self.rows[nearest[part]]]
-            arrays = (queries[part], candidates, similarity[part])
+            arrays = (queries.embeddings[part], self.side[self.rows[nearest[part]]], similarity[part])
             tensors = [torch.from_numpy(array).to(self.device) for array in arrays]
-            parts.append(self.ranker.score(*tensors).float().cpu().numpy())
+            tokens = None
+            if self.gallery_tokens is not None and queries.tokens is not None:
+                tokens = self.gallery_tokens.make_lists(queries.tokens, queries.readable[part], nearest[part])
+            parts.append(self.ranker.score(*tensors, tokens=tokens).float().cpu().numpy())
         return np.concatenate(parts)
 
     def make_table(

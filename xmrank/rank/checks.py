@@ -10,6 +10,7 @@ from xmrank.config.rank import RankConfig
 from xmrank.embed.model_source import FOLDER, HUB, ModelSource, find_model, standard_model
 from xmrank.embed.store import EmbeddingStore, encoder_name, identify_encoder
 from xmrank.rank.query_set import KIND_DIRECTIONS, QuerySet
+from xmrank.rank.query_tokens import check_query_tokens
 from xmrank.rank.results import SIDES
 from xmrank.register.model_registry import MODEL_URI
 from xmrank.runtime.errors import ConfigError, DataError
@@ -69,17 +70,13 @@ def check_request(
 
     Raises:
         ConfigError: a flag that does not fit.
-        DataError: a ranker or queries of another encoder.
+        DataError: a ranker or queries of another encoder, or a ranker of other tokens.
     """
     # A ranker is trained for one direction: its queries are embeddings of one side.
     if about["direction"] != direction:
         raise ConfigError(f"--ranker {source}: its direction is {about['direction']}, the queries' is {direction}")
-    if about.get("tokens"):
-        raise ConfigError(
-            f"--ranker {source}: {about['ranker']} reads tokens, which are not made of new queries; `rerank` in Python "
-            "takes tokens, and `xmrank evaluate` ranks a store's own queries"
-        )
     check_encoder(store, about, source)
+    check_query_tokens(store, about, queries.kind, source)
     if config.split is not None and config.split not in store.splits():
         raise ConfigError(f"--split {config.split}: the gallery's splits are {', '.join(store.splits())}")
     if queries.embeddings is not None and queries.embeddings.shape[1] != store.dimensions:

@@ -20,6 +20,7 @@ from xmrank.rank.checks import (
 )
 from xmrank.rank.queries import read_queries
 from xmrank.rank.query_set import QuerySet
+from xmrank.rank.query_tokens import make_recipe
 from xmrank.rank.ray import rank_batches
 from xmrank.rank.results import RESULTS, RESULTS_SCHEMA, SIDES, STEPS
 from xmrank.register.model_registry import ALIAS, MODEL_URI, copy_ranker, locate_ranker, ranker_fingerprint
@@ -94,6 +95,7 @@ def rank_all(
         ranker=copy_ranker(ranker, stage.work / "ranker"),
         kind=queries.kind,
         encoder=encoder,
+        tokens=make_recipe(store) if read_about(ranker).get("tokens") else None,
         weights_hash=store.encoder.get("weights_hash"),
         batch_size=encoding_batch_size(store),
         # A smaller gallery is ranked as a whole, as in evaluation.
