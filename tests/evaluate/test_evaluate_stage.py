@@ -93,6 +93,15 @@ def test_the_files_of_an_evaluation(evaluated):
     }
 
 
+def test_a_query_is_timed_at_several_depths(evaluated):
+    rows = json.loads((evaluated.output / "timing.json").read_text())["depths"]
+    # The galleries: 20 images, and their 100 captions.
+    assert [(row["direction"], row["candidates"], row["queries"]) for row in rows] == [
+        *(("i2t", n, 20) for n in (10, 50, 100)), *(("t2i", n, 32) for n in (10, 20)),
+    ]  # fmt: skip
+    assert all(min(row["batched_ms"], row["alone_ms"]) > 0 and row["ranker"] == "context_aware" for row in rows)
+
+
 def test_every_method_has_every_metric_on_its_protocols(evaluated):
     rows = evaluated.metrics.groupby(["method", "direction", "protocol"], observed=True)["metric"].unique()
     expected = {("cosine", d, p) for d in ("i2t", "t2i") for p in ("lists", "gallery")}

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import re
 import shutil
 
@@ -12,6 +13,7 @@ from changed_stages import accept_changes
 
 from xmrank.pages.wording import METRICS
 from xmrank.report.inputs import TrialRecord
+from xmrank.report.latency_table import read_latency
 from xmrank.report.learning_curves import draw_learning_curves
 from xmrank.report.result_tables import ResultTable, TableCell, TableRow
 from xmrank.report.stage import report
@@ -52,7 +54,7 @@ def test_the_figures_are_the_same_everywhere(made):
 def test_page_has_all_parts(made):
     for part in ("What was run", "Results", "Learning curves", "Example queries", "Beside the paper’s Table 2"):
         assert f"<h2>{part}" in made.page
-    assert made.page.count("<caption>") == 4 + 4 + 2 + 2 + 1  # results, pairs, kept epochs, paper, counts
+    assert made.page.count("<caption>") == 4 + 4 + 2 + 2 + 1 + 1  # results, pairs, kept epochs, paper, counts, latency
     assert "Not comparable" in made.page
     assert "29.46" in made.page
     assert "<dd>candidate lists: 80 i2t and 80 t2i; full gallery: 80 i2t and 80 t2i</dd>" in made.page
@@ -76,6 +78,31 @@ def test_several_depths_have_a_section_with_charts_and_tables(tmp_path):
     assert len(re.findall(r"^\| Best possible ", markdown, re.MULTILINE)) == 2 * 2 + 2 * 2
     ids = re.findall(r'\bid="([^"]*)"', page)
     assert len(ids) == len(set(ids))
+
+
+def test_the_latency_by_depth_is_a_table(made):
+    section = made.page.split('<section id="latency">')[1].split("</section>")[0]
+    cells = re.findall(r'<td class="figure">([^<]*)</td>', section)
+    assert cells == ["0.5", "–", "12", "0.084", "–", "3.2", "0.62", "2", "–", "0.1", "0.5", "–"]
+    assert re.findall(r"N = \d+", section) == ["N = 10", "N = 40", "N = 200"]
+    assert "Milliseconds for each query, context_aware on one CPU core" in section
+    assert "| image → text, in a batch of 32 | 0.084 | – | 3.2 |" in made.markdown
+
+
+@pytest.mark.parametrize("depths", [5, [5], [{"direction": "i2t"}], "null", "NaN"])
+def test_times_of_another_form_are_refused(tmp_path, depths):
+    path = tmp_path / "timing.json"
+    good = {"direction": "i2t", "ranker": "linear", "device": "cuda", "candidates": 10, "queries": 32, "batched_ms": 1}
+    value = [{**good, "alone_ms": math.nan if depths == "NaN" else None}] if depths in ("null", "NaN") else depths
+    path.write_text(json.dumps({"depths": value}))
+    with pytest.raises(DataError, match=r"timing\.json: expected depths with direction, ranker, device, candidates, "):
+        read_latency(path)
+
+
+def test_an_evaluation_without_times_has_no_latency(tmp_path):
+    assert read_latency(tmp_path / "timing.json") is None
+    (tmp_path / "timing.json").write_text('{"rows": []}')
+    assert read_latency(tmp_path / "timing.json") is None
 
 
 def test_page_needs_nothing_else(made):

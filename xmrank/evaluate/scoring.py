@@ -52,7 +52,8 @@ class RankerScorer(Scorer):
             started = time.perf_counter()
             scores = score_lists(ranker, lists, protocols.store, protocols.direction, device)
             seconds = time.perf_counter() - started
-            alone = time_single_queries(ranker, lists, protocols.store, protocols.direction, device)
+            data = open_data(ranker, lists, protocols.store, protocols.direction, device)
+            alone = time_single_queries(ranker, project_list_data(ranker, data))
             timing = {"batched_ms": 1000 * seconds / max(len(lists), 1), "alone_ms": 1000 * alone}
             key = protocols.table_key(
                 protocol.name, method=about["loss"], loss=about["loss"], ranker=about["ranker"], seed=about["seed"]
@@ -123,14 +124,14 @@ def score_batch(ranker: Ranker, data: ListData, numbers: np.ndarray, *, refined:
     return scores[batch.mask].float().cpu().numpy()
 
 
-def time_single_queries(
-    ranker: Ranker, lists: CandidateLists, store: EmbeddingStore, direction: Direction, device: torch.device
-) -> float:
+def time_single_queries(ranker: Ranker, data: ListData) -> float:
     """The median time of one query by itself, in seconds, over up to ``SAMPLE`` of them; NaN where there are none.
 
-    A gallery's tokens are projected before its first query, so that their time does not count.
+    Args:
+        ranker: in evaluation mode.
+        data: the lists; their candidates' tokens are projected before, so that their time does not count.
     """
-    data = project_list_data(ranker, open_data(ranker, lists, store, direction, device))
+    lists = data.lists
     # Queries from the whole range, because their lists may differ in length.
     chosen = np.unique(np.linspace(0, max(len(lists) - 1, 0), min(SAMPLE, len(lists))).astype(np.int64))
     seconds = []

@@ -11,6 +11,7 @@ import numpy as np
 from xmrank.config import DIRECTIONS, Direction, EvaluateConfig, semantic
 from xmrank.config.method_names import FIRST_STAGE
 from xmrank.embed.store import EmbeddingStore, encoder_name
+from xmrank.evaluate.depth_timing import DepthTimingTask, time_depths
 from xmrank.evaluate.result_logging import log_results, make_run_tree, refined_name
 from xmrank.evaluate.scoring import RankerScorer, RefinedScorer
 from xmrank.mine.list_paths import STAGE as MINE
@@ -19,6 +20,7 @@ from xmrank.protocols.evaluation_task import EvaluationTask
 from xmrank.protocols.galleries import check_galleries
 from xmrank.protocols.reported import reported_images, reported_split
 from xmrank.protocols.scorer import FirstStageScorer
+from xmrank.runtime.cluster import run_tasks
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_json, write_json
@@ -91,7 +93,7 @@ def evaluate_all(stage: StageDirectory, config: EvaluateConfig, store: Embedding
     folder = resolve(config.lists)
     described = {"split": reported_split(folder), "top_n": config.top_n, "galleries": config.galleries}
     write_json(stage.directory / "summary.json", {"rows": rows, **described})
-    write_json(stage.directory / TIMING, {"rows": timing})
+    write_json(stage.directory / TIMING, {"rows": timing, "depths": measure_depth_times(config, store)})
     write_json(stage.directory / CURVES, {"rows": read_rows(tasks, "curves")})
     if runs:
         log_results(runs, resolve(config.rankers), rows, timing)
@@ -101,6 +103,15 @@ def evaluate_all(stage: StageDirectory, config: EvaluateConfig, store: Embedding
         counts={"methods": len(tasks), "queries": sum(queries.values()), "queries_by_direction": queries},
         settings=describe_settings(store, lists, reported_images(folder)),
     )
+
+
+def measure_depth_times(config: EvaluateConfig, store: EmbeddingStore) -> list[dict[str, Any]]:
+    """The rows of ``time_depths`` for one ranker of each direction: all of a training are built alike."""
+    chosen: dict[Direction, Path] = {}
+    for trial in sorted((resolve(config.rankers) / "trials").iterdir()):
+        chosen.setdefault(read_about(trial)["direction"], trial)
+    tasks = [DepthTimingTask(store.directory, resolve(config.lists), chosen[d], d) for d in DIRECTIONS if d in chosen]
+    return [row for rows in run_tasks(time_depths, tasks) for row in rows]
 
 
 def count_queries(rows: Sequence[dict[str, Any]]) -> dict[str, int]:

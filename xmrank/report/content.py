@@ -7,6 +7,7 @@ from xmrank.report import run_card
 from xmrank.report.examples import ExampleGallery, choose_examples
 from xmrank.report.hyperparameter_importance import HyperparameterImportance, importance_of_searches
 from xmrank.report.inputs import ReportInputs
+from xmrank.report.latency_table import LatencyTable, read_latency
 from xmrank.report.learning_curves import LearningCurves, draw_learning_curves
 from xmrank.report.pairwise_tests import PairwiseTests
 from xmrank.report.published import PublishedComparison, compare_published
@@ -43,6 +44,7 @@ class ReportContent:
     seeds: list[SeedScatter]
     importance: list[HyperparameterImportance]
     depths: list[RerankingDepth]
+    latency: LatencyTable | None
     learning_curves: list[LearningCurves]
     example_gallery: ExampleGallery
     published: list[PublishedComparison]
@@ -76,6 +78,7 @@ def build_content(
         seeds=draw_seeds(tables),
         importance=importance_of_searches(inputs.search_results),
         depths=measure_depths(tables),
+        latency=read_latency(inputs.timing),
         learning_curves=draw_learning_curves(inputs.trials, tables, inputs.split),
         example_gallery=choose_examples(inputs, tables, config.examples, remote_images=config.remote_images),
         published=compare_published(tables),

@@ -3,6 +3,7 @@
 from xmrank.pages.templating import fill_template
 from xmrank.pages.wording import CEILING, GLOSSARY, METRIC_GROUPS
 from xmrank.report.content import ReportContent
+from xmrank.report.latency_table import READING as LATENCY_READING
 from xmrank.report.pairwise_tests import SHOWN as PAIRWISE_METRICS
 from xmrank.report.published import CUT_OFFS, READING
 
@@ -17,6 +18,7 @@ def render_page(content: ReportContent) -> str:
         metric_groups=METRIC_GROUPS,
         glossary=GLOSSARY,
         reading=READING,
+        latency_reading=LATENCY_READING,
         cut_offs=CUT_OFFS,
         ceiling_name=CEILING,
     )

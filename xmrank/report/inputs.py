@@ -104,6 +104,11 @@ class ReportInputs:
         return self.evaluation_directory / "curves.json"
 
     @property
+    def timing(self) -> Path:
+        """The file of how long queries take."""
+        return self.evaluation_directory / "timing.json"
+
+    @property
     def metrics(self) -> Path:
         """The table of per-query values."""
         return self.evaluation_directory / "metrics.parquet"

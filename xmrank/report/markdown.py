@@ -8,6 +8,8 @@ from xmrank.pages.wording import DIRECTION_NAMES, GLOSSARY, METRICS, format_perc
 from xmrank.report.content import ReportContent
 from xmrank.report.examples import ExampleGallery, ExampleItem, ExampleQuery
 from xmrank.report.hyperparameter_importance import HyperparameterImportance
+from xmrank.report.latency_table import READING as LATENCY_READING
+from xmrank.report.latency_table import LatencyTable
 from xmrank.report.learning_curves import LearningCurves
 from xmrank.report.pairwise_tests import SHOWN, PairwiseTest, PairwiseTests
 from xmrank.report.published import CUT_OFFS, READING, PublishedComparison
@@ -41,6 +43,7 @@ def render_markdown(content: ReportContent) -> str:
     lines += ["## Re-ranking depth", ""] if content.depths else []
     for depths in content.depths:
         lines += _depth_lines(depths)
+    lines += _latency_lines(content.latency) if content.latency else []
     lines += ["## Best epochs", "", *_best_epoch_lines(content.learning_curves), ""] if content.learning_curves else []
     lines += _example_section(content.example_gallery)
     lines += ["## Beside the paper's Table 2", "", *(f"- {escape_markdown(note)}" for note in READING), ""]
@@ -109,6 +112,11 @@ def _depth_lines(depths: RerankingDepth) -> list[str]:
         title = escape_markdown(f"{metric_name(group.metric)}, {depths.title}")
         lines += [f"### {title}", "", *format_table(heading, rows), ""]
     return lines
+
+
+def _latency_lines(latency: LatencyTable) -> list[str]:
+    grid = format_table(("", *(f"N = {n}" for n in latency.numbers)), [(label, *row) for label, row in latency.rows])
+    return ["## Latency", "", f"{escape_markdown(latency.caption)}. {LATENCY_READING}", "", *grid, ""]
 
 
 def _best_epoch_lines(curves: Sequence[LearningCurves]) -> list[str]:
