@@ -2,18 +2,38 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 from xmrank.datasets.caption_texts import TEXT_LIMIT, begins_like_list, text_fault
 
 
-class SoundCaption(NamedTuple):
-    """A caption that can be used: row of its image, number among the image's captions, text, and its own id or None."""
+@dataclass(frozen=True)
+class SoundCaptions:
+    """The captions that can be used, as columns.
 
-    row: int
-    number: int
-    text: str
-    own_id: str | None
+    Attributes:
+        rows: of their images.
+        numbers: among the captions of their image.
+        texts: without spaces around them.
+        own_ids: those of the data, or None.
+    """
+
+    rows: Sequence[int]
+    numbers: Sequence[int]
+    texts: Sequence[str]
+    own_ids: Sequence[str | None]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def sort_by_row(self) -> "SoundCaptions":
+        """The captions image by image; those of one image stay as they were read."""
+        order = np.argsort(np.asarray(self.rows, np.int64), kind="stable").tolist()
+        columns = (self.rows, self.numbers, self.texts, self.own_ids)
+        return SoundCaptions(*([column[index] for index in order] for column in columns))  # type: ignore[index]
 
 
 class BrokenCaption(NamedTuple):
@@ -54,27 +74,42 @@ class CaptionColumn:
 
     def add(self, row: int, texts: Sequence[object], number: int = 0, own_ids: Sequence[str | None] = ()) -> None:
         """Add captions of an image, broken ones too; ``number`` is that of their line or entry."""
-        self._owners += [row] * len(texts)
+        self.extend([row] * len(texts), texts, [number] * len(texts), own_ids)
+
+    def extend(
+        self, rows: Sequence[int], texts: Sequence[object], numbers: Sequence[int], own_ids: Sequence[str | None] = ()
+    ) -> None:
+        """Add captions of several images, each with its row and number."""
+        self._owners += rows
         self._texts += texts
-        self._numbers += [number] * len(texts)
+        self._numbers += numbers
         self._own_ids += own_ids or [None] * len(texts)
 
-    def sift(self, images: int) -> tuple[list[SoundCaption], list[BrokenCaption]]:
+    def sift(self, images: int) -> tuple[SoundCaptions, list[BrokenCaption]]:
         """The sound and the broken captions of so many images, in the order of reading."""
-        # Most data have none of these, and looking for them in each text would take longer than all the rest.
-        closely = self._holds_halves() or self.list_cells > 0
-        counts, sound, broken = [0] * images, [], []
-        for index, (row, text) in enumerate(zip(self._owners, self._texts, strict=True)):
-            # Broken captions count, so that the ids of the others do not change when one is repaired.
-            number = counts[row]
+        # Broken captions count, so that the ids of the others do not change when one is repaired.
+        counts, numbers = [0] * images, []
+        for row in self._owners:
+            numbers.append(counts[row])
             counts[row] += 1
-            if type(text) is str and not closely and len(text) <= TEXT_LIMIT and (stripped := text.strip()):
-                sound.append(SoundCaption(row, number, stripped, self._own_ids[index]))
-            elif fault := self._find_fault(text):
-                broken.append(BrokenCaption(row, number, fault, self._locate(index)))
+        if (texts := self._strip_all()) is not None:
+            return SoundCaptions(self._owners, numbers, texts, self._own_ids), []
+        kept, broken = [], []
+        for index, (row, text) in enumerate(zip(self._owners, self._texts, strict=True)):
+            if fault := self._find_fault(text):
+                broken.append(BrokenCaption(row, numbers[index], fault, self._locate(index)))
             else:
-                sound.append(SoundCaption(row, number, str(text).strip(), self._own_ids[index]))
-        return sound, broken
+                kept.append(index)
+        texts = [str(self._texts[index]).strip() for index in kept]
+        rows, own_ids = [self._owners[index] for index in kept], [self._own_ids[index] for index in kept]
+        return SoundCaptions(rows, [numbers[index] for index in kept], texts, own_ids), broken
+
+    def _strip_all(self) -> list[str] | None:
+        """All texts without spaces around them, if all are sound; looking at each by itself takes much longer."""
+        if self.list_cells or set(map(type, self._texts)) - {str} or self._holds_halves():
+            return None
+        texts = [text.strip() for text in self._texts]  # type: ignore[attr-defined]
+        return texts if all(texts) and max(map(len, texts), default=0) <= TEXT_LIMIT else None
 
     def _find_fault(self, text: object) -> str:
         """Why a text is no caption; empty where it is one."""

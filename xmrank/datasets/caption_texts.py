@@ -59,6 +59,8 @@ def is_missing(value: object) -> bool:
 
 def texts_of(value: object) -> list[object]:
     """The captions in a field: a text, a list of them, objects with the text under raw, text or caption, or none."""
+    if type(value) is str:
+        return [value]
     if isinstance(value, list | tuple):
         return [text for each in value for text in texts_of(each)]
     if isinstance(value, dict):

@@ -1,6 +1,7 @@
 """Reader of a folder of images with text files beside them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from posixpath import splitext
 
 from xmrank.datasets.caption_texts import TEXT_LIMIT, text_lines
@@ -63,11 +64,13 @@ def add_images(pairs: PairTable, root: PathOrUri, images: Sequence[str], texts: 
         images: locations.
         texts: location of an image without its suffix → location of its text.
     """
-    # Read in threads: most texts are small, and at a URI each waits for an answer.
     known = [name for name in images if without_suffix(name) in texts]
-    contents = map_threads(
-        lambda name: read_file(below(root, texts[without_suffix(name)]), "--images", TEXT_LIMIT + 1), known
-    )
+
+    def read_text(name: str) -> bytes:
+        return read_file(below(root, texts[without_suffix(name)]), "--images", TEXT_LIMIT + 1)
+
+    # Most texts are small: at a URI each waits for an answer, here threads would cost more than they save.
+    contents = list(map(read_text, known)) if isinstance(root, Path) else map_threads(read_text, known)
     content_of = dict(zip(known, contents, strict=True))
     for name in images:
         text = texts.get(without_suffix(name), f"{without_suffix(name)}.txt")

@@ -72,12 +72,23 @@ def add_entries(pairs: PairTable, entries: list[Any], source: str, split_field: 
             reason = "expected a list under sentences"
             pairs.left_out.add_row(f"{where} ({filename})", reason, images=1, kind=reason)
             continue
-        location = str(PurePosixPath(str(entry.get("filepath") or ""), filename))
+        location = join_name(str(entry.get("filepath") or ""), filename)
         split = entry.get(split_field)
         # Names may repeat in several folders; then the whole path is the id.
         names = (filename, location)
         row = pairs.add_image(location, location, names, file_split if split is None else str(split))
+        texts: list[object] = []
+        own_ids: list[str | None] = []
         for sentence in entry["sentences"]:
             own_id = sentence.get("sentid") if isinstance(sentence, dict) else None
-            texts = texts_of(sentence) or [None]
-            pairs.captions.add(row, texts, number, [None if own_id is None else str(own_id)] * len(texts))
+            found = texts_of(sentence) or [None]
+            texts += found
+            own_ids += [None if own_id is None else str(own_id)] * len(found)
+        pairs.captions.add(row, texts, number, own_ids)
+
+
+def join_name(folder: str, name: str) -> str:
+    """Folder and name as one path, without empty parts and dots."""
+    location = f"{folder}/{name}" if folder else name
+    # Few paths have any, and a path takes time to make.
+    return str(PurePosixPath(folder, name)) if "//" in location or "./" in location or name[:1] == "/" else location

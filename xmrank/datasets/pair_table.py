@@ -1,12 +1,11 @@
 """Collects the images and captions of a reader. What readers must not decide each for itself is decided here: an
 image's id, the names of splits, what is left out and held against ``--max-broken``."""
 
-from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 
 import pyarrow as pa
 
-from xmrank.datasets.caption_column import BrokenCaption, CaptionColumn, SoundCaption
+from xmrank.datasets.caption_column import BrokenCaption, CaptionColumn, SoundCaptions
 from xmrank.datasets.caption_texts import MISSING
 from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset
 from xmrank.datasets.labels import number_labels
@@ -115,12 +114,12 @@ class PairTable:
             name, root, images, captions, left_out.entries, self.containers, left_out.reasons, left_out.unused, drawn
         )
 
-    def _leave_out_broken(self, sound: Sequence[SoundCaption], broken: Sequence[BrokenCaption]) -> list[int]:
+    def _leave_out_broken(self, sound: SoundCaptions, broken: Sequence[BrokenCaption]) -> list[int]:
         """Record broken captions under their images; returns the rows of the images that have others."""
         faults: dict[int, list[BrokenCaption]] = {}
         for caption in broken:
             faults.setdefault(caption.row, []).append(caption)
-        described = {caption.row for caption in sound}
+        described = set(sound.rows)
         kept = []
         for row, names in enumerate(self.names):
             mine = faults.get(row, [])
@@ -155,24 +154,18 @@ class PairTable:
             raise DataError(f'{self.source}: image "{image_id}" has no split, others have one, like "{known[0]}"')
         return known
 
-    def _make_captions(self, sound: list[SoundCaption], id_of: dict[int, str], split_of: dict[int, str]) -> pa.Table:
+    def _make_captions(self, sound: SoundCaptions, id_of: dict[int, str], split_of: dict[int, str]) -> pa.Table:
         """The table of captions in the images' order."""
-        # Stable: the captions of one image stay as they were read.
-        sound.sort(key=lambda caption: caption.row)
-        image_ids = [id_of[caption.row] for caption in sound]
+        sound = sound.sort_by_row()
+        image_ids = [id_of[row] for row in sound.rows]
+        caption_ids = [f"{image_id}#{number}" for image_id, number in zip(image_ids, sound.numbers, strict=True)]
         # The data's own ids, if they are all different.
-        counts = Counter(caption.own_id for caption in sound if caption.own_id is not None)
-        own = all(count == 1 for count in counts.values())
-        caption_ids = [
-            caption.own_id if own and caption.own_id is not None else f"{image_id}#{caption.number}"
-            for caption, image_id in zip(sound, image_ids, strict=True)
-        ]
-        if not own:
-            self.left_out.unused["caption ids of the data (they repeat)"] = sum(counts.values())
-        columns = [
-            caption_ids,
-            image_ids,
-            [caption.text for caption in sound],
-            [split_of[caption.row] for caption in sound],
-        ]
-        return pa.table([pa.array(column, pa.string()) for column in columns], schema=CAPTIONS)
+        own = [name for name in sound.own_ids if name is not None]
+        if len(set(own)) == len(own):
+            named = zip(sound.own_ids, caption_ids, strict=True)
+            caption_ids = [made if name is None else name for name, made in named] if own else caption_ids
+        else:
+            self.left_out.unused["caption ids of the data (they repeat)"] = len(own)
+        splits = [split_of[row] for row in sound.rows]
+        columns = [pa.array(column, pa.string()) for column in (caption_ids, image_ids, sound.texts, splits)]
+        return pa.table(columns, schema=CAPTIONS)

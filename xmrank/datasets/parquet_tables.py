@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from xmrank.datasets.columns import TableColumns, find_columns, require_columns
 from xmrank.datasets.locations import in_parquet
 from xmrank.datasets.pair_table import PairTable
-from xmrank.datasets.path_tables import join_below, read_paths, strip_root
+from xmrank.datasets.path_tables import join_below, read_paths, strip_roots
 from xmrank.datasets.reader_settings import HuggingFaceSettings
 from xmrank.datasets.splits import split_of_file
 from xmrank.datasets.table_rows import RowBlock, RowReader, name_cells
@@ -117,6 +117,8 @@ class ParquetTable:
         try:
             with open_parquet(self.address, self.name) as file:
                 for batch in file.iter_batches(rows, columns=list(names)):
+                    # Texts need not be UTF-8.
+                    batch.validate(full=True)
                     yield start, batch
                     start += len(batch)
         except FAULTS as error:
@@ -224,9 +226,10 @@ def add_parquet_rows(pairs: PairTable, table: ParquetTable, root: PathOrUri, rep
         cells, rows = batch.to_pydict(), range(start, start + len(batch))
         if table.is_stored:
             stored = [in_parquet(table.name, str(table.columns.image), row) for row in rows]
-            locations = [locate_path(table, paths[row], root) if row in paths else stored[row - start] for row in rows]
+            named = zip(locate_paths(table, [paths.get(row, "") for row in rows], root), stored, strict=True)
+            locations = [path or row for path, row in named]
         else:
-            locations = [locate_path(table, path, root) for path in read_paths(cells, table.columns)]
+            locations = locate_paths(table, read_paths(cells, table.columns), root)
         block = RowBlock(
             cells,
             rows,
@@ -234,7 +237,7 @@ def add_parquet_rows(pairs: PairTable, table: ParquetTable, root: PathOrUri, rep
             locations,
             [identities.get(row, location) for row, location in zip(rows, locations, strict=True)],
             make_namer(table, cells, rows, locations),
-            lambda _: file_split,
+            [file_split] * len(rows),
         )
         reader.add(block)
 
@@ -253,7 +256,8 @@ def make_namer(
     return lambda index: (f"{table.stem}/{rows[index]}",)
 
 
-def locate_path(table: ParquetTable, path: str, root: PathOrUri) -> str:
-    """The location of an image that a row names by its path."""
-    folder = PurePosixPath(table.name).parent if PurePosixPath(table.name).name.lower() == FOLDER_TABLE else None
-    return join_below(str(folder), strip_root(path, root)) if folder and str(folder) != "." else strip_root(path, root)
+def locate_paths(table: ParquetTable, paths: Sequence[str], root: PathOrUri) -> list[str]:
+    """The locations of images that rows name by their paths; empty where a row names none."""
+    path = PurePosixPath(table.name)
+    folder = str(path.parent) if path.name.lower() == FOLDER_TABLE and str(path.parent) != "." else ""
+    return [join_below(folder, location) for location in strip_roots(paths, root)]

@@ -87,7 +87,7 @@ def add_path_table(
         pairs.left_out.unused[f"column {name}"] = 1
     if not table.numbers:
         return
-    locations = [join_below(folder, strip_root(path, root)) for path in read_paths(table.cells, columns)]
+    locations = [join_below(folder, path) for path in strip_roots(read_paths(table.cells, columns), root)]
     file_split = split_of_file(table.source)
     # A signed URI is a secret and differs from day to day; the id is the path alone.
     remote = not isinstance(root, Path)
@@ -98,7 +98,7 @@ def add_path_table(
         locations,
         locations,
         lambda index: (redact_uri(locations[index], "") if remote else locations[index],),
-        lambda index: split_of(locations[index]) if split_of else file_split,
+        [split_of(location) for location in locations] if split_of else [file_split] * len(locations),
     )
     RowReader(pairs, columns).add(block)
 
@@ -126,4 +126,10 @@ def join_below(folder: str, path: str) -> str:
 
 def strip_root(path: str, root: PathOrUri) -> str:
     """A path as it is written, or, when it is absolute and below the root, what follows the root."""
-    return path.removeprefix(f"{str(root).rstrip('/')}/")
+    return strip_roots([path], root)[0]
+
+
+def strip_roots(paths: Sequence[str], root: PathOrUri) -> list[str]:
+    """Some paths, as ``strip_root`` makes them."""
+    prefix = f"{str(root).rstrip('/')}/"
+    return [path.removeprefix(prefix) for path in paths]

@@ -11,6 +11,9 @@ from xmrank.datasets.pair_table import PairTable
 from xmrank.datasets.splits import usual_split
 from xmrank.runtime.errors import ConfigError, DataError
 
+REJECTED = -1
+"""Instead of an image's row: for a row of a table that is left out."""
+
 
 @dataclass(frozen=True)
 class RowBlock:
@@ -23,7 +26,7 @@ class RowBlock:
         locations: of each row's image; empty where the row names none.
         identities: what tells the images apart.
         name_image: row's index → the possible ids of its image, behind the one that the table has for it.
-        split_of: row's index → the split that the file's name or the image's folder says.
+        splits: of each row's image, as its folder or the file's name says.
     """
 
     cells: Mapping[str, Sequence[Any]]
@@ -32,7 +35,7 @@ class RowBlock:
     locations: Sequence[str]
     identities: Sequence[Hashable]
     name_image: Callable[[int], tuple[str, ...]]
-    split_of: Callable[[int], str | None]
+    splits: Sequence[str | None]
 
 
 class RowReader:
@@ -54,28 +57,45 @@ class RowReader:
             ConfigError: an image has several ids in the column that the user named.
             DataError: rows that contradict each other.
         """
-        columns, captions = self.columns, self.pairs.captions
-        captions.begin_source(block.describe)
+        columns, pairs = self.columns, self.pairs
+        pairs.captions.begin_source(block.describe)
         ids = name_cells(block.cells[columns.id]) if columns.id else None
-        splits = split_cells(block.cells[columns.split]) if columns.split else None
-        own_ids = name_cells(block.cells[columns.caption_id]) if columns.caption_id else None
-        labels = block.cells[columns.labels] if columns.labels else None
-        texts = [block.cells[name] for name in columns.captions]
-        for index, (number, location) in enumerate(zip(block.numbers, block.locations, strict=True)):
+        splits = split_cells(block.cells[columns.split]) if columns.split else block.splits
+        rows = []
+        for index, (location, identity, split) in enumerate(
+            zip(block.locations, block.identities, splits, strict=True)
+        ):
             image_id = ids[index] if ids else None
-            split = splits[index] if splits else block.split_of(index)
             if not location or image_id == "" or split == "":
                 missing = columns.image if not location else columns.id if image_id == "" else columns.split
-                self._reject(block, number, str(missing))
+                self._reject(block, block.numbers[index], str(missing))
+                rows.append(REJECTED)
                 continue
-            row = self.pairs.row_of.get(block.identities[index])
+            row = pairs.row_of.get(identity)
             if row is None:
                 row = self._add_image(block, index, image_id, split)
-            else:
+            elif ids or split != pairs.splits[row]:
                 self._check_agreement(row, block, index, image_id, split)
-            if labels:
-                self.pairs.add_labels(row, labels_of(labels[index]))
-            captions.add(row, self._find_texts(texts, index), number, [own_ids[index]] if own_ids else ())
+            rows.append(row)
+        if columns.labels:
+            for row, cell in zip(rows, block.cells[columns.labels], strict=True):
+                if row != REJECTED:
+                    pairs.add_labels(row, labels_of(cell))
+        self._add_captions(block, rows)
+
+    def _add_captions(self, block: RowBlock, rows: Sequence[int]) -> None:
+        """Add the captions of some rows; ``rows`` are those of their images."""
+        columns, captions = self.columns, self.pairs.captions
+        own_ids = name_cells(block.cells[columns.caption_id]) if columns.caption_id else None
+        texts = [block.cells[name] for name in columns.captions]
+        # Most tables: one column of texts. Row by row, that would take much longer.
+        if len(texts) == 1 and REJECTED not in rows and are_plain(texts[0]):
+            captions.extend(rows, texts[0], block.numbers, own_ids or ())
+            return
+        for index, row in enumerate(rows):
+            if row != REJECTED:
+                found = self._find_texts(texts, index)
+                captions.add(row, found, block.numbers[index], [own_ids[index]] * len(found) if own_ids else ())
 
     def _reject(self, block: RowBlock, number: int, column: str) -> None:
         """Leave out a row without a value that it needs."""
@@ -131,6 +151,11 @@ class RowReader:
             self.pairs.captions.list_cells += type(cell) is str and found != [cell]
             texts += found
         return texts or ["" if any(cells[index] == "" for cells in columns) else None]
+
+
+def are_plain(cells: Sequence[object]) -> bool:
+    """Whether all cells are texts that are no lists."""
+    return all(type(cell) is str and cell[:1] != "[" for cell in cells)
 
 
 def name_cells(cells: Sequence[object]) -> Sequence[str | None]:

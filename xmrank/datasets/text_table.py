@@ -21,6 +21,8 @@ LITERAL_QUOTES = ("\t", "|")
 NUMBERED = re.compile(r"(?P<image>[^\t]+)#\d+\t")
 """The beginning of every line of Flickr8k's and Flickr30k's own files: name.jpg#0 and a tab."""
 TOKEN_HEADER = ("image", "caption_id", "caption")
+SPACES = " \t"
+"""Around a value, they are no part of it."""
 MOST_LINES = 1000
 """Lines of one quoted value; more are no caption."""
 
@@ -76,7 +78,11 @@ def read_text_table(address: str, source: str, flag: str = "--annotations") -> P
     Raises:
         DataError: no such file, or one whose first line is not UTF-8.
     """
-    text = read_file(address, flag).decode("utf-8-sig", "surrogateescape")
+    content = read_file(address, flag)
+    try:
+        text, sound = content.decode("utf-8-sig"), True
+    except UnicodeDecodeError:
+        text, sound = content.decode("utf-8-sig", "surrogateescape"), False
     lines = text.split("\n")
     if HALF_CHARACTER.search(lines[0]):
         raise DataError(f"{source}, line 1: not UTF-8")
@@ -84,10 +90,10 @@ def read_text_table(address: str, source: str, flag: str = "--annotations") -> P
         return parse_token_lines(lines).by_columns(source)
     # The header decides: captions are full of commas, names of columns are not.
     delimiter = max(DELIMITERS, key=lines[0].count)
-    table, evidence = parse_lines(lines, delimiter, quotes=True)
+    table, evidence = parse_lines(lines, delimiter, quotes=True, sound=sound)
     # Tables with tabs or bars that a program has written may be quoted all the same.
     if delimiter in LITERAL_QUOTES and evidence <= 0:
-        table, _ = parse_lines(lines, delimiter, quotes=False)
+        table, _ = parse_lines(lines, delimiter, quotes=False, sound=sound)
     return table.by_columns(source)
 
 
@@ -105,16 +111,19 @@ def parse_token_lines(lines: Sequence[str]) -> TextTable:
     return table
 
 
-def parse_lines(lines: Sequence[str], delimiter: str, *, quotes: bool) -> tuple[TextTable, int]:
+def parse_lines(lines: Sequence[str], delimiter: str, *, quotes: bool, sound: bool) -> tuple[TextTable, int]:
     """The table in some lines, and how many of its rows speak for quotation marks that are no part of the values.
 
     Args:
         lines: of the file, the first with the names of the columns.
         delimiter: between the values.
         quotes: whether quotation marks around a value are not part of it.
+        sound: whether all lines are UTF-8.
     """
     split = make_splitter(delimiter) if quotes else None
+    before, behind = f" {delimiter}", f"{delimiter} "
     header = (split(lines[0].removesuffix("\r")) if split else None) or lines[0].split(delimiter)
+    width = len(header)
     table, evidence, start = TextTable([name.strip() for name in header]), 0, 1
     while start < len(lines):
         line, end = lines[start].removesuffix("\r"), start + 1
@@ -124,11 +133,17 @@ def parse_lines(lines: Sequence[str], delimiter: str, *, quotes: bool) -> tuple[
             needed = end > start + 1 or '""' in line or line.count(delimiter) >= len(table.header)
             evidence += 1 if line[0] == '"' or (needed and values) else -1 if values is None else 0
         else:
-            values = [value.strip(" \t") for value in line.split(delimiter)]
-        if not line.isascii() and any(HALF_CHARACTER.search(part) for part in lines[start:end]):
+            values = line.split(delimiter)
+            # Most lines have no spaces around their values.
+            if before in line or behind in line or "\t" in line or line[:1] == " " or line[-1:] == " ":
+                values = [value.strip(SPACES) for value in values]
+        if not sound and any(HALF_CHARACTER.search(part) for part in lines[start:end]):
             table.damaged.append((start + 1, "not UTF-8"))
         elif values is None:
             table.damaged.append((start + 1, 'a quotation mark that is not closed, or not doubled as ""'))
+        elif len(values) == width and values[0]:
+            table.rows.append(values)
+            table.lines.append(start + 1)
         else:
             table.add(start + 1, values)
         start = end
@@ -189,7 +204,7 @@ def make_splitter(delimiter: str) -> Callable[[str], list[str] | None]:
     def split(record: str) -> list[str] | None:
         values, position = [], 0
         while match := pattern.match(record, position):
-            values.append(match[2].strip(" \t") if match[1] is None else match[1].replace('""', '"'))
+            values.append(match[2].strip(SPACES) if match[1] is None else match[1].replace('""', '"'))
             position = match.end() + 1
             if position > len(record):
                 return values

@@ -101,6 +101,16 @@ def open_file(address: PathOrUri) -> BinaryIO:
         OSError: FileNotFoundError, or another answer of the store.
         DataError: a URI that cannot be read, or a local pipe or device.
     """
+    # Python's own files, where they are local: made in half the time, and there is one for every image.
+    if isinstance(address, Path) or not URI.match(address):
+        try:
+            status = os.stat(address)  # noqa: PTH116 - a Path takes longer to make than the call
+        except ValueError:  # a null character
+            raise FileNotFoundError(errno.ENOENT, "no name of a file", str(address)) from None
+        # To open anything else would wait for another process without end.
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise DataError(f"{address}: not a regular file")
+        return open(address, "rb", buffering=0)  # type: ignore[return-value]  # noqa: PTH123
     system, path = locate_file(address)
     refuse_special(system, path)
     return cast(BinaryIO, system.open_input_file(path))
@@ -248,7 +258,9 @@ def list_local(root: Path) -> Iterable[str]:
         seen.add(os.path.realpath(folder))
         # Links may form a cycle: a folder that was listed is not entered again.
         folders[:] = [name for name in folders if os.path.realpath(Path(folder, name)) not in seen]
-        yield from (Path(folder, name).relative_to(root).as_posix() for name in files)
+        # As text: a Path for each of a million files takes longer than listing them.
+        inside = folder[len(str(root)) :].lstrip("/")
+        yield from (f"{inside}/{name}" if inside else name for name in files)
 
 
 def list_remote(root: str) -> Iterable[str]:

@@ -123,7 +123,10 @@ def find_query_columns(
 
     Raises:
         ConfigError: one is not there, or several fit.
+        DataError: two columns have the same name.
     """
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise DataError(f'{path}: two columns are named "{twice[0]}" ({FLAG})')
     for flag, name in (("--column", column), ("--id-column", id_column)):
         if name and name not in header:
             raise ConfigError(f"{flag} {name}: no such column in {path.name}; its columns: {', '.join(header)}")
