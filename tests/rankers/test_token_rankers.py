@@ -27,7 +27,14 @@ def make(name, sizes=TEXT, **parameters):
     return ranker
 
 
-def test_late_interaction_is_a_weighted_mean_of_largest_similarities(lists):
+def evidence(ranker, word, matched):
+    """log σ(q·m/√d + bias) − log prior of an encoded word and what it is compared with, times the word's weight."""
+    vector, (bias, prior, weight) = word[:4], word[4:]
+    logit = vector @ matched / 2 + bias  # 2 is the root of token_width
+    return weight * (torch.nn.functional.logsigmoid(logit) - prior)
+
+
+def test_late_interaction_sums_the_evidence_of_the_best_regions(lists):
     # With one layer of width 1 and the output at 0, the score is the residual and the interaction.
     ranker = make("late_interaction", token_gain=3.0, residual=2.0)
     for layer in (ranker.output.weight, ranker.output.bias):
@@ -38,11 +45,10 @@ def test_late_interaction_is_a_weighted_mean_of_largest_similarities(lists):
     regions = ranker.project_tokens("candidate", tokens.candidate.values, tokens.candidate.mask)
     for row in range(3):
         real = words[row][tokens.query.mask[row]]
-        weights = (ranker.word_weight.weight[0] @ (2 * real).T).softmax(0)  # 2 is the root of token_width
         for item in range(5):
-            products = (real * ranker.interaction_scale) @ regions[tokens.candidate.index[row, item]].T
-            interaction = sum(weight * row.max() for weight, row in zip(weights, products, strict=True))
-            expected = ranker.residual * similarity[row, item] + 3.0 * interaction
+            own = regions[tokens.candidate.index[row, item]]
+            interaction = sum(evidence(ranker, word, own[(own @ word[:4]).argmax()]) for word in real)
+            expected = ranker.residual * similarity[row, item] + 3.0 * ranker.interaction_scale * interaction
             assert ranker(*lists)[row, item].item() == pytest.approx(expected.item(), abs=1e-12)
 
 
@@ -53,15 +59,66 @@ def test_cross_attention_compares_a_word_with_what_it_attends_to(lists):
     query, _, similarity = lists
     tokens = tokens_of(TEXT, query, similarity)
     words = ranker.project_tokens("query", tokens.query.values, tokens.query.mask)
-    keys, values = ranker.project_tokens("candidate", tokens.candidate.values, None).chunk(2, -1)
+    regions, keys, values = ranker.project_tokens("candidate", tokens.candidate.values, None).split(4, -1)
     layer, image = ranker.cross_layers[0], tokens.candidate.index[1, 2]
     real = words[1][tokens.query.mask[1]]
-    attention = (layer.query(layer.norm(real)) @ keys[image].T / 2).softmax(-1)  # 2 is the root of token_width
-    states = real + layer.output(attention @ values[image])
-    weights = (ranker.word_weight.weight[0] @ (2 * real).T).softmax(0)
-    vector = (weights[:, None] * real * states).sum(0)
-    expected = 3.0 * ranker.interaction_scale @ vector
+    vectors = real[:, :4]
+    matched = (vectors @ regions[image].T / 2).softmax(-1) @ regions[image]
+    attention = (layer.query(layer.norm(vectors + matched)) @ keys[image].T / 2).softmax(-1)
+    matched = matched + layer.output(attention @ values[image])
+    interaction = sum(evidence(ranker, word, match) for word, match in zip(real, matched, strict=True))
+    expected = 3.0 * ranker.interaction_scale * interaction
     assert ranker(*lists)[1, 2].item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_the_list_transformer_reads_the_mean_of_the_words(lists):
+    ranker = make("late_interaction")
+    query, _, similarity = lists
+    tokens = ranker.project_lists(tokens_of(TEXT, query, similarity))
+    vectors, scores = ranker._compare(tokens.query, tokens.candidate)
+    words, regions = tokens.query.values[1], tokens.candidate.values[tokens.candidate.index[1, 2]]
+    real = words[tokens.query.mask[1]]
+    products = torch.stack([word[:4] * regions[(regions @ word[:4]).argmax()] for word in real])
+    weights = real[:, 6]
+    torch.testing.assert_close(vectors[1, 2], (weights[:, None] * products).sum(0) / weights.sum())
+    assert scores.shape == similarity.shape
+
+
+def test_a_word_is_the_same_in_every_text_at_first():
+    torch.manual_seed(0)
+    ranker = build("late_interaction", **SMALL).double().eval()
+    words = torch.randn(2, 3, 4, dtype=torch.float64)
+    encoded = ranker.project_tokens("query", words, None)
+    alone = ranker.project_tokens("query", words[:, :1], None)
+    torch.testing.assert_close(encoded[:, :1], alone, rtol=0, atol=1e-12)
+    torch.nn.init.normal_(ranker.word_encoder.layers[0].attention.output.weight)
+    assert not torch.allclose(ranker.project_tokens("query", words, None)[:, :1], alone)
+
+
+def test_a_word_is_detected_by_the_best_region():
+    ranker = make("late_interaction")
+    images, words = torch.randn(2, 4, 5, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    mask = torch.tensor([[True] * 4, [True, True, False, False]])
+    logits, prior = ranker.detect_words(images, words, mask)
+    regions = ranker.region_encoder(images, mask)
+    encoded = ranker.word_encoder(words[:, None], None, in_context=False)[:, 0]
+    for image, count in ((0, 4), (1, 2)):
+        best = (regions[image, :count] @ encoded[2, :4]).max()
+        assert logits[image, 2].item() == pytest.approx((best / 2 + encoded[2, 4]).item(), abs=1e-12)
+    torch.testing.assert_close(prior, encoded[:, 5])
+    assert (prior < 0).all()
+    assert torch.equal(ranker.detect_words(images[:1], words)[0], ranker.detect_words(images[:1], words, mask[:1])[0])
+
+
+@each
+def test_renewed_encoders_follow_from_the_seed_alone(name):
+    one, other = make(name, width=8), make(name, width=4)
+    before = torch.random.get_rng_state()
+    for ranker in (one, other):
+        ranker.renew_encoders(7)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(one.word_encoder.input.weight, other.word_encoder.input.weight)
+    assert torch.equal(one.region_encoder.output.weight, other.region_encoder.output.weight)
 
 
 @each
@@ -160,7 +217,7 @@ def test_the_first_steps_from_the_first_stage_reach_the_tokens(name, sizes, list
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert ranker.image_encoder.input.weight.grad.abs().sum() > 0
+    assert ranker.region_encoder.input.weight.grad.abs().sum() > 0
     assert losses[-1] < 0.5 * losses[0]
 
 

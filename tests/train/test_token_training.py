@@ -129,7 +129,7 @@ def test_folds_of_a_refinement_and_in_batch_lists(tiny_store, tmp_path, directio
     config = TrainConfig(ranker=TOKENS, refine=REFINE, sampling="in-batch", sampling_top=5, epochs=1, batch_size=8)
     parts = [ListData.of(CandidateLists.read(lists_path(lists, direction, role)), store, direction, CPU)
              for role in ("train", "validation")]  # fmt: skip
-    data = TrainingData.open(*parts, store, lists, direction, config)
+    data = TrainingData.open(*parts, store, lists, direction, config, tmp_path / "detections")
     assert not run_toys(tmp_path, config, [Trial("softmax", direction, 0)], data=data, at=tmp_path / "trial")
     assert len(result(tmp_path / "trial")[1]["epochs"]) == 1
     folds = data.refinements[0].folds

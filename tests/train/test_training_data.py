@@ -54,7 +54,7 @@ def open_data(mined, direction="i2t", config=CONFIG):
     store, folder = mined
     data = [ListData.of(CandidateLists.read(lists_path(folder, direction, role)), store, direction, CPU)
             for role in ("train", "validation")]  # fmt: skip
-    return TrainingData.open(*data, store, folder, direction, config)
+    return TrainingData.open(*data, store, folder, direction, config, folder / "detections")
 
 
 def ranker_of(made, config=CONFIG, seed=0):

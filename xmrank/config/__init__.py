@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xmrank.config.report import ReportConfig
     from xmrank.config.sentences import SentencesConfig
     from xmrank.config.supervised import SupervisedConfig
-    from xmrank.config.train import RefinementSettings, TrainConfig
+    from xmrank.config.train import DetectionSettings, RefinementSettings, TrainConfig
     from xmrank.config.train_encoder import TrainEncoderConfig
     from xmrank.config.tune import TuneConfig
 
@@ -27,6 +27,7 @@ __all__ = [
     "DIRECTIONS",
     "RUN",
     "BaselinesConfig",
+    "DetectionSettings",
     "Direction",
     "EmbedConfig",
     "EvaluateConfig",
@@ -48,7 +49,7 @@ __all__ = [
 
 _MODULES = {
     "common": ("DIRECTIONS", "RUN", "Direction", "at_least", "semantic"),
-    "train": ("RefinementSettings", "TrainConfig"),
+    "train": ("DetectionSettings", "RefinementSettings", "TrainConfig"),
     "train_encoder": ("TrainEncoderConfig",),
 }
 """Public names by module; a module that is not listed has one, its own name with Config: ``mine`` has MineConfig."""

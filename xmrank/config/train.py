@@ -74,6 +74,27 @@ class RefinementSettings(RefinementParameters):
 
 
 @dataclass(frozen=True)
+class DetectionSettings:
+    """Word detection: before the rankers, the encoders of a token ranker learn which words the captions of an image
+    have. Trials of one seed share the result."""
+
+    epochs: int = 0
+    """Passes over the training images; 0: no word detection. The text tokens must be word embeddings."""
+    batch_size: int = 32
+    """Images per step."""
+    learning_rate: float = 2e-3
+    """Highest learning rate of AdamW; one cycle."""
+    weight_decay: float = 0.02
+    """Decoupled weight decay of the matrices."""
+
+    def __post_init__(self) -> None:
+        at_least("--detect.epochs", self.epochs, 0)
+        at_least("--detect.batch-size", self.batch_size, 1)
+        at_least("--detect.weight-decay", self.weight_decay, 0)
+        more_than_zero("--detect.learning-rate", self.learning_rate)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Train a ranker for every loss, direction and seed."""
 
@@ -103,6 +124,8 @@ class TrainConfig:
     late_interaction or cross_attention."""
     refine: RefinementSettings = field(default_factory=RefinementSettings)
     """The refined similarity."""
+    detect: DetectionSettings = field(default_factory=DetectionSettings)
+    """Word detection, for rankers that read tokens."""
     sampling: Literal["fixed", "random-hard", "sub-gallery", "in-batch"] = "fixed"
     """Training lists: fixed (as mined), or sampled anew in every epoch, one list per training image or per caption:
     random-hard (with the same numbers as the mined lists), sub-gallery (the first stage's top --sampling-top of a
@@ -168,6 +191,11 @@ class TrainConfig:
             raise ConfigError(f"--stack on: trains in one process; --workers-per-trial is {self.workers_per_trial}")
         if self.stack == "on" and self.ranker.reads_tokens:
             raise ConfigError(f"--stack on: {self.ranker.name} is trained one at a time; expected auto or off")
+        if self.detect.epochs and not self.ranker.reads_tokens:
+            raise ConfigError(
+                f"--detect.epochs {self.detect.epochs}: {self.ranker.name} reads no tokens; expected 0, or --ranker "
+                "late_interaction or cross_attention"
+            )
         if self.sampling == "in-batch" and self.batch_size < 2:
             raise ConfigError(
                 f"--sampling in-batch: the gallery is --batch-size {self.batch_size} images; expected at least 2"

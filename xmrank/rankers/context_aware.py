@@ -3,9 +3,9 @@
 from torch import Tensor, nn
 
 from xmrank.rankers.item_features import first_stage_rank
-from xmrank.rankers.layers import FullyConnected, make_linear
+from xmrank.rankers.layers import FullyConnected, make_linear, zero_layer_
 from xmrank.rankers.parameters import ContextAwareParameters
-from xmrank.rankers.ranker import Ranker, zero_layer_
+from xmrank.rankers.ranker import Ranker
 from xmrank.rankers.refinement import Refinement
 from xmrank.rankers.transformer import LAYER_NORMS, EncoderLayer, RankEncoding
 

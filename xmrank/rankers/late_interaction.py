@@ -10,25 +10,16 @@ from xmrank.rankers.token_ranker import TokenRanker, fill_empty_items
 
 
 class LateInteractionRanker(TokenRanker):
-    """v = Σ_w a_w (q_w ∘ p_w), over the words w of the text; p_w is the image's region with the largest u·(q_w ∘ p).
-
-    a is a softmax over the words, of a learned linear layer on q_w; u is the learned scale of the interaction score. So
-    the score u·v is the weighted mean of the words' largest similarities.
+    """m_w is the image's region p with the largest q_w·p, for every word w of the text.
 
     Sources: Khattab and Zaharia, "ColBERT", SIGIR 2020 (MaxSim); Yao et al., "FILIP", ICLR 2022 (words and patches).
     """
 
     parameters_type = LateInteractionParameters
 
-    def interact(self, words: SideTokens, regions: SideTokens) -> Tensor:
-        """The words times their most similar regions, summed over the words, [lists, items, token_width]."""
-        mask = None if is_all_real(words.mask) else fill_empty_items(words.gather_mask())
-        own = words.gather()  # [lists, words, width], or [lists, items, words, width] where texts are candidates
-        nearest = regions.gather_chosen(self._find_nearest(own, regions))
-        weighted = own * self.weigh_words(own, mask)[..., None]
-        if weighted.dim() == 3:
-            weighted = weighted[:, None]
-        return (weighted * nearest).sum(2)
+    def match_words(self, words: Tensor, regions: SideTokens) -> Tensor:
+        """The most similar region of every word, [lists, items, words, token_width]."""
+        return regions.gather_chosen(self._find_nearest(words, regions))
 
     @torch.no_grad()
     def _find_nearest(self, words: Tensor, regions: SideTokens) -> Tensor:
@@ -36,13 +27,13 @@ class LateInteractionRanker(TokenRanker):
 
         No gradient passes the choice, so that the similarities of all regions need not be kept.
         """
-        scaled, own = words * self.interaction_scale, regions.gather()
+        own = regions.gather()
         mask = None if is_all_real(regions.mask) else fill_empty_items(regions.gather_mask())
-        if scaled.dim() == 4:  # texts are candidates: [lists, items · words, width] times [lists, width, regions]
-            similarity = (scaled.flatten(1, 2) @ own.transpose(1, 2)).unflatten(1, scaled.shape[1:3])
+        if words.dim() == 4:  # texts are candidates: [lists, items · words, width] times [lists, width, regions]
+            similarity = (words.flatten(1, 2) @ own.transpose(1, 2)).unflatten(1, words.shape[1:3])
             mask = None if mask is None else mask[:, None, None]
         else:  # [lists, words, width] times [lists, width, items · regions]
-            flat = scaled @ own.flatten(1, 2).transpose(1, 2)
+            flat = words @ own.flatten(1, 2).transpose(1, 2)
             similarity = flat.unflatten(2, own.shape[1:3]).transpose(1, 2)
             mask = None if mask is None else mask[:, :, None]
         if mask is not None:

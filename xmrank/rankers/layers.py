@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -142,3 +142,16 @@ class FullyConnected(nn.Module):
         """Activation, if any, and dropout."""
         activated: Tensor = self.dropout(hidden if self.activation is None else self.activation(hidden))
         return activated
+
+
+class Affine(Protocol):
+    """A layer with a weight and a bias."""
+
+    weight: Any
+    bias: Any
+
+
+def zero_layer_(layer: Affine) -> None:
+    """Set a layer's weight and bias to 0 in place, so that its output is 0 for every input."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)

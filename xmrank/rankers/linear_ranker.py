@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
+from xmrank.rankers.layers import zero_layer_
 from xmrank.rankers.parameters import LinearParameters
-from xmrank.rankers.ranker import Ranker, zero_layer_
+from xmrank.rankers.ranker import Ranker
 from xmrank.rankers.refinement import Refinement
 
 

@@ -181,7 +181,7 @@ class TokenParameters(ContextAwareParameters):
     """Learn a vector for each region's position; false where regions have no order, as those of a detector."""
     token_dropout: float = 0.1
     """Dropout probability in the token encoders."""
-    token_gain: float = 20.0
+    token_gain: float = 10.0
     """Factor of the interaction score."""
 
     def __post_init__(self) -> None:

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from xmrank.rankers.layers import FullyConnected, make_linear
+from xmrank.rankers.layers import FullyConnected, make_linear, zero_layer_
 from xmrank.rankers.parameters import PointwiseParameters
-from xmrank.rankers.ranker import Ranker, zero_layer_
+from xmrank.rankers.ranker import Ranker
 from xmrank.rankers.refinement import Refinement
 
 

@@ -188,12 +188,6 @@ class Ranker(nn.Module):
         return output if self.residual is None else output + self.residual * similarity[..., None]
 
 
-def zero_layer_(layer: nn.Linear | ItemFeatures) -> None:
-    """Set a layer's weight and bias to 0 in place, so that its output is 0 for every input."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-
-
 def is_all_real(mask: Tensor) -> bool:
     """Whether all items are known to be real; False where the check would wait for a GPU, or is refused by vmap."""
     if mask.device.type != "cpu":

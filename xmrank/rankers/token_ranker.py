@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from xmrank.rankers.context_aware import ContextAwareRanker
 from xmrank.rankers.item_features import cosine_columns
@@ -13,7 +14,8 @@ from xmrank.rankers.list_tokens import ListTokens, SideTokens
 from xmrank.rankers.parameters import TokenParameters, TokenSizes, as_json
 from xmrank.rankers.ranker import is_all_real
 from xmrank.rankers.refinement import Refinement
-from xmrank.rankers.token_encoder import TokenEncoder
+from xmrank.rankers.region_encoder import RegionEncoder
+from xmrank.rankers.word_encoder import NUMBERS, WordEncoder
 
 BLOCK = 2**22
 """Numbers in the largest temporary tensor of an interaction: more lists are computed block by block."""
@@ -25,11 +27,16 @@ must not be blown up, nor the gradients that pass them."""
 class TokenRanker(ContextAwareRanker):
     """A context-aware ranker whose items carry a vector that says how a text's words fit an image's regions.
 
-    Definition: a subclass makes of every candidate the vector v (`interact`). The interaction score is s = u·v with a
-    learned u. A linear layer on v, s, and s standardised in the list is added to the first linear layer's outputs, so
-    that the list transformer reads the interaction. The score is g·s + the transformer's output + the residual, where
-    g is ``token_gain``. If the output layer and u start at 0, training starts from the first stage. The sign of every
-    number of v is then left to the first steps.
+    Definition: a subclass matches every word w of a text with a vector m_w made of an image's regions (`match_words`).
+    With q_w the encoded word and d its width, q_w·m_w/√d + b_w is the logit that a text of the image has the word, and
+    e_w = log σ(logit) − log prior_w says how much likelier the word is for this image than for any. The interaction
+    score is s = Σ_w a_w e_w with weights a_w, the vector v = Σ_w a_w (q_w ∘ m_w) / Σ_w a_w. A linear layer on v, s/10,
+    and s standardised in the list is added to the first linear layer's outputs, so that the list transformer reads the
+    interaction. The score is g·s + the transformer's output + the residual, where g is a learned scale times
+    ``token_gain``. If the output layer and g start at 0, training starts from the first stage.
+
+    Sources: Fang et al., "From captions to visual concepts and back", CVPR 2015, section 3 (the probability of a word
+        from its best region, learned from captions alone; `detect_words`); Pobrotyn et al., 2020 (the transformer).
 
     Args:
         parameters: of the subclass's `parameters_type`.
@@ -45,44 +52,74 @@ class TokenRanker(ContextAwareRanker):
         self, parameters: TokenParameters, dimensions: int, refinement: Refinement | None, sizes: TokenSizes
     ) -> None:
         super().__init__(parameters, dimensions, refinement)
-        self.sizes, width = sizes, parameters.token_width
-        common = {"heads": parameters.token_heads, "dropout": parameters.token_dropout}
-        self.text_encoder = TokenEncoder(
+        self.sizes, self.token_width = sizes, parameters.token_width
+        self._make_encoders()
+        self.interaction_scale = nn.Parameter(torch.tensor(0.0 if parameters.zero_init_output else 1.0))
+        self.interaction = make_linear(parameters.token_width + 2, parameters.layer_sizes[0])
+
+    def renew_encoders(self, seed: int) -> None:
+        """Draw the initial weights of the encoders from a seed, whatever else the ranker consists of."""
+        device = self.interaction_scale.device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._make_encoders()
+        self.to(device)
+
+    def _make_encoders(self) -> None:
+        """Encoders with initial weights."""
+        parameters, sizes = self.hyperparameters, self.sizes
+        self.word_encoder = WordEncoder(
             sizes.text_width,
-            width,
+            parameters.token_width,
+            heads=parameters.token_heads,
             layers=parameters.text_token_layers,
             positions=sizes.text_longest,
-            convolutions=0,
-            grid=0,
-            **common,  # type: ignore[arg-type]
+            dropout=parameters.token_dropout,
         )
-        self.image_encoder = TokenEncoder(
+        self.region_encoder = RegionEncoder(
             sizes.image_width,
-            width,
+            parameters.token_width,
+            heads=parameters.token_heads,
             layers=parameters.image_token_layers,
             positions=sizes.image_longest if parameters.image_positions else 0,
             convolutions=parameters.token_convolutions,
             grid=sizes.image_grid,
-            **common,  # type: ignore[arg-type]
+            dropout=parameters.token_dropout,
         )
-        # Without a bias, which a softmax over words would cancel.
-        self.word_weight = nn.Linear(width, 1, bias=False)
-        start = 0.0 if parameters.zero_init_output else 1.0
-        self.interaction_scale = nn.Parameter(torch.full((width,), start))
-        self.interaction = make_linear(width + 2, parameters.layer_sizes[0])
 
     def describe(self) -> dict[str, Any]:
         """What rebuilds the ranker, the sizes of its tokens included."""
         return {**super().describe(), "tokens": as_json(self.sizes)}
 
-    def interact(self, words: SideTokens, regions: SideTokens) -> Tensor:
-        """What the words say of the regions of every pair, [lists, items, token_width].
+    def match_words(self, words: Tensor, regions: SideTokens) -> Tensor:
+        """What every word of every pair is compared with, [lists, items, words, token_width].
 
         Args:
-            words: encoded, of the side that texts are on.
+            words: vectors of the words, [lists, words, token_width], or [lists, items, words, token_width] where texts
+                are candidates.
             regions: encoded, of the other side.
         """
         raise NotImplementedError
+
+    def detect_words(self, images: Tensor, words: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the encoders say of words by themselves, to be learned from captions before any list is seen.
+
+        Args:
+            images: tokens of images, floating point [images, regions, width].
+            words: tokens of words, floating point [words, width].
+            mask: True where a region is real, bool [images, regions]; None: all are.
+
+        Returns:
+            Logits that a text of the image has the word, [images, words], by its best region; and the logarithm of
+            every word's prior probability, [words].
+        """
+        if mask is not None:
+            mask = None if is_all_real(mask) else fill_empty_items(mask)
+        vectors, bias, prior, _ = self._split_words(self.word_encoder(words[:, None], None, in_context=False)[:, 0])
+        products = self.region_encoder(images, mask) @ vectors.T
+        if mask is not None:
+            products = products.masked_fill(~mask[..., None], -torch.inf)
+        return products.amax(1) * self.token_width**-0.5 + bias, prior
 
     def project_tokens(self, side: Literal["query", "candidate"], tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Encode the tokens of one side, computed once for a whole gallery instead of once for every list.
@@ -105,8 +142,8 @@ class TokenRanker(ContextAwareRanker):
         width = self.sizes.text_width if is_text else self.sizes.image_width
         if tokens.dim() != 3 or tokens.shape[2] != width:
             raise ValueError(f"{side} tokens must be [items, longest, {width}], not {list(tokens.shape)}")
-        cells = self.image_encoder.grid**2
-        if not is_text and self.image_encoder.convolutions and tokens.shape[1] != cells:
+        cells = self.region_encoder.grid**2
+        if not is_text and self.region_encoder.convolutions and tokens.shape[1] != cells:
             raise ValueError(f"{side} tokens: {tokens.shape[1]} of an image, expected a grid of {cells}")
         if mask is not None and is_all_real(mask):
             mask = None
@@ -116,13 +153,13 @@ class TokenRanker(ContextAwareRanker):
         return self.encode_text(tokens, mask) if is_text else self.encode_image(tokens, mask)
 
     def encode_text(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """The columns that `interact` reads of a text's words."""
-        encoded: Tensor = self.text_encoder(tokens, mask)
+        """The columns of a text's words: their vectors, and three numbers a word."""
+        encoded: Tensor = self.word_encoder(tokens, mask)
         return encoded
 
     def encode_image(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """The columns that `interact` reads of an image's regions."""
-        encoded: Tensor = self.image_encoder(tokens, mask)
+        """The columns that `match_words` reads of an image's regions."""
+        encoded: Tensor = self.region_encoder(tokens, mask)
         return encoded
 
     def score_with_tokens(
@@ -136,26 +173,31 @@ class TokenRanker(ContextAwareRanker):
         words, regions = projected.query, projected.candidate
         if self.sizes.text == "candidate":
             words, regions = regions, words
-        vectors = torch.cat([self.interact(words[part], regions[part]) for part in self._split_lists(words, regions)])
-        # In full precision under autocast, too: products and sums have it, linear layers would not.
-        scores = (vectors * self.interaction_scale).sum(-1)
-        # Products of two unit vectors are small numbers; the factor makes them about 1.
-        columns = torch.cat([vectors * vectors.shape[-1], cosine_columns(scores, mask, SCORE_FLOOR)], -1)
+        parts = [self._compare(words[part], regions[part]) for part in self._split_lists(words, regions)]
+        vectors, scores = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        # Tenths: a difference of log-probabilities is about ten times as large as one of cosines.
+        columns = torch.cat([vectors, cosine_columns(scores / 10, mask, SCORE_FLOOR)], -1)
         output = self.score_hidden(hidden + self.interaction(columns), similarity, mask)
-        return output + self.hyperparameters.token_gain * scores[..., None]
+        return output + self.hyperparameters.token_gain * self.interaction_scale * scores[..., None]
 
-    def weigh_words(self, words: Tensor, mask: Tensor | None) -> Tensor:
-        """The weight of every word of an encoded text [..., longest, width]: a softmax over the words, [..., longest].
+    def _compare(self, words: SideTokens, regions: SideTokens) -> tuple[Tensor, Tensor]:
+        """The vectors v [lists, items, token_width] and interaction scores s [lists, items] of some lists."""
+        vectors, bias, prior, weight = self._split_words(words.gather())
+        if not is_all_real(words.mask):
+            weight = weight * fill_empty_items(words.gather_mask())
+        matched = self.match_words(vectors, regions)
+        if vectors.dim() == 3:  # texts are queries: the same words for all items
+            vectors, bias, prior, weight = (part[:, None] for part in (vectors, bias, prior, weight))
+        products = vectors * matched
+        evidence = F.logsigmoid(products.sum(-1) * self.token_width**-0.5 + bias) - prior
+        mean = (weight[..., None] * products).sum(2) / weight.sum(-1, keepdim=True)
+        return mean, (weight * evidence).sum(2)
 
-        Args:
-            words: encoded.
-            mask: True where a word is real; None: all are.
-        """
-        # As long as a normalised vector, so that the weights may differ from the start.
-        logits: Tensor = self.word_weight(words * words.shape[-1] ** 0.5).squeeze(-1).to(words.dtype)
-        if mask is not None:
-            logits = logits.masked_fill(~mask, -torch.inf)
-        return logits.softmax(-1)
+    def _split_words(self, words: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The vectors of encoded words, and their logit bias, log prior and weight, without the last dimension."""
+        vectors, numbers = words.split([self.token_width, NUMBERS], -1)
+        bias, prior, weight = numbers.unbind(-1)
+        return vectors, bias, prior, weight
 
     def project_lists(self, tokens: ListTokens) -> ListTokens:
         """The tokens of lists, projected; a side that is already stays as it is."""

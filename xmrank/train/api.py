@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from xmrank.config import DIRECTIONS, Direction, TrainConfig
@@ -21,10 +22,12 @@ from xmrank.train.training_data import TrainingData
 from xmrank.train.trial_log import TrialLog
 from xmrank.train.trial_settings import LOSS_PREFIX, check_loss, with_point
 from xmrank.train.trials import HISTORY, Trial
+from xmrank.train.word_detection import WordDetection
 from xmrank.train.worker_group import WorkerGroup
 
-SETTINGS = ("ranker", "epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "gradient_clip", "precision",
-            "micro_batch", "validate_every", "validate_every_steps", "validate_start", "patience")  # fmt: skip
+SETTINGS = ("ranker", "detect", "epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "gradient_clip",
+            "precision", "micro_batch", "validate_every", "validate_every_steps", "validate_start",
+            "patience")  # fmt: skip
 """The settings of a training on fixed lists, as `xmrank.config.TrainConfig` has them."""
 
 
@@ -82,11 +85,13 @@ def train_ranker(
     train_lists, validation_lists = (
         ListData.of(part, store, direction, where, tokens=config.ranker.reads_tokens) for part in (lists, validation)
     )
-    data = TrainingData(train_lists, validation_lists, config.refine)
     trial = Trial(loss, direction, seed)
     # The trainer keeps its state and its result in a folder, as it does for a job.
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
         output = Path(folder)
+        images = np.unique(lists.queries if direction == "i2t" else lists.candidates).astype(np.int64)
+        detection = WordDetection.of(store, images, config, output / "detections")
+        data = TrainingData(train_lists, validation_lists, config.refine, images=images, detection=detection)
         train_group([trial], TrainingJob(config, data, output, WorkerGroup(), {}, TrialLog()))
         ranker, _ = read_ranker(trial.directory(output), where)
         history = json.loads((trial.directory(output) / HISTORY).read_text())

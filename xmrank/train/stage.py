@@ -7,7 +7,7 @@ from functools import partial
 from xmrank.config import DIRECTIONS, TrainConfig, semantic
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.list_paths import STAGE as MINE
-from xmrank.mine.list_paths import lists_path
+from xmrank.mine.list_paths import lists_path, read_role_images
 from xmrank.mine.mapped_lists import open_lists
 from xmrank.mine.roles import ROLES
 from xmrank.runtime.bf16_support import warn_of_slow_bf16
@@ -29,6 +29,7 @@ from xmrank.train.training_work import TrainingWork
 from xmrank.train.trial_settings import Best, check_loss, config_of, list_params, read_best, semantic_with
 from xmrank.train.trials import Trial, all_trials, pending_trials
 from xmrank.train.weak_rankers import describe_weak_rankers, measure_first_stage
+from xmrank.train.word_detection import WordDetection
 
 STAGE = "train"
 CACHE = "lists"
@@ -118,6 +119,11 @@ def check_config(config: TrainConfig, best: Best, store: EmbeddingStore, lists: 
         check_loss(settings, trial.loss)
         check_tokens(settings.ranker, store)
         check_sampling(resolve(config.lists), store, trial.direction, settings, trial.seed)
+    # Points set neither the ranker's kind nor the word detection.
+    images = read_role_images(resolve(config.lists), "train")
+    detection = WordDetection.of(store, images, config, resolve(config.output))
+    if detection is not None:
+        detection.read_words()
 
 
 def make_run_tree(
@@ -165,6 +171,7 @@ def plan_work(
         about={**stage.inputs, "encoder": store.encoder},
         failures=stage.work / "failures",
         cache=stage.work / CACHE,
+        detections=stage.work / "detections",
         runs=dict(run_ids),
     )
     shutil.rmtree(work.failures, ignore_errors=True)

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xmrank.config import Direction, TrainConfig
+from xmrank.config import DetectionSettings, Direction, TrainConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.list_paths import lists_path
 from xmrank.mine.mapped_lists import open_lists
 from xmrank.mine.roles import Role
-from xmrank.rankers import Ranker, RefinementParameters, RefinementSizes, TokenSizes, build_ranker
+from xmrank.rankers import Ranker, RankerParameters, RefinementParameters, RefinementSizes, TokenSizes, build_ranker
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
 from xmrank.train.checkpoint import load_state, save_ranker
@@ -33,7 +33,7 @@ from xmrank.train.training_data import TrainingData, refinement_sizes
 from xmrank.train.trial_groups import group_trials
 from xmrank.train.trial_log import TrialLog
 from xmrank.train.trials import HISTORY, STATE, Trial, TrialFailed, pending_trials
-from xmrank.train.worker_group import WorkerGroup, split_into_groups
+from xmrank.train.worker_group import WorkerGroup, split_into_groups, wait_for_all
 
 if TYPE_CHECKING:
     from xmrank.runtime.launcher import Worker
@@ -56,7 +56,26 @@ def train_worker(work: TrainingWork, worker: Worker) -> None:
         trials = pending_trials(work.trials[number::count], work.output)
         settle_states(trials, work.output)
     trials = group.broadcast(trials)
+    learn_detections(work, worker)
     train_trials(trials, work, worker.device, group, stacked=stacked)
+
+
+def learn_detections(work: TrainingWork, worker: Worker) -> None:
+    """Learn the word detections of all trials that are left, each in one process; return when all are there."""
+    first: dict[tuple[DetectionSettings, RankerParameters, int], Trial] = {}
+    for trial in pending_trials(work.trials, work.output):
+        config = work.config_of(trial)
+        if config.detect.epochs:
+            first.setdefault((config.detect, config.ranker, trial.seed), trial)
+    store = EmbeddingStore.open(work.embeddings, verify=False)
+    for trial in list(first.values())[worker.rank :: worker.world_size]:
+        config = work.config_of(trial)
+        validation = open_list_data(work, store, trial.direction, "validation", worker.device)
+        data = TrainingData.open(validation, validation, store, work.lists, trial.direction, config, work.detections)
+        ranker = make_ranker(config, data.dimensions, trial.loss, None, data.token_sizes)
+        data.load_detection(trial.seed, ranker.to(worker.device))
+    if first:
+        wait_for_all(worker.world_size)
 
 
 def train_trials(
@@ -76,7 +95,9 @@ def train_trials(
         for together in group_trials(own, work.config_of, work.output, stacked=stacked):
             config = work.config_of(together[0])
             if config not in data_of:
-                data_of[config] = TrainingData.open(train, validation, store, work.lists, direction, config)
+                data_of[config] = TrainingData.open(
+                    train, validation, store, work.lists, direction, config, work.detections
+                )
             data = data_of[config]
             cost = cost or TrialCost(data.lists_per_epoch, device, group.size)
             log = RunLog(work, cost, by_step=config.validate_every_steps is not None)
@@ -235,6 +256,7 @@ def open_trial(trial: Trial, job: TrainingJob) -> TrialState:
     ranker = make_ranker(config, data.dimensions, trial.loss, sizes, data.token_sizes)
     ranker = ranker.to(data.train.device)
     data.load_refinement(trial.seed, ranker)
+    data.load_detection(trial.seed, ranker)
     # Under DDP, one process reads for all: each for itself might see files of another time.
     saved: tuple[Any, ...] | None = None
     failure = ""

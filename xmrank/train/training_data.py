@@ -17,6 +17,7 @@ from xmrank.mine.pool import captions_of, make_pool
 from xmrank.mine.roles import RoleImages
 from xmrank.rankers import Ranker, RefinementSizes, TokenSizes
 from xmrank.rankers.refinement import Refinement
+from xmrank.rankers.token_ranker import TokenRanker
 from xmrank.runtime.manifest import read_manifest
 from xmrank.train.adapters import TrainingPairs, fit_refinement, make_fold_refinement, split_into_folds
 from xmrank.train.fusion import fit_fusion_weights
@@ -24,6 +25,7 @@ from xmrank.train.list_data import ListData
 from xmrank.train.list_sampler import ListSampler
 from xmrank.train.refined_embeddings import RefinedEmbeddings
 from xmrank.train.token_sides import TokenSides
+from xmrank.train.word_detection import WordDetection
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class TrainingData:
         refine: how refinements are fitted.
         sampler: draws the training lists of every epoch; None: they are fixed.
         images: rows of the training images, ascending; for the sampler.
+        detection: what the encoders of token rankers learn first; None: nothing.
         refinements: what is fitted so far, by seed.
         drawn: the lists that were drawn last, by seed, and their epoch.
     """
@@ -62,6 +65,7 @@ class TrainingData:
     refine: RefinementSettings = field(default_factory=RefinementSettings)
     sampler: ListSampler | None = None
     images: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    detection: WordDetection | None = None
     refinements: dict[int, SeedRefinement] = field(default_factory=dict)
     drawn: dict[int, tuple[int, ListData]] = field(default_factory=dict)
 
@@ -74,15 +78,21 @@ class TrainingData:
         lists: Path,
         direction: Direction,
         config: TrainConfig,
+        detections: Path,
     ) -> "TrainingData":
-        """The data of the lists in a directory of the stage mine; with tokens, if the ranker reads them."""
+        """The data of the lists in a directory of the stage mine; with tokens, if the ranker reads them.
+
+        ``detections`` is the folder that keeps word detections.
+        """
         if config.ranker.reads_tokens:
             tokens = TokenSides.of(store, direction)
             train, validation = replace(train, tokens=tokens), replace(validation, tokens=tokens)
-        if config.sampling == "fixed":
-            return cls(train, validation)
-        sampler = ListSampler(store, direction, read_mining(lists), config)
-        return cls(train, validation, config.refine, sampler, read_role_images(lists, "train"))
+        sampler = None
+        if config.sampling != "fixed":
+            sampler = ListSampler(store, direction, read_mining(lists), config)
+        images = read_role_images(lists, "train")
+        detection = WordDetection.of(store, images, config, detections)
+        return cls(train, validation, config.refine, sampler, images, detection)
 
     @cached_property
     def lists_per_epoch(self) -> int:
@@ -116,6 +126,11 @@ class TrainingData:
         """The lists that choose the epoch of the seed's trials."""
         refinement = self.refinements.get(seed)
         return refinement.validation if refinement else self.validation
+
+    def load_detection(self, seed: int, ranker: Ranker) -> None:
+        """Fill the encoders of a ranker that reads tokens with a word detection, if there is one."""
+        if self.detection is not None and isinstance(ranker, TokenRanker):
+            self.detection.fill_encoders(ranker, seed)
 
     def load_refinement(self, seed: int, ranker: Ranker) -> None:
         """Fill a ranker's refinement, if it has one; it is fitted for the first trial of a seed."""

@@ -30,6 +30,7 @@ class TrainingWork:
         about: further fields of every ranker's JSON.
         failures: folder that takes a file for each trial that failed.
         cache: folder for lists that are too large for memory.
+        detections: folder of the word detections that trials share.
         runs: trial name → MLflow run id.
     """
 
@@ -42,6 +43,7 @@ class TrainingWork:
     about: dict[str, Any]
     failures: Path
     cache: Path
+    detections: Path
     runs: dict[str, str]
 
     def config_of(self, trial: Trial) -> TrainConfig:

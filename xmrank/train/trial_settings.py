@@ -22,7 +22,8 @@ Best = dict[str, dict[str, Point]]
 """Direction → loss → settings."""
 LOSS_PREFIX = "loss."
 RANKER_PREFIX = "ranker."
-FIXED = {"losses", "directions", "seeds", "best", "loss", "ranker", "refine", "explicit", *TrainConfig.RUNTIME_FIELDS}
+FIXED = {"losses", "directions", "seeds", "best", "loss", "ranker", "refine", "detect", "explicit",
+         *TrainConfig.RUNTIME_FIELDS}  # fmt: skip
 """Fields of the configuration that a point cannot set."""
 
 

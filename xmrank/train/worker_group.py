@@ -1,11 +1,15 @@
 """The processes that train one ranker together: one alone, or several under DDP."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+LONG_WAIT = timedelta(days=7)
+"""How long a process waits for the others; one that dies ends the wait at once."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,15 @@ def split_into_groups(rank: int, world: int, size: int) -> tuple[int, int, Worke
         handles = [dist.new_group(list(range(i * size, (i + 1) * size))) for i in range(count)]
     own = rank // size
     return own, count, WorkerGroup(rank % size, size, handles[own] if handles else None)
+
+
+def wait_for_all(world: int) -> None:
+    """Return when every process has come here; every process must call it.
+
+    Args:
+        world: the number of processes.
+    """
+    if world > 1:
+        # On CPUs and with a long limit, whatever the processes compute with: they may come hours apart.
+        everyone: Any = dist.new_group(backend="gloo", timeout=LONG_WAIT)
+        dist.barrier(everyone)

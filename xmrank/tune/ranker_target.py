@@ -133,7 +133,9 @@ class RankerTarget(SearchTarget):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         train, validation = read_list_data(self.base.embeddings, self.base.lists, cache, trial.direction, device)
         store = EmbeddingStore.open(self.base.embeddings, verify=False)
-        data = TrainingData.open(train, validation, store, self.base.lists, trial.direction, settings)
+        # Beside the lists, so that the points of a search share it.
+        detections = cache / "detections"
+        data = TrainingData.open(train, validation, store, self.base.lists, trial.direction, settings, detections)
         log = PointLog(report, data.lists_per_epoch)
         train_group([trial], TrainingJob(settings, data, folder, WorkerGroup(), {}, log))
         return outcome_of(self.read_progress(point, folder))

@@ -31,7 +31,7 @@ PALETTE: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, 
 FILLS = ("solid", "solid", "solid", "gradient", "outlined", "striped", "dotted", "checkered")
 BACKDROPS = ("plain", "plain", "plain", "gradient", "cloudy", "grainy", "banded", "tiled")
 _SIDES = (80, 160)
-_SMALLEST, _LARGEST = 0.17, 0.85
+_SMALLEST, _LARGEST = 0.17, 0.6
 """Diameters of objects, as a fraction of the picture's shorter side. In `scenes` they are 0.18 to 0.31."""
 _DISTINCT = 80.0
 _TRIES = 20
@@ -79,11 +79,11 @@ def compose_from_key(key: str) -> WebPicture:
     width, height = rng.randint(*_SIDES), rng.randint(*_SIDES)
     # Not narrower than 3 : 4, since the encoder's preprocessing crops to a square.
     width, height = max(width, height * 3 // 4), max(height, width * 3 // 4)
-    # Half are on white, as the pictures of shops are.
-    background = "white" if rng.random() < 0.5 else rng.choice(list(PALETTE))
+    # One in five is on white, as the pictures of shops are.
+    background = "white" if rng.random() < 0.2 else rng.choice(list(PALETTE))
     rgb = _draw_colour(rng, background)
     objects: list[WebObject] = []
-    for _ in range(rng.choices((1, 2, 3, 4, 5), (50, 26, 14, 7, 3))[0]):
+    for _ in range(rng.choices((1, 2, 3, 4, 5), (30, 28, 22, 13, 7))[0]):
         objects += _add_object(rng, (width, height), rgb, objects)
     backdrop, clutter = rng.choice(BACKDROPS), rng.choice((0, 0, 1, 2, 4))
     return WebPicture(key, width, height, background, rgb, backdrop, clutter, tuple(objects))
