@@ -137,9 +137,9 @@ def test_a_preset_without_a_section_for_the_job_is_refused(preset, text, section
 @pytest.mark.parametrize(
     ("job", "known"),
     [
-        ("mine", "paper,strong,table1,"),
-        ("train", "demo,paper,strong,"),
-        ("embed", ""),
+        ("mine", "paper,strong,strongest,table1,"),
+        ("train", "demo,paper,strong,strongest,"),
+        ("embed", "demo,strongest,"),
         ("supervised", "lcm_paper,lcm_quick,"),
     ],
 )

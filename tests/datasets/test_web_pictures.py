@@ -59,11 +59,11 @@ def test_the_same_number_gives_the_same_bytes_and_texts(distribution):
 def test_the_texts_of_a_seed_stay_what_they_are():
     """They are part of what the bundled encoder was trained on."""
     assert write_alt_texts(compose_picture(1000003, "train", 0)) == (
-        "seen it i the it handwritten one we",
-        "huge black 1",
-        "black one clipart",
-        "side number my up been are jet black digit one we",
-        "no. one stock photo",
+        "against flat a red with top centre you a see the orange 1 with orange figure one",
+        "orange digit 1",
+        "orange one",
+        "large orange no. one 8987 px",
+        "click both 1 and on flat scarlet",
     )
 
 
@@ -81,7 +81,7 @@ def test_objects_are_inside_and_apart():
         shorter = min(picture.width, picture.height)
         assert 0.74 < picture.width / picture.height < 1.35
         for index, item in enumerate(picture.objects):
-            assert 0.16 < item.diameter / shorter < 0.86
+            assert 0.16 < item.diameter / shorter < 0.61
             assert item.diameter // 2 <= item.x <= picture.width - item.diameter // 2
             for other in picture.objects[:index]:
                 assert np.hypot(item.x - other.x, item.y - other.y) > 0.45 * (item.diameter + other.diameter)
@@ -113,8 +113,11 @@ def test_written_pictures_are_jpeg_files_of_their_size():
         assert (image.format, image.size) == ("JPEG", (PICTURES[0].width, PICTURES[0].height))
 
 
-def test_one_text_in_ten_is_about_another_picture():
+def test_one_text_in_ten_is_about_another_picture(monkeypatch):
     """A star alone: a text that names another class is mismatched. One of 20 other pictures has a star in front."""
+    # The word "one" of chatter and counts is a digit too.
+    monkeypatch.setattr(alt_texts, "_CHATTER", ("the",))
+    monkeypatch.setattr(alt_texts, "_COUNTS", dict.fromkeys(range(1, 6), "some"))
     star = picture_of(web_object(STAR))
     texts = [text for number in range(400) for text in write_alt_texts(replace(star, key=f"key {number}"))]
     wrong = sum(bool(nouns_in(text) - {STAR}) for text in texts)

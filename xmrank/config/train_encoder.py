@@ -20,7 +20,7 @@ class TrainEncoderConfig:
     distribution: Literal["web", "scenes"] = "web"
     """What to train on. web: pictures like those of web pages, with terse and noisy alt texts; scenes: the kind of
     images and captions that the data set scenes has."""
-    images: int = 16000
+    images: int = 24000
     """Number of images to train on, with five captions each."""
     held_out: int = 400
     """Number of scenes on which hit@1 is measured after every epoch; they are not trained on."""
@@ -28,11 +28,11 @@ class TrainEncoderConfig:
     """Seed of all these images; it must not be that of a data set on which the encoder will be evaluated."""
     seed: int = 0
     """Seed of the initial weights, the data order and the augmentation."""
-    epochs: int = 10
+    epochs: int = 16
     """Passes over the images."""
     captions: int = 3
     """How many of an image's five captions a step uses; they are drawn anew in each step."""
-    batch_size: int = 64
+    batch_size: int = 128
     """Images per step, over all workers; the captions of the other images are the negatives."""
     learning_rate: float = 1.5e-3
     """Highest learning rate of AdamW."""

@@ -163,8 +163,8 @@ class TokenParameters(ContextAwareParameters):
     residual: float | None = 20.0
     """Initial weight of the first-stage similarity, which is added to the score; None: not added."""
     zero_init_output: bool = True
-    """Initialise the output layer and the scale of the interaction with zeros. With a residual, training starts from
-    the first-stage ranking."""
+    """Initialise the output layer and the scale of the interaction score with zeros. With a residual, training starts
+    from the first-stage ranking."""
     layers: int = 1
     """Number of encoder layers over the list; 0: each candidate is scored by itself."""
     token_width: int = 64
@@ -181,8 +181,8 @@ class TokenParameters(ContextAwareParameters):
     """Learn a vector for each region's position; false where regions have no order, as those of a detector."""
     token_dropout: float = 0.1
     """Dropout probability in the token encoders."""
-    token_gain: float = 10.0
-    """Factor of the interaction score."""
+    token_gain: float = 50.0
+    """Factor of the interaction score's learned scale, which moves by about a learning rate a step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -37,7 +37,8 @@ class WordEncoder(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(width)
         self.widen = make_linear(width, 4 * width)
         self.narrow = make_linear(4 * width, width)
-        self.positions = nn.Parameter(torch.randn(positions, width) * POSITION_SCALE)
+        # Only the layers read positions.
+        self.positions = nn.Parameter(torch.randn(positions, width) * POSITION_SCALE) if layers else None
         self.layers = nn.ModuleList(EncoderLayer(width, heads, 2 * width, dropout, "standard") for _ in range(layers))
         for layer in self.layers:
             zero_layer_(layer.attention.output)  # type: ignore[arg-type, union-attr]
@@ -63,16 +64,16 @@ class WordEncoder(nn.Module):
         dtype = self.input.weight.dtype
         x = self.input(self.dropout(self.input_norm(tokens.to(dtype))))
         x = x + self.narrow(self.widen(self.feed_forward_norm(x)).relu_())
-        if in_context and self.layers:
-            x = x + self._attend(x, mask)
+        if in_context and self.positions is not None:
+            x = x + self._attend(x, mask, self.positions)
         x = self.output_norm(x)
         numbers = self.bias(x), F.logsigmoid(self.prior(x)), 2 * self.weight(x).sigmoid()
         # In full precision, also under autocast: sums over words come after it.
         return torch.cat([self.output(self.dropout(x)).to(dtype), *(number.to(dtype) for number in numbers)], -1)
 
-    def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """What the layers add to the words; only the layers see positions."""
-        placed = x + position_vectors(self.positions, x.shape[1])
+    def _attend(self, x: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
+        """What the layers add to the words."""
+        placed = x + position_vectors(positions, x.shape[1])
         attend = None if mask is None else mask[:, None, None, :]
         read = placed
         for layer in self.layers:

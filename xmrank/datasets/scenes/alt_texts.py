@@ -86,7 +86,7 @@ def _write_long_text(picture: WebPicture, rng: random.Random) -> str:
 
 def _add_articles(text: str, rng: random.Random) -> str:
     """The text with "a" or "the" in front of some of its words."""
-    return " ".join(f"{rng.choice(('a', 'a', 'the'))} {word}" if rng.random() < 0.3 else word for word in text.split())
+    return " ".join(f"{rng.choice(('a', 'a', 'the'))} {word}" if rng.random() < 0.2 else word for word in text.split())
 
 
 def _add_chatter(text: str, rng: random.Random) -> str:
@@ -120,7 +120,7 @@ def _fill_form(form: str, picture: WebPicture, rng: random.Random) -> str:
 def _name_object(item: WebObject, rng: random.Random, picture: WebPicture) -> str:
     """A noun, most often with its colour, sometimes with its size or fill: "blue star", "star blue", "star"."""
     words = [_choose_web_noun(item, rng)]
-    if rng.random() < 0.8:
+    if rng.random() < 0.9:
         words.insert(rng.choice((0, 0, 0, 1)), rng.choice(SYNONYMS[item.colour]))
     if item.fill in ("striped", "dotted", "checkered") and rng.random() < 0.4:
         words.insert(0, rng.choice(SYNONYMS[item.fill]))
