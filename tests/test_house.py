@@ -68,7 +68,8 @@ def imported_modules(path: Path) -> Iterator[str]:
 
 def words_of(text: str) -> list[str]:
     """The words of a text, identifiers parted at underscores and capitals."""
-    text = re.sub(r"\bin place\b|\bstudy\.ask\(", "", text)  # an operation on a tensor, or "instead"; Optuna's method
+    # An operation on a tensor, Pillow's argument, or "instead"; Optuna's method.
+    text = re.sub(r"\bin[ _]place\b|\bstudy\.ask\(", "", text)
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", text)
     return re.findall(r"[a-z]+", parted.lower())
 

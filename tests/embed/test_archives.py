@@ -107,3 +107,21 @@ def test_a_changed_parquet_file_needs_overwrite(tmp_path, encoded):
     as_parquet(tmp_path / "data", [content + b"more" for content in pictures()])
     with pytest.raises(DataError, match="was made from other dataset"):
         embed(config)
+
+
+def test_copies_share_a_split_that_is_drawn(tmp_path, encoded, capsys):
+    config = completed(as_files(tmp_path / "files"), tmp_path / "store")
+    one = (tmp_path / "files" / "0.jpg").read_bytes()
+    for number in range(6, 30):
+        (tmp_path / "files" / f"{number}.jpg").write_bytes(one)
+        (tmp_path / "files" / f"{number}.txt").write_text(f"picture {number}")
+    manifest = embed(replace(config, dataset=replace(config.dataset, held_out=0.3)))
+    store = EmbeddingStore.open(tmp_path / "store")
+    others = {f"{number}.jpg" for number in range(1, 6)}
+    copies = [row["split"] for row in store.images.to_pylist() if row["image_id"] not in others]
+    assert len(copies) == 25 and len(set(copies)) == 1
+    # Captions have the split of their image, and no image trains and tests.
+    splits = dict(zip(store.images["image_id"].to_pylist(), store.images["split"].to_pylist(), strict=True))
+    assert all(row["split"] == splits[row["image_id"]] for row in store.captions.to_pylist())
+    assert manifest.counts["equal_across_splits"] == 0
+    assert "warning: 25 images have the same bytes as another image of their split" in capsys.readouterr().out

@@ -15,7 +15,7 @@ BITS_PER_SAMPLE = 258
 
 
 def make_upright_rgb(image: Image.Image) -> Image.Image:
-    """The image upright and in RGB, transparent pixels on ``GROUND``.
+    """The image upright and in RGB, transparent pixels on ``GROUND``; the one that is given may be changed.
 
     Grey of 9 to 16 bits keeps its upper 8 bits. Floating-point grey from 0 to 1 is multiplied by 255 and rounded.
 
@@ -24,7 +24,8 @@ def make_upright_rgb(image: Image.Image) -> Image.Image:
         ValueError: a colour space that Pillow does not convert.
     """
     bits = grey_bits(image)
-    image = ImageOps.exif_transpose(image)
+    # Without a copy, which takes as long as reading the file of a photo.
+    ImageOps.exif_transpose(image, in_place=True)
     if bits:
         image = narrow_integers(image, bits)
     elif image.mode == "I":
@@ -33,7 +34,7 @@ def make_upright_rgb(image: Image.Image) -> Image.Image:
     elif image.mode == "F":
         image = scale_floats(image)
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     ground = Image.new("RGBA", image.size, GROUND)
     return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
 

@@ -205,19 +205,19 @@ class ParquetRows:
         groups = self.file.metadata.num_row_groups
         # Row i is in the first row group that ends behind it.
         self.ends = np.cumsum([self.file.metadata.row_group(g).num_rows for g in range(groups)], dtype=np.int64)
-        self.group: int | None = None
+        self.rows = range(0)
         self.values: Any = None
 
     def read_row(self, row: int) -> bytes:
         """A row's bytes; empty when it is null or there is no such row."""
-        group = int(np.searchsorted(self.ends, row, side="right"))
-        if group == len(self.ends):
-            return b""
-        if group != self.group:
-            # Images are read in order, so the group is used until its last row.
-            self.values, self.group = self.load_group(group), group
-        start = int(self.ends[group - 1]) if group else 0
-        return self.values[row - start].as_py() or b""
+        # Images are read in order, so the group is used until its last row.
+        if row not in self.rows:
+            group = int(np.searchsorted(self.ends, row, side="right"))
+            if group == len(self.ends):
+                return b""
+            self.values = self.load_group(group)
+            self.rows = range(int(self.ends[group - 1]) if group else 0, int(self.ends[group]))
+        return self.values[row - self.rows.start].as_py() or b""
 
     def load_group(self, group: int) -> Any:
         """The binary values of a row group.
