@@ -138,6 +138,7 @@ def test_hit_at_1_counts_the_best_answers():
     ("changes", "message"),
     [
         ({"batch_size": 65}, "--batch-size 65 exceeds --images 64"),
+        ({"captions": 6}, "--captions 6: expected at most 5, which an image has"),
         ({"epochs": 0}, "--epochs 0: expected at least 1"),
         ({"captions": 0}, "--captions 0: expected at least 1"),
         ({"learning_rate": 0.0}, "--learning-rate 0.0: expected more than 0"),

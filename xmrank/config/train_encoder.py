@@ -7,6 +7,9 @@ from typing import ClassVar, Literal
 from xmrank.config.common import at_least
 from xmrank.runtime.errors import ConfigError
 
+CAPTIONS_EACH = 5
+"""Captions of every generated image."""
+
 
 @dataclass(frozen=True)
 class TrainEncoderConfig:
@@ -55,6 +58,8 @@ class TrainEncoderConfig:
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         for name in ("shift", "workers", "weight_decay"):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
+        if self.captions > CAPTIONS_EACH:
+            raise ConfigError(f"--captions {self.captions}: expected at most {CAPTIONS_EACH}, which an image has")
         if self.batch_size > self.images:
             raise ConfigError(f"--batch-size {self.batch_size} exceeds --images {self.images}")
         if self.learning_rate <= 0:
