@@ -67,6 +67,8 @@ def learn_detections(work: TrainingWork, worker: Worker) -> None:
         config = work.config_of(trial)
         if config.detect.epochs:
             first.setdefault((config.detect, config.ranker, trial.seed), trial)
+    if not first:
+        return
     store = EmbeddingStore.open(work.embeddings, verify=False)
     for trial in list(first.values())[worker.rank :: worker.world_size]:
         config = work.config_of(trial)
@@ -74,8 +76,7 @@ def learn_detections(work: TrainingWork, worker: Worker) -> None:
         data = TrainingData.open(validation, validation, store, work.lists, trial.direction, config, work.detections)
         ranker = make_ranker(config, data.dimensions, trial.loss, None, data.token_sizes)
         data.load_detection(trial.seed, ranker.to(worker.device))
-    if first:
-        wait_for_all(worker.world_size)
+    wait_for_all(worker.world_size)
 
 
 def train_trials(
