@@ -61,9 +61,10 @@ def train_worker(work: TrainingWork, worker: Worker) -> None:
 
 
 def learn_detections(work: TrainingWork, worker: Worker) -> None:
-    """Learn the word detections of all trials that are left, each in one process; return when all are there."""
+    """Learn the word detections of all trials, each in one process; return when all are there."""
     first: dict[tuple[DetectionSettings, RankerParameters, int], Trial] = {}
-    for trial in pending_trials(work.trials, work.output):
+    # Also of those that are done: every process must come to the same end, whatever it sees on the disk.
+    for trial in work.trials:
         config = work.config_of(trial)
         if config.detect.epochs:
             first.setdefault((config.detect, config.ranker, trial.seed), trial)
