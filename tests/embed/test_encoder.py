@@ -91,7 +91,8 @@ def test_unknown_words_say_nothing(tiny):
 def test_default_scenes_are_neither_trivial_nor_random(embeddings):
     images, texts = embeddings
     hits = hit_at_1(images @ texts.T, captions=5)
-    assert all(20 <= value <= 70 for value in hits.values()), hits
+    # In a gallery of 400, of which docs/encoder.md has the figures; by chance: 1 in 1,000 and 1 in 400.
+    assert all(10 <= value <= 65 for value in hits.values()), hits
 
 
 def test_a_hundred_scenes_are_far_above_chance(embeddings):

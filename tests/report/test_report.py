@@ -28,7 +28,7 @@ SMALL = World(images=24, seeds=(0,), losses=("ranknet",), epochs=3)
 
 
 def test_files_and_manifest(made):
-    assert set(made.manifest.outputs) == {"report.html", "report.md", "table.csv", "table.tex"}
+    assert set(made.manifest.outputs) == {"table.csv", "table.tex"}
     assert made.manifest.counts["tables"] == 4
     assert made.manifest.counts["examples"] == 12
     assert made.manifest.counts["pictures_missing"] == 0

@@ -19,8 +19,8 @@ DAMAGED = "damaged"
 """Folder of a stage directory for outputs that were not what the manifest says."""
 LOCK = "run.lock"
 """Names the run that works in a stage directory."""
-NOT_HASHED = {PLAN, MANIFEST, LOCK, "tracking.json", "timing.json", "results.html"}
-"""Files that are not part of the output: run ids, times, and the page of a ranking, which can be made again."""
+NOT_HASHED = {PLAN, MANIFEST, LOCK, "tracking.json", "timing.json", "results.html", "report.html", "report.md"}
+"""Files that are not part of the output: run ids, times, and pages, which show times and can be made again."""
 TYPES = {
     "stage": str,
     "config": dict,
