@@ -4,12 +4,15 @@ import contextlib
 import logging
 import math
 import os
+import re
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import ray
+from ray.util import placement_group, remove_placement_group
 
 from xmrank.runtime.endings import kept_handlers
 from xmrank.runtime.errors import ConfigError
@@ -22,6 +25,11 @@ AUTH_MODE = "RAY_AUTH_MODE"
 TOKEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 OBJECT_STORE_BYTES = 512 * 1024**2
 """Size of the object store of a local cluster. It is small, since stages pass row numbers and paths, not arrays."""
+WAIT_FOR = "XMRANK_WAIT_FOR"
+WAIT_S = 1800.0
+"""How long a job waits for nodes that an autoscaler starts."""
+PROMPT_S = 2.0
+"""How long resources that are there may take to be found."""
 
 
 def connect() -> None:
@@ -32,13 +40,14 @@ def connect() -> None:
     others out is Ray's token, without which no local cluster is started.
 
     Raises:
-        ConfigError: RAY_AUTH_MODE turns the token off, and there is no cluster to connect to.
+        ConfigError: RAY_AUTH_MODE turns the token off, and there is no cluster to connect to; XMRANK_WAIT_FOR is wrong.
     """
     if ray.is_initialized():
         return
     with kept_handlers():
         if in_ray_job() or os.environ.get("RAY_ADDRESS"):
             ray.init(logging_level=logging.WARNING)
+            wait_for_resources(os.environ.get(WAIT_FOR, ""), WAIT_S)
             return
         require_token()
         try:
@@ -108,6 +117,36 @@ def pool_size(requested: int) -> tuple[int, float, int]:
     # Rounded down: rounded up, many workers together would also take the spare half.
     share = math.floor(10_000 * spare / workers) / 10_000
     return workers, min(1.0, share), 1 if gpus >= workers else 0
+
+
+def wait_for_resources(wanted: str, timeout: float) -> None:
+    """Wait until the cluster has what a job needs; an autoscaler starts nodes for it.
+
+    Stages count their workers on the cluster as it is. A cluster that starts without workers would stay so.
+
+    Args:
+        wanted: ``GPU:4``, ``CPU:64``, or both with a comma; empty: nothing.
+        timeout: seconds; after that, the stages go on with what there is.
+
+    Raises:
+        ConfigError: something else is written there.
+    """
+    parts = [part.strip() for part in wanted.split(",") if part.strip()]
+    if any(not re.fullmatch(r"(CPU|GPU):[1-9]\d*", part) for part in parts):
+        raise ConfigError(f"{WAIT_FOR}={wanted}: expected GPU:4, CPU:64 or both with a comma")
+    if not parts:
+        return
+    counts = {kind: int(count) for kind, _, count in (part.partition(":") for part in parts)}
+    # Reserved all at once and set free again. What a driver reserves is free when it dies, too.
+    group = placement_group([{kind: 1} for kind, count in counts.items() for _ in range(count)])
+    try:
+        if not group.wait(PROMPT_S):
+            text = f"waiting up to {timeout:.0f} s for {wanted} ({WAIT_FOR}), the cluster has {describe_resources()}"
+            print(text, file=sys.stderr, flush=True)
+            group.wait(timeout)
+            print(f"going on, the cluster has {describe_resources()}", file=sys.stderr, flush=True)
+    finally:
+        remove_placement_group(group)
 
 
 def describe_resources() -> str:
