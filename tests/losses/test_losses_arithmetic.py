@@ -179,6 +179,16 @@ def test_listnet_compares_two_softmaxes():
     assert listnet(scores, labels).item() == pytest.approx(expected)
 
 
+def test_listnet_scales_labels_before_their_softmax():
+    scores, labels = tensor([[1.0, 2.0, 0.0]]), tensor([[1.0, 0.0, 0.0]])
+    predicted = [e / sum(exp(1.0, 2.0, 0.0)) for e in exp(1.0, 2.0, 0.0)]
+    target = [e / sum(exp(5.0, 0.0, 0.0)) for e in exp(5.0, 0.0, 0.0)]
+    expected = -sum(t * math.log(p + 1e-10) for t, p in zip(target, predicted, strict=True))
+    assert listnet(scores, labels, label_scale=5.0).item() == pytest.approx(expected)
+    with pytest.raises(ValueError, match="label_scale must be above 0, not 0"):
+        listnet(scores, labels, label_scale=0)
+
+
 def test_listnet_binary_divides_the_target():
     scores, labels = tensor([[1.0, 2.0, 0.0]]), tensor([[1.0, 0.0, 1.0]])
     total = sum(exp(1.0, 2.0, 0.0))

@@ -7,7 +7,12 @@ from torch import Tensor
 
 from xmrank.losses.list_batch import ListBatch
 from xmrank.losses.loss_function import loss
-from xmrank.losses.loss_parameters import ListMleParameters, ListNetParameters, SoftmaxParameters
+from xmrank.losses.loss_parameters import (
+    ListMleParameters,
+    ListNetBinaryParameters,
+    ListNetParameters,
+    SoftmaxParameters,
+)
 from xmrank.losses.loss_sum import LossSum
 
 
@@ -15,19 +20,19 @@ from xmrank.losses.loss_sum import LossSum
 def listnet(batch: ListBatch, parameters: ListNetParameters) -> LossSum:
     """Top-one cross-entropy between the softmax of the labels and that of the scores.
 
-    Definition: −Σ_i softmax(y)_i · log(softmax(s)_i + eps), mean over the lists with a relevant item.
+    Definition: −Σ_i softmax(label_scale · y)_i · log(softmax(s)_i + eps), mean over the lists with a relevant item.
 
     Source: Cao et al., "Learning to rank: from pairwise approach to listwise approach", ICML 2007, section 4.2 (top-one
-    probability) and 5 (ListNet).
+    probability, of any increasing function of the labels) and 5 (ListNet).
     """
-    targets = batch.labels.masked_fill(~batch.mask, float("-inf"))
+    targets = (batch.labels * parameters.label_scale).masked_fill(~batch.mask, float("-inf"))
     # A list without a relevant item may be all padding: its softmax of −inf would be NaN.
     targets = targets.masked_fill(~batch.has_relevant.unsqueeze(1), 0).softmax(1)
     return batch.average_lists(_cross_entropy(batch, targets, parameters.eps))
 
 
-@loss(ListNetParameters)
-def listnet_binary(batch: ListBatch, parameters: ListNetParameters) -> LossSum:
+@loss(ListNetBinaryParameters)
+def listnet_binary(batch: ListBatch, parameters: ListNetBinaryParameters) -> LossSum:
     """ListNet for binary relevance: each relevant item has an equal part of the target.
 
     Definition: −Σ_i y_i / Σy · log(softmax(s)_i + eps), mean over the lists with a relevant item.

@@ -64,14 +64,27 @@ class LambdaLossParameters(LambdaRankParameters):
 
 
 @dataclass(frozen=True)
-class ListNetParameters:
-    """Parameters of `listnet` and of `listnet_binary`."""
+class ListNetBinaryParameters:
+    """Parameters of `listnet_binary`."""
 
     eps: float = 1e-10
     """Added to each predicted probability."""
 
     def __post_init__(self) -> None:
         check_not_negative("eps", self.eps)
+
+
+@dataclass(frozen=True)
+class ListNetParameters(ListNetBinaryParameters):
+    """Parameters of `listnet`."""
+
+    label_scale: float = 1.0
+    """What labels are multiplied by before their softmax: a label that is higher by 1 gets e to this power times the
+    part of the target. 1: ListNet as published."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("label_scale", self.label_scale)
 
 
 @dataclass(frozen=True)
@@ -184,7 +197,7 @@ class LossParameters:
     """LambdaRank."""
     listnet: ListNetParameters = field(default_factory=ListNetParameters)
     """Cross-entropy of the softmaxes of labels and scores."""
-    listnet_binary: ListNetParameters = field(default_factory=ListNetParameters)
+    listnet_binary: ListNetBinaryParameters = field(default_factory=ListNetBinaryParameters)
     """ListNet for binary relevance."""
     listmle: ListMleParameters = field(default_factory=ListMleParameters)
     """Likelihood of the order of the labels."""
