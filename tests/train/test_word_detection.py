@@ -11,10 +11,14 @@ from xmrank.embed.token_store import TokenArray, count_to_offsets
 from xmrank.mine.in_memory import mine_lists
 from xmrank.rankers import TokenSizes, build_ranker
 from xmrank.runtime.errors import ConfigError
+from xmrank.train import word_detection
 from xmrank.train.api import train_ranker
+from xmrank.train.training_data import TrainingData
+from xmrank.train.trials import Trial
 from xmrank.train.word_detection import CaptionWords, WordDetection, fit_word_detection, hash_tokens
 
-from .toys import TOKENS
+from .test_resume import StoppedError, stop_after
+from .toys import TOKENS, assert_equal_weights, settings, toy_data, train_toy, with_tokens
 
 VOCABULARY = np.eye(6, 8, dtype=np.float16) + np.float16(0.25)
 SETTINGS = DetectionSettings(epochs=30, batch_size=16, learning_rate=0.01)
@@ -136,6 +140,41 @@ def test_another_seed_or_setting_is_learned_anew(tmp_path, change):
     other = detection_in(tmp_path, settings=change.get("settings", settings))
     other.fill_encoders(make_ranker(**change.get("ranker", {})), seed=change.get("seed", 3))
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def toy_training(folder):
+    """Toy lists with tokens, and word detection on images and captions with tokens of the same widths."""
+    train, validation = with_tokens(toy_data(20)), with_tokens(toy_data(8, seed=1), seed=1)
+    regions, texts, _ = planted(24)
+    regions, texts = replace(regions, values=regions.values[:, :5]), replace(texts, values=texts.values[:, :3])
+    rows = np.arange(24)
+    detect = DetectionSettings(epochs=2)
+    return TrainingData(
+        train, validation, detection=WordDetection("", regions, texts, rows, rows, rows, detect, folder)
+    )
+
+
+def test_a_training_that_is_interrupted_in_or_after_word_detection_ends_in_the_same_weights(tmp_path, monkeypatch):
+    config = settings(ranker=replace(TOKENS, dropout=0.1, token_dropout=0.1, token_convolutions=0), epochs=3)
+    trial = Trial("softmax", "t2i", 0)
+    undisturbed, history = train_toy(tmp_path / "one", config, trial, data=toy_training(tmp_path / "words"))
+    (words,) = (tmp_path / "words").iterdir()
+
+    def stop(weights, path):
+        path.write_bytes(b"half of the file")
+        raise StoppedError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(word_detection, "save_file", stop)
+        with pytest.raises(StoppedError):
+            train_toy(tmp_path / "other", config, trial, data=toy_training(tmp_path / "again"))
+    assert not (tmp_path / "again" / words.name).exists()
+    with pytest.raises(StoppedError):
+        train_toy(tmp_path / "other", config, trial, data=toy_training(tmp_path / "again"), on_epoch=stop_after(1))
+    assert (tmp_path / "again" / words.name).read_bytes() == words.read_bytes()
+    weights, figures = train_toy(tmp_path / "other", config, trial, data=toy_training(tmp_path / "again"))
+    assert_equal_weights(weights, undisturbed)
+    assert figures == history
 
 
 def test_words_in_context_are_refused(tmp_path):
