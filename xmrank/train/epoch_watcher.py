@@ -4,6 +4,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
+from xmrank.runtime.errors import DataError
 from xmrank.runtime.progress import Progress
 from xmrank.train.checkpoint import read_meta
 from xmrank.train.training_work import TrainingWork
@@ -51,9 +52,9 @@ def count_epochs(trial: Trial, work: TrainingWork) -> int:
     if trial.is_done(work.output):
         return work.config_of(trial).epochs  # also of a trial that stopped early: nothing of it is left to do
     state = trial.directory(work.output) / STATE
-    # The trial may finish, and its state be removed, while it is read here.
-    with contextlib.suppress(OSError):
-        if state.exists():
-            epochs = read_meta(state)["epochs"]
-            return int(epochs[-1]["epoch"]) if epochs else 0
-    return 0
+    try:
+        epochs = read_meta(state)["epochs"] if state.exists() else []
+    # The trial may finish, and its state be removed, while it is read here. A damaged state is for the trial to report.
+    except (OSError, DataError):
+        return work.config_of(trial).epochs if trial.is_done(work.output) else 0
+    return int(epochs[-1]["epoch"]) if epochs else 0
