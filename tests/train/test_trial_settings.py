@@ -1,6 +1,7 @@
 """Settings of trials: parameters of losses, and the best settings of a search for a direction and loss."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -36,10 +37,21 @@ def test_parameters_that_a_loss_refuses_are_named():
 
 
 def test_parameters_of_a_loss_that_is_not_trained_are_refused():
-    chosen = LossParameters(triplet=TripletParameters(margin=1.0))
     message = r"^--loss\.triplet\.margin: triplet is not among --losses ranknet listnet$"
     with pytest.raises(ConfigError, match=message):
-        TrainConfig(loss=chosen, losses=("ranknet", "listnet"))
+        parse_train("--losses", "ranknet", "listnet", "--loss.triplet.margin", "1")
+
+
+def test_a_preset_may_have_parameters_of_losses_that_are_not_trained(tmp_path):
+    preset = tmp_path / "own.yaml"
+    preset.write_text("train:\n  loss:\n    triplet:\n      margin: 1\n")
+    assert parse_train("--preset", str(preset), "--losses", "ranknet").losses == ("ranknet",)
+    assert parse_train("--preset", str(preset), "--losses", "triplet").loss.triplet.margin == 1
+
+
+def parse_train(*words):
+    """The configuration of a command line of train.py."""
+    return parse_config(TrainConfig, list(words), name="train", presets=Path())
 
 
 def test_only_the_parameters_of_the_chosen_losses_decide_the_output():

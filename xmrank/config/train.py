@@ -1,6 +1,6 @@
 """Configuration of the training of rankers."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -226,12 +226,9 @@ class TrainConfig:
         self._refuse_idle_losses()
 
     def _refuse_idle_losses(self) -> None:
-        """Raise ConfigError for parameters of a loss that is not among the losses."""
-        defaults = LossParameters()
-        for loss in fields(LossParameters):
-            given, default = getattr(self.loss, loss.name), getattr(defaults, loss.name)
-            if loss.name in self.losses or given == default:
-                continue
-            changed = [name for name, value in vars(given).items() if value != getattr(default, name)]
-            flag = f"--loss.{loss.name}.{changed[0]}".replace("_", "-")
-            raise ConfigError(f"{flag}: {loss.name} is not among --losses {' '.join(self.losses)}")
+        """Raise ConfigError for a flag of a loss that is not among the losses; a preset may have settings for it."""
+        for name in sorted(self.explicit):
+            section, loss, *_ = *name.split("."), ""
+            if section == "loss" and loss not in self.losses:
+                flag = f"--{name}".replace("_", "-")
+                raise ConfigError(f"{flag}: {loss} is not among --losses {' '.join(self.losses)}")
