@@ -31,8 +31,8 @@ WAIT_S = 1800.0
 PROMPT_S = 2.0
 """How long resources that are there may take to be found."""
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-"""Settings of glibc's allocator for workers: they keep up to 1 GiB that is free. By default, the memory of a large array
-goes back to the system with the array, and a fifth of a training step went into getting it again (page faults)."""
+"""Settings of glibc's allocator for workers: they keep up to 1 GiB that is free. By default a large array's memory goes
+back to the system with the array, and a fifth of a training step went into getting it again (page faults)."""
 
 
 def connect() -> None:
