@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from xmrank.metrics import average_precision
+from xmrank.metrics import average_precision, expected_relevance
 
 REFERENCE = os.environ.get("XMRANK_REFERENCE")
 
@@ -78,3 +78,21 @@ def test_the_mean_equals_the_public_code_of_dscmr(case, measure):
         distance = np.linalg.norm(queries[:, None] - gallery[None], axis=2)
         relevant = label[:, None] == label[np.argsort(distance, axis=1)]
         assert average_precision(relevant).mean() == pytest.approx(values[f"{case}.{measure}.{direction}"], abs=1e-12)
+
+
+def test_a_cut_ends_the_sum_and_the_largest_value_is_1():
+    relevance = np.array([[True, False, True, True], [False, False, True, False]])
+    # 1/1 over min(3, 2); nothing down to rank 2.
+    assert average_precision(relevance, cut=2).tolist() == [0.5, 0.0]
+    assert average_precision(relevance, cut=3).tolist() == pytest.approx([(1 + 2 / 3) / 3, 1 / 3])
+    assert average_precision(relevance, cut=9).tolist() == average_precision(relevance).tolist()
+    tied = np.array([False, True, False])
+    # Either order of the first two: 1/1 and 0 down to rank 1.
+    assert average_precision([True, False, True], tied=tied, cut=1) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="cut is 0"):
+        average_precision(relevance, cut=0)
+
+
+def test_expected_relevance_is_the_mean_over_every_order_of_ties():
+    relevance, tied = np.array([[True, False, False, True]]), np.array([[False, True, True, False]])
+    assert expected_relevance(relevance, tied=tied)[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1])

@@ -94,9 +94,28 @@ def write_sparse(folder, arrays):
     savemat(folder / "all.mat", sparse)
 
 
+def write_acmr(folder, arrays):
+    names = {"img": "img_feats", "txt": "txt_vecs", "lab": "labels"}
+    for name, array in arrays.items():
+        part, kind = name.split("_")
+        value = array[:, 0].tolist() if kind == "lab" else [row.astype("f4") for row in array]
+        (folder / f"{part}_{names[kind]}.pkl").write_bytes(pickle.dumps(value, protocol=2))
+
+
+def write_hashing_toolbox(folder, arrays):
+    """As SRLCH, CMFH and others have mirflickr25k.mat and nus_wide.mat: labels as 0 and 1, in one file."""
+    keys = {"img": "I", "txt": "T", "lab": "L"}
+    values = {}
+    for name, array in arrays.items():
+        part, kind = name.split("_")
+        value = np.eye(4)[array[:, 0]][:, 1:] if kind == "lab" else array
+        values[f"{keys[kind]}_{part[:2]}"] = value
+    savemat(folder / "mirflickr25k.mat", values)
+
+
 LAYOUTS = [
     write_dscmr, write_algcn, write_wikipedia, write_sdml, write_xmedia, write_npy, write_clip_pickles,
-    write_matlab_73, write_sparse,
+    write_matlab_73, write_sparse, write_acmr, write_hashing_toolbox,
 ]  # fmt: skip
 
 

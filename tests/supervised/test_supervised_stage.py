@@ -133,7 +133,7 @@ def test_means_derive_from_the_values_of_queries(done):
 def test_the_report_of_an_experiment(done):
     folder = done.output / "report"
     page = (folder / "report.html").read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 3 + 2  # t-SNE, costs, and precision over recall
     assert not [link for link in re.findall(r'(?:src|href)="([^"]+)', page) if not link.startswith(("#", "data:"))]
     lcm = [run for run in done.results["runs"] if run["method"] == "lcm"]
     values = [np.mean([r["map"] for r in run["rows"] if r["search"] == "two_stage"]) for run in lcm]
@@ -207,6 +207,41 @@ def test_query_labels_replaced_by_noise_change_no_ranking_of_an_experiment(done,
     assert results["runs"][0]["rows"][0]["map"] != done.results["runs"][0]["rows"][0]["map"]
 
 
+def test_told_labels_neighbours_and_wrong_labels_are_in_the_report(done, home, here):
+    methods = ("embeddings", "gma", "srlch_hash")
+    config = replace(TINY, output=home / "claims", methods=methods, tsne=0)
+    supervised(replace(config, label_shares=(0.5,), neighbour_counts=(3,), label_noise=0.5))
+    assert here.names == [
+        f"wikipedia-{name}" for name in ("embeddings-run0", "gma-run0", "srlch_hash-run0", "srlch_hash-run1")
+    ]
+    results = json.loads((home / "claims" / "results" / "results.json").read_text())
+    searches = {row["search"] for row in results["runs"][1]["rows"]}
+    assert searches >= {
+        "distance",
+        "two_stage",
+        "two_stage_50_percent",
+        "two_stage_3_neighbours",
+        "two_stage_predicted",
+    }
+    # Wrong training labels, but the same features: only searches that count labels change.
+    clean, noisy = digests_of(done.results), digests_of(results)
+    key = ("embeddings", 0, "i2t")
+    assert noisy[*key, "distance"] == clean[*key, "distance"]
+    assert noisy[*key, "two_stage"] != clean[*key, "two_stage"]
+    markdown = (home / "claims" / "report" / "report.md").read_text()
+    for title in (
+        "Labels of the retrieval set",
+        "Neighbours in stage 1",
+        "Significance over queries",
+        "The paper's Tables",
+    ):
+        assert f"## {title}" in markdown
+    assert "| CMDN | 0.49 | 0.43 | 0.46 |" in markdown
+    timing = json.loads((home / "claims" / "results" / "timing.json").read_text())
+    # GMA of three classes: two directions of six features, and an offset each, for both modalities.
+    assert {entry["method"]: entry["parameters"] for entry in timing}["gma"] == 2 * (2 * 6 + 2)
+
+
 def test_other_features_and_settings_are_refused_by_name(home, here):
     config = replace(TINY, output=home / "out", methods=("embeddings",))
     supervised(config)
@@ -235,11 +270,14 @@ def test_kinds_of_features_of_a_set_make_a_table(home, here):
         ({"data": ("wikipedia",)}, "--data wikipedia: expected NAME=PATH or NAME/FEATURES=PATH"),
         ({"data": ("x=a,b,c",)}, "--data x=a,b,c: expected one path, or two with a comma"),
         ({"data": ("x=a", "x=b")}, "--data x x: expected one or more, each once"),
-        ({"methods": ("lcm", "cca")}, "--methods cca: expected one of embeddings, lcm"),
+        ({"methods": ("lcm", "pca")}, "--methods pca: expected one of embeddings, lcm"),
         ({"runs": ()}, "--runs : expected one or more"),
         ({"labels": ("coco=a.json",)}, r"--labels coco: no such set in --data \(wikipedia\)"),
         ({"labels": ("wikipedia",)}, "--labels wikipedia: expected NAME=PATH"),
         ({"neighbours": 0}, "--neighbours 0: expected at least 1"),
+        ({"label_shares": (1.0,)}, "--label-shares 1.0: expected more than 0 and less than 1"),
+        ({"neighbour_counts": (0,)}, "--neighbour-counts 0: expected at least 1"),
+        ({"label_noise": 2.0}, "--label-noise 2.0: expected a share from 0 to 1"),
         (
             {"methods": ("lcm_c0",), "explicit": frozenset({"lcm.a", "dscmr.epochs"})},
             "--dscmr.epochs: dscmr is not among --methods lcm_c0",
@@ -262,7 +300,7 @@ def test_claims_are_read_in_points_and_as_relative_changes_of_the_average():
         for s, values in {"distance": (0.2, 0.4), "two_stage": (0.3, 0.33), "two_stage_predicted": (0.2, 0.25)}.items()
         for d, value in zip(("i2t", "t2i"), values, strict=True)
     ]
-    results = SupervisedResults({"name": "x"}, [{"method": "lcm", "rows": rows}], [])
+    results = SupervisedResults({"name": "x"}, [{"method": "lcm", "rows": rows}], [], pd.DataFrame())
     # 0.315 over 0.3, and 0.225 over 0.3
     assert claim_table(results).rows == (("LCM", "+0.015", "no", "+5 %", "no", "−0.075", "−25 %"),)
     # The two readings may differ: 0.05 points are 25 % of 0.2; and 0.3 over 0.2 is 0.10 points in full.

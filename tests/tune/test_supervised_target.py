@@ -1,4 +1,4 @@
-"""The search over settings of LCM on labelled sets."""
+"""The search over settings of methods on labelled sets."""
 
 import json
 from dataclasses import replace
@@ -10,15 +10,16 @@ from mlflow.tracking import MlflowClient
 
 from xmrank.config import SupervisedConfig, TuneConfig
 from xmrank.config.supervised import LcmConfig
+from xmrank.config.supervised_methods import AcmrConfig
 from xmrank.runtime.errors import ConfigError, DataError
-from xmrank.supervised.method_training import two_stage_map
+from xmrank.supervised.method_training import naive_map, two_stage_map
 from xmrank.supervised.methods import fit_method
 from xmrank.supervised.set_readers import read_source, sources_of
 from xmrank.supervised.stage import supervised
 from xmrank.tune import ray as ray_stage
 from xmrank.tune.search_target import PointOutcome, read_epochs
 from xmrank.tune.stage import tune
-from xmrank.tune.supervised_target import SupervisedTarget, read_lcm_space, reduce_weights
+from xmrank.tune.supervised_target import SupervisedTarget, read_method_spaces, reduce_weights
 
 SPACE = ("a=[1,0.1]", "b=[1,0.1]", "c=[0.1]", "sigma=[0.01,1]", "neighbours=[3,9]")
 BASE = SupervisedConfig(
@@ -162,6 +163,11 @@ def test_the_epochs_of_a_stopped_point_are_its_outcome(tmp_path):
         (("neighbours=[2.5]",), {}, "expected whole numbers"),
         (("neighbours=uniform(1,9)",), {"search": "random"}, "it is a whole number"),
         (("a=[1]", "a=[2]"), {}, "expected each name once"),
+        (("pca.ridge=[1]",), {}, "--space pca.ridge=[1]: expected METHOD.NAME with METHOD one of lcm, dscmr, clip4cmr"),
+        (("gma.depth=[1]",), {}, "--space gma.depth=[1]: expected METHOD.NAME"),
+        (("gma.dimensions=[2.5]",), {}, "--space gma.dimensions=[2.5]: expected whole numbers"),
+        (("gma.ridge=[-1]",), {}, "--gma.ridge -1: expected at least 0"),
+        (("cca.dimensions=[-1]",), {}, "--space cca.dimensions=[-1]: dimensions -1: expected at least 0"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(config, space, changes, message):
@@ -172,8 +178,43 @@ def test_what_cannot_be_searched_is_refused(config, space, changes, message):
 
 
 def test_a_space_is_read():
-    space = read_lcm_space(TuneConfig(space=("a=[1, 0.1]", "neighbours=[10,25]")))
+    space = read_method_spaces(TuneConfig(space=("a=[1, 0.1]", "neighbours=[10,25]")))["lcm"]
     assert space == {"a": [1.0, 0.1], "neighbours": [10, 25]}
+
+
+def test_a_space_may_have_several_methods():
+    space = ("lcm.a=[1]", "gma.ridge=[1,0.1]", "gma.dimensions=[2]", "pan.classifier=[dot]")
+    assert read_method_spaces(TuneConfig(space=space)) == {
+        "lcm": {"a": [1.0]},
+        "gma": {"ridge": [1.0, 0.1], "dimensions": [2]},
+        "pan": {"classifier": ["dot"]},
+    }
+
+
+def test_every_method_has_a_best_point_of_its_own_and_the_stage_takes_it(config, here, monkeypatch, tmp_path):
+    space = ("sigma=[1]", "gma.alignment=[0.5,2]", "acmr.alpha=[0.1]")
+    quick = replace(BASE, acmr=AcmrConfig(width=8, second_width=4, dimensions=4, epochs=2))
+    manifest = tune(replace(config, space=space, supervised=quick))
+    assert manifest.counts["points"] == 1 + 2 + 1
+    best = read_json(config, "best.json")
+    assert {title: entry["points"] for title, entry in best.items()} == {
+        "wikipedia": 1,
+        "wikipedia gma": 2,
+        "wikipedia acmr": 1,
+    }
+    data = read_source(sources_of(BASE.data, ())[0])
+    values = {}
+    for alignment in (0.5, 2.0):
+        fitted = fit_method("gma", data, replace(quick, gma=replace(quick.gma, alignment=alignment)), 0)
+        values[alignment] = naive_map(fitted.module, data.validation)
+    assert best["wikipedia gma"]["value"] == max(values.values())
+    chosen = best["wikipedia gma"]["settings"]["alignment"]
+    assert values[chosen] == max(values.values())
+    monkeypatch.setattr("xmrank.supervised.stage.run_tasks", lambda function, tasks, workers: map(function, tasks))
+    own = replace(quick, methods=("gma",), runs=(0,), tsne=0, best=config.output / "search" / "best.json")
+    supervised(replace(own, output=tmp_path / "best"))
+    model = json.loads((tmp_path / "best/results/models/wikipedia-gma-run0/model.json").read_text())
+    assert model["settings"]["alignment"] == chosen
 
 
 def test_without_a_set_or_with_one_that_is_not_there_nothing_is_searched(config):

@@ -5,10 +5,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from xmrank.baselines.baseline_settings import CcaSettings, DccaSettings, KernelSettings
 from xmrank.config.common import ExplicitNames, at_least, more_than_zero
+from xmrank.config.supervised_methods import (
+    METHOD_SETTINGS,
+    AcmrConfig,
+    AlgcnConfig,
+    CfaConfig,
+    CorrAeConfig,
+    DcdhConfig,
+    GchConfig,
+    GmaConfig,
+    JfsslConfig,
+    JlslrConfig,
+    MlCcaConfig,
+    PanConfig,
+    SrlchConfig,
+)
 from xmrank.runtime.errors import ConfigError
 
-METHODS = ("embeddings", "lcm", "lcm_c0", "lcm_kmeans", "dscmr", "clip4cmr")
+METHODS = tuple(METHOD_SETTINGS)
 DATA_FORM = re.compile(r"[\w.-]+(/[\w.+-]+)?=.+")
 
 
@@ -118,26 +134,69 @@ class SupervisedConfig:
     """Directory of the results (in results) and of their report (in report)."""
     methods: tuple[str, ...] = METHODS
     """Methods: embeddings (unchanged), lcm, lcm_c0 (no label network; labels are used in the second stage only),
-    lcm_kmeans (no labels; clusters replace them), dscmr, clip4cmr."""
+    lcm_kmeans (no labels; clusters replace them), dscmr, clip4cmr; cca, kernel_cca, dcca, cfa, corr_ae (no labels);
+    ml_cca, gma, jfssl, jlslr, acmr, algcn, pan, srlch; srlch_hash, dcdh, gch (hash codes, by Hamming distance)."""
     runs: tuple[int, ...] = (0, 1, 2)
     """Seeds; one run with each."""
     neighbours: int = 50
     """K, the number of nearest training items whose labels represent a query in the second stage."""
+    label_shares: tuple[float, ...] = ()
+    """Also search in two stages with the labels of these shares of the retrieval set, above 0 and below 1; the others
+    are predicted."""
+    neighbour_counts: tuple[int, ...] = ()
+    """Also search in two stages with these numbers of neighbours."""
+    label_noise: float = 0.0
+    """Share of the training and validation items whose labels are replaced by another class, drawn by --split-seed."""
     patience: int = 20
     """Stop after this many rounds or epochs without a better validation mAP."""
     captions: Literal["first", "mean"] = "first"
     """Embedding stores: the text of an image is its first caption, or the mean of all captions."""
     split_seed: int = 0
     """Seed that chooses validation items in sets without any; the same for all runs."""
+    unit_length: bool = True
+    """Scale input features to unit length, as the paper's Algorithm 1 does."""
+    fit_validation: bool = False
+    """Fit the methods that are solved in one go (cca, kernel_cca, cfa, ml_cca, gma, jfssl, jlslr) on the validation
+    items too, which they do not need."""
     best: Path | None = None
-    """Best settings of LCM on each set, as found by tune.py --target supervised (best.json). They replace defaults and
-    a preset's settings; a setting that is given as a flag is kept."""
+    """Best settings of methods on each set, as found by tune.py --target supervised (best.json). They replace defaults
+    and a preset's settings; a setting that is given as a flag is kept."""
     lcm: LcmConfig = field(default_factory=LcmConfig)
     """LCM."""
     dscmr: DscmrConfig = field(default_factory=DscmrConfig)
     """DSCMR."""
     clip4cmr: Clip4cmrConfig = field(default_factory=Clip4cmrConfig)
     """CLIP4CMR."""
+    cca: CcaSettings = field(default_factory=CcaSettings)
+    """CCA."""
+    kernel_cca: KernelSettings = field(default_factory=KernelSettings)
+    """Kernel CCA."""
+    dcca: DccaSettings = field(default_factory=lambda: DccaSettings(dimensions=32, epochs=50, batch_size=500))
+    """DCCA."""
+    cfa: CfaConfig = field(default_factory=CfaConfig)
+    """Cross-modal factor analysis."""
+    ml_cca: MlCcaConfig = field(default_factory=MlCcaConfig)
+    """Multi-label CCA."""
+    gma: GmaConfig = field(default_factory=GmaConfig)
+    """Generalized multiview analysis, LDA form."""
+    jfssl: JfsslConfig = field(default_factory=JfsslConfig)
+    """Joint feature selection and subspace learning."""
+    jlslr: JlslrConfig = field(default_factory=JlslrConfig)
+    """Joint latent subspace learning and regression."""
+    corr_ae: CorrAeConfig = field(default_factory=CorrAeConfig)
+    """Correspondence autoencoder."""
+    acmr: AcmrConfig = field(default_factory=AcmrConfig)
+    """Adversarial cross-modal retrieval."""
+    algcn: AlgcnConfig = field(default_factory=AlgcnConfig)
+    """Adaptive label-aware graph convolutional network."""
+    pan: PanConfig = field(default_factory=PanConfig)
+    """Prototype-based adaptive network."""
+    srlch: SrlchConfig = field(default_factory=SrlchConfig)
+    """Subspace relation learning for cross-modal hashing; also of srlch_hash."""
+    dcdh: DcdhConfig = field(default_factory=DcdhConfig)
+    """Deep collaborative discrete hashing."""
+    gch: GchConfig = field(default_factory=GchConfig)
+    """Graph convolutional hashing."""
     tsne: int = 600
     """Number of images and of texts in the t-SNE pictures of LCM's common space; 0: no pictures."""
     title: str = "Supervised cross-modal retrieval"
@@ -163,6 +222,13 @@ class SupervisedConfig:
         for method in self.methods:
             if method not in METHODS:
                 raise ConfigError(f"--methods {method}: expected one of {', '.join(METHODS)}")
+        for share in self.label_shares:
+            if not 0 < share < 1:
+                raise ConfigError(f"--label-shares {share}: expected more than 0 and less than 1")
+        for count in self.neighbour_counts:
+            at_least("--neighbour-counts", count, 1)
+        if not 0 <= self.label_noise <= 1:
+            raise ConfigError(f"--label-noise {self.label_noise}: expected a share from 0 to 1")
         self._check_labels({name.split("/")[0] for name in names})
         for name in ("neighbours", "patience"):
             at_least(f"--{name}", getattr(self, name), 1)
@@ -174,8 +240,8 @@ class SupervisedConfig:
 
     def idle_settings(self) -> list[str]:
         """Names of the settings of methods that are not among the methods; lcm_c0 and lcm_kmeans have those of lcm."""
-        used = {method.split("_")[0] for method in self.methods}
-        return [name for name in ("lcm", "dscmr", "clip4cmr") if name not in used]
+        used = {METHOD_SETTINGS[method] for method in self.methods}
+        return [name for name in dict.fromkeys(METHOD_SETTINGS.values()) if name and name not in used]
 
     def _refuse_idle_methods(self) -> None:
         """Raise ConfigError for a flag of a method that is not among the methods."""

@@ -16,7 +16,7 @@ class TuneConfig:
     """Search the best settings and train with them for several seeds.
 
     The target rankers searches the settings of each loss and direction, the target baselines those of each baseline,
-    the target supervised those of LCM on each labelled set. Only rankers are trained again.
+    the target supervised those of methods on each labelled set. Only rankers are trained again.
     """
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
@@ -30,8 +30,8 @@ class TuneConfig:
     """Directory of the search (in search) and of the rankers with the best settings (in rankers)."""
     target: Literal["rankers", "baselines", "supervised"] = "rankers"
     """Owner of the settings: rankers; baselines (those of --baselines.baselines, such as vsepp.margin=[0.1,0.2], for
-    baselines.py --best); supervised (a, b, c, sigma and neighbours of LCM on --supervised.data, for supervised.py
-    --best)."""
+    baselines.py --best); supervised (a, b, c, sigma and neighbours of LCM, and those of other methods, such as
+    gma.alignment=[1,10], on --supervised.data, for supervised.py --best)."""
     space: tuple[str, ...] = ()
     """Settings to search, each as NAME=VALUES: learning_rate=[0.001,0.0003] ranker.width=[64,128]
     neural_ndcg.temperature=[0.5,1] (a parameter of a loss); with random and optuna also uniform(a,b) and log(a,b)."""

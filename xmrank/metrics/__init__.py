@@ -27,7 +27,7 @@ array(0.5)
 from xmrank.metrics.gallery import compute_similarities, gallery_metrics, top_n
 from xmrank.metrics.graded import metrics_at_r, pmrp
 from xmrank.metrics.lists import Gain, list_metrics
-from xmrank.metrics.precision import average_precision
+from xmrank.metrics.precision import average_precision, expected_relevance
 from xmrank.metrics.query_means import KS, METRICS, QueryMean, mean_over_queries, metric_names, mlflow_name
 from xmrank.metrics.significance import (
     PairedTests,
@@ -48,6 +48,7 @@ __all__ = [
     "SeedSpread",
     "average_precision",
     "compute_similarities",
+    "expected_relevance",
     "gallery_metrics",
     "holm_correction",
     "list_metrics",

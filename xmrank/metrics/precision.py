@@ -6,8 +6,8 @@ from numpy.typing import ArrayLike
 from xmrank.metrics.ties import Bools, Floats
 
 
-def average_precision(relevance: ArrayLike, *, tied: ArrayLike | None = None) -> Floats:
-    """Average precision over a whole ranking.
+def average_precision(relevance: ArrayLike, *, tied: ArrayLike | None = None, cut: int | None = None) -> Floats:
+    """Average precision over a whole ranking, or down to a rank.
 
     Definition: AP = 1/T · Σ_r P_r δ(r), T the relevant items of the ranking, P_r the precision of its top r, δ(r) = 1
     where the r-th item is relevant. Where items have one score, the value is its exact expectation over uniformly
@@ -19,12 +19,13 @@ def average_precision(relevance: ArrayLike, *, tied: ArrayLike | None = None) ->
             Padding at the end is an item that is not relevant.
         tied: True where an item has the same score as the one before it, bool, in the shape of relevance; the first
             column counts for nothing. None: all scores differ.
+        cut: R of AP@R: the sum goes to rank R, and is divided by the smaller of T and R. None: all ranks.
 
     Returns:
         float64 [queries], or a 0-d array for one query, from 0 to 1; NaN where a query has no relevant item.
 
     Raises:
-        ValueError: the shapes disagree, or a value is not bool.
+        ValueError: the shapes disagree, or a value is not bool, or the cut is below 1.
 
     Source: Gohil, Bithel and Bedathur, "LCM", CODS-COMAD 2023, section 4; for ties McSherry and Najork, "Computing
         information retrieval performance measures efficiently in the presence of tied scores", ECIR 2008.
@@ -38,7 +39,9 @@ def average_precision(relevance: ArrayLike, *, tied: ArrayLike | None = None) ->
             "expected bool [items] or [queries, items]"
         )
     if relevant.ndim == 1:
-        return average_precision(relevant[None], tied=groups[None]).reshape(())
+        return average_precision(relevant[None], tied=groups[None], cut=cut).reshape(())
+    if cut is not None and cut < 1:
+        raise ValueError(f"cut is {cut}; expected at least 1")
     # P_r is the number of relevant items down to rank r, divided by r.
     ranks = np.arange(1, relevant.shape[1] + 1)
     relevant_above = np.cumsum(relevant, axis=1)
@@ -46,7 +49,22 @@ def average_precision(relevance: ArrayLike, *, tied: ArrayLike | None = None) ->
     if groups[:, 1:].any():
         probability, relevant_above = _expect_relevant(relevant, groups, relevant_above)
     with np.errstate(invalid="ignore"):  # 0 / 0 of a query without relevant items is the NaN that is promised
-        return (probability * relevant_above / ranks).sum(axis=1) / relevant.sum(axis=1)
+        most = relevant.sum(axis=1) if cut is None else np.minimum(relevant.sum(axis=1), cut)
+        return (probability * relevant_above / ranks)[:, :cut].sum(axis=1) / most
+
+
+def expected_relevance(relevance: ArrayLike, *, tied: ArrayLike) -> Floats:
+    """The probability that a relevant item stands at each rank, over uniformly random orders of tied items.
+
+    Args:
+        relevance, tied: as for ``average_precision``, bool [queries, items].
+
+    Returns:
+        float64 [queries, items]. Sums of it over ranks are expected numbers of relevant items: the top-N precision is
+        the mean of the first N, the recall at a rank the sum down to it over the sum of all.
+    """
+    relevant, groups = np.asarray(relevance), np.asarray(tied)
+    return _expect_relevant(relevant, groups, np.cumsum(relevant, axis=1))[0]
 
 
 def _expect_relevant(relevant: Bools, tied: Bools, relevant_above: np.ndarray) -> tuple[Floats, Floats]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from xmrank.runtime.files import sha256_json
 
 HELD_OUT = 0.1
 """Share of the training items that validate where a set has no validation items."""
+NOISE_STREAM = 0xBAD
+"""Separates the draw of wrong labels from other draws under the same seed."""
 PARTS = ("train", "validation", "retrieval", "query")
 TABLE_1: dict[str, tuple[int, ...]] = {
     "ms-coco": (90, 117218, 1500, 2000, 2000),
@@ -27,7 +30,7 @@ class LabelledItems:
     """Pairs of an image and a text that share labels.
 
     Attributes:
-        image: float32 [items, d of images], rows of unit length (all zeros stay so).
+        image: float32 [items, d of images], rows of unit length unless that is turned off (all zeros stay so).
         text: float32 [items, d of texts], likewise.
         labels: bool [items, classes].
     """
@@ -107,6 +110,7 @@ def labelled_set(
     *,
     seed: int,
     source: str,
+    unit_length: bool = True,
 ) -> LabelledSet:
     """A set out of the parts that a file has.
 
@@ -116,11 +120,12 @@ def labelled_set(
         classes: names of the classes.
         seed: draws a tenth of the training items for validation where there is none.
         source: the file that the messages name.
+        unit_length: scale features to unit length.
 
     Raises:
         DataError: no training items or no queries; features that are not finite; parts that disagree in length.
     """
-    given = {part: _check_items(items, f"{source}: {part}") for part, items in parts.items()}
+    given = {part: _check_items(items, f"{source}: {part}", unit_length) for part, items in parts.items()}
     notes = []
     if "train" not in given or not ({"test", "query"} & given.keys()):
         raise DataError(f"{source}: has the parts {', '.join(given) or 'none'}; expected train and test (or query)")
@@ -179,13 +184,40 @@ def unit_rows(array: np.ndarray) -> np.ndarray:
     return (wide / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
+def join_items(items: LabelledItems, others: LabelledItems) -> LabelledItems:
+    """The items of two parts as one."""
+    sides = (np.concatenate([getattr(items, s), getattr(others, s)]) for s in ("image", "text", "labels"))
+    return LabelledItems(*sides)
+
+
 def with_labels(items: LabelledItems, labels: np.ndarray) -> LabelledItems:
     """The items with other labels."""
     return replace(items, labels=labels)
 
 
-def _check_items(items: LabelledItems, where: str) -> LabelledItems:
-    """The items with features of unit length."""
+def with_label_noise(data: LabelledSet, share: float, seed: int) -> LabelledSet:
+    """The set with wrong labels in its training and validation items: another class instead of all that they have.
+
+    Args:
+        data: the set.
+        share: of the items of both parts, from 0 to 1.
+        seed: of which items, and of their classes. More noise changes the items of less noise and others.
+    """
+    parts = {}
+    for stream, part in enumerate(("train", "validation")):
+        items = getattr(data, part)
+        generator = np.random.default_rng([seed, NOISE_STREAM, stream])
+        chosen = generator.permutation(len(items))
+        # A draw for every item, so that an item gets the same wrong class whatever the share is.
+        scores = np.where(items.labels, -1.0, generator.random(items.labels.shape))
+        wrong = np.eye(items.labels.shape[1], dtype=np.bool_)[scores.argmax(axis=1)]
+        noisy = (chosen < round(share * len(items))) & ~items.labels.all(axis=1)
+        parts[part] = with_labels(items, np.where(noisy[:, None], wrong, items.labels))
+    return replace(data, train=parts["train"], validation=parts["validation"])
+
+
+def _check_items(items: LabelledItems, where: str, unit_length: bool) -> LabelledItems:
+    """The items with features as float32, perhaps at unit length."""
     for side in ("image", "text"):
         if len(shape := getattr(items, side).shape) != 2:
             raise DataError(f"{where}: {side} features of shape {list(shape)}, expected [items, dimensions]")
@@ -198,7 +230,8 @@ def _check_items(items: LabelledItems, where: str) -> LabelledItems:
         bad = ~np.isfinite(getattr(items, side)).all(axis=1)
         if bad.any():
             raise DataError(f"{where}: the {side} features of row {int(np.argmax(bad))} hold NaN or infinity")
-    return LabelledItems(unit_rows(items.image), unit_rows(items.text), items.labels)
+    scale = unit_rows if unit_length else partial(np.asarray, dtype=np.float32)
+    return LabelledItems(scale(items.image), scale(items.text), items.labels)
 
 
 def _check_lengths(given: LabelledSet, source: str) -> None:

@@ -25,7 +25,7 @@ KIND_WORDS = {
 CLASS_LISTS = ("categories.list", "classes.txt")
 
 
-def read_features(name: str, features: str, path: Path, seed: int) -> LabelledSet:
+def read_features(name: str, features: str, path: Path, seed: int, *, unit_length: bool = True) -> LabelledSet:
     """A labelled set out of a file, or out of all files of a folder.
 
     The names that the field uses: I_tr T_tr I_te T_te with lists of classes (the classic Wikipedia files), train_img
@@ -38,6 +38,7 @@ def read_features(name: str, features: str, path: Path, seed: int) -> LabelledSe
             (``cnn+bow``).
         path: of the file or folder.
         seed: of the validation items, where the file has none.
+        unit_length: scale features to unit length.
 
     Raises:
         DataError: an array that is missing or stands twice; the message names what the file holds.
@@ -56,7 +57,8 @@ def read_features(name: str, features: str, path: Path, seed: int) -> LabelledSe
         split: LabelledItems(slots[split, "image"], slots[split, "text"], own)
         for split, own in zip(splits, labels, strict=True)
     }
-    return labelled_set(name, features, parts, class_names(path, classes), seed=seed, source=str(path))
+    names = class_names(path, classes)
+    return labelled_set(name, features, parts, names, seed=seed, source=str(path), unit_length=unit_length)
 
 
 def find_slots(arrays: Arrays, features: str, source: str) -> dict[tuple[str, str], np.ndarray]:

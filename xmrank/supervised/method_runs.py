@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 from sklearn.manifold import TSNE
 
 from xmrank.config import SupervisedConfig
+from xmrank.config.supervised_methods import METHOD_SETTINGS
 from xmrank.metrics import mean_over_queries
 from xmrank.runtime.files import atomic_path, write_json, write_table
 from xmrank.runtime.pieces import record_piece
-from xmrank.supervised.labelled_set import LabelledSet
-from xmrank.supervised.map_evaluation import SearchResult, measure_searches
+from xmrank.supervised.labelled_set import LabelledSet, with_label_noise
+from xmrank.supervised.map_evaluation import CUT, ExtraSearches, SearchResult, measure_searches
 from xmrank.supervised.method_training import FittedMethod
 from xmrank.supervised.methods import fit_method
 from xmrank.supervised.set_readers import SetSource, read_source
@@ -81,15 +82,19 @@ class MethodRun:
 def make_run(run: MethodRun) -> str:
     """Train and measure a run and write its parts; returns its name."""
     use_one_thread()
-    data = cached_set(run.source)
+    data, own = cached_set(run.source), run.config
+    if own.label_noise:
+        data = with_label_noise(data, own.label_noise, own.split_seed)
+    extra = ExtraSearches(own.label_shares, own.neighbour_counts, own.split_seed)
     started = time.perf_counter()
     # Only the training is timed: a search is timed on its own.
     fitted = fit_method(run.method, data, run.config, run.seed)
     seconds = time.perf_counter() - started
-    results = measure_searches(data, fitted, run.config.neighbours)
+    results = measure_searches(data, fitted, own.neighbours, extra)
     keys = {"dataset": data.name, "features": data.features, "method": run.method, "seed": run.seed}
     write_table(run.path_of("metrics.parquet"), metrics_table(keys, results))
-    write_json(run.path_of("timing.json"), {**keys, "seconds": seconds, "milliseconds": list_milliseconds(results)})
+    costs = {"seconds": seconds, "milliseconds": list_milliseconds(results), "parameters": count_numbers(fitted)}
+    write_json(run.path_of("timing.json"), {**keys, **costs})
     if fitted.module is not None:
         save_model(run, fitted)
     if run.pictures:
@@ -101,6 +106,18 @@ def make_run(run: MethodRun) -> str:
     files = [path for folder in (run.work, run.models) for path in sorted((folder / run.name).glob("*"))]
     record_piece(run.work.parent, run.name, files)
     return run.name
+
+
+def count_numbers(fitted: FittedMethod) -> int:
+    """How many numbers embed both modalities: weights, and what a kernel or a standardisation keeps."""
+    if fitted.module is None:
+        return 0
+    tensors = {}
+    for name, tensor in fitted.module.state_dict().items():
+        # Labels' and adversaries' networks are for training alone; a layer that both sides share counts once.
+        if name.split(".")[0] in ("image", "text", "towers"):
+            tensors[tensor.data_ptr()] = tensor.numel()
+    return sum(tensors.values())
 
 
 @lru_cache(maxsize=2)
@@ -119,7 +136,7 @@ def metrics_table(keys: dict[str, Any], results: list[SearchResult]) -> pa.Table
     """The values of every query: average precision, and of stage 1 the reciprocal rank of its true label."""
     parts = []
     for entry in results:
-        values = {"ap": entry.precision}
+        values = {"ap": entry.precision, f"ap@{CUT}": entry.top_precision}
         if entry.reciprocal_rank is not None:
             values["mrr"] = entry.reciprocal_rank
         for metric, column in values.items():
@@ -136,6 +153,9 @@ def row_of(results: SearchResult, data: LabelledSet) -> dict[str, Any]:
     mean = mean_over_queries(results.precision)
     row: dict[str, Any] = {"direction": results.direction, "search": results.search, "ranking_sha256": results.digest}
     row |= {"map": number_or_none(mean.mean), "queries": mean.counted, "excluded": mean.excluded}
+    row["map_at_50"] = number_or_none(mean_over_queries(results.top_precision).mean)
+    row["top_precision"] = [number_or_none(value) for value in results.curves.top]
+    row["precision_at_recall"] = [number_or_none(value) for value in results.curves.recall]
     if results.reciprocal_rank is not None:
         row["mrr"] = number_or_none(mean_over_queries(results.reciprocal_rank).mean)
     classes = [results.precision[data.query.labels[:, column]] for column in range(len(data.classes))]
@@ -161,8 +181,7 @@ def save_model(run: MethodRun, fitted: FittedMethod) -> None:
     with atomic_path(folder / "model.safetensors") as temporary:
         # Layers that both sides share stand twice in the state; safetensors refuses shared memory.
         save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary)
-    # lcm, lcm_c0 and lcm_kmeans share one set of settings.
-    settings = run.config.__dict__.get("lcm" if run.method.startswith("lcm") else run.method)
+    settings = getattr(run.config, METHOD_SETTINGS[run.method], None)
     about = {"method": run.method, "seed": run.seed, "settings": vars(settings) if settings else {}}
     write_json(folder / "model.json", about)
 

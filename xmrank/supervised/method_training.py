@@ -52,6 +52,7 @@ class FittedMethod:
         history: of each round: losses and the validation mAP.
         best_round: the one that was kept; 0 without training.
         module: None for embeddings as they are.
+        binary: whether what is embedded are hash codes of ±1, searched by Hamming distance.
     """
 
     embed: Callable[[Side, np.ndarray], np.ndarray]
@@ -60,6 +61,7 @@ class FittedMethod:
     history: list[EpochFigures] = field(default_factory=list)
     best_round: int = 0
     module: TwoSides | None = None
+    binary: bool = False
 
 
 def list_starts(rows: np.ndarray) -> range:
@@ -187,7 +189,12 @@ def mean_map(rankings: list[TwoStageRanking], labels: np.ndarray) -> float:
 
 
 def average_precisions(ranking: TwoStageRanking, query_labels: np.ndarray, item_labels: np.ndarray) -> np.ndarray:
-    """Average precision of every query, float64 [queries]: relevant is what shares a label; NaN where nothing does."""
+    """Average precision of every query, float64 [queries]; NaN where nothing shares a label with it."""
+    return average_precision(share_a_label(ranking, query_labels, item_labels), tied=ranking.tied)
+
+
+def share_a_label(ranking: TwoStageRanking, query_labels: np.ndarray, item_labels: np.ndarray) -> np.ndarray:
+    """Whether each ranked item is relevant: it shares a label with its query; bool [queries, items]."""
     # Float32 counts shared labels exactly and multiplies faster than integers.
     shared = query_labels.astype(np.float32) @ item_labels.astype(np.float32).T > 0
-    return average_precision(np.take_along_axis(shared, ranking.order, axis=1), tied=ranking.tied)
+    return np.take_along_axis(shared, ranking.order, axis=1)

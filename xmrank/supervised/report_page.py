@@ -16,27 +16,36 @@ from xmrank.pages.charts import SERIES, Chart, make_canvas, svg_of
 from xmrank.pages.markdown_text import escape_markdown
 from xmrank.pages.templating import fill_template
 from xmrank.runtime.directory import StageDirectory
-from xmrank.runtime.files import write_text
+from xmrank.runtime.files import read_parquet, write_text
 from xmrank.runtime.manifest import Manifest
+from xmrank.supervised.claim_tables import neighbour_table, share_table, significance_table
 from xmrank.supervised.labelled_set import TABLE_1
 from xmrank.supervised.lcm_tables import (
-    TABLES,
     PlainTable,
     SupervisedResults,
     claim_table,
+    class_table,
+    cost_table,
     feature_tables,
+    hashing_table,
     map_table,
     name_of,
+    published_table,
     size_table,
     stage_1_table,
     to_csv,
 )
-from xmrank.supervised.result_files import RESULTS, TIMING, TSNE
+from xmrank.supervised.result_files import METRICS, RESULTS, TIMING, TSNE
+from xmrank.supervised.supervised_charts import draw_costs, draw_recall, draw_shares
 
 PAGE, MARKDOWN, CSV = "report.html", "report.md", "table.csv"
 STAGE = "supervised-report"
 MARKERS = {"training images": ".", "training texts": ".", "query images": "x", "query texts": "+"}
-TERMINAL = (map_table, claim_table, stage_1_table)
+TERMINAL = (map_table, claim_table, share_table, stage_1_table)
+TABLES = (
+    *(map_table, claim_table, significance_table, share_table, neighbour_table, stage_1_table),
+    *(published_table, hashing_table, cost_table, class_table),
+)
 SMALLEST = 100
 
 
@@ -91,13 +100,15 @@ def report_results(manifest: Manifest, folder: Path, *, title: str, overwrite: b
 def read_results(folder: Path) -> list[SupervisedResults]:
     """The results of every set, in the order of their names."""
     results, timing = (json.loads((folder / name).read_text()) for name in (RESULTS, TIMING))
+    queries = read_parquet(folder / METRICS).to_pandas()
     every = []
     for _, about in sorted(results["sets"].items()):
         own, times = (
             [row for row in rows if (row["dataset"], row["features"]) == (about["name"], about["features"])]
             for rows in (results["runs"], timing)
         )
-        every.append(SupervisedResults(about, own, times))
+        here = (queries.dataset == about["name"]) & (queries.features == about["features"])
+        every.append(SupervisedResults(about, own, times, queries[here]))
     return every
 
 
@@ -108,7 +119,7 @@ def build_content(
     # Pictures are optional: --tsne 0 draws none.
     drawn = json.loads((folder / TSNE).read_text()) if (folder / TSNE).exists() else {}
     sections = [
-        SetSection(name_of(results.about), [make(results) for make in TABLES], charts_of(drawn, results, number_of_set))
+        SetSection(name_of(results.about), tables_of(results), charts_of(drawn, results, number_of_set))
         for number_of_set, results in enumerate(every)
     ]
     runs = manifest.counts["runs"]
@@ -122,6 +133,11 @@ def build_content(
     )
 
 
+def tables_of(results: SupervisedResults) -> list[PlainTable]:
+    """The tables of a set that have rows: not every set is in the paper."""
+    return [table for table in (make(results) for make in TABLES) if table.rows]
+
+
 def write_report(stage: StageDirectory, content: SupervisedContent, every: Sequence[SupervisedResults]) -> None:
     """Write the page, the Markdown and the CSV, and finish the stage."""
     write_text(stage.directory / PAGE, render_page(content))
@@ -131,12 +147,15 @@ def write_report(stage: StageDirectory, content: SupervisedContent, every: Seque
 
 
 def charts_of(drawn: dict[str, Any], results: SupervisedResults, number_of_set: int) -> list[Chart]:
-    """The t-SNE pictures of a set, where there are any."""
+    """Shares of labels, costs, precision over recall, and the t-SNE pictures of a set, where there are any."""
     about = results.about
     key = f"{about['name']}-{about['features']}" if about["features"] else about["name"]
-    return [
-        draw_scatter(picture, f"tsne-{number_of_set}-{number}") for number, picture in enumerate(drawn.get(key, []))
-    ]
+    shares = draw_shares(results, f"shares-{number_of_set}")
+    charts = [*([shares] if shares else []), draw_costs(results, f"costs-{number_of_set}")]
+    charts.append(draw_recall(results, f"recall-{number_of_set}"))
+    for number, picture in enumerate(drawn.get(key, [])):
+        charts.append(draw_scatter(picture, f"tsne-{number_of_set}-{number}"))
+    return charts
 
 
 def draw_scatter(picture: dict[str, Any], name: str) -> Chart:

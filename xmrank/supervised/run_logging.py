@@ -4,6 +4,7 @@ from statistics import fmean
 from typing import Any
 
 from xmrank.config import DIRECTIONS, SupervisedConfig, semantic
+from xmrank.config.supervised_methods import METHOD_SETTINGS
 from xmrank.runtime.directory import StageDirectory
 from xmrank.supervised.method_runs import MethodRun
 from xmrank.tracking.run_tree import RunTree
@@ -11,7 +12,7 @@ from xmrank.tracking.run_tree import RunTree
 
 def make_run_tree(stage: StageDirectory, config: SupervisedConfig) -> RunTree:
     """The stage's runs: a parent, and a child for every method, set and seed."""
-    params = {k: v for k, v in semantic(config).items() if k not in ("lcm", "dscmr", "clip4cmr")}
+    params = {k: v for k, v in semantic(config).items() if k not in METHOD_SETTINGS.values()}
     name = f"supervised {stage.directory.parent.name}"
     return RunTree(stage.directory, stage.name, name=name, params=params, inputs=stage.inputs)
 
@@ -23,7 +24,7 @@ def log_run(runs: RunTree, run: MethodRun) -> None:
     runs.begin_child(
         run.name,
         tags={"dataset": run.source.name, "method": run.method},
-        params={"features": run.source.features, "seed": run.seed, **semantic(run.config)},
+        params={"features": run.source.features, "seed": run.seed, **settings_of_run(run)},
         inputs=[f"data {run.source.key}"],
     )
     result, timing = run.read_part("result.json"), run.read_part("timing.json")
@@ -36,6 +37,12 @@ def log_run(runs: RunTree, run: MethodRun) -> None:
     costs = {"cost/train_seconds": timing["seconds"], "best_round": result["best_round"]}
     runs.log_metrics(run.name, {**average_rows(result["rows"]), **times, **costs})
     runs.end_child(run.name)
+
+
+def settings_of_run(run: MethodRun) -> dict[str, Any]:
+    """The semantic configuration of a run, without the settings of other methods."""
+    others = set(METHOD_SETTINGS.values()) - {METHOD_SETTINGS[run.method]}
+    return {name: value for name, value in semantic(run.config).items() if name not in others}
 
 
 def average_rows(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xmrank.config import SupervisedConfig
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.manifest import MANIFEST
 from xmrank.runtime.paths import resolve
@@ -22,6 +23,7 @@ class SetSource:
         paths: one; or two, the first for images and the second for texts.
         annotations: of a store whose table has no labels.
         captions, seed: as ``read_store`` has them.
+        unit_length: scale features to unit length; embeddings of a store have it already.
     """
 
     name: str
@@ -30,6 +32,7 @@ class SetSource:
     annotations: Path | None = None
     captions: Captions = "first"
     seed: int = 0
+    unit_length: bool = True
 
     @property
     def key(self) -> str:
@@ -38,7 +41,12 @@ class SetSource:
 
 
 def sources_of(
-    data: tuple[str, ...], labels: tuple[str, ...], *, captions: Captions = "first", seed: int = 0
+    data: tuple[str, ...],
+    labels: tuple[str, ...],
+    *,
+    captions: Captions = "first",
+    seed: int = 0,
+    unit_length: bool = True,
 ) -> list[SetSource]:
     """The sources that flags name; their forms were checked with the configuration."""
     annotations = dict(text.split("=", 1) for text in labels)
@@ -48,8 +56,20 @@ def sources_of(
         name, _, features = full.partition("/")
         paths = tuple(resolve(location) for location in locations.split(","))
         own = annotations.get(name)
-        sources.append(SetSource(name, features, paths, resolve(own) if own else None, captions, seed))
+        annotated = resolve(own) if own else None
+        sources.append(SetSource(name, features, paths, annotated, captions, seed, unit_length))
     return sources
+
+
+def list_sources_of(config: SupervisedConfig) -> list[SetSource]:
+    """The sources that a configuration names."""
+    return sources_of(
+        config.data,
+        config.labels,
+        captions=config.captions,
+        seed=config.split_seed,
+        unit_length=config.unit_length,
+    )
 
 
 def read_source(source: SetSource) -> LabelledSet:
@@ -84,4 +104,4 @@ def _read_one(source: SetSource, path: Path) -> LabelledSet:
         )
     if source.annotations is not None:
         raise DataError(f"--labels {source.name}={source.annotations}: only for an embedding store; {path} is none")
-    return read_features(source.name, source.features, path, source.seed)
+    return read_features(source.name, source.features, path, source.seed, unit_length=source.unit_length)

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from xmrank.config import SupervisedConfig, semantic
+from xmrank.config.supervised_methods import SOLVED
 from xmrank.runtime.cluster import run_tasks
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
@@ -15,11 +16,11 @@ from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
 from xmrank.supervised.labelled_set import LabelledSet
 from xmrank.supervised.method_runs import MethodRun, make_run
-from xmrank.supervised.methods import settings_of, with_lcm_settings
+from xmrank.supervised.methods import settings_of, with_method_settings
 from xmrank.supervised.report_page import report_results
 from xmrank.supervised.result_files import METRICS, RESULTS, TIMING, TSNE
 from xmrank.supervised.run_logging import log_run, make_run_tree
-from xmrank.supervised.set_readers import SetSource, read_source, sources_of
+from xmrank.supervised.set_readers import SetSource, list_sources_of, read_source
 from xmrank.tracking.run_tree import RunTree
 
 STAGE = "supervised"
@@ -38,7 +39,7 @@ def supervised(config: SupervisedConfig) -> Manifest:
     """
     if not config.data:
         raise ConfigError("--data: expected one or more labelled sets, each as NAME=PATH")
-    sources = sources_of(config.data, config.labels, captions=config.captions, seed=config.split_seed)
+    sources = list_sources_of(config)
     best = read_best_settings(config, [source.key for source in sources])
     sets = {}
     for source in sources:
@@ -61,8 +62,8 @@ def supervised(config: SupervisedConfig) -> Manifest:
     return manifest
 
 
-def read_best_settings(config: SupervisedConfig, sets: list[str]) -> dict[str, dict[str, Any]]:
-    """Set → settings of lcm in ``--best``, without those that were given as flags; empty without ``--best``.
+def read_best_settings(config: SupervisedConfig, sets: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Set → method → settings in ``--best``, without those that were given as flags; empty without ``--best``.
 
     Raises:
         ConfigError: no such file, not one that ``jobs/tune.py --target supervised`` writes, or of none of the sets.
@@ -70,11 +71,14 @@ def read_best_settings(config: SupervisedConfig, sets: list[str]) -> dict[str, d
     if config.best is None:
         return {}
     path: Path = resolve(config.best)
+    best: dict[str, dict[str, dict[str, Any]]] = {}
     try:
-        content = read_json_file(path, "--best")
-        best = {name: dict(entry["settings"]) for name, entry in content.items()}
+        for title, entry in read_json_file(path, "--best").items():
+            # The search names a group of LCM by its set, and others by set and method.
+            name, _, method = title.partition(" ")
+            best.setdefault(name, {})[method or "lcm"] = dict(entry["settings"])
         for settings in best.values():
-            with_lcm_settings(config, settings)
+            with_method_settings(config, settings)
     except ConfigError as error:
         raise ConfigError(f"--best {config.best}: {error}") from None
     except (DataError, OSError, ValueError, AttributeError, KeyError, TypeError):
@@ -82,11 +86,13 @@ def read_best_settings(config: SupervisedConfig, sets: list[str]) -> dict[str, d
     if not set(best) & set(sets):
         raise ConfigError(f"--best {config.best}: is of {', '.join(best) or 'no set'}; expected one of --data")
     # A flag goes before the results of a search.
-    given = {name.removeprefix("lcm.") for name in config.explicit}
-    own = {}
-    for name in sets:
-        own[name] = {key: value for key, value in best.get(name, {}).items() if key not in given}
-    return own
+    return {name: {m: without_flags(m, own, config) for m, own in best.get(name, {}).items()} for name in sets}
+
+
+def without_flags(method: str, settings: dict[str, Any], config: SupervisedConfig) -> dict[str, Any]:
+    """The settings that no flag names; of LCM, neighbours is a flag of its own."""
+    given = {name.removeprefix(f"{method}.") for name in config.explicit}
+    return {key: value for key, value in settings.items() if key not in given}
 
 
 def describe_set(data: LabelledSet) -> dict[str, object]:
@@ -103,12 +109,12 @@ def run_all(
     config: SupervisedConfig,
     sources: list[SetSource],
     sets: dict[str, dict[str, object]],
-    best: dict[str, dict[str, Any]],
+    best: dict[str, dict[str, dict[str, Any]]],
     tracked: RunTree,
 ) -> Manifest:
     """Make what is not made, log it, join it and finish the stage."""
     tracked.begin_parent()
-    settings = {source.key: with_lcm_settings(config, best.get(source.key, {})) for source in sources}
+    settings = {source.key: with_method_settings(config, best.get(source.key, {})) for source in sources}
     runs = plan_runs(stage, config, sources, settings)
     left = [run for run in runs if not run.done]
     # run_tasks yields in the order of its items, and each result is the name of a run.
@@ -126,7 +132,7 @@ def run_all(
 def plan_runs(
     stage: StageDirectory, config: SupervisedConfig, sources: list[SetSource], settings: dict[str, SupervisedConfig]
 ) -> list[MethodRun]:
-    """Every method with every seed on every set; embeddings once, for nothing in them is random."""
+    """Every method with every seed on every set; a method that nothing random enters, once."""
     return [
         MethodRun(
             source,
@@ -139,7 +145,7 @@ def plan_runs(
         )
         for source in sources
         for method in config.methods
-        for seed in (config.runs[:1] if method == "embeddings" else config.runs)
+        for seed in (config.runs[:1] if method in SOLVED else config.runs)
     ]
 
 
