@@ -11,7 +11,7 @@ from test_supervised_methods import QUICK, blobs, mean_of
 from torch import nn, tensor
 
 from xmrank.config.supervised_methods import AcmrConfig, AlgcnConfig, CorrAeConfig, PanConfig
-from xmrank.supervised.acmr import Acmr, FlipGradient, adversary_loss_of, label_loss_of, triplet_loss_of
+from xmrank.supervised.acmr import Acmr, FlipGradient, acmr_loss, adversary_loss_of, label_loss_of, triplet_loss_of
 from xmrank.supervised.algcn import (
     Algcn,
     algcn_loss,
@@ -97,6 +97,9 @@ def test_the_loss_of_acmr_is_the_sum_of_its_parts():
     logits = [module.adversary(side).squeeze(1) for side in (one, other)]
     expected = 2 * alike + 3 * told + 0.5 * norms + adversary_loss_of(*logits)
     assert module.compute_loss(image, text, labels).item() == pytest.approx(expected.item(), rel=1e-5)
+    logits = module.classifier(one), module.classifier(other)
+    whole = acmr_loss(one, other, *logits, labels, alpha=2.0, beta=3.0)
+    assert whole.item() == pytest.approx((2 * alike + 3 * told).item(), rel=1e-5)
 
 
 def test_coinciding_embeddings_have_a_finite_gradient_in_acmr():

@@ -1,24 +1,30 @@
 """Methods that are solved in one go: their objectives, one step and projection on inputs small enough to follow."""
 
 import itertools
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from test_supervised_methods import QUICK, blobs, mean_of
 
+from xmrank.baselines.baseline_settings import CcaSettings
+from xmrank.config import SupervisedConfig
 from xmrank.config.supervised_methods import SOLVED, GmaConfig, JfsslConfig, JlslrConfig
 from xmrank.runtime.errors import ConfigError
 from xmrank.supervised.cfa import cfa_objective, solve_cfa
 from xmrank.supervised.gma import class_scatters, gma_matrices, gma_objective, solve_gma
 from xmrank.supervised.jfssl import graph_blocks, jfssl_objective, neighbour_weights, update_weights
 from xmrank.supervised.jlslr import LatentRegression, improve, jlslr_objective, start_latent
+from xmrank.supervised.layouts import read_features
 from xmrank.supervised.map_evaluation import NAIVE, TWO_STAGE, measure_searches
 from xmrank.supervised.methods import fit_method
 from xmrank.supervised.ml_cca import label_weights, ml_cca_objective, solve_ml_cca, weighted_covariances
 from xmrank.supervised.projected_sides import LabelGroups, NormalisedSides, Projection, shared_labels
 
+DATA = os.environ.get("XMRANK_TEST_DATA")
 E = np.exp
 
 
@@ -182,7 +188,7 @@ def test_the_objective_of_jfssl_and_one_step_by_hand():
 
 
 def test_the_rounds_of_jfssl_lower_its_objective():
-    data, config = blobs(), JfsslConfig(graph=1e-3)
+    data, config = blobs(), JfsslConfig(sparsity=1.0, graph=1e-3)
     image, text = data.train.image.astype(float), data.train.text.astype(float)
     labels = data.train.labels.astype(float)
     blocks = graph_blocks(image, text, labels, config)
@@ -243,6 +249,18 @@ def test_methods_without_labels_bring_pairs_together(method):
     data = blobs(noise=0.2)
     after = measure_searches(data, fit_method(method, data, QUICK, 0), 15)
     assert mean_of(after, NAIVE) > 0.6
+
+
+@pytest.mark.skipif(DATA is None, reason="XMRANK_TEST_DATA does not name the folder of real data")
+@pytest.mark.parametrize(
+    ("dimensions", "figures"), [(3, (0.242, 0.195)), (5, (0.245, 0.193)), (7, (0.246, 0.201)), (9, (0.242, 0.197))]
+)
+def test_cca_gives_its_documented_figures_on_wikipedia(dimensions, figures):
+    data = read_features("wikipedia", "", Path(DATA) / "wikipedia", 0, unit_length=False)
+    config = SupervisedConfig(fit_validation=True, cca=CcaSettings(dimensions=dimensions))
+    searches = measure_searches(data, fit_method("cca", data, config, 0), 50)
+    actual = [np.nanmean(entry.precision) for entry in searches if entry.search == NAIVE]
+    assert [round(value, 3) for value in actual] == list(figures)
 
 
 def test_fit_validation_fits_the_validation_items_too_and_leaves_stage_1_as_it_is():

@@ -50,6 +50,35 @@ def triplet_loss_of(
     return (near + weight * far).mean()
 
 
+def acmr_loss(
+    image: Tensor,
+    text: Tensor,
+    image_logits: Tensor,
+    text_logits: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float,
+    beta: float,
+    margin: float = 0.1,
+    weight: float = 1.0,
+) -> Tensor:
+    """L_emb without L_reg: α (L_imi of images + L_imi of texts) + β (L_imd of images + L_imd of texts).
+
+    Args:
+        image, text: embeddings, [pairs, d] each.
+        image_logits, text_logits: of labels, [pairs, classes].
+        labels: 0 or 1, [pairs, classes].
+        alpha, beta: weights.
+        margin, weight: of ``triplet_loss_of``.
+
+    Source: the same, equation 8.
+    """
+    pairs = ((image, text), (text, image))
+    alike = [triplet_loss_of(anchors, others, labels, margin=margin, weight=weight) for anchors, others in pairs]
+    told = label_loss_of(image_logits, labels) + label_loss_of(text_logits, labels)
+    return alpha * (alike[0] + alike[1]) + beta * told
+
+
 def pair_distances(one: Tensor, other: Tensor) -> Tensor:
     """‖a − o‖ of all pairs, with a finite gradient where they coincide, [rows, others]."""
     squared = one.square().sum(1, keepdim=True) + other.square().sum(1) - 2 * one @ other.T
@@ -109,12 +138,21 @@ class Acmr(TwoSides):
         """α L_imi + β L_imd + ω L_reg, plus L_adv behind a layer that turns the gradient of the embeddings around."""
         own = self.config
         one, other = self.image[:-1](image), self.text[:-1](text)
-        pairs = ((one, other), (other, one))
-        alike = sum(triplet_loss_of(a, o, labels, margin=own.margin, weight=own.triplet_weight) for a, o in pairs)
-        told = sum(label_loss_of(self.classifier(side), labels) for side in (one, other))
-        norms = torch.stack([weights.square().sum() for weights in self._embedding_weights()]).sum()
+        logits = self.classifier(one), self.classifier(other)
+        loss = acmr_loss(
+            one,
+            other,
+            logits[0],
+            logits[1],
+            labels,
+            alpha=own.alpha,
+            beta=own.beta,
+            margin=own.margin,
+            weight=own.triplet_weight,
+        )
+        norms = torch.stack([matrix.square().sum() for matrix in self._embedding_weights()]).sum()
         flipped = [self.adversary(FlipGradient.apply(side, own.adversary)).squeeze(1) for side in (one, other)]
-        return own.alpha * alike + own.beta * told + own.decay * norms + adversary_loss_of(flipped[0], flipped[1])
+        return loss + own.decay * norms + adversary_loss_of(flipped[0], flipped[1])
 
     def _embedding_weights(self) -> Iterator[Tensor]:
         """The weight matrices of both embedding networks; biases are not in L_reg."""

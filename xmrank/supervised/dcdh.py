@@ -60,6 +60,28 @@ def focal_loss(logits: Tensor, labels: Tensor, *, alpha: float = 0.25, gamma: fl
     return (weight * F.binary_cross_entropy_with_logits(logits, labels, reduction="none")).mean()
 
 
+def product_loss(
+    logits: Tensor,
+    outputs: Tensor,
+    told: Tensor,
+    labels: Tensor,
+    asymmetric: Tensor,
+    *,
+    distance_weight: float = 0.01,
+) -> Tensor:
+    """Of the outputs for outer products: their asymmetric loss + focal loss of labels + d · mean ‖u − l‖².
+
+    Args:
+        logits: of labels, out of the outputs for outer products of u and l, [items, classes].
+        outputs, told: u of a modality and l of the label network, [items, k] each.
+        labels: 0 or 1, [items, classes].
+        asymmetric: the ``asymmetric_loss`` of the outputs for outer products, a scalar.
+        distance_weight: d.
+    """
+    apart = (outputs - told).square().sum(dim=1).mean()
+    return asymmetric + focal_loss(logits, labels) + distance_weight * apart
+
+
 def update_codes(codes: Tensor, outputs: Sequence[tuple[float, Tensor]], similarity: Tensor, *, gamma: float) -> Tensor:
     """Codes that lower Σ_o w_o (‖O Vᵀ − k S‖² + γ ‖V − O‖²), bit by bit.
 
@@ -151,8 +173,8 @@ class DcdhTrainer:
         for network, features in ((module.image, self.sides[0]), (module.text, self.sides[1])):
             outputs = network[:-1](features[rows])
             joined = module.join_outputs(outputs, told)
-            apart = (outputs - told).square().sum(dim=1).mean()
-            product = measure(joined) + focal_loss(module.classifier(joined), labels) + own.distance_weight * apart
+            logits, weight = module.classifier(joined), own.distance_weight
+            product = product_loss(logits, outputs, told, labels, measure(joined), distance_weight=weight)
             total = total + measure(outputs) + own.product_weight * product
         return total
 
