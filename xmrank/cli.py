@@ -6,7 +6,6 @@
 Torch and Ray are imported after the flags have been read, so that ``--help`` and wrong flags answer at once.
 """
 
-import logging
 import signal
 import sys
 import traceback
@@ -19,8 +18,10 @@ from xmrank.config.jobs import JOBS
 from xmrank.config.parsing import parse_config
 from xmrank.runtime.endings import Terminated, install_handlers
 from xmrank.runtime.errors import ConfigError, XmrankError, find_cause
+from xmrank.runtime.log_levels import start_logging, take_log_level
 from xmrank.runtime.paths import resolve
-from xmrank.runtime.redaction import RedactingFormatter, redact_uri
+from xmrank.runtime.progress import read_cost_per_hour
+from xmrank.runtime.redaction import redact_uri
 
 Config = TypeVar("Config")
 
@@ -137,12 +138,13 @@ def run(
     # A job that Ray runs from a working directory brings its own presets beside the script.
     own = script.parent / "configs"
     presets = own if own.is_dir() else PRESETS
-    handler = logging.StreamHandler()
-    handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     install_handlers()
     try:
-        job(parse_config(config_type, sys.argv[1:], name=name, presets=presets, program=program))
+        arguments, level = take_log_level(sys.argv[1:])
+        start_logging(level)
+        config = parse_config(config_type, arguments, name=name, presets=presets, program=program)
+        read_cost_per_hour()  # a wrong price ends here, and not after hours
+        job(config)
     except KeyboardInterrupt as stop:
         sys.exit(report_interruption(name, stop))
     except Exception as error:

@@ -13,6 +13,7 @@ import tyro
 from xmrank.config.choices import Choice, choose, find_choices, make_defaults
 from xmrank.config.presets import list_flags, list_presets, read_settings, take_preset
 from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.log_levels import DEFAULT, FLAG, LEVELS
 
 Config = TypeVar("Config")
 
@@ -197,6 +198,7 @@ def describe_job(
     lines = [" ".join((config_type.__doc__ or "").split())]
     names = ",".join([*presets, "FILE.yaml"])
     lines.append(f"--preset {{{names}}}: settings under those of the flags, from a preset or a YAML file of your own")
+    lines.append(f"{FLAG} {{{','.join(LEVELS)}}}: messages to show, also those of Ray and MLflow (default {DEFAULT})")
     for choice in choices:
         flag, name = f"--{choice.path.replace('_', '-')}", chosen[choice.path]
         names = ",".join(choice.options)

@@ -19,6 +19,7 @@ from xmrank.embed.token_projection import TokenProjection
 from xmrank.embed.token_store import Side
 from xmrank.runtime.cluster import connect, pool_size, silence_ray_data
 from xmrank.runtime.errors import DataError, XmrankError
+from xmrank.runtime.progress import show_activity
 
 CPU_BATCH = 64
 """Items at once on a CPU, where more are no faster."""
@@ -259,6 +260,7 @@ def encode_shards(
         num_cpus=pools.cpus,
         num_gpus=pools.gpus,
     )
+    show_activity("shards from encoders" + (f" and {pools.readers} readers" if pools.readers else ""), pools.encoders)
     for result in done.iter_rows():
         # Raised here, in the driver, where it is still the original message.
         if result["failure"]:

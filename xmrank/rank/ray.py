@@ -11,6 +11,7 @@ import torch
 from xmrank.rank.batches import QueryBatch, QueryRanker, RankingJob
 from xmrank.runtime.cluster import connect, pool_size, silence_ray_data
 from xmrank.runtime.errors import DataError, XmrankError
+from xmrank.runtime.progress import show_activity
 
 
 class RankerActor:
@@ -65,6 +66,7 @@ def rank_batches(batches: list[QueryBatch], job: RankingJob, workers: int) -> It
         num_cpus=cpus,
         num_gpus=gpus,
     )
+    show_activity("ranked batches", min(workers, len(batches)))
     for result in done.iter_rows():
         if result["failure"]:
             raise DataError(result["failure"])

@@ -16,7 +16,9 @@ from ray.util import placement_group, remove_placement_group
 
 from xmrank.runtime.endings import kept_handlers
 from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.log_levels import drop_notice, is_verbose
 from xmrank.runtime.paths import in_ray_job
+from xmrank.runtime.progress import show_activity
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,12 +49,13 @@ def connect() -> None:
     """
     if ray.is_initialized():
         return
-    with kept_handlers():
-        if in_ray_job() or os.environ.get("RAY_ADDRESS"):
-            ray.init(logging_level=logging.WARNING)
-            wait_for_resources(os.environ.get(WAIT_FOR, ""), WAIT_S)
-            return
-        require_token()
+    if is_given_cluster():
+        with kept_handlers(), drop_notice():
+            ray.init(logging_level=logging.INFO if is_verbose() else logging.WARNING)
+        wait_for_resources(os.environ.get(WAIT_FOR, ""), WAIT_S)
+        return
+    require_token()
+    with kept_handlers(), drop_notice():
         try:
             start_local_cluster()
         except Exception as error:
@@ -61,6 +64,11 @@ def connect() -> None:
             # A busy machine: what was started goes, and the second start finds the files in memory.
             ray.shutdown()
             start_local_cluster()
+
+
+def is_given_cluster() -> bool:
+    """Whether there is a cluster to connect to: that of the submitted job, or the one in RAY_ADDRESS."""
+    return in_ray_job() or bool(os.environ.get("RAY_ADDRESS"))
 
 
 def start_local_cluster() -> None:
@@ -72,7 +80,7 @@ def start_local_cluster() -> None:
         address="local",  # otherwise the address that a dead cluster has left makes the start hang
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
-        logging_level=logging.ERROR,
+        logging_level=logging.INFO if is_verbose() else logging.ERROR,
         log_to_driver=False,
     )
 
@@ -172,6 +180,7 @@ def run_tasks(function: Callable[[Item], Result], items: Iterable[Item], workers
     connect()
     workers, cpus, gpus = pool_size(workers)
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
+    show_activity("the results of tasks", workers)
     pending: list[ray.ObjectRef] = []
     for item in items:
         pending.append(remote.remote(item))
@@ -183,12 +192,17 @@ def run_tasks(function: Callable[[Item], Result], items: Iterable[Item], workers
 
 
 def silence_ray_data() -> None:
-    """Send Ray Data's messages to its log file only: we show progress and failures ourselves."""
+    """Send Ray Data's messages to its log file only: we show progress and failures ourselves.
+
+    Its metrics go to the dashboard all the same.
+    """
     import ray.data  # slow, and only embed and rank use it
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    if is_verbose():
+        return
     # Its file handler stays.
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):

@@ -12,8 +12,10 @@ import torch
 from ray.train import FailureConfig, PreemptionError, RunConfig, ScalingConfig, TrainingFailedError, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from xmrank.runtime.cluster import connect
+from xmrank.runtime.cluster import connect, is_given_cluster
 from xmrank.runtime.errors import describe_error, find_cause, is_permanent
+from xmrank.runtime.log_levels import is_verbose
+from xmrank.runtime.progress import show_activity, show_restart
 from xmrank.runtime.worker_room import WorkerRoom
 
 Payload = TypeVar("Payload")
@@ -83,13 +85,17 @@ def launch_workers(
     """
     # Ray Train looks at its workers every 2 s by default, which a run of a few seconds would spend waiting.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    if is_given_cluster():
+        # The dashboard's Train page is empty without; the metrics are on by themselves.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     connect()
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    logging.getLogger("ray.train").setLevel(logging.INFO if is_verbose() else logging.WARNING)
     room = WorkerRoom(name, workers, tasks, group_size, timeout)
     restarts = 0
     while True:
         prepare()
         count = room.find_count()
+        show_activity("the workers of a Ray Train run", count)
         try:
             make_trainer(function, payload, name, scratch, count, room.resources).fit()
             return count
@@ -100,6 +106,7 @@ def launch_workers(
             if is_permanent(cause) or restarts > RESTARTS:
                 raise
             print(f"{name}: workers start again: {describe_error(cause)}", file=sys.stderr, flush=True)
+            show_restart()
 
 
 def make_trainer(

@@ -8,6 +8,7 @@ from ray.util import placement_group, remove_placement_group
 
 from xmrank.runtime.cluster import describe_resources, pool_size
 from xmrank.runtime.errors import XmrankError
+from xmrank.runtime.progress import show_activity
 
 PROMPT_S = 10.0
 """How long resources that nobody uses may take to be found, such as those of workers that have just died."""
@@ -52,6 +53,7 @@ class WorkerRoom:
         if self._fits(self.count, PROMPT_S):
             return self.count
         wanted = self.count
+        show_activity(f"room for {describe_workers(wanted)}", 0)
         self._say(f"waiting up to {self.patience:.0f} s for {describe_workers(wanted)}, the cluster has ")
         if not self._wait():
             self._shrink()

@@ -24,7 +24,7 @@ from xmrank.config import TuneConfig as SearchConfig
 from xmrank.runtime.cluster import connect, describe_resources
 from xmrank.runtime.errors import DataError, XmrankError, describe_error, find_cause, is_permanent
 from xmrank.runtime.files import write_json
-from xmrank.runtime.progress import Progress
+from xmrank.runtime.progress import Progress, show_activity
 from xmrank.tracking.run_tree import RunTree
 from xmrank.tune.points import SearchFolder
 from xmrank.tune.proposals import ProposalStudy
@@ -184,6 +184,7 @@ def run_tuner(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback for each lost process; one line is enough
     connect()
     workers, resources = divide_resources(job.config.workers)
+    show_activity("the results of points", workers)
     trainable = tune.with_parameters(try_point, job=job, point_of=batch.point_of)
     Tuner(
         tune.with_resources(trainable, resources),
