@@ -187,7 +187,7 @@ def staged(config: EmbedConfig, images: int) -> dict[str, float]:
     watcher = threading.Thread(target=watch, args=(config.output / "work", finished, over), daemon=True)
     watcher.start()
     with Watched() as usage:
-        embed_dataset(config, only_images, config.output)
+        embed_dataset(config, None, only_images, config.output)
     over.set()
     watcher.join()
     return figures(finished, config.workers, usage, started)
