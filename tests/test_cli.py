@@ -434,6 +434,20 @@ def test_a_job_gets_its_configuration(monkeypatch, capsys):
     assert seen == [Toy(Nested(4))]
 
 
+def test_a_log_level_is_no_setting_of_the_job_and_a_wrong_one_ends_it(monkeypatch, capsys):
+    seen = []
+    assert status(monkeypatch, capsys, seen.append, "--log-level", "error", "--nested.depth", "4") == (0, [])
+    assert seen == [Toy(Nested(4))]
+    expected = "mine: --log-level loud: expected one of debug, info, warning, error"
+    assert status(monkeypatch, capsys, seen.append, "--log-level=loud") == (2, [expected])
+
+
+def test_a_wrong_price_ends_a_job_before_it_begins(monkeypatch, capsys):
+    monkeypatch.setenv("XMRANK_COST_PER_HOUR", "cheap")
+    code, (line,) = status(monkeypatch, capsys, lambda _: pytest.fail("began"))
+    assert code == 2 and line.startswith("mine: XMRANK_COST_PER_HOUR=cheap: expected the price")
+
+
 def test_a_wrong_flag_ends_with_status_2(monkeypatch, capsys):
     code, lines = status(monkeypatch, capsys, print, "--nested.depht", "4")
     assert code == 2

@@ -85,7 +85,9 @@ def flags_of(job):
     """All flags that a job takes."""
     choosing = {f"--{choice.path}" for choice in find_choices(config_type(job))}
     listed = [option for text in help_texts(job) for option in OPTION.findall(text)]
-    return choosing | {flag for option in listed for flag in FLAG.findall(option)} | {"--preset", "--help"}
+    return (
+        choosing | {flag for option in listed for flag in FLAG.findall(option)} | {"--preset", "--log-level", "--help"}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -140,9 +140,8 @@ def run(
     presets = own if own.is_dir() else PRESETS
     install_handlers()
     try:
-        arguments, level = take_log_level(sys.argv[1:])
-        start_logging(level)
-        config = parse_config(config_type, arguments, name=name, presets=presets, program=program)
+        start_logging(take_log_level(sys.argv[1:])[1])
+        config = parse_config(config_type, sys.argv[1:], name=name, presets=presets, program=program)
         read_cost_per_hour()  # a wrong price ends here, and not after hours
         job(config)
     except KeyboardInterrupt as stop:

@@ -13,7 +13,7 @@ import tyro
 from xmrank.config.choices import Choice, choose, find_choices, make_defaults
 from xmrank.config.presets import list_flags, list_presets, read_settings, take_preset
 from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.log_levels import DEFAULT, FLAG, LEVELS
+from xmrank.runtime.log_levels import DEFAULT, FLAG, LEVELS, take_log_level
 
 Config = TypeVar("Config")
 
@@ -43,6 +43,7 @@ def parse_config(
         SystemExit: after ``--help``.
     """
     program = program or f"{name}.py"
+    arguments, _ = take_log_level(arguments)  # `start_logging` has it
     arguments, preset = take_preset(arguments)
     values: Mapping[str, Any] = read_settings(preset, presets, name, config_type) if preset else {}
     # Choices come first: which flags there are depends on them.
