@@ -190,18 +190,16 @@ def check_batch_size(check: Check) -> dict[str, Any]:
 def check_precision(check: Check) -> dict[str, Any]:
     """Images a second in fp32, bf16, and bf16 compiled, and how far the embeddings are from those of fp32."""
     import torch
+    from PIL import Image
 
     from xmrank.embed.encoder import load_encoder
 
     sizes, result, exact = check.sizes, {}, None
-    torch.manual_seed(0)
     for name, precision, compiled in (("fp32", "fp32", False), ("bf16", "bf16", False), ("compiled", "bf16", True)):
         encoder = load_encoder(sizes.model, precision=precision, device=check.device, **check.untrained)
         encoder = encoder.compile_model() if compiled else encoder
-        height, width = encoder.model.visual.image_size
-        # Normalised pixels, as encode_images also takes them.
-        images = torch.randn(sizes.batch, 3, height, width, generator=torch.Generator().manual_seed(0))
-        images = images.to(check.device)
+        noise = np.random.default_rng(0).integers(0, 256, (sizes.batch, 256, 256, 3), np.uint8)
+        images = torch.stack([encoder.pixels.prepare(Image.fromarray(picture)) for picture in noise]).to(check.device)
         exact = encoder.encode_images(images) if exact is None else exact
         cosine = (encoder.encode_images(images) * exact).sum(1).min().item()
         seconds = check.measure(lambda encoder=encoder, images=images: encoder.encode_images(images), sizes.steps)
