@@ -14,13 +14,13 @@ from xmrank.datasets.reader_settings import ArraySettings
 from xmrank.embed.importing import import_embeddings
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.cluster import connect
+from xmrank.runtime.file_cache import CACHE_VARIABLE
 from xmrank.runtime.paths import HOME_VARIABLE
-from xmrank.runtime.verification import CACHE_VARIABLE
 
 settings.register_profile("xmrank", deadline=None)  # machines that are shared have slow moments
 settings.load_profile("xmrank")
 
-pytest_plugins = ["pipeline"]
+pytest_plugins = ["pipeline", "object_store"]
 
 SPLITS = {"train": 60, "val": 20, "test": 20}
 

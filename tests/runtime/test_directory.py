@@ -201,11 +201,11 @@ def test_overwrite_empties_what_a_link_leads_to(folder, tmp_path):
 def test_overwrite_that_is_interrupted_can_be_repeated(folder, monkeypatch):
     finished(folder, files=("a.txt", "sub/b.txt"))
 
-    def killed(path):
+    def killed(path, errors):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(stages.shutil, "rmtree", killed)
+        patched.setattr(stages, "remove_tree", killed)
         with pytest.raises(KeyboardInterrupt):
             opened(folder, overwrite=True)
     assert {"plan.json", "sub/b.txt"} <= set(names(folder))  # still a stage's, and not a finished one's

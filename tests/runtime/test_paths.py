@@ -6,6 +6,7 @@ import pytest
 
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.remote_path import RemotePath
 
 
 @pytest.fixture
@@ -40,12 +41,20 @@ def test_absolute_paths_stay(home):
     assert resolve("~/runs") == Path.home() / "runs"
 
 
-@pytest.mark.parametrize(
-    "uri", ["s3://bucket/run", Path("s3://bucket/run"), "gs://bucket", "hdfs:/run", "abfs://a@b/run", "file:///run"]
-)
-def test_a_remote_store_is_refused(home, uri):
-    with pytest.raises(ConfigError, match="expected a local path"):
-        resolve(uri)
+@pytest.mark.parametrize("uri", ["s3://bucket/run", Path("s3://bucket/run"), RemotePath("s3://bucket/run")])
+def test_a_uri_is_a_path_in_its_store(home, uri):
+    assert resolve(uri) == RemotePath("s3://bucket/run")
+    assert str(resolve(uri) / "manifest.json") == "s3://bucket/run/manifest.json"
+
+
+def test_a_uri_of_this_machine_is_a_path(home):
+    assert resolve("file:///data/runs") == resolve(Path("file:///data/runs")) == Path("/data/runs")
+
+
+def test_a_home_is_a_folder(home, monkeypatch):
+    monkeypatch.setenv("XMRANK_HOME", "s3://bucket/run")
+    with pytest.raises(ConfigError, match=r"^XMRANK_HOME s3://bucket/run: expected a folder"):
+        resolve("runs")
 
 
 def test_the_home_of_an_unknown_user_is_one_line(home, monkeypatch):

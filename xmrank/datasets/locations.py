@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 
 from xmrank.datasets.uris import file_sizes, locate_file, one_line, open_file, refuse_special
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import URI
 from xmrank.runtime.redaction import redact_uri
+from xmrank.runtime.remote_path import URI
 
 MEMBER = re.compile(r"(?P<file>.+?\.(?P<kind>tar|parquet))::(?P<member>.+)", re.IGNORECASE | re.DOTALL)
 SPAN = re.compile(r"@([0-9]{1,18})\+([0-9]{1,18})")

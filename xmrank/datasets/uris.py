@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import URI, PathOrUri, resolve_uri
+from xmrank.runtime.paths import PathOrUri, resolve_uri
+from xmrank.runtime.remote_path import URI
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 NATIVE = {"file", "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"}
@@ -102,7 +103,7 @@ def open_file(address: PathOrUri) -> BinaryIO:
         DataError: a URI that cannot be read, or a local pipe or device.
     """
     # Python's own files, where they are local: made in half the time, and there is one for every image.
-    if isinstance(address, Path) or not URI.match(address):
+    if not URI.match(str(address)):
         try:
             status = os.stat(address)  # noqa: PTH116 - a Path takes longer to make than the call
         except ValueError:  # a null character

@@ -12,7 +12,8 @@ import pyarrow.fs as pafs
 from xmrank.datasets.reader_settings import ArraySettings, ClipRetrievalSettings
 from xmrank.datasets.uris import locate_file, one_line
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import URI, resolve_uri
+from xmrank.runtime.paths import resolve_uri
+from xmrank.runtime.remote_path import URI
 
 Settings = TypeVar("Settings", ArraySettings, ClipRetrievalSettings)
 

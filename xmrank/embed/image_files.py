@@ -15,7 +15,7 @@ from xmrank.datasets.uris import suffix_of
 from xmrank.embed.decoding import PixelTransform, decode_image
 from xmrank.embed.shard_report import ItemBatch, ShardReport
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.paths import URI
+from xmrank.runtime.remote_path import URI
 
 AHEAD = 16
 """Remote images that are requested while earlier ones are decoded."""

@@ -5,8 +5,6 @@ every file with its hash, so that its presence means that the output is complete
 """
 
 import json
-import os
-import shutil
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +14,7 @@ from typing import Any
 
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import TEMPORARY, write_json
-from xmrank.runtime.lock import acquire_lock, refuse_live_holder, release_lock, require_lock
+from xmrank.runtime.lock import acquire_lock, refuse_live_holder, release_collected, require_lock
 from xmrank.runtime.manifest import (
     DAMAGED,
     JOURNAL,
@@ -32,6 +30,7 @@ from xmrank.runtime.manifest import (
 )
 from xmrank.runtime.pieces import Piece, describe_file, group_outputs, is_piece, read_pieces
 from xmrank.runtime.redaction import redact_values
+from xmrank.runtime.storage import fetch_all, list_files, remove_tree
 from xmrank.runtime.verification import find_damage
 
 
@@ -105,7 +104,7 @@ class StageDirectory:
         """Hold the directory until the stage is finished or given up, at the latest until the process ends."""
         acquire_lock(self.directory)
         # An exception, SIGINT and SIGTERM end the stage's variable, or the interpreter: both call this.
-        self._release = weakref.finalize(self, release_lock, self.directory)
+        self._release = weakref.finalize(self, release_collected, self.directory)
 
     def _prepare(self, *, overwrite: bool) -> None:
         """Put the directory in order: all that deletes or replaces files, so only under the lock."""
@@ -154,11 +153,9 @@ class StageDirectory:
         """
         require_lock(self.directory)
         # Everything in the directory but the files of NOT_HASHED and what a resumed run needed.
-        outputs = {
-            str(path.relative_to(self.directory)): describe_file(path)
-            for path in sorted(self.directory.rglob("*"))
-            if path.is_file() and not self._is_beside_output(path)
-        }
+        files = [path for path in list_files(self.directory) if not self._is_beside_output(path)]
+        fetch_all(files)
+        outputs = {str(path.relative_to(self.directory)): describe_file(path) for path in files}
         pieces = read_pieces(self.directory).values()
         self._refuse_changed(outputs, pieces)
         # The plan keeps the hashes too: the manifest may be lost.
@@ -174,7 +171,7 @@ class StageDirectory:
         ).with_fingerprint()
         write_json(self.directory / MANIFEST, vars(manifest))
         # Only now: until the manifest is written, a killed run resumes from these files.
-        shutil.rmtree(self.directory / WORK, ignore_errors=True)
+        remove_tree(self.directory / WORK)
         self._release()
         return manifest
 
@@ -217,13 +214,13 @@ class StageDirectory:
             return
         for path in sorted(self.directory.iterdir(), key=lambda path: path.name != MANIFEST):
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                remove_tree(path, errors=True)
             elif path.name not in (PLAN, LOCK):
                 path.unlink()
 
     def _holds_work(self) -> bool:
         """Whether the directory contains more than its plan."""
-        files = (path for path in self.directory.rglob("*") if path.is_file())
+        files = list_files(self.directory)
         return any(path.name not in (PLAN, LOCK) and not path.name.startswith(TEMPORARY) for path in files)
 
     def _refuse_difference(self) -> None:
@@ -277,7 +274,7 @@ class StageDirectory:
         damage = find_damage(self.directory, manifest.outputs)
         if not damage:
             # Left by a run that was killed after it had written the manifest.
-            shutil.rmtree(self.directory / WORK, ignore_errors=True)
+            remove_tree(self.directory / WORK)
         return manifest, damage
 
     def _write_plan(self, finished: list[Piece]) -> None:
@@ -322,13 +319,18 @@ class StageDirectory:
             DataError: the folder is a link that leads out of the directory.
         """
         file = self.directory / name
-        if not os.path.lexists(file):
+        if not is_there(file):
             return
         if fault_of_folder := describe_outside(self.directory, f"{DAMAGED}/{name}"):
             raise DataError(f"{self.directory / DAMAGED / name}: {fault_of_folder}; {name} is {fault}")
         print(f"{self.name}: {file}: {fault}; moved to {DAMAGED}/", file=sys.stderr)
         target = self.directory / DAMAGED / name
-        while os.path.lexists(target):
+        while is_there(target):
             target = target.with_name(f"{target.name}-again")
         target.parent.mkdir(parents=True, exist_ok=True)
         file.rename(target)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something of this name, also a link that leads nowhere."""
+    return path.is_symlink() or path.exists()

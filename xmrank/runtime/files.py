@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.remote_path import RemotePath
+from xmrank.runtime.storage import local_copy, upload
 
 Value = TypeVar("Value", dict[str, Any], list[Any])
 TEMPORARY = ".tmp-"
@@ -71,17 +73,28 @@ def read_kept_json(path: Path, kind: type[Value]) -> Value:
 
 def refuse_special_file(path: Path, flag: str = "") -> None:
     """Raise DataError for a pipe, a device or a socket: to open one would wait for another process without end."""
+    # A store has regular files only.
+    if isinstance(path, RemotePath):
+        return
     if path.exists() and not path.is_file() and not path.is_dir():
         raise DataError(f"{path}: not a regular file" + (f" ({flag})" if flag else ""))
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path that replaces ``path`` when the block ends; after an error it is deleted.
+    """A temporary file of this machine that becomes ``path`` when the block ends; after an error it is deleted.
 
     Raises:
         OSError: raised in the block; it gets the name of the file if it had none.
+        StorageError: a remote path whose store refuses or does not answer.
     """
+    with name_faults(path), upload(path) if isinstance(path, RemotePath) else replace_file(path) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """A temporary path in the folder of ``path`` that replaces it when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept at the end, because writers such as numpy's append theirs to a name without it.
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
@@ -91,6 +104,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # The user knows the file by its own name, not by the temporary one.
+        if error.errno is not None and error.filename == str(temporary):
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def name_faults(path: Path) -> Iterator[None]:
+    """Give the errors of the block the system's number, and the name of the file where they have none."""
+    try:
+        yield
     except SafetensorError as error:
         # safetensors raises an error of its own, whose text holds the system's number.
         if match := re.search(r"\(os error (\d+)\)", str(error)):
@@ -98,16 +125,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise OSError(number, os.strerror(number), str(path)) from None
         raise
     except OSError as error:
-        # The user knows the file by its own name, not by the temporary one.
-        if error.errno is not None and error.filename in (None, str(temporary)):
+        if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
+    if isinstance(path, RemotePath):
+        path.write_text(text)
+        return
     with atomic_path(path) as temporary:
         temporary.write_text(text)
 
@@ -156,7 +183,7 @@ def read_parquet(path: Path, **options: Any) -> pa.Table:
         DataError: no such file, not a parquet file, or a page that is not what its checksum says.
     """
     with parquet_errors(path):
-        return pq.read_table(path, page_checksum_verification=True, **options)
+        return pq.read_table(local_copy(path), page_checksum_verification=True, **options)
 
 
 def read_batches(path: Path, size: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -165,7 +192,7 @@ def read_batches(path: Path, size: int, columns: Sequence[str] | None = None) ->
     Raises:
         DataError: as `read_parquet`.
     """
-    with parquet_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with parquet_errors(path), pq.ParquetFile(local_copy(path), page_checksum_verification=True) as file:
         yield from file.iter_batches(size, columns=columns)
 
 

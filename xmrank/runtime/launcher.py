@@ -16,6 +16,7 @@ from xmrank.runtime.cluster import connect, is_given_cluster
 from xmrank.runtime.errors import describe_error, find_cause, is_permanent
 from xmrank.runtime.log_levels import is_verbose
 from xmrank.runtime.progress import show_activity, show_restart
+from xmrank.runtime.storage import drop_scratch, scratch_folder
 from xmrank.runtime.worker_room import WorkerRoom
 
 Payload = TypeVar("Payload")
@@ -69,7 +70,7 @@ def launch_workers(
             the error is permanent: then it ends the run.
         payload: the function's first argument; pickled, so better paths than arrays.
         name: of the Ray Train run, and of the stage in messages.
-        scratch: folder for Ray Train's own files.
+        scratch: folder for Ray Train's own files; another one stands for it where it is remote.
         workers: number of processes, 0: one a GPU, or one a core without GPUs.
         timeout: seconds to wait, in all, for room for the processes.
         tasks: pieces of work for the processes; no more processes start than have one. None: no such limit.
@@ -98,6 +99,7 @@ def launch_workers(
         show_activity("the workers of a Ray Train run", count)
         try:
             make_trainer(function, payload, name, scratch, count, room.resources).fit()
+            drop_scratch(scratch)
             return count
         except TrainingFailedError as error:
             # A loss that a node announces (a preemption) is no fault of the work: it does not count.
@@ -126,7 +128,7 @@ def make_trainer(
         torch_config=TorchConfig(backend="nccl" if on_gpus else "gloo"),
         run_config=RunConfig(
             name=name,
-            storage_path=str(scratch),
+            storage_path=str(scratch_folder(scratch)),
             # Left to itself, Ray Train waits without end for a node that does not come back.
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
         ),

@@ -1,7 +1,8 @@
 """One run holds a stage's directory; another is told by whom. A holder that is dead loses it.
 
 The lock is a file in the directory. It gets its name by a hard link, so that it is complete when it appears, and only
-one process can make it, on NFS too. Its holder touches it from time to time: that is how other hosts know it is alive.
+one process can make it, on NFS too; in an object store, by a request that fails where the name is taken. Its holder
+touches it from time to time: that is how other hosts know it is alive.
 """
 
 import contextlib
@@ -21,7 +22,9 @@ from typing import Any
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import TEMPORARY
 from xmrank.runtime.manifest import LOCK
+from xmrank.runtime.object_stores import StorageError, one_attempt
 from xmrank.runtime.redaction import redact_uri
+from xmrank.runtime.remote_path import RemotePath
 
 HEARTBEAT_S = 30.0
 """How often a holder touches its locks."""
@@ -134,8 +137,21 @@ def release_lock(directory: Path) -> None:
         held.count -= 1
         if not held.count:
             del HELD[held.path.parent]
-            if read_holder(held.path) == held.holder:
-                held.path.unlink(missing_ok=True)
+            # A store that is away now has the lock until others find its holder dead.
+            with one_attempt(), contextlib.suppress(StorageError):
+                if read_holder(held.path) == held.holder:
+                    held.path.unlink(missing_ok=True)
+
+
+def release_collected(directory: Path) -> None:
+    """Release a lock whose stage is collected, which may be in any thread, also in the one that a store's client has.
+
+    That one would wait for its own answer: another thread makes the request.
+    """
+    if isinstance(directory, RemotePath) and threading.current_thread() is not threading.main_thread():
+        threading.Thread(target=release_lock, args=(directory,), daemon=True).start()
+    else:
+        release_lock(directory)
 
 
 def require_lock(directory: Path) -> None:
@@ -182,6 +198,8 @@ def create_lock(path: Path, holder: LockHolder) -> float | None:
     """Make the file of a lock; None if it was made, otherwise the time of the file system, since there is one."""
     temporary = path.with_name(f"{TEMPORARY}{holder.key[:8]}-{LOCK}")
     text = json.dumps(asdict(holder), indent=1, sort_keys=True) + "\n"
+    if isinstance(path, RemotePath):
+        return create_object(path, temporary, text, holder)
     temporary.write_text(text)
     now = temporary.stat().st_mtime
     try:
@@ -197,6 +215,19 @@ def create_lock(path: Path, holder: LockHolder) -> float | None:
     finally:
         temporary.unlink(missing_ok=True)
     return None
+
+
+def create_object(path: RemotePath, temporary: Path, text: str, holder: LockHolder) -> float | None:
+    """`create_lock` in an object store."""
+    # Read again: the answer to a request that made it may have been lost, and not all stores know the condition.
+    if path.create(text.encode()) and read_holder(path) == holder:
+        return None
+    if read_holder(path) == holder:
+        return None
+    temporary.write_text(text)
+    now = temporary.stat().st_mtime
+    temporary.unlink(missing_ok=True)
+    return now
 
 
 def create_exclusively(path: Path, text: str) -> bool:
@@ -219,6 +250,9 @@ def count_links(path: Path) -> int:
 
 def remove_dead_lock(path: Path) -> None:
     """Remove the lock of a dead holder. Another run may do the same: what it made in between is put back."""
+    if isinstance(path, RemotePath):
+        remove_dead_object(path)
+        return
     dead = read_holder(path)
     aside = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{LOCK}")
     try:
@@ -229,6 +263,31 @@ def remove_dead_lock(path: Path) -> None:
         if read_holder(aside) != dead:
             os.link(aside, path)
     aside.unlink(missing_ok=True)
+
+
+def remove_dead_object(path: RemotePath) -> None:
+    """`remove_dead_lock` in an object store, where nothing can be put back: only one run may remove a lock.
+
+    Raises:
+        DataError: another run is about to remove it.
+    """
+    dead = read_holder(path)
+    right = path.with_name(f"{TEMPORARY}{dead.key[:8] if dead else 'unreadable'}-removes-{LOCK}")
+    if not right.create(b""):
+        try:
+            silence_s = time.time() - right.stat().st_mtime
+        except FileNotFoundError:  # that run is done: the next look finds its lock, or none
+            return
+        if is_heartbeat(silence_s):
+            raise DataError(f"{path.parent}: another run takes it now; try again in {SILENT_S:.0f} s")
+        # Left by a run that was killed in between; the next attempt may then remove the lock.
+        right.unlink(missing_ok=True)
+        return
+    try:
+        if read_holder(path) == dead:
+            path.unlink(missing_ok=True)
+    finally:
+        right.unlink(missing_ok=True)
 
 
 def read_holder(path: Path) -> LockHolder | None:
@@ -264,10 +323,18 @@ def touch_locks() -> None:
     with MUTEX:
         held = list(HELD.values())
     for lock in held:
-        try:
-            os.utime(lock.path)
-        except OSError:  # a share that is away for a moment: the next time will do
-            continue
+        # A share or a store that is away for a moment: the next time will do.
+        with one_attempt(), contextlib.suppress(OSError, StorageError):
+            touch_lock(lock)
+
+
+def touch_lock(lock: HeldLock) -> None:
+    """Give a lock the time of its file system."""
+    if not isinstance(lock.path, RemotePath):
+        os.utime(lock.path)
+    # A store gives a time to what is written only. A lock that another run has taken stays its own.
+    elif read_holder(lock.path) == lock.holder:
+        lock.path.write_text(json.dumps(asdict(lock.holder), indent=1, sort_keys=True) + "\n")
 
 
 def find_start(pid: int) -> str | None:

@@ -1,14 +1,13 @@
 """Paths and URIs; relative paths start from XMRANK_HOME, or from the current directory."""
 
 import os
-import re
+from os import PathLike
 from pathlib import Path
 
 from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.remote_path import URI, RemotePath
 
 HOME_VARIABLE = "XMRANK_HOME"
-URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-"""s3://bucket, or s3:/bucket: Path() folds the second slash."""
 PathOrUri = Path | str
 """A local path, absolute, or a URI as text."""
 
@@ -18,9 +17,11 @@ def home() -> Path:
 
     Raises:
         ConfigError: inside a submitted Ray job, where the current directory is a temporary copy, without XMRANK_HOME
-            or with a relative one; or it names the home of an unknown user.
+            or with a relative one; or it names the home of an unknown user, or is a URI.
     """
-    folder = expand_user(Path(os.environ.get(HOME_VARIABLE, "")))
+    if URI.match(text := os.environ.get(HOME_VARIABLE, "")):
+        raise ConfigError(f"{HOME_VARIABLE} {text}: expected a folder; outputs may be URIs, in --output")
+    folder = expand_user(Path(text))
     # Path("") is the current directory.
     if in_ray_job() and not folder.is_absolute():
         raise ConfigError(
@@ -49,16 +50,33 @@ def in_ray_job() -> bool:
 
 
 def resolve(path: Path | str) -> Path:
-    """The absolute local path.
+    """The absolute path: of this machine's files, or of an object store's for a URI.
 
     Raises:
-        ConfigError: a URI, a relative path that ``home`` refuses, or the home of an unknown user.
+        ConfigError: a URI that ``RemotePath.of`` refuses, a relative path that ``home`` refuses, or the home of an
+            unknown user.
     """
-    text = str(path)
-    if URI.match(text):
-        raise ConfigError(f"{text}: expected a local path (a folder that all nodes of the cluster share)")
-    path = expand_user(Path(path))
-    return path if path.is_absolute() else home() / path
+    location = resolve_uri(path)
+    return location if isinstance(location, Path) else locate_uri(location)
+
+
+def locate_uri(uri: str) -> Path:
+    """The path of a URI.
+
+    Raises:
+        ConfigError: as ``RemotePath.of``.
+    """
+    # Of this machine: file:///folder, as other tools write a path.
+    return Path(uri.removeprefix("file://")) if uri.startswith("file:///") else RemotePath.of(uri)
+
+
+def as_path(path: str | PathLike[str]) -> Path:
+    """The path as it is, relative to the current directory, or a URI's in its store.
+
+    Raises:
+        ConfigError: as `resolve`, for a URI.
+    """
+    return resolve(str(path)) if URI.match(str(path)) else Path(path)
 
 
 def resolve_uri(path: Path | str) -> PathOrUri:
@@ -69,7 +87,8 @@ def resolve_uri(path: Path | str) -> PathOrUri:
     """
     text = str(path)
     if not (uri := URI.match(text)):
-        return resolve(path)
+        local = expand_user(Path(path))
+        return local if local.is_absolute() else home() / local
     # Path("s3://bucket/x") is s3:/bucket/x: the slashes after the scheme are put back, three for a local file.
     scheme = uri.group().rstrip(":/")
     rest = text[uri.end() :].lstrip("/")

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from xmrank.runtime.files import sha256_file, write_json
 from xmrank.runtime.manifest import WORK, describe_outside
+from xmrank.runtime.storage import list_files, read_contents
 
 PIECES = "pieces"
 """Folder of the records in a stage's folder for intermediate results."""
@@ -40,9 +41,10 @@ def describe_file(path: Path) -> dict[str, Any]:
 def read_pieces(directory: Path) -> dict[Path, Piece]:
     """The pieces that the runs of an unfinished stage have recorded, by the paths of the records."""
     pieces = {}
-    for path in sorted((directory / WORK / PIECES).glob("*.json")):
+    paths = [path for path in list_files(directory / WORK / PIECES) if path.suffix == ".json"]
+    for path, content in zip(paths, read_contents(paths), strict=True):
         try:
-            piece: Any = json.loads(path.read_text()) if path.is_file() else None
+            piece: Any = json.loads(content)
         except (ValueError, RecursionError):
             piece = None
         # A record that is damaged itself says nothing about its piece.

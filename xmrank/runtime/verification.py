@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xmrank.runtime.errors import DataError
+from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.file_cache import cache_folder
 from xmrank.runtime.files import sha256_file, write_json
 from xmrank.runtime.manifest import DAMAGED, MANIFEST, PLAN, WORK, Manifest, parse_manifest, read_manifest
+from xmrank.runtime.storage import fetch_all, list_folders, read_state, read_states
 
-CACHE_VARIABLE = "XMRANK_CACHE"
-"""Names the folder of what xmrank remembers of this user's files; without it, ~/.cache/xmrank."""
 FRESH_NS = 100_000_000
 """A file changed less than this before it was hashed is not remembered: one more change could have the same time."""
 INNER_FOLDERS = {"tune": "tune", "supervised": "supervised", "supervised-report": "supervised"}
@@ -73,18 +73,23 @@ def find_damage(
         afresh: as for `verify_outputs`.
         record: where sizes and hashes come from, for the texts.
     """
-    memory = VerifiedFiles(directory)
-    damage = {}
+    memory, states = VerifiedFiles(directory), read_states(directory, list(outputs))
+    damage, unknown = {}, []
     for name, entry in outputs.items():
-        path = directory / name
-        if not path.is_file():
+        state = states.get(name)
+        if state is None:
             damage[name] = f"is missing, though {record} names it"
-        elif path.stat().st_size != entry["bytes"]:
-            damage[name] = f"damaged: holds {path.stat().st_size} bytes, {entry['bytes']} in {record}"
-        elif (afresh or not memory.holds(name, entry["sha256"])) and not memory.check(name, entry["sha256"]):
+        elif state[0] != entry["bytes"]:
+            damage[name] = f"damaged: holds {state[0]} bytes, {entry['bytes']} in {record}"
+        elif afresh or not memory.holds(name, entry["sha256"], state):
+            unknown.append(name)
+    fetch_all([directory / name for name in unknown], afresh=afresh)
+    for name in unknown:
+        if not memory.check(name, outputs[name]["sha256"], states[name]):
             damage[name] = f"damaged: its contents are not those in {record}"
     memory.save()
-    return damage
+    # In the order of the outputs: the first is named.
+    return {name: damage[name] for name in outputs if name in damage}
 
 
 def describe_remedy(directory: Path, stage: str) -> str:
@@ -102,18 +107,17 @@ class VerifiedFiles:
         self.entries = self._read()
         self.changed = False
 
-    def holds(self, name: str, sha256: str) -> bool:
+    def holds(self, name: str, sha256: str, state: list[int]) -> bool:
         """Whether the file was found to have this hash, and has not been written to since."""
-        return self.entries.get(name) == [sha256, *describe_state(self.directory / name)]
+        return self.entries.get(name) == [sha256, *state]
 
-    def check(self, name: str, sha256: str) -> bool:
-        """Hash a file, remember it if it has this hash, and return whether it has."""
+    def check(self, name: str, sha256: str, state: list[int]) -> bool:
+        """Hash a file whose state was just read, remember it if it has this hash, and return whether it has."""
         path, started = self.directory / name, time.time_ns()
-        state = describe_state(path)
         if sha256_file(path) != sha256:
             return False
         # Not if it was being written: the state before must also be the state after.
-        if max(state[1:3]) < started - FRESH_NS and state == describe_state(path):
+        if max(state[1:3]) < started - FRESH_NS and state == read_state(path):
             self.entries[name] = [sha256, *state]
             self.changed = True
         return True
@@ -122,7 +126,8 @@ class VerifiedFiles:
         """Write the memory; without a folder to write to, nothing is remembered."""
         if self.changed and self.path:
             # Without those of files that are gone, such as intermediate results.
-            kept = {name: entry for name, entry in self.entries.items() if (self.directory / name).exists()}
+            there = read_states(self.directory, list(self.entries))
+            kept = {name: entry for name, entry in self.entries.items() if name in there}
             try:
                 write_json(self.path, kept)
             except OSError:
@@ -139,25 +144,18 @@ class VerifiedFiles:
 def memory_path(directory: Path) -> Path | None:
     """The file that says what was verified in a directory; None where the user has no cache folder."""
     try:
-        cache = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "xmrank")
-    except RuntimeError:  # a user without a home
+        cache = cache_folder()
+    except ConfigError:  # a user without a home
         return None
-    key = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:32]
+    key = hashlib.sha256(os.fsencode(str(directory.resolve()))).hexdigest()[:32]
     return cache / "verified" / f"{key}.json"
-
-
-def describe_state(path: Path) -> list[int]:
-    """Size, time of the contents, time of the inode, and inode; the third also changes where the second is set back."""
-    state = path.stat()
-    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
 
 
 def list_stages(root: Path) -> Iterator[Path]:
     """The stage directories at and below a folder, by name: those with a plan or a manifest."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if name not in (WORK, DAMAGED))
-        if {PLAN, MANIFEST} & set(files):
-            yield Path(folder)
+    for folder, files in list_folders(root, without=(WORK, DAMAGED)):
+        if {PLAN, MANIFEST} & files:
+            yield folder
 
 
 def verify_tree(root: Path) -> bool:
