@@ -16,7 +16,7 @@ RUN apt-get update \
 WORKDIR /opt/xmrank
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN mkdir xmrank && touch xmrank/__init__.py \
-    && pip install --no-cache-dir --constraint constraints.txt ".[${FAISS},aws]" \
+    && pip install --no-cache-dir --constraint constraints.txt ".[${FAISS},aws,s3]" \
     && pip uninstall --yes xmrank
 COPY xmrank xmrank
 COPY jobs jobs

@@ -37,7 +37,12 @@ def start(folder):
     arguments = [folder, folder / "log", "0.5"]
     with (folder / "said").open("a") as said:
         command = [sys.executable, HERE / "cluster_driver.py", *arguments]
-        return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=said, stderr=said)
+        return subprocess.Popen(
+            command,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+            stdout=said,
+            stderr=said,
+        )
 
 
 def lines(folder):

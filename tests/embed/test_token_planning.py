@@ -45,7 +45,7 @@ def test_bytes_are_those_of_the_files():
 
 def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
     budget = TokenBudget({}, {"image": 12552}, {"image": 1_000_000})
-    monkeypatch.setattr(token_planning.shutil, "disk_usage", lambda path: SimpleNamespace(free=24e9))
+    monkeypatch.setattr(token_planning, "count_free_bytes", lambda folder: 24e9)
     with pytest.raises(DataError) as caught:
         budget.refuse_small_disk(tmp_path)
     assert str(caught.value) == (

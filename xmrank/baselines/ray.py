@@ -1,6 +1,5 @@
 """The baselines' Ray part: one Ray Train run whose workers fit the baselines that are trained by steps."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from xmrank.baselines.fitting import FittingJob, fit_all
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.launcher import Worker, launch_workers
+from xmrank.runtime.storage import remove_tree
 
 
 def fit_on_cluster(job: FittingJob, scratch: Path) -> None:
@@ -20,7 +20,7 @@ def fit_on_cluster(job: FittingJob, scratch: Path) -> None:
     Raises:
         DataError: a fit failed; the others are done.
     """
-    shutil.rmtree(job.failures, ignore_errors=True)
+    remove_tree(job.failures)
     trained = job.list_trained()
     # One run for all of them, because its start costs more than many a fit.
     if any(fit in trained for fit in job.list_pending()):

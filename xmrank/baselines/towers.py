@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import atomic_path, refuse_special_file, write_json
+from xmrank.runtime.storage import local_copy
 
 WEIGHTS, ABOUT = "towers.safetensors", "baseline.json"
 ROWS = 8192
@@ -142,7 +143,7 @@ def load_towers(directory: Path) -> tuple[ProjectionTowers, dict[str, Any]]:
         with torch.device("meta"):
             towers = ProjectionTowers(about["layers"]["image"], about["layers"]["text"])
         towers = towers.to(getattr(torch, about["dtype"]))
-        towers.load_state_dict(load_file(directory / WEIGHTS), assign=True)
+        towers.load_state_dict(load_file(local_copy(directory / WEIGHTS)), assign=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{directory}: not a baseline of this version: {' '.join(str(error).split())[:300]}") from None
     return towers.eval(), about

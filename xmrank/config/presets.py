@@ -10,6 +10,7 @@ import yaml
 
 from xmrank.config.jobs import JOBS
 from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.paths import as_path
 
 EXPERIMENT = "experiment"
 """The job that takes a preset as a whole; the others take the section of their name."""
@@ -75,7 +76,7 @@ def read_yaml(preset: str, folder: Path) -> dict[str, Any]:
         ConfigError: no such preset (the known ones are listed), or a file that is not a YAML mapping.
     """
     # The suffix decides, so that a file named like a preset is not read by mistake.
-    path = Path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
+    path = as_path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         expected = f"expected a YAML file or one of: {known}" if known else "expected the path of a YAML file"

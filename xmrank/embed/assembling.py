@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 
 from xmrank.datasets.dataset import Dataset
 from xmrank.embed.planning import ShardPlan
-from xmrank.embed.shards import Shard, read_report
+from xmrank.embed.shards import Shard, read_reports
 from xmrank.embed.token_store import Side
 from xmrank.runtime.files import write_rows, write_table
+from xmrank.runtime.storage import fetch_all, local_copy
 
 BLOCK = 65536
 """Rows that are in memory at once."""
@@ -36,12 +37,9 @@ class StoreFacts:
 
 
 def join_reports(shards: list[Shard], work: Path) -> StoreFacts:
-    """The reports of the images' shards, read one at a time."""
+    """The reports of the images' shards, all of which are done; read a few at a time."""
     facts = StoreFacts()
-    for shard in shards:
-        report = read_report(shard, work)
-        # All shards are done by now.
-        assert report is not None
+    for shard, report in zip(shards, read_reports(shards, work), strict=True):
         facts.bytes.append(pa.array(report.bytes, pa.int64()))
         facts.sha256.append(pa.array(report.sha256, pa.string()))
         facts.broken |= report.broken
@@ -101,8 +99,9 @@ def write_side(path: Path, parts: list[Path], rows: np.ndarray) -> None:
         parts: arrays of equal length, but for the last one; rows are numbered through all parts.
         rows: in the order of the file; a row may occur more than once.
     """
+    fetch_all(parts)
     # All parts but the last are as long as the first.
-    first = np.load(parts[0], allow_pickle=False)
+    first = np.load(local_copy(parts[0]), allow_pickle=False)
     write_rows(path, read_blocks(parts, len(first), rows), (len(rows), first.shape[1]), first.dtype)
 
 
@@ -116,7 +115,7 @@ def read_blocks(parts: list[Path], size: int, rows: np.ndarray) -> Iterator[np.n
         numbers, starts = np.unique(of_part[order], return_index=True)
         block: np.ndarray | None = None
         for number, indices in zip(numbers, np.split(order, starts[1:]), strict=True):
-            array = np.load(parts[number], mmap_mode="r", allow_pickle=False)
+            array = np.load(local_copy(parts[number]), mmap_mode="r", allow_pickle=False)
             if block is None:
                 block = np.empty((len(chosen), array.shape[1]), array.dtype)
             block[indices] = array[chosen[indices] - number * size]

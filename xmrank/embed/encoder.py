@@ -17,6 +17,7 @@ from xmrank.embed.decoding import PixelTransform
 from xmrank.embed.model_source import BUNDLED, TINY, ModelSource, find_model, first_line, quiet_open_clip, refuse_code
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.storage import local_copy
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -195,8 +196,9 @@ def _find_weights(model: str, pretrained: str | None, init_seed: int | None) -> 
     if path is None or not path.is_file():
         given = f"--pretrained {pretrained}: no such tag or file; expected" if pretrained else "--pretrained: expected"
         raise ConfigError(f"{given} {_list_weights(model)}")
-    refuse_code(path, f"--pretrained {path}")
-    return str(path)
+    file = local_copy(path)
+    refuse_code(file, f"--pretrained {path}")
+    return str(file)
 
 
 def _list_weights(model: str) -> str:

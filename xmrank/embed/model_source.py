@@ -17,7 +17,8 @@ from open_clip.pretrained import download_pretrained_from_hf
 
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.files import read_json_file, sha256_file, sha256_json
-from xmrank.runtime.paths import resolve
+from xmrank.runtime.paths import as_path, resolve
+from xmrank.runtime.storage import local_tree
 
 BUNDLED = Path(__file__).parent / "bundled"
 TINY = "xmrank-tiny"
@@ -106,11 +107,12 @@ def find_model(model: str) -> ModelSource:
     register_bundled()
     model = standard_model(model)
     if model.startswith(FOLDER):
-        return find_in_folder(Path(model.removeprefix(FOLDER)))
+        return find_in_folder(local_tree(as_path(model.removeprefix(FOLDER))))
     if model.startswith(HUB):
         return find_on_hub(model)
     if model.endswith(CONFIG_SUFFIX):
-        return register_config(Path(model), hash_config(Path(model)))
+        file = local_tree(as_path(model))
+        return register_config(file, hash_config(file))
     return ModelSource(model, model)
 
 

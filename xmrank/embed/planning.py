@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from xmrank.datasets.dataset import Dataset
 from xmrank.embed.reuse import find_texts
-from xmrank.embed.shards import Shard, read_report, remove_changed_report, write_items
+from xmrank.embed.shards import Shard, read_reports, remove_changed_report, write_items
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import below
@@ -75,16 +75,21 @@ class EarlierStore:
 
 
 def find_earlier(plan: ShardPlan, work: Path) -> EarlierStore:
-    """What is finished and what is missing; reports are read one at a time."""
+    """What is finished and what is missing; reports are read a few at a time."""
     earlier = EarlierStore([], 0, {})
-    for shard in plan.shards:
-        report = read_report(shard, work)
-        if report is None or remove_changed_report(shard, report, work):
-            earlier.missing.append(shard)
+    # One look at the folder: in an object store, each question is a request.
+    there = {path.name for path in work.iterdir()}
+    done = [shard for shard in plan.shards if shard.report_path(work).name in there]
+    changed = set()
+    for shard, report in zip(done, read_reports(done, work), strict=True):
+        if remove_changed_report(shard, report, work):
+            changed.add(shard)
         else:
             earlier.broken += len(report.broken)
             # All reports of a run have the same.
             earlier.settings = report.settings
+    kept = set(done) - changed
+    earlier.missing += [shard for shard in plan.shards if shard not in kept]
     return earlier
 
 

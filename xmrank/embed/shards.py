@@ -1,7 +1,7 @@
 """A shard is one task: it encodes up to ``shard_size`` images or captions into one array and one report on disk."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from xmrank.embed.token_shards import ShardTokens, TokenPaths, TokenRecipe
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import TEMPORARY, atomic_path, write_array, write_json
 from xmrank.runtime.pieces import record_piece
+from xmrank.runtime.storage import local_copy, read_contents
 
 Kind = Literal["image", "text"]
 
@@ -39,7 +40,7 @@ class Shard:
 
     def read_items(self, work: Path) -> pa.RecordBatch:
         """The shard's rows of the table: ``item``, an address (``datasets.locations``) or a text, and ``copied``."""
-        return pa.ipc.open_file(pa.memory_map(str(items_path(work, self.kind)))).get_batch(self.number)
+        return pa.ipc.open_file(pa.memory_map(str(local_copy(items_path(work, self.kind))))).get_batch(self.number)
 
     def array_path(self, work: Path) -> Path:
         """The file of the shard's embeddings."""
@@ -130,10 +131,20 @@ def encode_shard(
 
 def read_report(shard: Shard, work: Path) -> ShardReport | None:
     """The report of a shard that an earlier run finished, or None."""
-    path = shard.report_path(work)
-    if not path.exists():
+    try:
+        return parse_report(shard.report_path(work).read_bytes())
+    except FileNotFoundError:
         return None
-    values: dict[str, Any] = json.loads(path.read_text())
+
+
+def read_reports(shards: Sequence[Shard], work: Path) -> Iterator[ShardReport]:
+    """The reports of shards that are done, in order."""
+    yield from map(parse_report, read_contents([shard.report_path(work) for shard in shards]))
+
+
+def parse_report(content: bytes) -> ShardReport:
+    """The report in a file's content."""
+    values: dict[str, Any] = json.loads(content)
     # JSON's keys are text.
     for name in ("broken", "copied"):
         values[name] = {int(row): value for row, value in values[name].items()}

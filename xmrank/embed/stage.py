@@ -52,6 +52,7 @@ from xmrank.runtime.paths import below, resolve
 from xmrank.runtime.pieces import record_piece
 from xmrank.runtime.progress import Progress
 from xmrank.runtime.redaction import redact_uri
+from xmrank.runtime.storage import measure_files
 
 DATASET_FIELDS = ("dataset", "max_broken")
 """Fields that only choose or check the data: what they chose is in the data set's fingerprint."""
@@ -185,7 +186,7 @@ def embed_dataset(config: EmbedConfig, encoder: Encoder | None, dataset: Dataset
         if config.precision == "bf16":
             warn_of_slow_bf16("embed: --precision bf16")
         if tokens:
-            tokens.budget.refuse_small_disk(stage.directory, measure_folder(stage.work))
+            tokens.budget.refuse_small_disk(stage.directory, measure_files(stage.work))
             print(tokens.budget.describe())
         # Only now: finding the batch size loads the model on a worker.
         preparer = set_batch_size(preparer, settings, config.shard_size)
@@ -221,11 +222,6 @@ def find_projections(
     for side, projection in projections.items():
         print(f"embed: {side} tokens: {len(projection.axes)} axes keep {projection.explained:.1%} of the variance")
     return TokenRecipe(recipe.settings, stage.directory)
-
-
-def measure_folder(folder: Path) -> int:
-    """Bytes of the files in a folder."""
-    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def worker_settings(config: EmbedConfig) -> dict[str, Any]:

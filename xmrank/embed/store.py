@@ -15,7 +15,8 @@ from xmrank.embed.token_store import Side, TokenArray, check_token_count, open_t
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import read_parquet, sha256_json, sha256_table
 from xmrank.runtime.manifest import MANIFEST, Manifest, read_manifest
-from xmrank.runtime.paths import PathOrUri, resolve_uri
+from xmrank.runtime.paths import PathOrUri, as_path, resolve_uri
+from xmrank.runtime.storage import local_copy
 from xmrank.runtime.verification import read_outputs, verify_outputs
 
 STAGE = "embed"
@@ -52,18 +53,18 @@ class EmbeddingStore:
         """Open the store in a directory.
 
         Args:
-            path: the directory that ``xmrank embed`` wrote.
+            path: the directory that ``xmrank embed`` wrote, or its URI.
             verify: compare every file with its checksum, unless it was verified before and has not been written to.
                 False: for the workers of a stage that has verified the store.
 
         Raises:
             DataError: the directory holds no finished store, or not what its manifest says.
         """
-        directory = Path(path)
+        directory = as_path(path)
         manifest = read_outputs(directory, STAGE) if verify else read_manifest(directory, STAGE)
         # Copy on write: torch takes such a map without a copy, and nothing here writes.
-        image = np.load(directory / "image.npy", mmap_mode="c", allow_pickle=False)
-        text = np.load(directory / "text.npy", mmap_mode="c", allow_pickle=False)
+        image = np.load(local_copy(directory / "image.npy"), mmap_mode="c", allow_pickle=False)
+        text = np.load(local_copy(directory / "text.npy"), mmap_mode="c", allow_pickle=False)
         return cls(
             directory,
             image,

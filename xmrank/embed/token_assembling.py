@@ -10,6 +10,7 @@ from xmrank.embed.planning import ShardPlan
 from xmrank.embed.token_shards import TokenPaths
 from xmrank.embed.token_store import Side, count_to_offsets, token_path, token_rows
 from xmrank.runtime.files import write_array, write_rows
+from xmrank.runtime.storage import local_copy
 
 BLOCK = 4096
 """Items whose tokens are in memory at once."""
@@ -32,14 +33,14 @@ class TokenParts:
     @classmethod
     def open(cls, paths: list[TokenPaths]) -> "TokenParts":
         """Read how many tokens the items of the shards have."""
-        counts = [np.load(path.counts, allow_pickle=False) for path in paths]
+        counts = [np.load(local_copy(path.counts), allow_pickle=False) for path in paths]
         return cls(paths, count_to_offsets(np.array([len(part) for part in counts])), np.concatenate(counts))
 
     def first_file(self, part: str) -> np.ndarray | None:
         """The first shard's array of ``values`` or ``scales``; None: no shard has one."""
         existing = (path for path in (getattr(paths, part) for paths in self.paths) if path.is_file())
         first = next(existing, None)
-        return None if first is None else np.load(first, mmap_mode="r", allow_pickle=False)
+        return None if first is None else np.load(local_copy(first), mmap_mode="r", allow_pickle=False)
 
     def read_blocks(self, part: str, items: np.ndarray) -> Iterator[np.ndarray]:
         """The ``values`` or ``scales`` of chosen items, item by item, a block at a time.
@@ -63,7 +64,7 @@ class TokenParts:
             rows = token_rows(count_to_offsets(self.counts[begin:end]), items[chosen] - begin)
             # A shard whose chosen items have no tokens may have no file.
             if len(rows):
-                array = np.load(getattr(self.paths[shard], part), mmap_mode="r", allow_pickle=False)
+                array = np.load(local_copy(getattr(self.paths[shard], part)), mmap_mode="r", allow_pickle=False)
                 block[token_rows(bounds, chosen)] = array[rows]
         return block
 

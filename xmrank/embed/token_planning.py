@@ -1,6 +1,5 @@
 """Before anything is encoded: what tokens there will be, and what they take on the disk."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from xmrank.embed.encoder import Encoder
 from xmrank.embed.token_extraction import TokenExtractor, find_words
 from xmrank.embed.token_store import Side
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.storage import count_free_bytes
 
 COUNTED = 2048
 """Captions that are tokenised to estimate how many tokens all have."""
@@ -101,7 +101,7 @@ class TokenBudget:
             written: bytes that an interrupted run has left there.
             copies: 2: shards and, at the end, the store's own files, both until the store is finished.
         """
-        needed, free = copies * self.total - written, shutil.disk_usage(directory).free
+        needed, free = copies * self.total - written, count_free_bytes(directory)
         if needed > free:
             raise DataError(
                 f"{directory}: tokens take {format_bytes(needed)} while they are written, {format_bytes(free)} are "

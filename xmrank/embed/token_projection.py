@@ -12,6 +12,7 @@ from torch import Tensor
 from xmrank.embed.token_store import Side
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import atomic_path
+from xmrank.runtime.storage import local_copy
 
 PROJECTION = "token_projection.safetensors"
 
@@ -93,7 +94,7 @@ def read_projections(directory: Path) -> dict[Side, TokenProjection] | None:
     """What `write_projections` wrote; None: nothing."""
     if not (directory / PROJECTION).is_file():
         return None
-    tensors: dict[str, Any] = load_file(directory / PROJECTION)
+    tensors: dict[str, Any] = load_file(local_copy(directory / PROJECTION))
     sides: tuple[Side, Side] = ("image", "text")
     return {
         side: TokenProjection(tensors[f"{side}_mean"], tensors[f"{side}_axes"], float(tensors[f"{side}_explained"]))

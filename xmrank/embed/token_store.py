@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.storage import local_copy
 
 Side = Literal["image", "text"]
 INT8_LIMIT = 127
@@ -64,7 +65,8 @@ class TokenArray:
                 raise DataError(f"{path}: is missing")
         # Copy on write, as for the vectors: torch takes such a map without a copy, and nothing here writes.
         values, offsets, scales = (
-            np.load(path, mmap_mode="c", allow_pickle=False) if path.is_file() else None for path in files.values()
+            np.load(local_copy(path), mmap_mode="c", allow_pickle=False) if path.is_file() else None
+            for path in files.values()
         )
         assert values is not None and offsets is not None
         return cls(values, offsets, scales)

@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 
 from xmrank.metrics import KS, list_metrics, mean_over_queries
 from xmrank.protocols.trec_reading import read_qrels, read_run
+from xmrank.runtime.paths import as_path
 
 Rankings = Mapping[str, Sequence[str] | Mapping[str, float]]
 """Query id → item ids, best first, or item id → score, higher is better."""
@@ -64,8 +64,8 @@ def evaluate_run(
     >>> metrics.means["hit@1"], metrics.counted, metrics.excluded
     (0.16666666666666666, 3, 1)
     """
-    run = rankings if isinstance(rankings, Mapping) else read_run(Path(rankings))
-    graded = qrels if isinstance(qrels, Mapping) else read_qrels(Path(qrels))
+    run = rankings if isinstance(rankings, Mapping) else read_run(as_path(rankings))
+    graded = qrels if isinstance(qrels, Mapping) else read_qrels(as_path(qrels))
     # Queries of either side: one that was not ranked scores 0, one without judgements is counted as excluded.
     queries = list(dict.fromkeys([*graded, *run]))
     retrieved = [read_scores(query, run.get(query, {})) for query in queries]

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import read_parquet, write_table
+from xmrank.runtime.paths import as_path
 from xmrank.runtime.verification import verify_file
 
 COLUMNS = {"candidates": np.int32, "labels": np.float32, "similarity": np.float32}
@@ -132,7 +133,7 @@ class CandidateLists:
         Raises:
             DataError: no such file, or a damaged one.
         """
-        path = Path(path)
+        path = as_path(path)
         if not path.is_file():
             raise DataError(f"{path}: no such candidate lists")
         if verify:

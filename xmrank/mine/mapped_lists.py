@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from xmrank.mine.candidate_lists import COLUMNS, CandidateLists
 from xmrank.runtime.files import parquet_errors, read_batches, write_array, write_rows
+from xmrank.runtime.storage import local_copy
 
 IN_MEMORY_BYTES = 1 << 30
 """Lists up to this size, unpacked, are kept in memory."""
@@ -30,13 +31,13 @@ def open_lists(path: Path, cache: Path) -> CandidateLists:
     folder = cache / path.stem
     unpack_lists(path, folder)
     names = ("queries", "offsets", *COLUMNS)
-    return CandidateLists(**{name: np.load(array_path(folder, name), mmap_mode="r") for name in names})
+    return CandidateLists(**{name: np.load(local_copy(array_path(folder, name)), mmap_mode="r") for name in names})
 
 
 def unpacked_bytes(path: Path) -> int:
     """The size of a file's columns without compression."""
     with parquet_errors(path):
-        metadata = pq.read_metadata(path)
+        metadata = pq.read_metadata(local_copy(path))
     return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
 
 

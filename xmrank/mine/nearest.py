@@ -11,6 +11,7 @@ from xmrank.mine.assemble import RankedItems
 from xmrank.mine.gallery_index import SHARD, make_index, use_one_thread
 from xmrank.mine.pool import QueryPool
 from xmrank.runtime.files import write_array
+from xmrank.runtime.storage import local_copy
 
 PART = 16_384
 """Queries of one task."""
@@ -115,7 +116,8 @@ def read_nearest(folder: Path, pool: QueryPool, start: int, stop: int, config: M
 
     def read_array(kind: str) -> np.ndarray:
         paths = [result_path(folder, part, shard, kind) for shard in range(shards)]
-        return np.concatenate([np.load(path, mmap_mode="r")[start - part : stop - part] for path in paths], axis=1)
+        arrays = [np.load(local_copy(path), mmap_mode="r") for path in paths]
+        return np.concatenate([array[start - part : stop - part] for array in arrays], axis=1)
 
     items, similarity = read_array("items"), read_array("similarity")
     # Every shard has its own nearest items; of all of them together, as many are kept.

@@ -1,6 +1,5 @@
 """The mining stage: candidate lists for both directions and every role."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +24,7 @@ from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.pieces import record_piece
 from xmrank.runtime.progress import Progress
+from xmrank.runtime.storage import remove_tree
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -82,7 +82,7 @@ def mine_all(
             search_gallery(store, pool, config, role, searches)
             mine_pool(store, pool, config, role, searches).write(path)
             record_piece(stage.work, path.stem, [path])
-            shutil.rmtree(searches, ignore_errors=True)
+            remove_tree(searches)
         # Read back, so that lists of an earlier run are counted too.
         lists = read_back(path)
         counts[f"{direction}_{role}"] = describe_lists(lists, len(pool.gallery))

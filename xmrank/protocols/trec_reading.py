@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import refuse_special_file
+from xmrank.runtime.storage import local_copy
 
 Qrels = dict[str, dict[str, float]]
 """Query id → item id → grade."""
@@ -60,7 +61,7 @@ def _read_content(path: Path) -> bytes:
         return path.read_bytes()
     # A file of zeros is packed to a thousandth; TREC files, to a tenth.
     limit = max(FREE_BYTES, MAX_EXPANSION * path.stat().st_size)
-    with gzip.open(path) as file:
+    with gzip.open(local_copy(path)) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f"unpacks to more than {limit} bytes, too many for a file of {path.stat().st_size}")

@@ -32,6 +32,7 @@ from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json, write_table
 from xmrank.runtime.pieces import record_piece
 from xmrank.runtime.redaction import redact_uri
+from xmrank.runtime.storage import local_copy
 from xmrank.train.checkpoint import read_ranker
 
 SCORED = 64
@@ -207,7 +208,7 @@ class QueryRanker:
         count, tokens = len(batch.ids), None
         if self.job.kind == "embedding":
             # One array for all batches, of which each reads its own rows.
-            given = np.load(self.job.folder / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
+            given = np.load(local_copy(self.job.folder / EMBEDDINGS), mmap_mode="r", allow_pickle=False)
             embeddings = given[batch.start : batch.start + count]
         else:
             embeddings, tokens = self.encode_queries(batch, reading)

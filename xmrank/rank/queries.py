@@ -13,6 +13,7 @@ from xmrank.rank.query_set import FLAG, QuerySet
 from xmrank.rank.tabular_queries import QUERY_ID, read_table_queries
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import refuse_special_file, sha256_json
+from xmrank.runtime.paths import below, resolve_uri
 
 TABLES = (".parquet", ".csv", ".tsv", ".token", ".json", *LINES)
 HEADER = {*IMAGE, *CAPTION, *CAPTION_ID, *ID, *LABELS, *QUERY_ID, "split"}
@@ -84,9 +85,10 @@ def read_text_queries(path: Path) -> QuerySet:
 
 def read_image_queries(folder: Path) -> QuerySet:
     """All images below a folder; an image's id is its path from there."""
-    names = [name for name in list_files(folder) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    root = resolve_uri(folder)
+    names = [name for name in list_files(root) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     if not names:
         raise DataError(f"{folder}: no images in it ({FLAG})")
-    paths = [str(folder / name) for name in names]
+    paths = [below(root, name) for name in names]
     # Names and sizes: reading every image only to fingerprint it would take as long as embedding it.
     return QuerySet("image", names, names, paths, None, sha256_json([names, file_sizes(paths)]))

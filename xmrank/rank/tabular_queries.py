@@ -23,6 +23,7 @@ from xmrank.embed.store import check_embeddings, to_unit_length
 from xmrank.rank.query_set import FLAG, KIND_DIRECTIONS, Kind, QuerySet
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file, sha256_json
+from xmrank.runtime.storage import local_copy
 
 EMBEDDING = ("embedding", "embeddings", "vector", "features")
 QUERY_ID = ("query_id",)
@@ -84,7 +85,7 @@ def read_table_queries(path: Path, column: str | None, direction: Direction | No
 def read_schema(path: Path) -> pa.Schema:
     """The columns of a parquet file."""
     try:
-        return pq.read_schema(path)
+        return pq.read_schema(local_copy(path))
     except FAULTS as error:
         raise DataError(f"{path}: not readable as parquet: {one_line(error)} ({FLAG})") from None
 
@@ -101,7 +102,7 @@ def read_parquet_rows(path: Path, columns: QueryColumns) -> PathTable:
     # The same column may have ids and queries.
     wanted = list(dict.fromkeys(name for name in names if name))
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(local_copy(path), page_checksum_verification=True) as file:
             table, rows = file.read(columns=wanted), file.metadata.num_rows
         # Texts need not be UTF-8.
         table.validate(full=True)

@@ -15,6 +15,7 @@ from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file, sha256_json
 from xmrank.runtime.manifest import MANIFEST
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.storage import local_copy
 from xmrank.runtime.verification import read_outputs
 from xmrank.train import checkpoint
 from xmrank.train.trials import HISTORY, RANKER, RANKER_JSON
@@ -161,5 +162,5 @@ def copy_ranker(source: Path, target: Path) -> Path:
     """Copy a ranker's two files; returns the target."""
     target.mkdir(parents=True, exist_ok=True)
     for name in (RANKER, RANKER_JSON):
-        shutil.copyfile(source / name, target / name)
+        shutil.copyfile(local_copy(source / name), target / name)
     return target

@@ -11,6 +11,7 @@ from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import write_array
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.storage import local_tree
 
 STAGE = "sentences"
 TEXTS = "texts.npy"
@@ -60,7 +61,7 @@ def load_model(config: SentencesConfig) -> Any:
         from sentence_transformers import SentenceTransformer  # an extra
     except ImportError as error:
         raise ConfigError("--model: needs sentence-transformers; pip install 'xmrank[sentences]'") from error
-    folder = resolve(config.model)
+    folder = local_tree(resolve(config.model))
     name, _, revision = config.model.partition("@")
     try:
         return SentenceTransformer(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.storage import local_tree
 from xmrank.supervised.guarded_reading import read_guarded
 from xmrank.supervised.pickled_arrays import load_pickled_arrays
 
@@ -26,6 +27,8 @@ def read_arrays(path: Path) -> Arrays:
     Raises:
         DataError: no such file, none that can be read, or a pickle that holds anything but arrays, numbers and text.
     """
+    # Its libraries want files.
+    path = local_tree(path)
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         if not files:

@@ -5,7 +5,6 @@ Nobody waits for a server. What a job could not deliver is one line; the next ru
 
 import contextlib
 import logging
-import shutil
 import sys
 import threading
 import time
@@ -19,8 +18,9 @@ from mlflow.tracking import MlflowClient
 
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.manifest import JOURNAL, MANIFEST
-from xmrank.runtime.paths import home
+from xmrank.runtime.paths import as_path, home
 from xmrank.runtime.redaction import redact_uri
+from xmrank.runtime.storage import local_copy, remove_tree, seconds_between_looks
 from xmrank.tracking import runs
 from xmrank.tracking.journal import PARENT, Journal, Record
 from xmrank.tracking.record_checks import keep_sound
@@ -197,8 +197,9 @@ class Delivery:
             pairs = [(f"tag {name}", (name, value)) for name, value in record["tags"].items()]
             self._send_items(pairs, lambda part: runs.set_tags(self.uri, run, dict(part)))
         for path in record.get("artifacts", ()):
-            if Path(path).is_file():
-                self._send_items([(f"artefact {path}", path)], lambda part: self.client.log_artifact(run, part[0]))
+            if as_path(path).is_file():
+                file = str(local_copy(as_path(path)))
+                self._send_items([(f"artefact {path}", file)], lambda part: self.client.log_artifact(run, part[0]))
         if record.get("status") == runs.RUNNING:
             self.client.update_run(run, runs.RUNNING)
         elif "status" in record:
@@ -231,6 +232,7 @@ class DeliverySession:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.period = seconds_between_looks(folder, PERIOD_S)
         self.is_away = False
         self._reason = "no answer"
         self._stop = threading.Event()
@@ -245,13 +247,13 @@ class DeliverySession:
             self._thread.start()
 
     def _deliver(self, delivery: Delivery) -> None:
-        pause, last = PERIOD_S, False
+        pause, last = self.period, False
         while not last:
             # What was added before the end is seen by the last round.
             last = self._stop.wait(pause)
             try:
                 delivery.deliver_all(list_journals(self.folder))
-                self.is_away, pause = False, PERIOD_S
+                self.is_away, pause = False, self.period
             except Exception as error:  # each kind of server has errors of its own; the records stay in the journal
                 self.is_away, pause = True, min(2 * pause, LONGEST_PAUSE_S)
                 self._reason = runs.describe_error(error)
@@ -295,7 +297,7 @@ def deliver_while_open(folder: Path) -> Iterator[None]:
     # Kept by a stage that failed: they say what was logged.
     if not list_pending(folder):
         for path in list_journals(folder):
-            shutil.rmtree(path.path.parent, ignore_errors=True)
+            remove_tree(path.path.parent)
 
 
 def list_journals(folder: Path) -> list[Journal]:
@@ -341,7 +343,7 @@ def deliver_journals(folder: Path, journals: Sequence[Journal] | None = None) ->
     for journal in journals:
         stage = journal.path.parents[1]
         if (stage / MANIFEST).exists():
-            shutil.rmtree(stage / JOURNAL, ignore_errors=True)
+            remove_tree(stage / JOURNAL)
     return True
 
 

@@ -3,6 +3,7 @@
 A stage appends to journals and never waits for a server; ``delivery`` sends the records.
 """
 
+import io
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from xmrank.runtime.files import write_text
 from xmrank.runtime.manifest import JOURNAL
+from xmrank.runtime.storage import append_line, read_bytes_from
 from xmrank.tracking import runs
 
 PARENT = "parent"
@@ -100,27 +102,20 @@ class Journal:
 
     def _append(self, record: Record) -> None:
         self.create()
-        # One write for each record; one that a kill cut off is closed first, and then left out by readers.
-        with self.path.open("ab+") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - 1))
-            start = b"\n" if size and file.read(1) != b"\n" else b""
-            file.write(start + json.dumps(record | {"time": int(time.time() * 1000)}).encode() + b"\n")
+        append_line(self.path, json.dumps(record | {"time": int(time.time() * 1000)}).encode())
 
     def read_records(self, start: int = 0) -> list[tuple[Record, int]]:
         """The records from a byte on, each with the number of bytes up to its end."""
         # To open a pipe would wait for another process without end.
         if not self.path.is_file():
             return []
-        records = []
-        with self.path.open("rb") as file:
-            end = file.seek(start)
-            for line in file:
-                end += len(line)
-                if not line.endswith(b"\n"):
-                    break  # still being written
-                if record := parse_line(line):
-                    records.append((record, end))
+        records, end = [], start
+        for line in io.BytesIO(read_bytes_from(self.path, start)):
+            end += len(line)
+            if not line.endswith(b"\n"):
+                break  # still being written
+            if record := parse_line(line):
+                records.append((record, end))
         return records
 
     def records_of(self, run: str) -> list[Record]:

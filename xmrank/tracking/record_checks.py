@@ -8,6 +8,9 @@ from typing import Any
 
 from mlflow.entities import RunStatus
 
+from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.paths import as_path
+
 LARGEST = 2**63 - 1
 """Servers keep times and steps as integers of 64 bits."""
 STATUSES = {RunStatus.to_string(status) for status in RunStatus.all_status()}
@@ -94,8 +97,9 @@ def keep_own_files(paths: list[Any], folder: Path, faults: list[str]) -> list[st
     own, root = [], folder.resolve()
     for path in paths:
         try:
-            is_own = Path(path).resolve().is_relative_to(root)
-        except (TypeError, ValueError, OSError, RuntimeError):  # no text, a NUL, a name too long, a circle of links
+            is_own = as_path(path).resolve().is_relative_to(root)
+        # No text, a NUL, a name too long, a circle of links, a scheme that nobody knows.
+        except (TypeError, ValueError, OSError, RuntimeError, ConfigError):
             is_own = False
         if is_own:
             own.append(path)

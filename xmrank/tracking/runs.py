@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import home as find_home
 from xmrank.runtime.redaction import redact_uri
+from xmrank.runtime.storage import local_copy
 
 PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
@@ -242,7 +243,7 @@ def log_artifacts(uri: str, run_id: str, *paths: Path) -> None:
     """Copy files to a run's artefacts."""
     client = MlflowClient(uri)
     for path in paths:
-        client.log_artifact(run_id, str(path))
+        client.log_artifact(run_id, str(local_copy(path)))
 
 
 def end_run(uri: str, run_id: str, *, failed: bool = False) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from xmrank.rankers import Ranker, rebuild_ranker
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import atomic_path, refuse_special_file, sha256_file, sha256_json, write_json
+from xmrank.runtime.storage import local_copy
 from xmrank.train.trials import RANKER, RANKER_JSON
 
 META = "meta"
@@ -54,7 +55,7 @@ def read_ranker(directory: Path, device: torch.device | str = "cpu") -> tuple[Ra
     try:
         # On the CPU first: the file may have been written on another device.
         ranker = rebuild_ranker(about)
-        ranker.load_state_dict(load_file(directory / RANKER, device="cpu"))
+        ranker.load_state_dict(load_file(local_copy(directory / RANKER), device="cpu"))
     except (*UNREADABLE, OSError) as error:
         raise DataError(f"{directory}: not a ranker of this version: {shorten_message(error)}") from None
     return ranker.to(device).eval(), about
@@ -134,7 +135,7 @@ def load_state(path: Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[st
     refuse_changed_state(path)
     device = next(model.parameters()).device
     try:
-        tensors = load_file(path, device=str(device))
+        tensors = load_file(local_copy(path), device=str(device))
         model.load_state_dict(select_prefix(tensors, "model."))
     except UNREADABLE as error:
         raise make_state_error(path, error) from None
@@ -153,7 +154,7 @@ def hash_state(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
 def refuse_changed_state(path: Path) -> None:
     """Raise DataError when a state is not what was saved: a training would go on from changed weights."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(local_copy(path), "pt") as file:
             header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         unchanged = json.loads(header[CONTENTS]) == hash_state(tensors, header)
     except UNREADABLE as error:
@@ -189,7 +190,7 @@ def read_header(path: Path, name: str) -> Any:
     refuse_special_file(path)
     try:
         # Reads the header only: the progress watcher does this every second.
-        with safe_open(path, "pt") as file:
+        with safe_open(local_copy(path), "pt") as file:
             return json.loads(file.metadata()[name])
     # safetensors has errors of the system's types, without the system's number or the file's name.
     except (*UNREADABLE, OSError) as error:

@@ -5,7 +5,9 @@ import threading
 from collections.abc import Iterator
 
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.object_stores import StorageError
 from xmrank.runtime.progress import Progress
+from xmrank.runtime.storage import seconds_between_looks
 from xmrank.train.checkpoint import read_meta
 from xmrank.train.training_work import TrainingWork
 from xmrank.train.trials import STATE, Trial
@@ -23,13 +25,18 @@ def watch_epochs(work: TrainingWork) -> Iterator[None]:
     total = sum(work.config_of(trial).epochs for trial in work.trials)
     with Progress("train (epochs)", total, sum(done.values())) as progress:
 
-        def watch() -> None:
-            # Waits for the next look, or for the end of the block.
-            while not stop.wait(POLL_S):
+        def look() -> None:
+            # Of a store that is away, the training itself says so when it has waited too long.
+            with contextlib.suppress(StorageError):
                 now = count_all_epochs(work)
                 running = [name for name, epochs in now.items() if epochs > done[name]]
                 progress.advance(sum(now.values()) - sum(done.values()), note=", ".join(running[:4]))
                 done.update(now)
+
+        def watch() -> None:
+            # Waits for the next look, or for the end of the block.
+            while not stop.wait(seconds_between_looks(work.output, POLL_S)):
+                look()
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -39,7 +46,7 @@ def watch_epochs(work: TrainingWork) -> Iterator[None]:
             stop.set()
             thread.join()
             # What was done since the last look.
-            progress.advance(sum(count_all_epochs(work).values()) - sum(done.values()))
+            look()
 
 
 def count_all_epochs(work: TrainingWork) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """The training stage: check, open the directory and the MLflow runs, launch the workers, finish."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -16,6 +15,7 @@ from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.launcher import launch_workers
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.storage import remove_tree
 from xmrank.runtime.verification import read_outputs
 from xmrank.tracking.journal import Journal
 from xmrank.tracking.run_tree import RunTree
@@ -174,7 +174,7 @@ def plan_work(
         detections=stage.work / "detections",
         runs=dict(run_ids),
     )
-    shutil.rmtree(work.failures, ignore_errors=True)
+    remove_tree(work.failures)
     # Large lists are unpacked here, once, so that workers only map the files.
     for direction in config.directions:
         for role in ROLES:

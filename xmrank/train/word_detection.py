@@ -22,6 +22,7 @@ from xmrank.rankers.layers import dropout_draws
 from xmrank.rankers.token_ranker import TokenRanker
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.files import atomic_path, sha256_json
+from xmrank.runtime.storage import local_copy
 from xmrank.train.schedule import one_cycle
 from xmrank.train.token_sides import gather_side
 
@@ -82,10 +83,9 @@ class WordDetection:
             ranker.renew_encoders(seed)
             fit_word_detection(ranker, self.regions, self.images, words, self.settings, seed)
             weights = {name: value for name, value in ranker.state_dict().items() if name.startswith(PARTS)}
-            path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as temporary:
                 save_file({name: value.cpu().contiguous() for name, value in weights.items()}, temporary)
-        ranker.load_state_dict(load_file(path), strict=False)
+        ranker.load_state_dict(load_file(local_copy(path)), strict=False)
 
     def read_words(self) -> "CaptionWords":
         """The words of the training captions.

@@ -22,6 +22,7 @@ from xmrank.config import TrainEncoderConfig
 from xmrank.datasets.scenes.training_pairs import DISTRIBUTIONS
 from xmrank.embed.encoder import Encoder, load_encoder
 from xmrank.runtime.files import atomic_path
+from xmrank.runtime.storage import local_copy
 
 _MAX_SCALE = math.log(100)
 
@@ -236,7 +237,7 @@ class ContrastiveTraining:
         model: dict[str, Tensor] = {}
         moments: dict[int, dict[str, Tensor]] = {}
         self.history = read_history(checkpoint)
-        with safe_open(checkpoint, "pt") as file:
+        with safe_open(local_copy(checkpoint), "pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a dict
                 kind, _, rest = name.partition(".")
                 if kind == "model":
@@ -265,5 +266,5 @@ def read_history(checkpoint: Path) -> list[dict[str, float]]:
     """Loss and held-out hit@1 of every finished epoch, from a checkpoint; empty where there is none."""
     if not checkpoint.exists():
         return []
-    with safe_open(checkpoint, "pt") as file:
+    with safe_open(local_copy(checkpoint), "pt") as file:
         return list(json.loads(file.metadata()["history"]))

@@ -17,6 +17,7 @@ from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.files import atomic_path
 from xmrank.runtime.launcher import Worker, launch_workers
 from xmrank.runtime.progress import Progress
+from xmrank.runtime.storage import seconds_between_looks
 from xmrank.train_encoder.contrastive import ContrastiveTraining, HeldOutScenes, draw_pairs, read_history
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -84,7 +85,7 @@ def show_progress(checkpoint: Path, config: TrainEncoderConfig) -> Iterator[None
 
         def watch_checkpoint() -> None:
             nonlocal epochs
-            while not stop.wait(POLL_S):
+            while not stop.wait(seconds_between_looks(checkpoint.parent, POLL_S)):
                 history = read_history(checkpoint)
                 if len(history) > epochs:
                     note = f"epoch {len(history)}/{config.epochs}, {describe_epoch(history[-1])}"

@@ -12,6 +12,7 @@ from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.files import atomic_path, write_json
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
+from xmrank.runtime.storage import local_copy
 from xmrank.train_encoder.contrastive import read_history
 from xmrank.train_encoder.ray import CHECKPOINT, WEIGHTS, describe_epoch, train_on_cluster
 
@@ -54,7 +55,7 @@ def run_training(stage: StageDirectory, config: TrainEncoderConfig) -> Manifest:
     workers = train_on_cluster(config, stage.work)
     with atomic_path(stage.directory / f"{config.model}.safetensors") as temporary:
         # With the metadata that open_clip expects of a torch file.
-        save_file(load_file(stage.work / WEIGHTS), temporary, metadata={"format": "pt"})
+        save_file(load_file(local_copy(stage.work / WEIGHTS)), temporary, metadata={"format": "pt"})
     history = read_history(stage.work / CHECKPOINT)
     write_json(stage.directory / HISTORY, history)
     return stage.finish(counts={"images": config.images, "epochs": len(history)}, settings={"workers": workers})

@@ -84,7 +84,6 @@ class ProposalStudy:
 
     def _write(self) -> None:
         """Write all proposals."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, [vars(proposal) for proposal in self.proposals])
 
 

@@ -151,7 +151,8 @@ class RankerTarget(SearchTarget):
 
     def list_epochs(self, folder: Path) -> list[tuple[int, dict[str, float]]]:
         """The validations of the training in a point's folder."""
-        epochs = [epoch for directory in folder.glob("trials/*") for epoch in read_epochs(directory)]
+        directories = sorted({path.parent for path in folder.glob("trials/*/*")})
+        epochs = [epoch for directory in directories for epoch in read_epochs(directory)]
         return [(int(epoch["step"]), epoch_metrics_for_mlflow(epoch)) for epoch in epochs]
 
     def read_progress(self, point: SearchPoint, folder: Path) -> TrialProgress:

@@ -25,6 +25,7 @@ from xmrank.runtime.cluster import connect, describe_resources
 from xmrank.runtime.errors import DataError, XmrankError, describe_error, find_cause, is_permanent
 from xmrank.runtime.files import write_json
 from xmrank.runtime.progress import Progress, show_activity
+from xmrank.runtime.storage import drop_scratch, scratch_folder
 from xmrank.tracking.run_tree import RunTree
 from xmrank.tune.points import SearchFolder
 from xmrank.tune.proposals import ProposalStudy
@@ -197,13 +198,14 @@ def run_tuner(
             reuse_actors=True,
         ),
         run_config=RunConfig(
-            storage_path=str(job.work / "ray"),
+            storage_path=str(scratch_folder(job.work / "ray")),
             verbose=0,
             callbacks=[SearchWatcher(job, batch.point_of, progress)],
             # A point whose process is lost goes on in another one.
             failure_config=FailureConfig(max_failures=REPEATS),
         ),
     ).fit()
+    drop_scratch(job.work / "ray")
 
 
 def make_scheduler(job: SearchJob, batch: PointBatch) -> ASHAScheduler | None:

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from multiprocessing import get_context
@@ -21,6 +22,8 @@ from xmrank.datasets.scenes.drawing import IMAGE_SIZE, draw_scene, write_scene
 from xmrank.datasets.scenes.layout import LABEL_NAMES, Scene, SceneObject, compose_scene
 from xmrank.datasets.scenes.scene_captions import Caption, Claim, Mention, describe_scene
 from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.remote_path import RemotePath
+from xmrank.runtime.storage import upload
 
 __all__ = [
     "IMAGE_SIZE", "LABEL_NAMES", "Caption", "Claim", "Mention", "Scene", "SceneObject",
@@ -127,8 +130,8 @@ def _draw_chunk(root: Path, seed: int, chunk: _Chunk) -> int:
     for number in numbers:
         path = root / _image_path(split, number)
         # Renamed when it is complete: an interrupted run leaves no half image under the final name.
-        write_scene(compose_scene(seed, split, number), _part_path(path))
-        _part_path(path).replace(path)
+        with _whole_file(path) as part:
+            write_scene(compose_scene(seed, split, number), part)
     return len(numbers)
 
 
@@ -136,6 +139,9 @@ def _is_complete(path: Path) -> bool:
     """True for a file that ends as a JPEG does; a power cut can leave a renamed file empty or short."""
     if not path.is_file() or path.stat().st_size < 2:
         return False
+    # A store has whole files only.
+    if isinstance(path, RemotePath):
+        return True
     with path.open("rb") as file:
         file.seek(-2, os.SEEK_END)
         return file.read() == b"\xff\xd9"
@@ -148,15 +154,23 @@ def _claim_folder(root: Path, seed: int) -> None:
     if marker.is_file() and marker.read_text() != content:
         raise ConfigError(f"{marker}: holds {marker.read_text().strip()}, expected {content.strip()}")
     root.mkdir(parents=True, exist_ok=True)
-    _part_path(marker).write_text(content)
-    _part_path(marker).replace(marker)
+    with _whole_file(marker) as part:
+        part.write_text(content)
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, _part_path(path), write_page_checksum=True)
-    _part_path(path).replace(path)
+    with _whole_file(path) as part:
+        pq.write_table(table, part, write_page_checksum=True)
 
 
-def _part_path(path: Path) -> Path:
-    """The name of a file until it is complete. It is always the same one, so that a rerun leaves no other behind."""
-    return path.with_name(f".{path.name}.part")
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """A file of this machine that gets its name, or is uploaded, when it is complete."""
+    if isinstance(path, RemotePath):
+        with upload(path) as file:
+            yield file
+        return
+    # Always the same name, so that a rerun leaves no other behind.
+    part = path.with_name(f".{path.name}.part")
+    yield part
+    part.replace(path)

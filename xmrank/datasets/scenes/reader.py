@@ -5,7 +5,7 @@ import os
 from xmrank.datasets.dataset import Dataset
 from xmrank.datasets.reader_settings import ScenesSettings
 from xmrank.datasets.scenes.generate import generate_scenes
-from xmrank.runtime.paths import resolve
+from xmrank.runtime.paths import resolve, resolve_uri
 from xmrank.runtime.progress import Progress
 
 
@@ -23,4 +23,4 @@ def read_scenes(settings: ScenesSettings, max_broken: float) -> Dataset:  # noqa
             workers=os.cpu_count() or 1,
             progress=progress.advance,
         )
-    return Dataset(settings.name, root, images, captions)
+    return Dataset(settings.name, resolve_uri(root), images, captions)
