@@ -72,9 +72,9 @@ def run_variant(name: str, variant: Variant, folder: Path, shared: list[str]) ->
     """Embed, mine and train a variant, and print its line."""
     data = folder / "-".join(["scenes", str(variant.images), *variant.embed.replace("--", "").split()])
     embeddings, lists, rankers = data / "embeddings", data / "lists", folder / name.replace(" ", "-")
-    scenes = ["--dataset", "scenes", "--scenes.train", variant.images, "--scenes.val", 1000, "--scenes.test", 10]
+    scenes = ["--dataset", "scenes", "--scenes.train", variant.images, "--scenes.val", 1000, "--scenes.test", 400]
     run_job("embed", "--preset", "demo", *scenes, *variant.embed.split(), "--output", embeddings)
-    run_job("mine", "--preset", "demo", "--embeddings", embeddings, "--output", lists)
+    run_job("mine", "--embeddings", embeddings, "--output", lists)
     started = time.perf_counter()
     inputs = ["--embeddings", embeddings, "--lists", lists, "--output", rankers]
     run_job("train", "--preset", "demo", *inputs, *shared, *variant.train.split())

@@ -1,6 +1,7 @@
 """Ranking of new queries: the figures by hand, resumed batch by batch, refused inputs."""
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -92,13 +93,19 @@ def test_the_files_of_a_ranking(queries, ranked):
 
 
 def test_a_second_call_does_nothing_and_a_registered_ranker_is_the_same(
-    queries, ranked, trained, track_at, monkeypatch
+    queries, ranked, trained, track_at, monkeypatch, capsys
 ):
     track_at(trained.home)
     monkeypatch.setattr(stage, "rank_all", lambda *arguments: pytest.fail("nothing was to be ranked"))
     assert rank(queries.config) == ranked.manifest
-    register(RegisterConfig(trained.config.output))
+    register(RegisterConfig(trained.config.output, embeddings=trained.config.embeddings, force=True))
+    capsys.readouterr()
     assert rank(replace(queries.config, ranker=None)) == ranked.manifest
+    name = f"xmrank-{trained.store.dataset}-t2i"
+    assert re.match(
+        rf"rank: context_aware trained with \w+, seed \d, from models:/{name}@best; test .*\n",
+        capsys.readouterr().out,
+    )
 
 
 @pytest.mark.usefixtures("here")

@@ -7,7 +7,6 @@ import pytest
 import torch
 from changed_stages import accept_changes, flip_byte
 
-from xmrank.config import RegisterConfig
 from xmrank.register.model_registry import best_rankers, load_ranker, locate_ranker, ranker_fingerprint
 from xmrank.register.stage import register
 from xmrank.runtime.errors import ConfigError, DataError
@@ -30,8 +29,8 @@ def test_the_best_is_the_highest_validation_mean_over_losses_and_seeds(rankers):
         assert candidate.validation == figures[candidate.directory] == max(figures.values())
 
 
-def test_a_ranker_is_located_in_its_folder_in_a_training_and_in_the_registry(rankers, tmp_path):
-    register(RegisterConfig(rankers, "located"))
+def test_a_ranker_is_located_in_its_folder_in_a_training_and_in_the_registry(rankers, configure, tmp_path):
+    register(configure("located"))
     best = best_rankers(rankers)["i2t"].directory
     assert locate_ranker(str(best), None, tmp_path) == best
     assert locate_ranker(str(rankers), "i2t", tmp_path) == best
@@ -80,8 +79,8 @@ def test_weights_with_a_changed_byte_are_neither_loaded_nor_registered(rankers, 
             use(folder)
 
 
-def test_a_ranker_is_loaded_from_its_folder_a_training_and_the_registry(rankers):
-    register(RegisterConfig(rankers, "loaded"))
+def test_a_ranker_is_loaded_from_its_folder_a_training_and_the_registry(rankers, configure):
+    register(configure("loaded"))
     best = best_rankers(rankers)["t2i"].directory
     expected = load_ranker(best).state_dict()
     for source in (str(best), str(rankers), "models:/loaded-t2i@best"):

@@ -10,20 +10,23 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from xmrank.config import RegisterConfig
+from xmrank.config.register import model_prefix
 from xmrank.register import serving
 from xmrank.register import stage as registry
-from xmrank.register.model_registry import best_rankers
-from xmrank.register.stage import deserves_alias, register
+from xmrank.register.alias_guard import GAIN, FirstStageGain, is_not_below
+from xmrank.register.model_registry import best_rankers, read_registered_tags
+from xmrank.register.stage import register
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.tracking.runs import TrackingError
 from xmrank.train.checkpoint import read_ranker
 
 pytestmark = pytest.mark.ray
+BELOW = FirstStageGain(0.5, 0.1, 0.01)
 
 
-def test_both_directions_are_registered_once_with_what_tells_them_apart(rankers, trained, capsys):
+def test_both_directions_are_registered_once_with_what_tells_them_apart(rankers, trained, configure, capsys):
     for _ in range(2):
-        register(RegisterConfig(rankers, "twice"))
+        register(configure("twice"))
     client = MlflowClient(f"sqlite:///{trained.home}/mlflow.db")
     for direction, candidate in best_rankers(rankers).items():
         (version,) = client.search_model_versions(f"name='twice-{direction}'")
@@ -35,13 +38,31 @@ def test_both_directions_are_registered_once_with_what_tells_them_apart(rankers,
         assert client.get_model_version_by_alias(f"twice-{direction}", "best").version == version.version
     said = capsys.readouterr().out.splitlines()
     candidate = best_rankers(rankers)["i2t"]
-    figures = f"{candidate.directory.name} (validation {candidate.validation:.4f})"
+    gain = "test 50.0 % against the first stage's 40.0 %, p = 0.01"
+    figures = f"{candidate.directory.name} (validation {candidate.validation:.4f}; {gain})"
     assert said[0] == f"register: {figures} is twice-i2t version 1, models:/twice-i2t@best"
     assert said[2] == f"register: {figures} is twice-i2t version 1, registered before, models:/twice-i2t@best"
 
 
-def test_the_registered_model_scores_as_the_ranker_does(rankers, trained, monkeypatch):
-    register(RegisterConfig(rankers, "served"))
+def test_a_ranker_that_is_not_above_its_first_stage_has_the_alias_only_by_force(trained, configure, capsys):
+    client = MlflowClient(f"sqlite:///{trained.home}/mlflow.db")
+    register(configure("guarded", BELOW))
+    assert client.get_registered_model("guarded-t2i").aliases == {}
+    assert "has no models:/guarded-t2i@best, since it is not significantly above" in capsys.readouterr().out
+    register(configure("guarded", BELOW, force=True))
+    assert str(client.get_model_version_by_alias("guarded-t2i", "best").version) == "1"
+    assert read_registered_tags("models:/guarded-t2i@best")[GAIN].startswith("10.0 % against the first stage's 50.0 %")
+
+
+def test_models_are_named_after_the_data_set(trained, configure):
+    register(configure("auto"))
+    client = MlflowClient(f"sqlite:///{trained.home}/mlflow.db")
+    assert list(client.get_registered_model(f"xmrank-{trained.store.dataset}-i2t").aliases) == ["best"]
+    assert model_prefix("auto", "a/b: 30%") == "xmrank-a-b-30-"
+
+
+def test_the_registered_model_scores_as_the_ranker_does(rankers, trained, configure, monkeypatch):
+    register(configure("served"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{trained.home}/mlflow.db")
     model = mlflow.pyfunc.load_model("models:/served-t2i@best")
     query, candidates = trained.store.text[:3], trained.store.image[:15].reshape(3, 5, -1)
@@ -62,20 +83,21 @@ def test_the_example_suits_the_shapes():
 
 
 @pytest.mark.parametrize(
-    ("lists", "score", "takes"), [("a", "0.5", True), ("a", "0.7", False), ("a", "0.6", False), ("b", "0.7", True)]
+    ("lists", "score", "takes"), [("a", "0.5", True), ("a", "0.7", False), ("a", "0.6", True), ("b", "0.7", True)]
 )
-def test_the_alias_goes_to_the_better_on_the_same_lists_or_to_the_newer_on_others(lists, score, takes):
+def test_the_alias_goes_to_what_is_not_below_on_the_same_lists_or_to_the_newer_on_others(lists, score, takes):
     own = {"lists": "a", "validation_mean": "0.6"}
-    assert deserves_alias(own, {"lists": lists, "validation_mean": score}) is takes
+    assert is_not_below(own, {"lists": lists, "validation_mean": score}) is takes
+    assert is_not_below(own, None)
 
 
-def test_a_server_that_refuses_is_one_line(rankers, monkeypatch):
+def test_a_server_that_refuses_is_one_line(configure, monkeypatch):
     def refuse(*arguments, **named):
         raise TrackingError("no registry there")
 
     monkeypatch.setattr(registry.models, "register_model", refuse)
     with pytest.raises(DataError, match="no registry there"):
-        register(RegisterConfig(rankers))
+        register(configure("refused"))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a@b", "a:b"])

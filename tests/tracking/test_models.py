@@ -40,16 +40,25 @@ def client(uri):
 def register(uri, home, tmp_path):
     """Registers a toy of a factor; its score is the factor, and the higher one beats the other."""
 
-    def make(factor, run=None, folder="toy"):
+    def make(factor, run=None, folder="toy", *, good=True, force=False):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "toy.json").write_text(str(factor))
         inputs = {"x": np.ones((1, 2), np.float32)}
         loader = f"{__name__}:load_toy"
         package = ModelPackage(tmp_path / folder, loader, inputs, {"x": (-1, 2)}, (-1, 2), ["mlflow"])
-        beats = lambda other: factor > float(other["score"])  # noqa: E731
+        deserves = lambda holder: good and (holder is None or factor > float(holder["score"]))  # noqa: E731
         tags = {"score": str(factor)}
         return models.register_model(
-            uri, home, NAME, package, fingerprint=f"toy{factor}", tags=tags, alias="best", beats=beats, run=run
+            uri,
+            home,
+            NAME,
+            package,
+            fingerprint=f"toy{factor}",
+            tags=tags,
+            alias="best",
+            deserves=deserves,
+            force=force,
+            run=run,
         )
 
     return make
@@ -90,6 +99,14 @@ def test_the_alias_goes_to_the_better_version_only(register, client):
     assert client.get_model_version_by_alias(NAME, "best").tags["score"] == "4"
 
 
+def test_a_version_that_does_not_deserve_the_alias_leaves_a_model_without_it(register, client):
+    assert register(3, good=False).holder is None
+    assert register(2).holder == "2"
+    # Version 1 was decided about: only force changes that.
+    assert register(3).holder == "2"
+    assert register(3, force=True).holder == "1"
+
+
 def test_an_alias_that_the_user_moved_stays_where_it_is(register, client):
     register(3), register(4)
     client.set_registered_model_alias(NAME, "best", "1")
@@ -111,7 +128,7 @@ def test_a_call_that_was_killed_before_it_registered_is_taken_up(register, clien
 def test_a_call_that_was_killed_before_the_alias_gives_it_on_the_rerun(register, monkeypatch):
     register(3)
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(models, "assign_alias", lambda *arguments: pytest.fail("killed"))
+        broken.setattr(models, "assign_alias", lambda *arguments, **named: pytest.fail("killed"))
         with pytest.raises(BaseException, match="killed"):
             register(4)
     again = register(4)

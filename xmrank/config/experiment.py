@@ -7,7 +7,7 @@ from xmrank.config.common import RUN
 from xmrank.config.embed import EmbedConfig
 from xmrank.config.evaluate import EvaluateConfig
 from xmrank.config.mine import MineConfig
-from xmrank.config.register import check_model_name
+from xmrank.config.register import AUTO_NAME, check_model_name
 from xmrank.config.report import ReportConfig
 from xmrank.config.train import TrainConfig
 from xmrank.runtime.errors import ConfigError
@@ -19,8 +19,9 @@ class ExperimentConfig:
 
     output: Path = RUN
     """Directory of the experiment, with a directory for each stage."""
-    register: str = "xmrank"
-    """Register the best ranker of each direction with MLflow as NAME-i2t and NAME-t2i, alias best; none: do not."""
+    register: str = AUTO_NAME
+    """Register the best ranker of each direction with MLflow as NAME-i2t and NAME-t2i; auto: named after the data set;
+    none: do not. The alias best moves only to a ranker that is significantly above the first stage."""
     overwrite: bool = False
     """Delete the contents of the directories of all stages first."""
     embed: EmbedConfig = field(default_factory=EmbedConfig)

@@ -30,7 +30,8 @@ class RankConfig:
     """Restrict the gallery to the items of this split; None: all items."""
     ranker: str | None = None
     """A model in MLflow's registry (models:/NAME@ALIAS), the folder of a trained ranker, or the folder of a training,
-    of which the best ranker is used. None: models:/xmrank-t2i@best for captions, models:/xmrank-i2t@best for images."""
+    of which the best ranker is used. None: models:/xmrank-DATASET-t2i@best for captions, -i2t@best for images, with the
+    name of the gallery's data set."""
     direction: Direction | None = None
     """i2t (image query → captions) or t2i (caption query → images); needed only if the queries are embeddings."""
     top_n: int = 100

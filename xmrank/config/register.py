@@ -1,10 +1,14 @@
 """Configuration of the model registry."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from xmrank.config.common import RUN
 from xmrank.runtime.errors import ConfigError
+
+AUTO_NAME = "auto"
+"""Stands for a name made of the data set's."""
 
 
 @dataclass(frozen=True)
@@ -13,8 +17,15 @@ class RegisterConfig:
 
     rankers: Path = RUN / "rankers"
     """Directory of the trained rankers."""
-    name: str = "xmrank"
-    """Prefix of the model names: NAME-i2t and NAME-t2i. The alias best marks the version to use."""
+    name: str = AUTO_NAME
+    """Prefix of the model names, NAME-i2t and NAME-t2i; auto: xmrank- and the name of the data set. The alias best
+    marks the version to use."""
+    embeddings: Path = RUN / "embeddings"
+    """Embedding store that the rankers were trained on."""
+    evaluation: Path = RUN / "evaluation"
+    """Evaluation of the rankers. The alias moves only to a ranker that is significantly above the first stage there."""
+    force: bool = False
+    """Give the alias to the best rankers without an evaluation, whatever holds it."""
 
     def __post_init__(self) -> None:
         check_model_name("--name", self.name)
@@ -24,3 +35,8 @@ def check_model_name(flag: str, name: str) -> None:
     """Raise ConfigError for a name that MLflow's registry does not accept."""
     if not name or set(name) & set("/:.%\"'@"):
         raise ConfigError(f"{flag} {name}: expected a name without / : . % @ or quotes")
+
+
+def model_prefix(name: str, dataset: str) -> str:
+    """The prefix of model names, with what MLflow does not accept in a data set's name replaced."""
+    return name if name != AUTO_NAME else "xmrank-" + re.sub(r"[^\w-]+", "-", dataset)

@@ -50,7 +50,7 @@ def experiment(config: ExperimentConfig) -> Manifest:
         train(config.train, parent.begin_run)
         evaluate(config.evaluate)
         manifest = report(config.report)
-        parent.register_best(output / "rankers")
+        parent.register_best(output)
         parent.finish_run(manifest, output / "report")
     parent.print_run()
     return manifest
@@ -114,15 +114,17 @@ class ExperimentRun:
             self.runs.end(failed=False)
             self.runs.keep_note(REPORTED, manifest.fingerprint)
 
-    def register_best(self, rankers: Path) -> None:
+    def register_best(self, output: Path) -> None:
         """Register the best rankers, unless an earlier call did so under this name: the registry takes seconds."""
-        done = f"{self.config.register} {read_manifest(rankers, TRAIN).fingerprint}"
+        stages = RegisterConfig(output / "rankers", self.config.register, output / "embeddings", output / "evaluation")
+        done = f"{self.config.register} {read_manifest(stages.rankers, TRAIN).fingerprint}"
         if self.config.registers and self.runs.notes.get(REGISTERED) != done:
             try:
-                register(RegisterConfig(rankers, self.config.register))
+                register(stages)
             except TrackingError as error:
                 # The experiment is done without it; a rerun of a finished one is short.
-                by_hand = f"xmrank register --rankers {rankers} --name {self.config.register}"
+                names = ("rankers", "name", "embeddings", "evaluation")
+                by_hand = " ".join(["xmrank register", *(f"--{name} {getattr(stages, name)}" for name in names)])
                 print(f"experiment: {error}; the next run registers, or: {by_hand}", file=sys.stderr)
                 return
             self.runs.keep_note(REGISTERED, done)

@@ -8,6 +8,7 @@ from typing import Any
 
 from xmrank.config.common import Direction, semantic
 from xmrank.config.rank import RankConfig
+from xmrank.config.register import AUTO_NAME, model_prefix
 from xmrank.embed.store import EmbeddingStore
 from xmrank.protocols.table_parts import join_tables
 from xmrank.rank.batches import EMBEDDINGS, QueryBatch, RankingJob, read_batch_record
@@ -23,7 +24,15 @@ from xmrank.rank.query_set import QuerySet
 from xmrank.rank.query_tokens import make_recipe
 from xmrank.rank.ray import rank_batches
 from xmrank.rank.results import RESULTS, RESULTS_SCHEMA, SIDES, STEPS
-from xmrank.register.model_registry import ALIAS, MODEL_URI, copy_ranker, locate_ranker, ranker_fingerprint
+from xmrank.register.alias_guard import GAIN
+from xmrank.register.model_registry import (
+    ALIAS,
+    MODEL_URI,
+    copy_ranker,
+    locate_ranker,
+    ranker_fingerprint,
+    read_registered_tags,
+)
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import write_array
@@ -57,7 +66,7 @@ def rank(config: RankConfig) -> Manifest:
         wanted = config.direction or direction_of_ranker(config)
         queries = read_queries(resolve(config.queries), config.column, wanted, config.id_column)
         direction = direction_of_queries(queries, wanted)
-        source = config.ranker or f"{MODEL_URI}xmrank-{direction}@{ALIAS}"
+        source = config.ranker or f"{MODEL_URI}{model_prefix(AUTO_NAME, store.dataset)}-{direction}@{ALIAS}"
         ranker = locate_ranker(source, direction, Path(downloads))
         check_request(config, store, read_about(ranker), queries, direction, source)
         encoder = encoder_arguments(store, config) if queries.kind != "embedding" else {}
@@ -67,6 +76,7 @@ def rank(config: RankConfig) -> Manifest:
         settings = {**semantic(config), "direction": direction}
         stage = StageDirectory.open(output, STAGE, config=settings, inputs=inputs, overwrite=config.overwrite)
         manifest = stage.done or rank_all(stage, config, store, queries, direction, ranker, encoder)
+        print(describe_ranker(source, ranker))
     print(summarise_ranking(manifest, output))
     if config.page:
         # Templates and pictures are loaded only where a page is wanted.
@@ -74,6 +84,14 @@ def rank(config: RankConfig) -> Manifest:
 
         write_page(config, manifest, output)
     return manifest
+
+
+def describe_ranker(source: str, ranker: Path) -> str:
+    """One line: which ranker ranks, and how it did where that is known."""
+    about = read_about(ranker)
+    line = f"rank: {about['ranker']} trained with {about['loss']}, seed {about['seed']}, from {source}"
+    gain = read_registered_tags(source).get(GAIN) if source.startswith(MODEL_URI) else None
+    return f"{line}; test {gain}" if gain else line
 
 
 def rank_all(

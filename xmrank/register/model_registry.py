@@ -112,6 +112,14 @@ def download_ranker(uri: str, downloads: Path) -> Path:
         raise DataError(f"--ranker {error}") from None
 
 
+def read_registered_tags(uri: str) -> dict[str, str]:
+    """The tags of a registered ranker's version."""
+    from xmrank.tracking import models
+    from xmrank.tracking.runs import connect_tracking
+
+    return models.read_version_tags(connect_tracking(), uri)
+
+
 def best_rankers(rankers: Path) -> dict[Direction, TrainedRanker]:
     """The ranker of the highest validation mean over losses and seeds in each direction; the first by name on ties.
 

@@ -1,6 +1,7 @@
 """Models in MLflow: logged as code beside plain files, registered once, with an alias; nothing is ever pickled."""
 
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -64,13 +65,13 @@ class RegisteredModel:
 
     Attributes:
         new: whether it was registered now; else an earlier call did.
-        holder: the version that the alias names.
+        holder: the version that the alias names; None: no version has it.
     """
 
     name: str
     version: str
     new: bool
-    holder: str
+    holder: str | None
 
 
 def register_model(
@@ -82,7 +83,8 @@ def register_model(
     fingerprint: str,
     tags: Mapping[str, str],
     alias: str,
-    beats: Callable[[Mapping[str, str]], bool],
+    deserves: Callable[[Mapping[str, str] | None], bool],
+    force: bool = False,
     run: str | None = None,
 ) -> RegisteredModel:
     """Log a model and register it under a name, unless the same was; then give it the alias if it deserves it.
@@ -93,7 +95,8 @@ def register_model(
         package: the model.
         fingerprint: of its content; a version with the same one is not made twice.
         tags: of the version.
-        alias: moves here from another version only when ``beats`` says so of that one's tags.
+        alias: moves here only when ``deserves`` says so of the tags of the version that has it (None: none has).
+        force: decide about the alias although an earlier call did.
         run: id of the run that made the model; one that is not there is left out.
 
     Raises:
@@ -113,7 +116,8 @@ def register_model(
                 find_or_log(client, home, package, fingerprint, tags, run),
                 {FINGERPRINT: fingerprint, **tags},
             )
-            holder = assign_alias(client, name, str(version.version), version.tags, alias, beats)
+            settled = SETTLED in version.tags and not force
+            holder = assign_alias(client, name, str(version.version), alias, deserves, settled=settled)
         return RegisteredModel(name, str(version.version), known is None, holder)
     except Exception as error:  # MLflow, SQLAlchemy and requests each raise their own
         raise TrackingError(f"{uri}: the model {name} cannot be registered there: {describe_error(error)}") from error
@@ -130,19 +134,22 @@ def assign_alias(
     client: MlflowClient,
     name: str,
     version: str,
-    tags: Mapping[str, str],
     alias: str,
-    beats: Callable[[Mapping[str, str]], bool],
-) -> str:
-    """Decide about the alias, once for each version; returns the version that holds it."""
+    deserves: Callable[[Mapping[str, str] | None], bool],
+    *,
+    settled: bool,
+) -> str | None:
+    """Decide about the alias, once for each version unless forced; returns the version that holds it."""
     aliases = client.get_registered_model(name).aliases
     holder = str(aliases[alias]) if alias in aliases else None
-    if holder is None or (SETTLED not in tags and holder != version and beats(tags_of(client, name, holder))):
+    # An alias that was taken away is given again.
+    if settled and holder is not None:
+        return holder
+    if holder != version and deserves(tags_of(client, name, holder) if holder else None):
         client.set_registered_model_alias(name, alias, version)
         holder = version
     # Noted last: a killed call decides again, a finished one never.
-    if SETTLED not in tags:
-        client.set_model_version_tag(name, version, SETTLED, "true")
+    client.set_model_version_tag(name, version, SETTLED, "true")
     return holder
 
 
@@ -225,6 +232,22 @@ def download_model(uri: str, model: str, folder: Path) -> Path:
         raise TrackingError(
             f"{model}: no such model in {uri}: {describe_error(error)} (registered there: {known})"
         ) from None
+
+
+def read_version_tags(uri: str, model: str) -> dict[str, str]:
+    """The tags of a registered version, ``models:/name@alias`` or ``models:/name/version``; empty for other URIs.
+
+    Args:
+        uri: what ``connect`` returned.
+        model: the version.
+    """
+    client, found = MlflowClient(uri), re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", model)
+    if not found:
+        return {}
+    name, alias, version = found.groups()
+    if alias:
+        version = client.get_model_version_by_alias(name, alias).version
+    return tags_of(client, name, str(version))
 
 
 def list_aliases(uri: str) -> list[str]:
