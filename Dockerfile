@@ -25,5 +25,7 @@ RUN pip install --no-cache-dir --constraint constraints.txt --no-deps .
 # Nothing runs as root. User 1000 is also that of the hosts and pods of a cluster, so it can use what they mount.
 RUN useradd --create-home --uid 1000 xmrank && mkdir /data /cache && chown xmrank /data /cache
 USER xmrank
-ENV XMRANK_HOME=/data XMRANK_CACHE=/cache PYTHONUNBUFFERED=1
+# Workers keep the memory of large arrays, as xmrank sets for clusters that it starts itself.
+ENV XMRANK_HOME=/data XMRANK_CACHE=/cache PYTHONUNBUFFERED=1 \
+    MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824
 CMD ["python", "jobs/experiment.py", "--help"]
