@@ -316,6 +316,10 @@ class SearchWatcher(Callback):  # type: ignore[misc]
         self.job, self.point_of, self.progress = job, point_of, progress
         self.last_running = time.monotonic()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray Tune pickles its callbacks to restore a run, which is never done here; a progress line has threads.
+        return {**vars(self), "progress": None}
+
     def point_of_trial(self, trial: Any) -> SearchPoint:
         """The point of a trial of Ray Tune."""
         return self.point_of({name: value for name, value in trial.config.items() if not callable(value)})
