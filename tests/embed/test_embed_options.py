@@ -211,6 +211,7 @@ def test_nothing_fits_a_gpu_that_is_full(monkeypatch):
 )
 def test_pools_follow_the_cluster(monkeypatch, cluster, requested, shards, expected):
     monkeypatch.setattr(ray_stage.ray, "cluster_resources", lambda: cluster)
+    monkeypatch.setattr(ray_stage.ray, "nodes", lambda: [{"Alive": True, "Resources": cluster}])
     assert ray_stage.plan_pools(requested, shards) == expected
 
 

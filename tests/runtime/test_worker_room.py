@@ -48,7 +48,11 @@ class FakeCluster:
             {**nodes[0], "Resources": {"CPU": nodes[0]["Resources"]["CPU"] - self.used}} if self.used else nodes[0]
         )
         alive = [node["Resources"] for node in nodes if node["Alive"]]
-        return count <= sum(min(int(node.get(kind, 0) // share) for kind, share in bundle.items()) for node in alive)
+        # As Ray does: in ten-thousandths.
+        return count <= sum(
+            min(round(1e4 * node.get(kind, 0)) // round(1e4 * share) for kind, share in bundle.items())
+            for node in alive
+        )
 
     def reserve(self, bundles):
         """Stands for a placement group, whose ``wait`` lets time pass."""
@@ -161,6 +165,35 @@ def test_whole_groups_are_kept_and_the_last_one_shares_what_is_left(cluster):
     cluster.nodes[0] = ({"CPU": 1.0}, 0.0, float("inf"))
     # One core for two: a quarter each, and half a core is left to other processes.
     assert (room.find_count(), room.resources) == (2, {"CPU": 0.25})
+
+
+@pytest.mark.parametrize(
+    ("cpus", "requested", "share"),
+    [
+        ((1, 1, 1), 4, 0.5),  # an equal part is 2.5 / 4 = 0.625, of which a node holds one only
+        ((1, 2), 4, 0.625),  # 2.5 / 4: one and three
+        ((1, 2), 5, 0.5),  # 2.5 / 5: two and four
+        ((1, 1, 1, 1), 5, 0.5),  # 3.5 / 5 = 0.7
+        ((0, 2, 1), 5, 0.5),  # a head without CPUs
+        ((2,), 20, 0.075),  # 1.5 / 20
+        ((2, 3), 11, 0.409),  # 4.5 / 11: four and seven
+        ((1, 1, 1), 7, 0.3333),  # 2.5 / 7 = 0.3571: two each
+    ],
+)
+def test_more_workers_than_cores_fit_on_nodes_of_any_size(cluster, capsys, cpus, requested, share):
+    for count in cpus:
+        cluster.add(count)
+    room = open_room(requested)
+    assert (room.find_count(), room.resources) == (requested, {"CPU": share})
+    assert (cluster.now, capsys.readouterr().err) == (0.0, "")
+
+
+def test_each_gpu_gets_a_worker_where_its_node_has_few_cores(cluster):
+    cluster.add(8, GPU=1.0)
+    cluster.add(1, GPU=3.0)
+    room = open_room()
+    # A core each, of 9 for 4, would leave two GPUs of the second node idle.
+    assert (room.find_count(), room.resources) == (4, {"CPU": 0.3333, "GPU": 1})
 
 
 def test_others_may_use_a_part_of_the_cluster(cluster):

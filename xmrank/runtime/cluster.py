@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +30,8 @@ OBJECT_STORE_BYTES = 512 * 1024**2
 WAIT_FOR = "XMRANK_WAIT_FOR"
 WAIT_S = 1800.0
 """How long a job waits for nodes that an autoscaler starts."""
+UNITS = 10_000
+"""Ray counts resources in ten-thousandths."""
 PROMPT_S = 2.0
 """How long resources that are there may take to be found."""
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
@@ -129,8 +131,38 @@ def pool_size(requested: int) -> tuple[int, float, int]:
     workers = requested or gpus or max(1, int(cpus))
     spare = max(cpus - 0.5, 0.5)
     # Rounded down: rounded up, many workers together would also take the spare half.
-    share = math.floor(10_000 * spare / workers) / 10_000
-    return workers, min(1.0, share), 1 if gpus >= workers else 0
+    share = math.floor(UNITS * spare / workers) / UNITS
+    each = 1 if gpus >= workers else 0
+    return workers, fit_share(min(1.0, share), workers, each), each
+
+
+def fit_share(share: float, workers: int, gpus: int) -> float:
+    """The CPUs of a worker, at most ``share``, with which all workers find room: none can be on two nodes.
+
+    Args:
+        share: an equal part of all CPUs, with which they may not fit: four on three nodes of one core.
+        workers: how many there are.
+        gpus: GPUs of each worker.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    while True:
+        counts = [count_bundles(node, {"CPU": share, "GPU": gpus}) for node in nodes]
+        # With how much a node would have room for one more.
+        lower = [
+            math.floor(UNITS * node.get("CPU", 0) / (count + 1)) / UNITS
+            for node, count in zip(nodes, counts, strict=True)
+            if not gpus or count < node.get("GPU", 0)
+        ]
+        if sum(counts) >= workers or max(lower, default=0) <= 0:
+            return share
+        share = max(lower)
+
+
+def count_bundles(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
+    """How many workers, each of which holds ``bundle``, a node has room for if nothing else used it."""
+    # In whole numbers: 2 // 0.1 is 19.
+    held = {kind: round(UNITS * share) for kind, share in bundle.items() if share}
+    return min(round(UNITS * node.get(kind, 0)) // units for kind, units in held.items())
 
 
 def wait_for_resources(wanted: str, timeout: float) -> None:

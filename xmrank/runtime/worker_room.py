@@ -6,7 +6,7 @@ import time
 import ray
 from ray.util import placement_group, remove_placement_group
 
-from xmrank.runtime.cluster import describe_resources, pool_size
+from xmrank.runtime.cluster import count_bundles, describe_resources, pool_size
 from xmrank.runtime.errors import XmrankError
 from xmrank.runtime.progress import show_activity
 
@@ -71,7 +71,7 @@ class WorkerRoom:
     def _count_room(self) -> int:
         """The number of workers that the nodes could hold if nothing else used them."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return sum(min(int(node.get(kind, 0) // share) for kind, share in self.resources.items()) for node in nodes)
+        return sum(count_bundles(node, self.resources) for node in nodes)
 
     def _fits(self, count: int, seconds: float) -> bool:
         """Whether so many workers find room within a time; an autoscaler learns from this what is missing."""

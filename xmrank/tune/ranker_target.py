@@ -203,8 +203,11 @@ def read_loss_space(config: TuneConfig, loss: str) -> Space:
             if owner != loss:
                 continue
             name = LOSS_PREFIX + parameter
-        for value in entry.list_bounds():
-            check_loss(with_point(config.train, loss, {name: value}), loss)
+        try:
+            for value in entry.list_bounds():
+                check_loss(with_point(config.train, loss, {name: value}), loss)
+        except ConfigError as error:
+            raise ConfigError(f"--space {entry.text}: {error}") from None
         add_entry(space, name, entry)
     return space
 
