@@ -120,5 +120,5 @@ def in_process(monkeypatch):
     monkeypatch.setattr(launcher, "get_context", lambda: worker)
     monkeypatch.setattr(launcher, "get_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(launcher, "connect", lambda: None)
-    room = SimpleNamespace(find_count=lambda: 1, resources={"CPU": 1.0})
+    room = SimpleNamespace(find_count=lambda: 1, count_lost_nodes=lambda: 0, resources={"CPU": 1.0})
     monkeypatch.setattr(launcher, "WorkerRoom", lambda *_: room)

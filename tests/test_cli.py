@@ -474,6 +474,21 @@ def test_a_bug_shows_its_traceback(monkeypatch, capsys):
     assert lines[0].startswith("Traceback") and lines[-1] == "mine: failed: KeyError: 'width'"
 
 
+def test_processes_that_are_lost_too_often_are_one_line(monkeypatch, capsys):
+    from ray.exceptions import RayActorError, WorkerCrashedError
+    from ray.train import WorkerGroupError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    line = "mine: lost processes or nodes of the cluster too often ({}); the same command continues"
+    crashed = WorkerCrashedError()
+    crashes = line.format(f"WorkerCrashedError: {crashed}")
+    assert status(monkeypatch, capsys, failing(crashed)) == (1, [crashes])
+    dead = WorkerHealthCheckFailedError("A worker health check failed.", RayActorError(error_msg="its node is gone"))
+    others = RuntimeError("Connection closed by peer")
+    failed = WorkerGroupError("workers failed", {0: others, 1: dead})
+    assert status(monkeypatch, capsys, failing(failed)) == (1, [line.format("RayActorError: its node is gone")])
+
+
 @pytest.mark.parametrize(
     "error",
     [

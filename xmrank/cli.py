@@ -17,7 +17,7 @@ from xmrank import __version__
 from xmrank.config.jobs import JOBS
 from xmrank.config.parsing import parse_config
 from xmrank.runtime.endings import Terminated, install_handlers
-from xmrank.runtime.errors import ConfigError, XmrankError, find_cause
+from xmrank.runtime.errors import ConfigError, XmrankError, describe_error, find_cause, is_loss
 from xmrank.runtime.log_levels import start_logging, take_log_level
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import read_cost_per_hour
@@ -163,6 +163,8 @@ def report_failure(name: str, error: Exception) -> int:
     text = str(cause)
     if isinstance(cause, OSError) and cause.strerror:
         text = f"{cause.filename or 'writing'}: {cause.strerror}"
+    elif is_loss(cause):
+        text = f"lost processes or nodes of the cluster too often ({describe_error(cause)}); the same command continues"
     elif not isinstance(cause, XmrankError):
         # A bug: where it happened is what a developer needs.
         print(redact_uri("".join(traceback.format_exception(error))), end="", file=sys.stderr)

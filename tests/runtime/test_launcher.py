@@ -1,6 +1,7 @@
 """The launcher of Ray Train: how many processes start, and what each of them is told."""
 
 import errno
+import itertools
 import json
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from ray.exceptions import RayActorError
 from ray.train import WorkerGroupError
 
 from xmrank.runtime import launcher
@@ -19,7 +21,7 @@ from xmrank.runtime.launcher import Worker, launch_workers
 @pytest.fixture
 def trainers(monkeypatch):
     """Replaces Ray Train and the cluster: each start of workers takes the next failure of the list, and the room."""
-    made = SimpleNamespace(failures=[], settings=[], room=None)
+    made = SimpleNamespace(failures=[], settings=[], room=None, lost_nodes=0)
 
     class Trainer:
         def __init__(self, loop, **settings):
@@ -31,8 +33,12 @@ def trainers(monkeypatch):
 
     def make_room(*arguments):
         made.room = arguments
-        counts = iter([2, 1, 1, 1])
-        return SimpleNamespace(find_count=lambda: next(counts), resources={"CPU": 0.5, "GPU": 1})
+        counts = itertools.chain([2], itertools.repeat(1))
+        return SimpleNamespace(
+            find_count=lambda: next(counts),
+            count_lost_nodes=lambda: made.lost_nodes,
+            resources={"CPU": 0.5, "GPU": 1},
+        )
 
     monkeypatch.setattr(launcher, "InterruptibleTrainer", Trainer)
     monkeypatch.setattr(launcher, "connect", lambda: None)
@@ -75,6 +81,19 @@ def test_workers_that_die_too_often_are_given_up(tmp_path, trainers):
     with pytest.raises(WorkerGroupError):
         launch(tmp_path)
     assert len(trainers.settings) == launcher.RESTARTS + 1
+
+
+def test_a_lost_node_does_not_count(tmp_path, trainers):
+    trainers.failures = [lost(str(number)) for number in range(launcher.RESTARTS + 2)]
+    trainers.lost_nodes = 2
+    assert launch(tmp_path) == 1
+    assert len(trainers.settings) == launcher.RESTARTS + 3
+
+
+def test_the_death_of_the_process_that_watches_the_workers_is_a_restart(tmp_path, trainers, capsys):
+    trainers.failures = [RayActorError(error_msg="the controller is dead")]
+    assert launch(tmp_path) == 1
+    assert "toy: workers start again: RayActorError: the controller is dead" in capsys.readouterr().err
 
 
 def test_what_would_fail_again_is_not_tried_again(tmp_path, trainers):

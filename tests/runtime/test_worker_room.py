@@ -32,7 +32,10 @@ class FakeCluster:
         self.nodes.append(({"CPU": float(cpus), **others}, since, until))
 
     def list_nodes(self):
-        return [{"Alive": since <= self.now < until, "Resources": has} for has, since, until in self.nodes]
+        return [
+            {"NodeID": str(number), "Alive": since <= self.now < until, "Resources": has}
+            for number, (has, since, until) in enumerate(self.nodes)
+        ]
 
     def sum_resources(self):
         totals = {}
@@ -102,6 +105,20 @@ def test_without_a_number_a_lost_node_is_not_waited_for_and_a_new_one_is_used(cl
     assert (cluster.now, capsys.readouterr().err) == (10.0, "")
     cluster.now = 100.0
     assert room.find_count() == 3
+
+
+def test_nodes_that_are_lost_are_counted_each_once(cluster):
+    cluster.add(2)
+    cluster.add(2, until=5)
+    cluster.add(1, since=5, until=10)
+    room = open_room()
+    room.find_count()
+    assert room.count_lost_nodes() == 0
+    cluster.now = 6.0
+    room.find_count()
+    assert room.count_lost_nodes() == 1
+    cluster.now = 11.0
+    assert room.count_lost_nodes() == room.count_lost_nodes() == 2
 
 
 def test_a_loss_that_the_cluster_notices_late_is_counted_then(cluster, capsys):

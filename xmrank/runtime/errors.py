@@ -8,6 +8,20 @@ from xmrank.runtime.redaction import redact_uri
 PERMANENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """Answers of the system that stay the same when an operation is repeated at once."""
 
+LOSSES = (
+    "RayActorError",
+    "ActorDiedError",
+    "ActorUnavailableError",
+    "WorkerCrashedError",
+    "NodeDiedError",
+    "OutOfMemoryError",
+    "ObjectLostError",
+    "OwnerDiedError",
+    "ObjectReconstructionFailedError",
+    "LocalRayletDiedError",
+)
+"""Ray's errors for processes, nodes and results that are gone."""
+
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Characters that end lines, command terminals or are none."""
 
@@ -33,7 +47,11 @@ class DataError(XmrankError):
 
 
 def find_cause(error: BaseException) -> BaseException:
-    """The error of xmrank or of the system that Ray has wrapped in errors of its own; otherwise the error itself."""
+    """The error of xmrank or of the system that Ray has wrapped in errors of its own; otherwise the error itself.
+
+    Without such an error, it is Ray's own that a process was lost (`is_loss`), where there is one.
+    """
+    lost: BaseException | None = None
     # Breadth first: the outermost error that the user can act on is the most specific about the stage.
     pending: list[BaseException] = [error]
     seen: set[int] = set()
@@ -45,16 +63,27 @@ def find_cause(error: BaseException) -> BaseException:
         if id(current) in seen:
             continue
         seen.add(id(current))
+        if lost is None and is_loss(current):
+            lost = current
         failures = getattr(current, "worker_failures", None)
         # Ray keeps the original in one of these attributes, Python in __cause__ or __context__.
-        inner = [getattr(current, name, None) for name in ("cause", "controller_failure")]
+        inner = [getattr(current, name, None) for name in ("cause", "controller_failure", "health_check_failure")]
         inner.append(current.__cause__)
         if not current.__suppress_context__:
             inner.append(current.__context__)
         if isinstance(failures, dict):
             inner += failures.values()
         pending += [e for e in inner if isinstance(e, BaseException)]
-    return error
+    return lost or error
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error is Ray's, and says that a process, a node or a result is gone."""
+    # By name: this module is imported where Ray, which takes seconds, is not.
+    if type(error).__module__ != "ray.exceptions" or type(error).__name__ not in LOSSES:
+        return False
+    # An actor whose constructor raised an error has not been lost.
+    return not getattr(error, "actor_init_failed", False)
 
 
 def is_permanent(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, PreemptionError, RunConfig, ScalingConfig, TrainingFailedError, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
@@ -22,7 +23,7 @@ from xmrank.runtime.worker_room import WorkerRoom
 Payload = TypeVar("Payload")
 
 RESTARTS = 3
-"""How often workers that died are started again."""
+"""How often workers that died are started again, beside the times when a node was lost."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def launch_workers(
 
     Raises:
         XmrankError: the cluster has no room for a single group.
-        TrainingFailedError: what the function raised, if it is permanent, or workers died too often.
+        TrainingFailedError, RayActorError: what the function raised, if it is permanent, or workers died too often.
     """
     # Ray Train looks at its workers every 2 s by default, which a run of a few seconds would spend waiting.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
@@ -101,11 +102,12 @@ def launch_workers(
             make_trainer(function, payload, name, scratch, count, room.resources).fit()
             drop_scratch(scratch)
             return count
-        except TrainingFailedError as error:
+        except (TrainingFailedError, RayActorError) as error:  # RayActorError: Ray Train's own process died
             # A loss that a node announces (a preemption) is no fault of the work: it does not count.
             restarts += not isinstance(error, PreemptionError)
             cause = find_cause(error)
-            if is_permanent(cause) or restarts > RESTARTS:
+            # Nor does one without notice: a long run loses many nodes of a spot market.
+            if is_permanent(cause) or restarts - room.count_lost_nodes() > RESTARTS:
                 raise
             print(f"{name}: workers start again: {describe_error(cause)}", file=sys.stderr, flush=True)
             show_restart()

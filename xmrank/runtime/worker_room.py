@@ -41,6 +41,7 @@ class WorkerRoom:
         self.patience = timeout
         available, _, _ = pool_size(requested)
         self.count, cpus, gpus = pool_size(count_workers(available, tasks, group_size))
+        self.nodes: set[str] = set()
         self.resources: dict[str, float] = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
 
     def find_count(self) -> int:
@@ -49,6 +50,7 @@ class WorkerRoom:
         Raises:
             XmrankError: not even one group of workers finds room.
         """
+        self.nodes |= list_nodes()
         self._recount()
         if self._fits(self.count, PROMPT_S):
             return self.count
@@ -60,6 +62,10 @@ class WorkerRoom:
         less = "" if self.count == wanted else f" instead of {wanted}"
         self._say(f"going on with {describe_workers(self.count)}{less}, the cluster has ")
         return self.count
+
+    def count_lost_nodes(self) -> int:
+        """How many nodes are gone of those that there were at the starts of workers."""
+        return len(self.nodes - list_nodes())
 
     def _recount(self) -> None:
         """Count anew what is wanted, where the user has given no number."""
@@ -116,6 +122,11 @@ class WorkerRoom:
     def _say(self, text: str) -> None:
         """Print a line that ends with what the cluster has."""
         print(f"{self.name}: {text}{describe_resources()}", file=sys.stderr, flush=True)
+
+
+def list_nodes() -> set[str]:
+    """Ray's names of the nodes that are alive."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def count_workers(available: int, tasks: int | None, group_size: int) -> int:
