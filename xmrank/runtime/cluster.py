@@ -42,9 +42,9 @@ back to the system with the array, and a fifth of a training step went into gett
 def connect() -> None:
     """Connect to the cluster, or start one on this machine; does nothing if Ray is initialised.
 
-    A local cluster has no dashboard, and the output of its workers goes to Ray's log folder only: jobs show their own
-    progress, and errors are raised in the driver. Ray listens on all interfaces, also for a local cluster: what keeps
-    others out is Ray's token, without which no local cluster is started.
+    The output of workers goes to Ray's log folder only, unless the job is verbose: jobs show their own progress, and
+    errors are raised in the driver. A local cluster has no dashboard. Ray listens on all interfaces, also for a local
+    cluster: what keeps others out is Ray's token, without which no local cluster is started.
 
     Raises:
         ConfigError: RAY_AUTH_MODE turns the token off, and there is no cluster to connect to; XMRANK_WAIT_FOR is wrong.
@@ -53,7 +53,7 @@ def connect() -> None:
         return
     if is_given_cluster():
         with kept_handlers(), drop_notice():
-            ray.init(logging_level=logging.INFO if is_verbose() else logging.WARNING)
+            ray.init(logging_level=logging.INFO if is_verbose() else logging.WARNING, log_to_driver=is_verbose())
         wait_for_resources(os.environ.get(WAIT_FOR, ""), WAIT_S)
         return
     require_token()
