@@ -1,0 +1,38 @@
+"""The results of drills as a Markdown table."""
+
+from typing import Any
+
+from benchmarks.drills.drill_faults import FAULTS
+
+
+def make_table(results: list[dict[str, Any]]) -> str:
+    """One row for each fault and outcome, with the stages that had it."""
+    lines = [
+        "| fault | stages | outcome | finished pieces made again | data lost |",
+        "|---|---|---|---:|---:|",
+    ]
+    for name, fault in FAULTS.items():
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for result in results:
+            if result["fault"] == name:
+                groups.setdefault(describe_outcome(result), []).append(result)
+        for outcome, group in groups.items():
+            stages = ", ".join(result["stage"] for result in group)
+            twice = sum(result["pieces_twice"] or 0 for result in group)
+            pieces = sum(result["pieces"] for result in group)
+            lost = sum(not result["same"] for result in group)
+            lines.append(f"| {fault.title} | {stages} | {outcome} | {twice} of {pieces} | {lost} |")
+    return "\n".join(lines)
+
+
+def describe_outcome(result: dict[str, Any]) -> str:
+    """What came of a drill, in words."""
+    statuses = result["statuses"]
+    if result.get("hung"):
+        text = "hangs"
+    elif statuses[0] == 0:
+        text = "goes on by itself"
+    else:
+        again = "same command continues" if len(statuses) == 2 else f"the command runs {len(statuses)} times"
+        text = f"exit status {statuses[0]}, {again}"
+    return f"{text}, {'same' if result['same'] else '**another**'} fingerprint"
