@@ -36,7 +36,7 @@ from xmrank.datasets.reader_settings import KarpathySettings, ScenesConfig, Scen
 from xmrank.datasets.readers import read_dataset
 from xmrank.embed.decoding import decode_image
 from xmrank.embed.encoder import load_encoder
-from xmrank.embed.stage import embed_dataset
+from xmrank.embed.encoding import embed_dataset
 from xmrank.runtime.files import write_array
 
 BATCH = 64

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 from embedding_samples import make_pictures
 
-from xmrank.embed import stage as stage
+from xmrank.embed import encoding
 from xmrank.embed.ray import ShardEncoder, fit_from_settings
 from xmrank.runtime.errors import DataError
 
@@ -30,6 +30,6 @@ def encoded(monkeypatch):
                 raise DataError(result["failure"])
             yield result
 
-    monkeypatch.setattr(stage, "encode_shards", here)
-    monkeypatch.setattr(stage, "fit_on_worker", lambda *arguments: fit_from_settings(*arguments)["projections"])
+    monkeypatch.setattr(encoding, "encode_shards", here)
+    monkeypatch.setattr(encoding, "fit_on_worker", lambda *arguments: fit_from_settings(*arguments)["projections"])
     return names

@@ -12,8 +12,8 @@ from embedding_samples import configured, make_pictures
 
 from xmrank.config import EmbedConfig
 from xmrank.datasets.reader_settings import ClipRetrievalSettings
+from xmrank.embed import encoding
 from xmrank.embed import ray as ray_stage
-from xmrank.embed import stage as stage
 from xmrank.embed.encoder import Encoder, load_encoder
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
@@ -53,7 +53,7 @@ def test_captions_of_one_text_are_encoded_once(folder, encoded, monkeypatch):
 
 def test_bf16_is_warned_of_before_anything_is_encoded(folder, encoded, monkeypatch):
     warned = []
-    monkeypatch.setattr(stage, "warn_of_slow_bf16", lambda setting: warned.append((setting, len(encoded))))
+    monkeypatch.setattr(encoding, "warn_of_slow_bf16", lambda setting: warned.append((setting, len(encoded))))
     embed(configured(folder, precision="bf16"))
     assert warned == [("embed: --precision bf16", 0)]
 
@@ -140,7 +140,7 @@ def test_what_was_begun_with_one_store_is_not_finished_with_another(grown, monke
 
     config = configured(grown / "data", output=grown / "new", reuse=grown / "old")
     with monkeypatch.context() as patched:
-        patched.setattr(stage, "finish_store", killed)
+        patched.setattr(encoding, "finish_store", killed)
         with pytest.raises(KeyboardInterrupt):
             embed(config)
     begun = EmbeddingStore.open(grown / "old").fingerprint[:12]
@@ -156,7 +156,7 @@ def test_reuse_is_not_for_imports(tmp_path):
 
 def test_an_interrupted_run_goes_on_with_its_batch_size(folder, encoded, monkeypatch):
     sizes = iter([3])
-    monkeypatch.setattr(stage, "choose_batch_size", lambda *arguments: next(sizes))
+    monkeypatch.setattr(encoding, "choose_batch_size", lambda *arguments: next(sizes))
     picture = folder / "pictures" / "6.jpg"
     whole = picture.read_bytes()
     picture.write_bytes(whole[:300])

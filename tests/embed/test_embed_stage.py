@@ -20,6 +20,7 @@ from ray.train import WorkerGroupError
 
 from xmrank.cli import find_cause, run
 from xmrank.config import EmbedConfig
+from xmrank.embed import encoding
 from xmrank.embed import ray as ray_stage
 from xmrank.embed import stage as stage
 from xmrank.embed.encoder import load_encoder
@@ -133,7 +134,7 @@ def test_readers_of_their_own_change_nothing(undisturbed, folder, ray_cluster, m
 
 def test_a_second_call_touches_neither_cluster_nor_model(undisturbed, monkeypatch, capsys):
     for name in ("encode_shards", "load_encoder"):
-        monkeypatch.setattr(stage, name, None)
+        monkeypatch.setattr(encoding, name, None)
     assert embed(tokenised(undisturbed, workers=7)) == read_manifest(undisturbed / "store", "embed")
     account, last = capsys.readouterr().out.splitlines()
     assert account == (
@@ -262,7 +263,7 @@ def test_a_higher_limit_continues_where_the_lower_stopped(folder, encoded):
 def test_a_run_that_was_cut_short_is_completed(folder, encoded, undisturbed, monkeypatch, capsys):
     config = tokenised(folder)
     with monkeypatch.context() as patched:
-        patched.setattr(stage, "finish_store", killed)
+        patched.setattr(encoding, "finish_store", killed)
         with pytest.raises(KeyboardInterrupt):
             embed(config)
     work = folder / "store" / "work"

@@ -10,7 +10,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from xmrank.datasets.scenes.generate import compose_scene, draw_scene
-from xmrank.embed.encoder import BUNDLED, Encoder, hash_weights, load_encoder
+from xmrank.embed.encoder import Encoder, hash_weights, load_encoder
+from xmrank.embed.model_source import BUNDLED
 from xmrank.runtime.errors import ConfigError
 from xmrank.train_encoder.contrastive import draw_pairs, embed_pairs, hit_at_1
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from xmrank.config import EmbedConfig
 from xmrank.embed import stage
-from xmrank.embed.encoder import load_encoder, needs_quick_gelu
-from xmrank.embed.model_source import find_model, find_on_hub, simplify_name, standard_model
+from xmrank.embed.encoder import load_encoder
+from xmrank.embed.model_source import find_model, find_on_hub, needs_quick_gelu, simplify_name, standard_model
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.runtime.errors import ConfigError, DataError

@@ -15,7 +15,7 @@ from pipeline import mine_small
 from xmrank import tracking
 from xmrank.cli import run
 from xmrank.config import EvaluateConfig
-from xmrank.evaluate import stage as stage
+from xmrank.evaluate import all_methods
 from xmrank.evaluate.stage import evaluate
 from xmrank.metrics import METRICS
 from xmrank.mine.candidate_lists import CandidateLists
@@ -222,7 +222,7 @@ def test_mlflow_has_the_means_under_each_trial_and_a_run_of_the_first_stage(trai
 
 
 def test_a_second_call_does_nothing(trained, evaluated, monkeypatch):
-    monkeypatch.setattr(stage, "evaluate_all", lambda *arguments: pytest.fail("nothing was to be evaluated"))
+    monkeypatch.setattr(all_methods, "evaluate_all", lambda *arguments: pytest.fail("nothing was to be evaluated"))
     assert evaluate(settings(trained, evaluated.output)) == evaluated.manifest
 
 

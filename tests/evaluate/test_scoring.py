@@ -11,8 +11,8 @@ from xmrank.config import EvaluateConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.embed.token_store import TokenArray
 from xmrank.evaluate import scoring
+from xmrank.evaluate.all_methods import plan_tasks
 from xmrank.evaluate.scoring import RankerScorer, RefinedScorer, score_lists, time_single_queries
-from xmrank.evaluate.stage import plan_tasks
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.protocols.galleries import make_list_protocol
 from xmrank.protocols.scorer import DirectionProtocols

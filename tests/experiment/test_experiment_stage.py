@@ -232,7 +232,7 @@ class TestParent:
             if len(calls) == 1:
                 raise tracking.TrackingError("http://server: Connection refused")
 
-        monkeypatch.setattr(experiment_stage, "register", register)
+        monkeypatch.setattr("xmrank.register.stage.register", register)
         for _ in range(3):
             parent.register_best(output)
         assert len(calls) == 2
@@ -272,7 +272,7 @@ def test_the_files_of_an_experiment(home):
         for protocol, names in runs.items():
             names = [f"cosine-{direction}" if name == "cosine" else name for name in names]
             expected |= {f"evaluation/trec/{direction}/{protocol}/{name}.trec.gz" for name in names}
-    expected |= {f"report/{name}" for name in ("report.html", "report.md", "table.csv", "table.tex")}
+    expected |= {f"report/{name}" for name in ("report.html", "report.md", "table.csv", "table.tex", "tables.json")}
     assert actual == expected | {"tracking.json", "rankers/tracking.json", "evaluation/tracking.json"}
 
 
@@ -363,6 +363,19 @@ def test_the_experiment_again_starts_nothing(home, track_at, monkeypatch):
     before = fingerprints(home / SMALL["output"])
     assert experiment(small()).fingerprint == before["report"]
     assert fingerprints(home / SMALL["output"]) == before
+
+
+@pytest.mark.own_ray
+def test_a_finished_experiment_needs_none_of_the_large_packages(home):
+    large = "{'torch', 'ray', 'mlflow', 'faiss', 'scipy', 'matplotlib', 'open_clip', 'torchvision'}"
+    code = f"import sys; from xmrank.cli import run_job; run_job('experiment'); print({large} & {{*sys.modules}})"
+    (home / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    command = [sys.executable, "-c", code, "--preset", home / "small.yaml"]
+    done = subprocess.run(
+        command, env={**os.environ, "XMRANK_HOME": str(home)}, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 MOMENTS = {

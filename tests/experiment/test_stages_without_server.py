@@ -21,7 +21,7 @@ from xmrank.supervised.run_logging import log_run
 from xmrank.tracking import delivery, runs
 from xmrank.tracking.delivery import sync
 from xmrank.tracking.run_tree import RunTree
-from xmrank.train.checkpoint import ABOUT_HASH, hash_about
+from xmrank.train.checkpoint_json import ABOUT_HASH, hash_about
 from xmrank.train.run_journals import end_runs
 from xmrank.train.trials import Trial
 from xmrank.tune import ray as tune_ray

@@ -27,7 +27,10 @@ from xmrank.qrels.stage import rankings_of
 from xmrank.rankers import ContextAwareParameters, build_ranker
 from xmrank.report.captions import read_captions
 from xmrank.report.inputs import open_inputs
-from xmrank.report.result_tables import read_seed_means
+from xmrank.report.kept_tables import keep_tables, read_kept_tables
+from xmrank.report.result_tables import ComparedCell, ResultTable, TableCell, TableRow
+from xmrank.report.stage import TABLES
+from xmrank.report.table_making import read_seed_means
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
@@ -38,7 +41,8 @@ from xmrank.runtime.verification import read_outputs
 from xmrank.tracking.delivery import list_journals
 from xmrank.tracking.journal import Journal
 from xmrank.tracking.run_tree import RunTree, read_run_ids
-from xmrank.train.checkpoint import load_state, read_ranker, read_stack, save_ranker, save_state
+from xmrank.train.checkpoint import load_state, read_ranker, save_ranker, save_state
+from xmrank.train.checkpoint_json import read_stack
 from xmrank.train.run_journals import read_epochs
 from xmrank.train.trials import Trial
 from xmrank.tune.points import SearchFolder
@@ -234,6 +238,23 @@ def read_run_outputs(folder: Path) -> Any:
     ]
 
 
+def write_report_tables(folder: Path) -> None:
+    """A finished report with one table."""
+    test = ComparedCell(-0.1, 0.2, 0.5, 1.0, 3, 2, 1, 2)
+    cells = {"hit@1": TableCell((0.25, 0.5), 40, 0, 0.125, True, test, refined_difference=0.1, refined_test=test)}
+    rows = (TableRow("cosine", "", "First stage", {"hit@1": TableCell((0.25,), 40, 0)}),)
+    keep_tables(
+        folder / TABLES, [ResultTable("top-20", "i2t", (*rows, TableRow("ranknet", "linear", "RankNet", cells)))]
+    )
+    seal(folder, "report")
+
+
+def read_report_tables(folder: Path) -> Any:
+    """The tables as a finished report prints them."""
+    read_outputs(folder, "report")
+    return list(map(asdict, read_kept_tables(folder / TABLES)))
+
+
 def write_tracking(folder: Path) -> None:
     """The run ids that a stage keeps."""
     write_json(folder / "tracking.json", {"parent": "0" * 32, "listnet-t2i-seed0": "1" * 32, "notes": {"a": "b"}})
@@ -302,6 +323,7 @@ STAGE_OUTPUTS = [
     InputKind("baseline", write_baseline, read_baseline),
     InputKind("run-tables", write_run, read_run_outputs, "*/*.parquet", is_covered=True),
     InputKind("run-json", write_run, read_run_outputs, "*/**/*.json", is_covered=True),
+    InputKind("report-tables", write_report_tables, read_report_tables, "tables.json", is_covered=True),
     InputKind("tracking", write_tracking, read_tracking),
     InputKind("journal", write_journal, read_journal, "journal/*"),
     InputKind("history", write_trial, lambda folder: read_epochs(TRIAL.directory(folder)), "trials/*/*"),

@@ -14,7 +14,7 @@ import pytest
 from ir_measures import RR, R, Success, nDCG
 
 from xmrank.config import EvaluateConfig
-from xmrank.evaluate import stage as stage
+from xmrank.evaluate import all_methods
 from xmrank.evaluate.stage import evaluate
 from xmrank.metrics import METRICS
 from xmrank.mine.candidate_lists import CandidateLists
@@ -196,7 +196,7 @@ def test_times_are_measured_and_do_not_change_the_fingerprint(evaluated, capsys)
 
 def test_files_that_are_not_wanted_are_not_written(trained, evaluated, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation_run, "run_tasks", lambda function, tasks: map(function, tasks))
-    monkeypatch.setattr(stage, "log_results", lambda *arguments: None)
+    monkeypatch.setattr(all_methods, "log_results", lambda *arguments: None)
     manifest = evaluate(replace(evaluated.config, output=tmp_path / "evaluation", trec="none"))
     assert not (tmp_path / "evaluation/trec").exists()
     assert manifest.outputs["metrics.parquet"] == evaluated.manifest.outputs["metrics.parquet"]

@@ -22,7 +22,8 @@ from xmrank.rank.query_tokens import check_query_tokens
 from xmrank.rank.stage import rank
 from xmrank.rankers import CrossAttentionParameters, LateInteractionParameters, build_ranker
 from xmrank.runtime.errors import ConfigError, DataError
-from xmrank.train.checkpoint import read_about, read_ranker, save_ranker
+from xmrank.train.checkpoint import read_ranker, save_ranker
+from xmrank.train.checkpoint_json import read_about
 from xmrank.train.token_sides import TokenSides
 
 pytestmark = pytest.mark.ray

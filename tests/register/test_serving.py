@@ -6,7 +6,8 @@ import torch
 
 from xmrank.rankers import LateInteractionParameters, ListTokens, TokenSizes, build_ranker
 from xmrank.register import serving
-from xmrank.train.checkpoint import read_about, save_ranker
+from xmrank.train.checkpoint import save_ranker
+from xmrank.train.checkpoint_json import read_about
 
 
 @pytest.mark.parametrize("text", ["query", "candidate"])

@@ -26,12 +26,11 @@ from xmrank.report.result_tables import (
     TableCell,
     TableRow,
     deepest_tables,
-    make_tables,
-    read_seed_means,
 )
 from xmrank.report.statistical_power import describe_power, find_smallest_p
 from xmrank.report.summary import summarise_results
 from xmrank.report.table_csv import render_csv
+from xmrank.report.table_making import make_tables, read_seed_means
 from xmrank.report.terminal import print_tables
 from xmrank.runtime.errors import ConfigError
 

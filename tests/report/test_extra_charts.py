@@ -13,9 +13,9 @@ from xmrank.report.comparison import SignFlips
 from xmrank.report.hyperparameter_importance import importance_of_searches, variance_shares
 from xmrank.report.pairwise_tests import compare_pairs
 from xmrank.report.recall_curves import draw_recall_curves
-from xmrank.report.result_tables import make_tables, read_seed_means
 from xmrank.report.seeds import draw_seeds
 from xmrank.report.stage import report
+from xmrank.report.table_making import make_tables, read_seed_means
 from xmrank.runtime.errors import DataError
 
 from .synthetic import World, encoded, make_run, read_text, rewrite_manifest

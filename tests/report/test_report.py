@@ -12,12 +12,14 @@ import pytest
 from changed_stages import accept_changes
 
 from xmrank.pages.wording import METRICS
-from xmrank.report.inputs import TrialRecord
+from xmrank.report.inputs import TrialRecord, open_inputs
+from xmrank.report.kept_tables import read_kept_tables
 from xmrank.report.latency_table import read_latency
 from xmrank.report.learning_curves import draw_learning_curves
 from xmrank.report.result_tables import ResultTable, TableCell, TableRow
 from xmrank.report.stage import report
 from xmrank.report.terminal import print_tables
+from xmrank.report.writing import make_report
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
 from xmrank.runtime.manifest import read_manifest
@@ -28,7 +30,7 @@ SMALL = World(images=24, seeds=(0,), losses=("ranknet",), epochs=3)
 
 
 def test_files_and_manifest(made):
-    assert set(made.manifest.outputs) == {"table.csv", "table.tex"}
+    assert set(made.manifest.outputs) == {"table.csv", "table.tex", "tables.json"}
     assert made.manifest.counts["tables"] == 4
     assert made.manifest.counts["examples"] == 12
     assert made.manifest.counts["pictures_missing"] == 0
@@ -158,14 +160,30 @@ def test_equal_inputs_give_equal_bytes(tmp_path):
     assert again.fingerprint == first.fingerprint
 
 
-def test_a_finished_report_is_only_printed(tmp_path, capsys):
+def test_a_finished_report_is_only_printed(tmp_path, capsys, monkeypatch):
     config = make_run(tmp_path, SMALL)
     first = report(config)
     stamp = (config.output / "report.html").stat().st_mtime_ns
-    capsys.readouterr()
+    printed = capsys.readouterr().out
+    monkeypatch.setattr("xmrank.report.writing.make_report", lambda *_: pytest.fail("nothing was to be computed"))
     assert report(config) == first
     assert (config.output / "report.html").stat().st_mtime_ns == stamp
-    assert "RankNet" in capsys.readouterr().out
+    assert "RankNet" in printed
+    assert capsys.readouterr().out == printed
+
+
+def test_the_tables_are_kept_as_they_were(tmp_path):
+    config = make_run(tmp_path, dataclasses.replace(SMALL, refined=True))
+    inputs = open_inputs(config)
+    manifest, tables = make_report(config, inputs)
+    assert any(cell.refined_test for table in tables for cell in table.all_cells())
+    assert all(table.ceiling for table in tables if table.protocol != "lists")
+    assert read_kept_tables(config.output / "tables.json") == tables
+    # A report of an earlier version has none: its tables are computed.
+    (config.output / "tables.json").unlink()
+    left = {name: entry for name, entry in manifest.outputs.items() if name != "tables.json"}
+    write_json(config.output / "manifest.json", vars(dataclasses.replace(manifest, outputs=left).with_fingerprint()))
+    assert make_report(config, inputs)[1] == tables
 
 
 def test_one_seed_has_no_deviation(tmp_path):

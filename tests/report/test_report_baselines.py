@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from xmrank.report.comparison import SignFlips, add_tests
-from xmrank.report.result_tables import make_tables, read_seed_means
 from xmrank.report.stage import report
 from xmrank.report.summary import summarise_results
+from xmrank.report.table_making import make_tables, read_seed_means
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.manifest import read_manifest

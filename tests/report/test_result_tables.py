@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from xmrank.report.result_tables import make_tables, read_seed_means
 from xmrank.report.table_csv import render_csv
+from xmrank.report.table_making import make_tables, read_seed_means
 
 from .synthetic import encoded
 

@@ -36,14 +36,14 @@ def encoded(monkeypatch):
             done.append((shard.kind, shard.number))
             yield encoder(asdict(shard))
 
-    monkeypatch.setattr("xmrank.embed.stage.encode_shards", here)
+    monkeypatch.setattr("xmrank.embed.encoding.encode_shards", here)
     return done, limit
 
 
 @pytest.fixture
 def one_process(monkeypatch, in_process, encoded, track_at, tmp_path):
     """No stage starts a cluster, and attempts follow each other soon."""
-    for module in ("xmrank.protocols.evaluation_run", "xmrank.evaluate.stage"):
+    for module in ("xmrank.protocols.evaluation_run", "xmrank.evaluate.all_methods"):
         monkeypatch.setattr(f"{module}.run_tasks", lambda function, tasks: map(function, tasks))
     monkeypatch.setattr(object_stores, "FIRST_PAUSE_S", 0.05)
     monkeypatch.setenv("XMRANK_CACHE", str(tmp_path / "cache"))

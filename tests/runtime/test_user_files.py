@@ -34,7 +34,7 @@ from xmrank.supervised.arrays import read_arrays
 from xmrank.supervised.layouts import read_features
 from xmrank.supervised.stage import read_best_settings as read_best_of_supervised
 from xmrank.supervised.stores import read_annotations
-from xmrank.train.checkpoint import read_meta
+from xmrank.train.checkpoint_json import read_meta
 from xmrank.train.trial_settings import read_best
 
 READERS = {

@@ -11,10 +11,11 @@ from mlflow.tracking import MlflowClient
 
 from xmrank import tracking
 from xmrank.runtime.errors import DataError
-from xmrank.tracking import delivery, runs
-from xmrank.tracking.delivery import Delivery, DeliverySession, deliver_journals, deliver_while_open, sync
+from xmrank.tracking import delivery, runs, sending
+from xmrank.tracking.delivery import DeliverySession, deliver_journals, deliver_while_open, sync
 from xmrank.tracking.journal import Journal
 from xmrank.tracking.run_tree import RunTree
+from xmrank.tracking.sending import Delivery
 
 AWAY = "http://127.0.0.1:9"
 
@@ -99,7 +100,7 @@ def test_records_reach_their_run_in_the_background(home, uri):
 
 
 def test_a_record_that_is_sent_twice_is_stored_once(home, uri, monkeypatch):
-    monkeypatch.setattr(delivery, "BATCH", 2)
+    monkeypatch.setattr(sending, "BATCH", 2)
     run, journal = tracking.begin_run(uri, home, "trial"), Journal(home, "trial")
     for step in range(5):
         journal.add(run, metrics={"train/loss": 0.5}, step=step)

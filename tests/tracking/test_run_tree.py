@@ -10,8 +10,9 @@ from mlflow.tracking import MlflowClient
 from xmrank import tracking
 from xmrank.runtime.errors import DataError
 from xmrank.tracking import run_tree, runs
-from xmrank.tracking.delivery import Delivery, list_journals
+from xmrank.tracking.delivery import list_journals
 from xmrank.tracking.run_tree import RunTree, read_run_ids
+from xmrank.tracking.sending import Delivery
 
 
 @pytest.fixture(scope="module")

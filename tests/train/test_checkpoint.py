@@ -9,7 +9,8 @@ from changed_stages import flip_byte
 from xmrank.config import TrainConfig
 from xmrank.rankers import ContextAwareParameters, LinearParameters, build_ranker
 from xmrank.runtime.errors import DataError
-from xmrank.train.checkpoint import hash_about, load_state, read_meta, read_ranker, save_ranker, save_state
+from xmrank.train.checkpoint import load_state, read_ranker, save_ranker, save_state
+from xmrank.train.checkpoint_json import hash_about, read_meta
 from xmrank.train.step import TrainingStep
 from xmrank.train.worker_group import WorkerGroup
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.train.list_data import ListData, epoch_order, gather_stacked_batch
+from xmrank.train.list_data import ListData, gather_stacked_batch
+from xmrank.train.schedule import epoch_order
 
 IMAGES = np.array([[0.0, 1.0], [0.1, 1.0], [0.2, 1.0]], np.float16)
 CAPTIONS = np.array([[5.0, 0.0], [5.1, 0.0], [5.2, 0.0], [5.3, 0.0]], np.float16)

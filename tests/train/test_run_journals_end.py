@@ -4,7 +4,7 @@ import pytest
 
 from xmrank.runtime.files import write_json
 from xmrank.tracking.journal import Journal
-from xmrank.train.checkpoint import ABOUT_HASH, hash_about
+from xmrank.train.checkpoint_json import ABOUT_HASH, hash_about
 from xmrank.train.run_journals import add_end
 from xmrank.train.trials import RANKER_JSON, Trial
 

@@ -13,8 +13,8 @@ from xmrank import tracking
 from xmrank.cli import run
 from xmrank.config import TrainConfig
 from xmrank.runtime.errors import DataError
-from xmrank.tracking.delivery import Delivery
-from xmrank.train import stage, trainer
+from xmrank.tracking.sending import Delivery
+from xmrank.train import trainer, training
 from xmrank.train.stage import train
 from xmrank.train.training_work import RunLog
 from xmrank.train.trials import all_trials, pending_trials
@@ -40,7 +40,7 @@ def no_training(monkeypatch):
     def refuse(*arguments, **settings):
         raise AssertionError("nothing was to be trained")
 
-    monkeypatch.setattr(stage, "launch_workers", refuse)
+    monkeypatch.setattr(training, "launch_workers", refuse)
 
 
 def runs_of(manifest_directory, home):

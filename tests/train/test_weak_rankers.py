@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from xmrank.mine.candidate_lists import CandidateLists, make_offsets
+from xmrank.train.first_stage_validation import mean_of_similarity, measure_first_stage
 from xmrank.train.trials import Trial
-from xmrank.train.weak_rankers import describe_weak_rankers, mean_of_similarity, measure_first_stage
+from xmrank.train.weak_rankers import describe_weak_rankers
 
 
 def make_lists(*ranks):
@@ -27,7 +28,7 @@ def test_the_first_stage_is_measured_by_the_mean_that_chooses_epochs():
 
 
 def test_many_lists_are_measured_in_parts(monkeypatch):
-    monkeypatch.setattr("xmrank.train.weak_rankers.AT_ONCE", 3)
+    monkeypatch.setattr("xmrank.train.first_stage_validation.AT_ONCE", 3)
     assert mean_of_similarity(make_lists(1, 4, 9, 15)) == pytest.approx(0.5)
 
 

@@ -14,12 +14,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from xmrank.embed.decoding import PixelTransform
-from xmrank.embed.model_source import BUNDLED, TINY, ModelSource, find_model, first_line, quiet_open_clip, refuse_code
+from xmrank.embed.model_source import (
+    ModelSource,
+    check_model,
+    find_model,
+    first_line,
+    needs_quick_gelu,
+    quiet_open_clip,
+    register_bundled,
+)
 from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.paths import resolve
-from xmrank.runtime.storage import local_copy
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+# Before open_clip is told to make any model.
+register_bundled()
 
 
 @dataclass(frozen=True)
@@ -126,31 +133,6 @@ def load_encoder(
     )
 
 
-def check_model(
-    model: str, pretrained: str | None, *, init_seed: int | None, precision: str = "fp32"
-) -> tuple[ModelSource, str | None]:
-    """Where a model and its weights come from, without loading them; arguments and errors as of `load_encoder`.
-
-    Returns:
-        the source, and the weights: a tag, the path of a checkpoint without code, or None for an untrained model.
-    """
-    if precision not in PRECISIONS:
-        raise ConfigError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
-    source = find_model(model)
-    if source.weights is None:
-        return source, _find_weights(source.identifier, pretrained, init_seed)
-    if pretrained is not None:
-        raise ConfigError(f"--pretrained {pretrained}: {source.name} comes with its weights; leave it out")
-    if init_seed is not None:
-        raise ConfigError(f"--init-seed {init_seed}: {source.name} comes with its weights; leave it out")
-    return source, str(source.weights)
-
-
-def needs_quick_gelu(model: str, pretrained: str | None) -> bool:
-    """Whether the weights of a tag were trained with QuickGELU: with another activation, open_clip only warns."""
-    return bool(pretrained and (open_clip.get_pretrained_cfg(model, pretrained) or {}).get("quick_gelu"))
-
-
 def tokenizer_of(model: str) -> Callable[[list[str]], Tensor]:
     """The tokenizer of a model.
 
@@ -174,38 +156,6 @@ def hash_weights(model: nn.Module) -> str:
         digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _find_weights(model: str, pretrained: str | None, init_seed: int | None) -> str | None:
-    """What open_clip has to load: a tag, the path of a checkpoint without code, or None for an untrained model."""
-    if pretrained is None and model == TINY:
-        pretrained = "bundled"
-    # Random weights must be chosen on purpose, and be repeatable.
-    if pretrained == "none":
-        if init_seed is None:
-            raise ConfigError("--pretrained none: an untrained model needs --init-seed")
-        return None
-    if init_seed is not None:
-        raise ConfigError(f"--init-seed {init_seed}: only an untrained model takes it, with --pretrained none")
-    if pretrained == "bundled" and model == TINY:
-        return str(BUNDLED / f"{TINY}.safetensors")
-    # Tags go before files: a file named like a tag would be ambiguous.
-    if pretrained is not None and open_clip.get_pretrained_cfg(model, pretrained):
-        return pretrained
-    path = resolve(pretrained) if pretrained else None
-    if path is None or not path.is_file():
-        given = f"--pretrained {pretrained}: no such tag or file; expected" if pretrained else "--pretrained: expected"
-        raise ConfigError(f"{given} {_list_weights(model)}")
-    file = local_copy(path)
-    refuse_code(file, f"--pretrained {path}")
-    return str(file)
-
-
-def _list_weights(model: str) -> str:
-    """What `--pretrained` may be for a model."""
-    tags = open_clip.list_pretrained_tags_by_model(model) + (["bundled"] if model == TINY else [])
-    known = f"a tag of {model} ({', '.join(tags)}), " if tags else ""
-    return f"{known}the path of a checkpoint, or none with --init-seed"
 
 
 def _create_model(

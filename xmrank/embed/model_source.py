@@ -1,4 +1,7 @@
-"""Which model `--model` means: one of open_clip's names, a configuration file, a folder, or a name on the hub."""
+"""Which model `--model` means: one of open_clip's names, a configuration file, a folder, or a name on the hub.
+
+open_clip takes three seconds to import, so functions that need it do so: xmrank-tiny is known without it.
+"""
 
 import contextlib
 import difflib
@@ -10,15 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import open_clip
-import torch
-from open_clip.factory import _find_checkpoint_in_dir as find_checkpoint
-from open_clip.pretrained import download_pretrained_from_hf
-
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.files import read_json_file, sha256_file, sha256_json
 from xmrank.runtime.paths import as_path, resolve
-from xmrank.runtime.storage import local_tree
+from xmrank.runtime.storage import local_copy, local_tree
 
 BUNDLED = Path(__file__).parent / "bundled"
 TINY = "xmrank-tiny"
@@ -26,6 +24,7 @@ HUB, FOLDER, CONFIG_SUFFIX = "hf-hub:", "local-dir:", ".json"
 """What a model begins or ends with that is not one of open_clip's names; the first two are open_clip's own."""
 CONFIG_FILE = "open_clip_config.json"
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+PRECISIONS = ("fp32", "bf16", "fp16")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
 """Files of a tokenizer in a model's folder."""
 REGISTERED: dict[str, Path] = {}
@@ -68,8 +67,9 @@ def standard_model(model: str) -> str:
         return f"{FOLDER}{folder}"
     if model.endswith(CONFIG_SUFFIX):
         return str(resolve(model))
-    register_bundled()
-    known = open_clip.list_models()
+    if model == TINY:
+        return model
+    known = list_models()
     if model in known:
         return model
     same = [name for name in known if simplify_name(name) == simplify_name(model)]
@@ -104,7 +104,6 @@ def find_model(model: str) -> ModelSource:
         ConfigError: an unknown name, a file or folder without a model, weights with code in them, or a download that
             failed.
     """
-    register_bundled()
     model = standard_model(model)
     if model.startswith(FOLDER):
         return find_in_folder(local_tree(as_path(model.removeprefix(FOLDER))))
@@ -119,11 +118,23 @@ def find_model(model: str) -> ModelSource:
 @cache
 def register_bundled() -> None:
     """Register our model configurations with open_clip; from then on they are models like any other."""
+    import open_clip
+
     open_clip.add_model_config(BUNDLED)
+
+
+def list_models() -> list[str]:
+    """The names of open_clip's models and ours."""
+    import open_clip
+
+    register_bundled()
+    return list(open_clip.list_models())
 
 
 def find_in_folder(folder: Path) -> ModelSource:
     """The model in a folder as open_clip and its fine-tunes are saved: open_clip_config.json and the weights."""
+    from open_clip.factory import _find_checkpoint_in_dir as find_checkpoint
+
     flag = f"--model {FOLDER}{folder}"
     if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(f"{flag}: no {CONFIG_FILE} in it")
@@ -142,6 +153,8 @@ def find_in_folder(folder: Path) -> ModelSource:
 @cache
 def find_on_hub(model: str) -> ModelSource:
     """The model of a name on Hugging Face's hub."""
+    from open_clip.pretrained import download_pretrained_from_hf
+
     name = model.removeprefix(HUB)
     try:
         with quiet_open_clip():
@@ -174,7 +187,9 @@ def register_config(path: Path, architecture: str) -> ModelSource:
     Raises:
         ConfigError: open_clip has another model of that name.
     """
-    if path.stem in open_clip.list_models() and REGISTERED.get(path.stem) != path:
+    import open_clip
+
+    if path.stem in list_models() and REGISTERED.get(path.stem) != path:
         raise ConfigError(f"--model {path}: open_clip has a model {path.stem} already; give the file another name")
     # Also when it is there already: the file may have changed.
     open_clip.add_model_config(path)
@@ -227,6 +242,8 @@ def refuse_code(path: Path, flag: str) -> None:
 @cache
 def find_code(path: Path, version: tuple[int, int]) -> str:  # noqa: ARG001
     """Why a checkpoint cannot be read as weights only; empty where it can. It is read once a ``version``."""
+    import torch
+
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -251,3 +268,68 @@ def quiet_open_clip() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def check_model(
+    model: str, pretrained: str | None, *, init_seed: int | None, precision: str = "fp32"
+) -> tuple[ModelSource, str | None]:
+    """Where a model and its weights come from, without loading them; arguments and errors as of `load_encoder`.
+
+    Returns:
+        the source, and the weights: a tag, the path of a checkpoint without code, or None for an untrained model.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
+    source = find_model(model)
+    if source.weights is None:
+        return source, find_weights(source.identifier, pretrained, init_seed)
+    if pretrained is not None:
+        raise ConfigError(f"--pretrained {pretrained}: {source.name} comes with its weights; leave it out")
+    if init_seed is not None:
+        raise ConfigError(f"--init-seed {init_seed}: {source.name} comes with its weights; leave it out")
+    return source, str(source.weights)
+
+
+def find_weights(model: str, pretrained: str | None, init_seed: int | None) -> str | None:
+    """What open_clip has to load: a tag, the path of a checkpoint without code, or None for an untrained model."""
+    if pretrained is None and model == TINY:
+        pretrained = "bundled"
+    # Random weights must be chosen on purpose, and be repeatable.
+    if pretrained == "none":
+        if init_seed is None:
+            raise ConfigError("--pretrained none: an untrained model needs --init-seed")
+        return None
+    if init_seed is not None:
+        raise ConfigError(f"--init-seed {init_seed}: only an untrained model takes it, with --pretrained none")
+    if pretrained == "bundled" and model == TINY:
+        return str(BUNDLED / f"{TINY}.safetensors")
+    import open_clip
+
+    # Tags go before files: a file named like a tag would be ambiguous.
+    if pretrained is not None and open_clip.get_pretrained_cfg(model, pretrained):
+        return pretrained
+    path = resolve(pretrained) if pretrained else None
+    if path is None or not path.is_file():
+        given = f"--pretrained {pretrained}: no such tag or file; expected" if pretrained else "--pretrained: expected"
+        raise ConfigError(f"{given} {list_weights(model)}")
+    file = local_copy(path)
+    refuse_code(file, f"--pretrained {path}")
+    return str(file)
+
+
+def list_weights(model: str) -> str:
+    """What `--pretrained` may be for a model."""
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(model) + (["bundled"] if model == TINY else [])
+    known = f"a tag of {model} ({', '.join(tags)}), " if tags else ""
+    return f"{known}the path of a checkpoint, or none with --init-seed"
+
+
+def needs_quick_gelu(model: str, pretrained: str | None) -> bool:
+    """Whether the weights of a tag were trained with QuickGELU: with another activation, open_clip only warns."""
+    if model == TINY:
+        return False
+    import open_clip
+
+    return bool(pretrained and (open_clip.get_pretrained_cfg(model, pretrained) or {}).get("quick_gelu"))

@@ -9,7 +9,6 @@ from xmrank.config import ExperimentConfig, RegisterConfig
 from xmrank.embed.stage import embed
 from xmrank.evaluate.stage import evaluate
 from xmrank.mine.stage import mine
-from xmrank.register.stage import register
 from xmrank.report.stage import report
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.manifest import MANIFEST, Manifest, read_manifest
@@ -119,6 +118,9 @@ class ExperimentRun:
         stages = RegisterConfig(output / "rankers", self.config.register, output / "embeddings", output / "evaluation")
         done = f"{self.config.register} {read_manifest(stages.rankers, TRAIN).fingerprint}"
         if self.config.registers and self.runs.notes.get(REGISTERED) != done:
+            # Imports MLflow and torch.
+            from xmrank.register.stage import register
+
             try:
                 register(stages)
             except TrackingError as error:

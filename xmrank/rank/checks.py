@@ -16,7 +16,7 @@ from xmrank.register.model_registry import MODEL_URI
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file
 from xmrank.runtime.paths import resolve
-from xmrank.train.checkpoint import read_about
+from xmrank.train.checkpoint_json import read_about
 from xmrank.train.trials import RANKER_JSON
 
 

@@ -39,7 +39,7 @@ from xmrank.runtime.files import write_array
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import Progress
-from xmrank.train.checkpoint import read_about
+from xmrank.train.checkpoint_json import read_about
 
 STAGE = "rank"
 BATCH = 256

@@ -17,7 +17,8 @@ from xmrank.runtime.manifest import MANIFEST
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.storage import local_copy
 from xmrank.runtime.verification import read_outputs
-from xmrank.train import checkpoint
+from xmrank.train.checkpoint import read_ranker, verify_weights
+from xmrank.train.checkpoint_json import read_about
 from xmrank.train.trials import HISTORY, RANKER, RANKER_JSON
 
 MODEL_URI = "models:/"
@@ -64,7 +65,7 @@ def load_ranker(
     # Weights are read into memory, so a downloaded copy need not stay.
     with tempfile.TemporaryDirectory() as downloads:
         directory = locate_ranker(str(source), direction, Path(downloads))
-        return checkpoint.read_ranker(directory, device)[0]
+        return read_ranker(directory, device)[0]
 
 
 def locate_ranker(source: str, direction: Direction | None, downloads: Path) -> Path:
@@ -85,7 +86,7 @@ def locate_ranker(source: str, direction: Direction | None, downloads: Path) -> 
     directory = resolve(source)
     # A ranker's folder has no manifest; the output of a training has one.
     if not (directory / MANIFEST).exists():
-        checkpoint.read_about(directory)  # refuses a folder without a ranker
+        read_about(directory)  # refuses a folder without a ranker
         return directory
     best = best_rankers(directory)
     if direction is None:
@@ -162,7 +163,7 @@ def ranker_fingerprint(directory: Path) -> str:
     Raises:
         DataError: weights that are not those of its JSON.
     """
-    checkpoint.verify_weights(directory, checkpoint.read_about(directory))
+    verify_weights(directory, read_about(directory))
     return sha256_json([sha256_file(directory / name) for name in (RANKER, RANKER_JSON)])
 
 

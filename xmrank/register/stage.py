@@ -25,7 +25,7 @@ from xmrank.runtime.paths import home, resolve
 from xmrank.tracking import models
 from xmrank.tracking.run_tree import read_run_ids
 from xmrank.tracking.runs import connect_tracking
-from xmrank.train.checkpoint import read_about
+from xmrank.train.checkpoint_json import read_about
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "pyarrow")
 """What a ranker needs beside xmrank itself, which no package index has."""

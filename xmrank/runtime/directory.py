@@ -88,6 +88,28 @@ class StageDirectory:
         stage._prepare(overwrite=overwrite)
         return stage
 
+    @classmethod
+    def find_finished(
+        cls,
+        directory: Path,
+        name: str,
+        *,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        overwrite: bool = False,
+    ) -> Manifest | None:
+        """The manifest of a stage that is finished and whole; None for all else, which ``open`` takes or refuses.
+
+        What was checked before this output was made need not be checked again: it is of the same configuration and
+        inputs. Arguments as of ``open``.
+        """
+        stage = cls(directory, name, json.loads(json.dumps(config)), dict(inputs))
+        try:
+            stage._refuse_other_files()
+            return stage.done if not overwrite and stage._find_finished() else None
+        except DataError:
+            return None
+
     def _find_finished(self) -> bool:
         """Whether the stage is finished and whole; ``done`` is then its manifest.
 

@@ -1,4 +1,7 @@
-"""MLflow runs on two levels, sweep and trial: made by the driver, logged to by run id from any process."""
+"""MLflow runs on two levels, sweep and trial: made by the driver, logged to by run id from any process.
+
+MLflow takes more than a second to import: functions that call it do so, and a stage that is done calls none of them.
+"""
 
 import contextlib
 import os
@@ -9,22 +12,23 @@ import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag, ViewType
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
+from typing import TYPE_CHECKING, Any
 
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import home as find_home
 from xmrank.runtime.redaction import redact_uri
 from xmrank.runtime.storage import local_copy
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
 PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
 REFERENCE_TAG = "run_reference"
 """Holds the reference of a run that was made while no server answered: its id was not known then."""
-RUNNING = RunStatus.to_string(RunStatus.RUNNING)
+RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
+"""MLflow's names of how a run is."""
 LATER = "later-"
 """How such references begin."""
 EXPERIMENT = "xmrank"
@@ -60,7 +64,7 @@ def connect(home: Path) -> str:
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             make_database(home)
         with default_environment(FIRST_CALL):
-            experiment_id(MlflowClient(uri), home)
+            experiment_id(open_client(uri), home)
     except Exception as error:  # SQLAlchemy, requests and MLflow each raise their own
         raise TrackingError(f"{uri}: cannot track runs there: {describe_error(error)}") from None
     return uri
@@ -134,8 +138,17 @@ def describe_error(error: BaseException) -> str:
     return textwrap.shorten(text, 300, placeholder=" …")
 
 
-def experiment_id(client: MlflowClient, home: Path) -> str:
+def open_client(uri: str) -> "MlflowClient":
+    """MLflow's client of a server or file."""
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def experiment_id(client: "MlflowClient", home: Path) -> str:
     """The experiment of MLFLOW_EXPERIMENT_NAME, else ``xmrank``; made when it is not there."""
+    from mlflow.exceptions import MlflowException
+
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
@@ -175,7 +188,9 @@ def begin_run(
     Returns:
         The run id.
     """
-    client = MlflowClient(uri)
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+    client = open_client(uri)
     # A run that was deleted, or is on another server, is begun anew.
     run = find_run(client, home, resume) if resume else None
     if run:
@@ -200,12 +215,15 @@ def begin_run(
     return run_id
 
 
-def find_run(client: MlflowClient, home: Path, reference: str) -> Run | None:
+def find_run(client: "MlflowClient", home: Path, reference: str) -> "Run | None":
     """The run of an id, or the one that was made later under a reference; None where there is none.
 
     Raises:
         MlflowException: the server does not answer.
     """
+    from mlflow.entities import ViewType
+    from mlflow.exceptions import MlflowException
+
     if not reference.startswith(LATER):
         try:
             run = client.get_run(reference)
@@ -221,8 +239,10 @@ def find_run(client: MlflowClient, home: Path, reference: str) -> Run | None:
 
 def read_status(uri: str, run_id: str) -> str | None:
     """RUNNING, FINISHED or FAILED; None where there is no such run, or it was deleted."""
+    from mlflow.exceptions import MlflowException
+
     try:
-        info = MlflowClient(uri).get_run(run_id).info
+        info = open_client(uri).get_run(run_id).info
     except MlflowException:
         return None
     return str(info.status) if info.lifecycle_stage == "active" else None
@@ -230,33 +250,37 @@ def read_status(uri: str, run_id: str) -> str | None:
 
 def log_metrics(uri: str, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
     """Log many metrics at once; names as MLflow allows them (no ``@``)."""
+    from mlflow.entities import Metric
+
     now = int(time.time() * 1000)
-    MlflowClient(uri).log_batch(run_id, metrics=[Metric(k, float(v), now, step) for k, v in metrics.items()])
+    open_client(uri).log_batch(run_id, metrics=[Metric(k, float(v), now, step) for k, v in metrics.items()])
 
 
 def set_tags(uri: str, run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags of a run."""
-    MlflowClient(uri).log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+    from mlflow.entities import RunTag
+
+    open_client(uri).log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
 
 
 def log_artifacts(uri: str, run_id: str, *paths: Path) -> None:
     """Copy files to a run's artefacts."""
-    client = MlflowClient(uri)
+    client = open_client(uri)
     for path in paths:
         client.log_artifact(run_id, str(local_copy(path)))
 
 
 def end_run(uri: str, run_id: str, *, failed: bool = False) -> None:
     """End a run as finished or failed; a failed one as killed while a signal that ends the process is handled."""
-    MlflowClient(uri).set_terminated(run_id, name_end(failed=failed))
+    open_client(uri).set_terminated(run_id, name_end(failed=failed))
 
 
 def name_end(*, failed: bool) -> str:
     """FINISHED, FAILED, or KILLED while a signal that ends the process is handled."""
     if not failed:
-        return str(RunStatus.to_string(RunStatus.FINISHED))
+        return FINISHED
     is_killed = isinstance(sys.exc_info()[1], KeyboardInterrupt)
-    return str(RunStatus.to_string(RunStatus.KILLED if is_killed else RunStatus.FAILED))
+    return KILLED if is_killed else FAILED
 
 
 def flatten_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,25 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xmrank.rankers import Ranker, rebuild_ranker
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import atomic_path, refuse_special_file, sha256_file, sha256_json, write_json
+from xmrank.runtime.files import atomic_path, sha256_file, sha256_json, write_json
 from xmrank.runtime.storage import local_copy
+from xmrank.train.checkpoint_json import (
+    ABOUT_HASH,
+    META,
+    REMEDY,
+    STACK,
+    UNREADABLE,
+    hash_about,
+    make_state_error,
+    read_about,
+    read_meta,
+    shorten_message,
+)
 from xmrank.train.trials import RANKER, RANKER_JSON
 
-META = "meta"
-STACK = "stack"
 CONTENTS = "contents_sha256"
 """In the header of a state: the hash of all that it holds."""
-WEIGHTS_HASH, ABOUT_HASH = "weights_sha256", "about_sha256"
-"""In a ranker's JSON: the hash of its weights' file, and of all else that the JSON says."""
-REMEDY = "copy the ranker again, or make it anew: xmrank train with --overwrite"
-UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError)
-"""What torch, safetensors and JSON raise for a file that is damaged or of something else."""
+WEIGHTS_HASH = "weights_sha256"
+"""In a ranker's JSON: the hash of its weights' file."""
 
 
 def save_ranker(directory: Path, ranker: Ranker, weights: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -59,32 +66,6 @@ def read_ranker(directory: Path, device: torch.device | str = "cpu") -> tuple[Ra
     except (*UNREADABLE, OSError) as error:
         raise DataError(f"{directory}: not a ranker of this version: {shorten_message(error)}") from None
     return ranker.to(device).eval(), about
-
-
-def read_about(directory: Path) -> dict[str, Any]:
-    """What the JSON of a trained ranker says.
-
-    Raises:
-        DataError: no ranker there, or not its JSON as it was written.
-    """
-    path = directory / RANKER_JSON
-    if not path.is_file():
-        raise DataError(f"{directory}: no trained ranker here (no {RANKER_JSON})")
-    try:
-        about = dict(json.loads(path.read_text()))
-        # A changed digit of a setting would make another ranker of the same weights.
-        unchanged = about[ABOUT_HASH] == hash_about(about)
-    except (*UNREADABLE, RecursionError) as error:
-        raise DataError(f"{path}: not the JSON of a ranker: {shorten_message(error)}") from None
-    if not unchanged:
-        raise DataError(f"{path}: damaged: its contents are not those of its {ABOUT_HASH}; {REMEDY}")
-    return about
-
-
-def hash_about(about: dict[str, Any]) -> str:
-    """The sha256 over what a ranker's JSON says, without that hash itself."""
-    # As JSON gives it back: tuples are lists there, and keys are texts.
-    return sha256_json(json.loads(json.dumps({name: about[name] for name in about if name != ABOUT_HASH})))
 
 
 def verify_weights(directory: Path, about: dict[str, Any]) -> None:
@@ -161,52 +142,6 @@ def refuse_changed_state(path: Path) -> None:
         raise make_state_error(path, error) from None
     if not unchanged:
         raise make_state_error(path, ValueError("damaged: its contents are not those that were saved"))
-
-
-def read_stack(path: Path) -> list[str]:
-    """The names of the trials whose states were saved as one with this state; empty for a trial alone.
-
-    Raises:
-        DataError: a damaged file.
-    """
-    return [str(name) for name in read_header(path, STACK)]
-
-
-def read_meta(path: Path) -> dict[str, Any]:
-    """The ``meta`` of a saved state, without its tensors.
-
-    Raises:
-        DataError: a damaged file.
-    """
-    return dict(read_header(path, META))
-
-
-def read_header(path: Path, name: str) -> Any:
-    """A JSON value in the header of a saved state.
-
-    Raises:
-        DataError: a damaged file.
-    """
-    refuse_special_file(path)
-    try:
-        # Reads the header only: the progress watcher does this every second.
-        with safe_open(local_copy(path), "pt") as file:
-            return json.loads(file.metadata()[name])
-    # safetensors has errors of the system's types, without the system's number or the file's name.
-    except (*UNREADABLE, OSError) as error:
-        raise make_state_error(path, error) from None
-
-
-def make_state_error(path: Path, error: Exception) -> DataError:
-    """The error of a file that a training cannot continue from."""
-    return DataError(
-        f"{path}: cannot continue from it: {shorten_message(error)} (remove the file to start the trial again)"
-    )
-
-
-def shorten_message(error: Exception) -> str:
-    """An error's message in one line, cut at 300 characters."""
-    return " ".join(str(error).split())[:300]
 
 
 def select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -6,10 +6,9 @@ from torch import Tensor
 
 from xmrank.metrics import list_metrics, mean_over_queries
 from xmrank.train.list_data import RankerBatch
-from xmrank.train.schedule import Epoch
+from xmrank.train.schedule import VALIDATION_METRICS, Epoch
 from xmrank.train.worker_group import WorkerGroup
 
-VALIDATION_METRICS = ("hit@1", "hit@5", "hit@10")
 BATCHES_AT_ONCE = 64
 """Batches whose metrics are computed together."""
 

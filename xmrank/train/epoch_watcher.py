@@ -8,7 +8,7 @@ from xmrank.runtime.errors import DataError
 from xmrank.runtime.object_stores import StorageError
 from xmrank.runtime.progress import Progress
 from xmrank.runtime.storage import seconds_between_looks
-from xmrank.train.checkpoint import read_meta
+from xmrank.train.checkpoint_json import read_meta
 from xmrank.train.training_work import TrainingWork
 from xmrank.train.trials import STATE, Trial
 

@@ -15,9 +15,6 @@ from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.rankers import ListTokens
 from xmrank.train.token_sides import TokenSides
 
-DATA_STREAM = 0xDA7A
-"""Separates the order of the lists from other draws under the same seed."""
-
 
 @dataclass(frozen=True)
 class RankerBatch:
@@ -126,11 +123,3 @@ def gather_stacked_batch(data: Sequence[ListData], rows: Sequence[np.ndarray]) -
 def as_tensor(array: np.ndarray, device: torch.device) -> Tensor:
     """A tensor on the array's own memory on a CPU, a copy on a GPU."""
     return torch.from_numpy(array if device.type == "cpu" else np.ascontiguousarray(array)).to(device)
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the lists in an epoch, int64 [count].
-
-    It follows from the seed and the epoch alone, so a resumed training needs no position of a generator.
-    """
-    return np.random.default_rng([seed, DATA_STREAM, epoch]).permutation(count)

@@ -9,7 +9,7 @@ from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import read_kept_json
 from xmrank.tracking.journal import PARENT, Journal
 from xmrank.tracking.run_tree import RunTree
-from xmrank.train.checkpoint import read_about, read_meta
+from xmrank.train.checkpoint_json import read_about, read_meta
 from xmrank.train.schedule import Epoch
 from xmrank.train.trials import HISTORY, STATE, Trial
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from xmrank.config import TrainConfig
-from xmrank.train.list_data import epoch_order
 
+VALIDATION_METRICS = ("hit@1", "hit@5", "hit@10")
+"""Their mean chooses the epoch."""
+DATA_STREAM = 0xDA7A
+"""Separates the order of the lists from other draws under the same seed."""
 Epoch = dict[str, float]
 """One validation: ``epoch`` (passes over the lists so far), ``step``, and the metrics."""
 
@@ -107,3 +110,11 @@ def one_cycle(peak: float, step: int, steps: int) -> float:
     if step < warm:
         return peak * (step + 1) / warm
     return peak * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the lists in an epoch, int64 [count].
+
+    It follows from the seed and the epoch alone, so a resumed training needs no position of a generator.
+    """
+    return np.random.default_rng([seed, DATA_STREAM, epoch]).permutation(count)

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from xmrank.runtime.errors import DataError
-from xmrank.train.checkpoint import read_meta, read_stack, save_state
+from xmrank.train.checkpoint import save_state
+from xmrank.train.checkpoint_json import read_meta, read_stack
 from xmrank.train.trials import HISTORY, NEXT_STATE, STATE, Trial
 
 

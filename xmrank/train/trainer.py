@@ -23,10 +23,10 @@ from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
 from xmrank.train.checkpoint import load_state, save_ranker
 from xmrank.train.cost import TrialCost
-from xmrank.train.epoch_metrics import VALIDATION_METRICS, EpochMetrics
+from xmrank.train.epoch_metrics import EpochMetrics
 from xmrank.train.list_data import ListData
 from xmrank.train.loss_noise import VALIDATION_STEP, noise_seed
-from xmrank.train.schedule import Epoch, TrainingSchedule, TrialProgress
+from xmrank.train.schedule import VALIDATION_METRICS, Epoch, TrainingSchedule, TrialProgress
 from xmrank.train.stack_states import SavedState, save_together, settle_states
 from xmrank.train.step import ORDINAL, TrainingStep
 from xmrank.train.training_data import TrainingData, refinement_sizes

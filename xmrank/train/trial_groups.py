@@ -5,7 +5,7 @@ from pathlib import Path
 
 from xmrank.config import TrainConfig
 from xmrank.runtime.errors import DataError
-from xmrank.train.checkpoint import read_meta
+from xmrank.train.checkpoint_json import read_meta
 from xmrank.train.schedule import TrialProgress
 from xmrank.train.step import ORDINAL
 from xmrank.train.trials import STATE, Trial

@@ -5,11 +5,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from xmrank.config import DIRECTIONS, Direction, TrainConfig, semantic
 from xmrank.config.common import name_flag
-from xmrank.losses import LOSS_MODULES, LOSSES
+from xmrank.losses import LOSS_MODULES
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import read_json_file
 from xmrank.runtime.paths import resolve
@@ -39,6 +37,11 @@ def check_loss(config: TrainConfig, loss: str) -> None:
     Raises:
         ConfigError: the loss refuses its parameters.
     """
+    # Not at the top: a training that is done needs the other functions only.
+    import torch
+
+    from xmrank.losses import LOSSES
+
     scores, labels = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
     # The ordinal loss takes scores with an axis of levels.
     try:

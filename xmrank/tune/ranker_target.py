@@ -19,12 +19,12 @@ from xmrank.mine.mapped_lists import open_lists
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.verification import read_outputs
-from xmrank.train.checkpoint import read_meta
+from xmrank.train.checkpoint_json import read_meta
 from xmrank.train.list_data import ListData
 from xmrank.train.run_journals import epoch_metrics_for_mlflow, read_epochs
 from xmrank.train.schedule import Epoch, TrialProgress
-from xmrank.train.stage import check_config
 from xmrank.train.trainer import TrainingJob, train_group
+from xmrank.train.training import check_config
 from xmrank.train.training_data import TrainingData
 from xmrank.train.trial_log import TrialLog
 from xmrank.train.trial_settings import LOSS_PREFIX, check_loss, with_point
