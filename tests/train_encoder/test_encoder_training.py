@@ -4,6 +4,7 @@ import json
 import math
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from xmrank.datasets.scenes.generate import compose_scene, describe_scene, draw_
 from xmrank.embed.encoder import load_encoder
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.manifest import read_manifest
+from xmrank.train_encoder import ray as ray_part
 from xmrank.train_encoder.contrastive import (
     ContrastiveTraining,
     HeldOutScenes,
@@ -183,6 +185,28 @@ def test_a_worker_killed_in_training_ends_like_the_undisturbed_loop(ray_cluster,
     before = (config.output / "manifest.json").stat().st_mtime_ns
     train_encoder(config)
     assert (config.output / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_run_goes_on_with_the_number_of_workers_it_was_begun_with(tmp_path, monkeypatch):
+    launched, cores = [], [2]
+
+    def launch(function, work, *, workers, **settings):
+        launched.append(workers)
+        return workers
+
+    monkeypatch.setattr(ray_part, "connect", lambda: None)
+    monkeypatch.setattr(ray_part, "pool_size", lambda requested: (requested or cores[0], 1.0, 0))
+    monkeypatch.setattr(ray_part, "launch_workers", launch)
+    config = TrainEncoderConfig(**SMALL)
+    ray_part.train_on_cluster(config, tmp_path)
+    cores[0] = 3  # nothing is trained yet: the cluster as it is now
+    ray_part.train_on_cluster(config, tmp_path)
+    save_file({"weight": torch.zeros(1)}, tmp_path / ray_part.CHECKPOINT, metadata={"history": "[]"})
+    cores[0] = 1
+    ray_part.train_on_cluster(config, tmp_path)
+    assert launched == [2, 3, 3]
+    with pytest.raises(ConfigError, match="--workers 2: expected 3, with which this run was begun"):
+        ray_part.train_on_cluster(replace(config, workers=2), tmp_path)
 
 
 def train_rank(rank: int, folder: Path) -> None:

@@ -49,7 +49,8 @@ class TrainEncoderConfig:
     autocast: bool = True
     """Compute the image side in bfloat16."""
     workers: int = 0
-    """Training processes; 0: one per GPU, or one per core. An interrupted run must be resumed with the same number."""
+    """Training processes; 0: one per GPU, or one per core. An interrupted run goes on with the number with
+    which it was begun."""
     overwrite: bool = False
     """Delete the contents of the output directory first."""
 

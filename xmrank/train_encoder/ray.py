@@ -14,7 +14,7 @@ from xmrank.config.common import WORKER_TIMEOUT_S
 from xmrank.embed.encoder import load_encoder
 from xmrank.runtime.cluster import connect, pool_size
 from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.files import atomic_path
+from xmrank.runtime.files import atomic_path, read_kept_json, write_json
 from xmrank.runtime.launcher import Worker, launch_workers
 from xmrank.runtime.progress import Progress
 from xmrank.runtime.storage import seconds_between_looks
@@ -22,6 +22,8 @@ from xmrank.train_encoder.contrastive import ContrastiveTraining, HeldOutScenes,
 
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"
+BEGUN = "begun.json"
+"""Holds the number of workers of a run that is not finished."""
 POLL_S = 1.0
 
 
@@ -41,10 +43,10 @@ def train_on_cluster(config: TrainEncoderConfig, folder: Path) -> int:
     """Train until ``folder`` holds the final weights; returns the number of workers.
 
     Raises:
-        ConfigError: fewer images in a step than workers.
+        ConfigError: fewer images in a step than workers, or another ``--workers`` than the run was begun with.
     """
     connect()
-    workers, _, _ = pool_size(config.workers)
+    workers = settle_workers(config, folder)
     if config.batch_size < workers:
         raise ConfigError(f"--batch-size {config.batch_size}: expected at least one pair for each of {workers} workers")
     with show_progress(folder / CHECKPOINT, config):
@@ -59,6 +61,29 @@ def train_on_cluster(config: TrainEncoderConfig, folder: Path) -> int:
             timeout=WORKER_TIMEOUT_S,
             group_size=workers,
         )
+
+
+def settle_workers(config: TrainEncoderConfig, folder: Path) -> int:
+    """The number of workers: that with which an interrupted run was begun, whatever the cluster has now.
+
+    Each worker draws from its own part of the images, so that another number would lead to other weights.
+
+    Raises:
+        ConfigError: ``--workers`` is another one.
+        DataError: the file that holds the number is damaged.
+    """
+    workers, _, _ = pool_size(config.workers)
+    path = folder / BEGUN
+    # Before the first checkpoint nothing depends on the number.
+    if (folder / CHECKPOINT).exists() and path.exists():
+        begun = int(read_kept_json(path, dict).get("workers", workers))
+        if config.workers not in (0, begun):
+            raise ConfigError(
+                f"--workers {config.workers}: expected {begun}, with which this run was begun; --overwrite begins anew"
+            )
+        return begun
+    write_json(path, {"workers": workers})
+    return workers
 
 
 def train_worker(work: EncoderWork, worker: Worker) -> None:
