@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from benchmarks.drills.drill_scene import Scene
 from benchmarks.drills.drilled_stages import DrilledStage
@@ -99,14 +100,19 @@ def mount_disk(scene: Scene) -> None:
 
 def fill_disk(scene: Scene) -> None:
     """Something else takes all that is free there."""
-    with (Path(scene.output).parent / "ballast").open("wb") as file:
-        block = bytes(1 << 20)
-        try:
-            while True:
-                file.write(block)
-                file.flush()
-        except OSError:
-            return
+    # Without a buffer, whose rest would have to be written when the file is closed.
+    with (Path(scene.output).parent / "ballast").open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            while write_block(file, size):
+                pass
+
+
+def write_block(file: IO[bytes], size: int) -> bool:
+    """Write a block of zeros; False where the disk is full."""
+    try:
+        return file.write(bytes(size)) == size
+    except OSError:
+        return False
 
 
 def empty_disk(scene: Scene) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.drills.drill_faults import FAULTS
+from benchmarks.drills.drill_faults import FAULTS, nothing
 
 
 def make_table(results: list[dict[str, Any]]) -> str:
@@ -28,6 +28,8 @@ def make_table(results: list[dict[str, Any]]) -> str:
 def describe_outcome(result: dict[str, Any]) -> str:
     """What came of a drill, in words."""
     statuses = result["statuses"]
+    if missed_work(result):
+        return "nothing is shown: the stage was not at work"
     if result.get("hung"):
         text = "hangs"
     elif statuses[0] == 0:
@@ -36,3 +38,11 @@ def describe_outcome(result: dict[str, Any]) -> str:
         again = "same command continues" if len(statuses) == 2 else f"the command runs {len(statuses)} times"
         text = f"exit status {statuses[0]}, {again}"
     return f"{text}, {'same' if result['same'] else '**another**'} fingerprint"
+
+
+def missed_work(result: dict[str, Any]) -> bool:
+    """Whether a fault came before the first piece was done, or after the last one."""
+    if FAULTS[result["fault"]].inject is nothing:
+        return False
+    at_work = not result["pieces"] or 0 < result["pieces_at_fault"] < result["pieces"]
+    return not (result["running"] and at_work)
