@@ -3,19 +3,20 @@
     python benchmarks/startup.py --folder /data/startup
     python benchmarks/startup.py --folder /data/startup --code ../other-checkout
 
-Each figure is the median of several runs, in seconds: of the clock, and of CPU over the command and its own children.
+Each figure is the median of several runs, in seconds: of the clock, and of CPU over all processes of the command.
 Prints one JSON line. The rows:
 
-    finished     an experiment whose output is finished: the demo's preset on less training
+    finished     the second `make demo`: an experiment whose output is finished
     help         --help and a wrong flag of every job, as a script and as `xmrank JOB`: the slowest one, and its memory
     train        until the first trial of a training has a state or a result on disk, on a cluster of its own
     evaluate     the same until the first method is evaluated
-    report       a report of 52 methods
+    report       a report of 52 methods and 1,000 queries a direction
 
-The experiment and its inputs are made in the folder by the first run, and stay there.
+The demo and the other inputs are made in the folder by the first run, and stay there.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -28,9 +29,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-DEMO = ["--preset", "demo", "--train.detect.epochs", "1", "--train.refine.epochs", "1", "--train.epochs", "1"]
-"""The demo with one epoch of everything: as many files and figures, less training."""
-POLL_S = 0.01
+DEMO = ["--preset", "demo"]
+POLL_S = 0.05
+TICKS = os.sysconf("SC_CLK_TCK")
+"""Units of a second in /proc."""
 
 
 def environment(code: Path, folder: Path) -> dict[str, str]:
@@ -62,31 +64,38 @@ def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: round(statistics.median(run[name] for run in runs), 2) for name in runs[0]}
 
 
-def make_inputs(folder: Path, variables: dict[str, str]) -> None:
-    """A finished experiment, a small store with lists and rankers, and a made-up evaluation; kept for later runs."""
-    if (folder / "made").exists():
-        return
-    jobs = Path(variables["PYTHONPATH"]) / "jobs"
-    run_command([sys.executable, str(jobs / "experiment.py"), *DEMO], variables)
-    run_command([sys.executable, "-c", MAKE, str(ROOT / "tests"), str(folder)], variables)
-    run_command(train_command(jobs, folder, folder / "rankers"), variables)
-    (folder / "made").touch()
+def make_inputs(rows: Sequence[str], folder: Path, jobs: Path, variables: dict[str, str]) -> None:
+    """Make what some rows need, unless it is there: the demo, a store with lists and rankers, a made-up evaluation."""
+    if "finished" in rows and not (folder / "runs/demo/report/manifest.json").exists():
+        run_command([sys.executable, str(jobs / "experiment.py"), *DEMO], variables)
+    for name, needed in (("lists", {"train", "evaluate"}), ("made-up", {"report"})):
+        if needed & set(rows) and not (folder / name).exists():
+            run_command([sys.executable, "-c", MAKE[name], str(ROOT / "tests"), str(folder)], variables)
+    if "evaluate" in rows and not (folder / "rankers/manifest.json").exists():
+        run_command(train_command(jobs, folder, folder / "rankers"), variables)
 
 
-MAKE = """
-import os, sys
+PATHS = """
+import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 folder = Path(sys.argv[2])
+"""
+MAKE = {
+    "lists": PATHS
+    + """
 from conftest import make_store
 from pipeline import mine_small
+mine_small(make_store(folder / "store").directory, folder / "lists")
+""",
+    # With the refined first stage and 4 losses of 5 seeds in 2 directions, and the first stage in both: 52 methods.
+    "made-up": PATHS
+    + """
 from report.synthetic import World, make_run
-store = make_store(folder / "store")
-mine_small(store.directory, folder / "lists")
-# With the refined first stage and 4 losses of 5 seeds in 2 directions, and the first stage in both: 52 methods.
-make_run(folder / "made-up", World(images=1000, seeds=(0, 1, 2, 3, 4), refined=True))
-"""
-"""Uses what the tests make; the paths of the tests and of the folder are its arguments."""
+make_run(folder / "made-up", World(images=1000, seeds=(0, 1, 2, 3, 4), refined=True, row_group=150_000))
+""",
+}
+"""Programs that use what the tests make; the paths of the tests and of the folder are their arguments."""
 
 
 def train_command(jobs: Path, folder: Path, output: Path) -> list[str]:
@@ -114,18 +123,37 @@ def report_command(jobs: Path, folder: Path, output: Path) -> list[str]:
 
 
 def time_first_work(command: Sequence[str], variables: dict[str, str], found: Callable[[], bool]) -> dict[str, float]:
-    """Wall seconds until a file of the first unit of work is there, and to the end."""
+    """Wall and CPU seconds, of Ray's processes too, until a file of the first unit of work is there."""
     start = time.perf_counter()
     process = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    first = 0.0
+    seconds: dict[int, float] = {}
+    first: dict[str, float] = {}
     while process.poll() is None:
-        if not first and found():
-            first = time.perf_counter() - start
+        if not first:
+            # Of processes that have ended, the last look counts.
+            seconds |= measure_family(process.pid)
+            if found():
+                first = {"wall": time.perf_counter() - start, "cpu": sum(seconds.values())}
         time.sleep(POLL_S)
     assert process.stdout
     if process.returncode or not first:
         raise SystemExit(f"{' '.join(command)}: status {process.returncode}\n{process.stdout.read().decode()}")
-    return {"first": first, "wall": time.perf_counter() - start}
+    return first
+
+
+def measure_family(root: int) -> dict[int, float]:
+    """CPU seconds of a process and all below it, by their ids; read from Linux's /proc."""
+    parents, seconds = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            # The name, in brackets, may hold blanks.
+            fields = path.read_text().rpartition(")")[2].split()
+            pid = int(path.parent.name)
+            parents[pid], seconds[pid] = int(fields[1]), (int(fields[11]) + int(fields[12])) / TICKS
+    family = {root}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return {pid: seconds[pid] for pid in family if pid in seconds}
 
 
 def measure_help(jobs: Path, variables: dict[str, str]) -> dict[str, Any]:
@@ -170,7 +198,7 @@ def main() -> None:
     folder, jobs = arguments.folder.resolve(), arguments.code.resolve() / "jobs"
     folder.mkdir(parents=True, exist_ok=True)
     variables = environment(arguments.code.resolve(), folder)
-    make_inputs(folder, variables)
+    make_inputs(arguments.rows, folder, jobs, variables)
     finished = [sys.executable, str(jobs / "experiment.py"), *DEMO]
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "finished": lambda: run_command(finished, variables),

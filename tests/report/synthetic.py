@@ -43,6 +43,8 @@ class World:
     refined: bool = False
     folder: str = "test"
     """Of the pictures, below the image folder."""
+    row_group: int = 5000
+    """Rows of the evaluation's tables that are read at once; an evaluation has about a method's."""
     images_root: str | None = None
     """What the store names as the image folder, if it is not the folder of the pictures."""
 
@@ -207,7 +209,7 @@ def _evaluation(root: Path, world: World, embeddings: str, rankers: str) -> None
         for depth in world.depths:
             _evaluate(metrics, [], world, direction, "oracle", -1, f"top-{depth}")
     for name, rows in (("metrics", metrics), ("rankings", rankings)):
-        pq.write_table(encoded(pd.DataFrame(rows)), stage.directory / f"{name}.parquet", row_group_size=5000)
+        pq.write_table(encoded(pd.DataFrame(rows)), stage.directory / f"{name}.parquet", row_group_size=world.row_group)
     write_json(stage.directory / "curves.json", {"rows": curves})
     write_json(stage.directory / "timing.json", {"rows": [], "depths": _depth_times()})
     write_json(stage.directory / "summary.json", {"rows": [], "split": "test", "top_n": world.depths})
