@@ -182,13 +182,26 @@ def test_a_result_comes_back_from_its_row():
     assert PointResult.from_row(row) == kept
 
 
-def test_points_share_the_accelerators(monkeypatch):
-    monkeypatch.setattr(ray_stage.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
-    assert ray_stage.divide_resources(0) == (2, {"cpu": 1.0, "gpu": 1.0})
-    assert ray_stage.divide_resources(6) == (6, {"cpu": 1.0, "gpu": 0.3333})
-    monkeypatch.setattr(ray_stage.ray, "cluster_resources", lambda: {"CPU": 2.0})
-    assert ray_stage.divide_resources(0) == (2, {"cpu": 1.0})
-    assert ray_stage.divide_resources(4) == (4, {"cpu": 0.5})
+@pytest.mark.parametrize(
+    ("nodes", "requested", "expected"),
+    [
+        ([{"CPU": 8.0, "GPU": 2.0}], 0, (2, {"cpu": 1.0, "gpu": 1.0})),
+        ([{"CPU": 8.0, "GPU": 2.0}], 6, (6, {"cpu": 1.0, "gpu": 0.3333})),
+        ([{"CPU": 2.0}], 0, (2, {"cpu": 1.0})),
+        ([{"CPU": 2.0}], 4, (4, {"cpu": 0.5})),
+        # A node with a GPU and one without; a point needs both kinds on one node.
+        ([{"CPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}], 2, (2, {"cpu": 1.0, "gpu": 0.5})),
+        ([{"CPU": 4.0}, {"CPU": 1.0, "GPU": 1.0}], 2, (2, {"cpu": 0.5, "gpu": 0.5})),
+        # Two thirds of a GPU, or three quarters of a core, would leave room for one on each node.
+        ([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}], 3, (3, {"cpu": 1.0, "gpu": 0.5})),
+        ([{"CPU": 1.0}, {"CPU": 1.0}, {"CPU": 1.0}], 4, (4, {"cpu": 0.5})),
+    ],
+)
+def test_points_share_what_the_nodes_have(monkeypatch, nodes, requested, expected):
+    totals = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
+    monkeypatch.setattr(ray_stage.ray, "cluster_resources", lambda: totals)
+    monkeypatch.setattr(ray_stage.ray, "nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
+    assert ray_stage.divide_resources(requested) == expected
 
 
 def test_a_training_that_left_nothing_is_no_result(config, tmp_path):

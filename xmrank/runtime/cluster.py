@@ -131,27 +131,28 @@ def pool_size(requested: int) -> tuple[int, float, int]:
     workers = requested or gpus or max(1, int(cpus))
     spare = max(cpus - 0.5, 0.5)
     # Rounded down: rounded up, many workers together would also take the spare half.
-    share = math.floor(UNITS * spare / workers) / UNITS
+    share = max(1, math.floor(UNITS * spare / workers)) / UNITS
     each = 1 if gpus >= workers else 0
-    return workers, fit_share(min(1.0, share), workers, each), each
+    return workers, fit_share({"CPU": min(1.0, share), "GPU": each}, "CPU", workers), each
 
 
-def fit_share(share: float, workers: int, gpus: int) -> float:
-    """The CPUs of a worker, at most ``share``, with which all workers find room: none can be on two nodes.
+def fit_share(bundle: Mapping[str, float], kind: str, workers: int) -> float:
+    """How much of one kind of resource a worker holds, so that all workers find room: none can be on two nodes.
 
     Args:
-        share: an equal part of all CPUs, with which they may not fit: four on three nodes of one core.
+        bundle: what a worker would hold. An equal part of all cores may be too much: four workers, three nodes of one.
+        kind: ``CPU`` or ``GPU``, of which it holds less where that is necessary.
         workers: how many there are.
-        gpus: GPUs of each worker.
     """
+    share, others = bundle[kind], {name: held for name, held in bundle.items() if held and name != kind}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     while True:
-        counts = [count_bundles(node, {"CPU": share, "GPU": gpus}) for node in nodes]
+        counts = [count_bundles(node, {**others, kind: share}) for node in nodes]
         # With how much a node would have room for one more.
         lower = [
-            math.floor(UNITS * node.get("CPU", 0) / (count + 1)) / UNITS
+            math.floor(UNITS * node.get(kind, 0) / (count + 1)) / UNITS
             for node, count in zip(nodes, counts, strict=True)
-            if not gpus or count < node.get("GPU", 0)
+            if not others or count_bundles(node, others) > count
         ]
         if sum(counts) >= workers or max(lower, default=0) <= 0:
             return share
@@ -161,8 +162,7 @@ def fit_share(share: float, workers: int, gpus: int) -> float:
 def count_bundles(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     """How many workers, each of which holds ``bundle``, a node has room for if nothing else used it."""
     # In whole numbers: 2 // 0.1 is 19.
-    held = {kind: round(UNITS * share) for kind, share in bundle.items() if share}
-    return min(round(UNITS * node.get(kind, 0)) // units for kind, units in held.items())
+    return min(round(UNITS * node.get(kind, 0)) // round(UNITS * held) for kind, held in bundle.items())
 
 
 def wait_for_resources(wanted: str, timeout: float) -> None:

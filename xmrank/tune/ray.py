@@ -21,7 +21,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
 from xmrank.config import TuneConfig as SearchConfig
-from xmrank.runtime.cluster import connect, describe_resources
+from xmrank.runtime.cluster import UNITS, connect, describe_resources, fit_share
 from xmrank.runtime.errors import DataError, XmrankError, describe_error, find_cause, is_permanent
 from xmrank.runtime.files import write_json
 from xmrank.runtime.progress import Progress, show_activity
@@ -245,10 +245,12 @@ def divide_resources(requested: int) -> tuple[int, dict[str, float]]:
     resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
     workers = requested or int(gpus) or max(1, int(cpus))
-    share = {"cpu": min(1.0, int(10_000 * cpus / workers) / 10_000)}
+    held = {"CPU": min(1.0, int(UNITS * cpus / workers) / UNITS)}
     if gpus:
-        share["gpu"] = min(1.0, int(10_000 * gpus / workers) / 10_000)
-    return workers, share
+        held["GPU"] = min(1.0, int(UNITS * gpus / workers) / UNITS)
+        held["GPU"] = fit_share({"GPU": held["GPU"]}, "GPU", workers)
+    held["CPU"] = fit_share(held, "CPU", workers)
+    return workers, {kind.lower(): share for kind, share in held.items()}
 
 
 def try_point(given: dict[str, Any], job: SearchJob, point_of: PointOf) -> None:
