@@ -1,5 +1,7 @@
 """Candidate lists in memory and on disk."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.mine import candidate_lists
+from xmrank.mine.candidate_lists import CandidateLists, read_parts, write_lists
 from xmrank.runtime.errors import DataError
 
 FIELDS = ("queries", "offsets", "candidates", "labels", "similarity")
@@ -33,6 +36,20 @@ def same(one, other):
         and getattr(one, field).dtype == getattr(other, field).dtype
         for field in FIELDS
     )
+
+
+def test_lists_that_come_in_parts_are_written_as_one(tmp_path, monkeypatch):
+    """Parts of 4, 0, 3 and 5 lists, in row groups of 6: the file that all 12 at once give, with two row groups."""
+    whole = make([3, 1, 0, 2, 5, 1, 4, 2, 2, 0, 1, 3])
+    monkeypatch.setattr(candidate_lists, "ROW_GROUP", 6)
+    edges = [0, 4, 4, 7, 12]
+    write_lists(tmp_path / "parts", [whole.slice_lists(*edge) for edge in itertools.pairwise(edges)])
+    whole.write(tmp_path / "whole")
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert pq.read_metadata(tmp_path / "parts").num_row_groups == 2
+    assert pq.read_table(tmp_path / "parts")["list_id"].to_pylist() == list(range(12))
+    assert same(CandidateLists.read(tmp_path / "parts"), whole)
+    assert same(CandidateLists.join(list(read_parts(tmp_path / "parts", 5))), whole)
 
 
 def test_lists_of_matrices_take_the_first_columns_of_each_row():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from xmrank.mine.assemble import assemble_lists
 from xmrank.mine.draw import draw_distinct
+from xmrank.mine.gallery_index import compute_similarities
 from xmrank.mine.pool import QueryPool
 from xmrank.mine.random_hard import draw_candidates
 
@@ -27,7 +28,9 @@ def world(counts, seed=0, dimensions=6):
 
 def lists_of(pool, queries, index, seed=0, *, hard_negatives, **parameters):
     generator = np.random.default_rng(seed)
-    negatives, positives = draw_candidates(pool, queries, index, generator, **parameters)
+    negatives, positives = draw_candidates(
+        pool, lambda items: compute_similarities(index, queries, items), generator, **parameters
+    )
     return assemble_lists(pool, negatives.take_first(hard_negatives).append_items(positives), generator)
 
 

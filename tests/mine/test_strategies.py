@@ -1,5 +1,6 @@
 """Candidates from the whole gallery: the hardest, a mixture, what the first stage gives; false negatives; gradings."""
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xmrank.config import DIRECTIONS, MineConfig
-from xmrank.mine import nearest
+from xmrank.mine import gallery_index, nearest
 from xmrank.mine.assemble import RankedItems, above_margin, near_duplicates
 from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.mine.chunks import plan_pool
+from xmrank.mine.gallery_index import count_code_bytes
 from xmrank.mine.list_paths import lists_path
+from xmrank.mine.nearest import build_index, plan_indexes, plan_searches, read_nearest, search_shard
 from xmrank.mine.pool import QueryPool
-from xmrank.mine.roles import ROLES
+from xmrank.mine.roles import ROLES, choose_role_images
 from xmrank.mine.stage import mine
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file
@@ -194,7 +198,15 @@ def test_a_run_that_was_cut_short_keeps_its_searches(store, tmp_path, monkeypatc
     assert not (tmp_path / "lists" / "work").exists()
 
 
-@pytest.mark.parametrize("index", ["ivf", "hnsw"])
+@pytest.fixture
+def compressed(monkeypatch):
+    """Galleries of a few hundred items are compressed, those of 1,800 in two shards."""
+    monkeypatch.setattr(gallery_index, "FEWEST_COMPRESSED", 500)
+    monkeypatch.setattr(nearest, "COMPRESSED_SHARD", 1000)
+
+
+@pytest.mark.usefixtures("compressed")
+@pytest.mark.parametrize("index", ["ivf", "hnsw", "ivfpq"])
 def test_an_approximate_index_finds_nearly_all(tiny_store, tmp_path, index):
     store = tiny_store(splits={"train": 600, "val": 30, "test": 30}, captions=3)
     _, exact = mined(store, tmp_path / "flat", strategy="top-k")
@@ -211,6 +223,67 @@ def test_an_approximate_index_finds_nearly_all(tiny_store, tmp_path, index):
     assert np.mean(same) > 0.9 * 6
     files = [sha256_file(lists_path(tmp_path / run, "i2t", "train")) for run in (index, "again")]
     assert files[0] == files[1]
+
+
+@pytest.mark.usefixtures("compressed")
+def test_codes_are_compared_again_by_the_embeddings(tiny_store, tmp_path):
+    """Similarities are cosines, and the nearest come first, which codes alone do not give."""
+    store = tiny_store(splits={"train": 600, "val": 30, "test": 30}, captions=3)
+    config = MineConfig(strategy="top-k", index="ivfpq", captions="all")
+    pool = plan_pool(store, choose_role_images(store, config)["train"], "t2i", config)
+    assert plan_indexes(pool, config, tmp_path) == [0]
+    build_index(0, pool, store.image, config, tmp_path)
+    (search,) = plan_searches(pool[:40], config, 5, tmp_path)
+    search_shard(search, pool[:40], store.text, store.image, config)
+    found = read_nearest(tmp_path, pool[:40], 0, 40, config)
+    vectors, items = store.text[pool.queries[:40]].astype(np.float32), store.image[pool.gallery[found.items]]
+    cosine = np.einsum("qd,qnd->qn", vectors, items)
+    np.testing.assert_allclose(found.similarity, cosine, atol=1e-5)
+    assert (np.diff(found.similarity, axis=1) <= 0).all()
+    codes = faiss.read_index(str(tmp_path / "00000.faiss"))
+    assert codes.code_size == count_code_bytes(store.image.shape[1])
+    assert np.abs(codes.search(vectors, 5)[0] - found.similarity).max() > 1e-3
+
+
+@pytest.mark.usefixtures("compressed")
+def test_a_run_that_was_cut_short_keeps_its_indexes(tiny_store, tmp_path, monkeypatch):
+    store = tiny_store(splits={"train": 600, "val": 30, "test": 30}, captions=3)
+    undisturbed, _ = mined(store, tmp_path / "undisturbed", strategy="top-k", index="ivfpq")
+    built, build = [], nearest.build_index
+
+    def stop(shard, *arguments):
+        built.append(shard)
+        if len(built) == 2:
+            raise KeyboardInterrupt
+        return build(shard, *arguments)
+
+    monkeypatch.setattr("xmrank.mine.chunks.build_index", stop)
+    with pytest.raises(KeyboardInterrupt):
+        mined(store, tmp_path / "lists", strategy="top-k", index="ivfpq")
+    assert mined(store, tmp_path / "lists", strategy="top-k", index="ivfpq")[0] == undisturbed
+    # i2t: two shards, of which the first was kept; the other five pools have one each.
+    assert built == [0, 1, 1, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("dimensions", "expected"), [(512, 64), (64, 8), (100, 10), (7, 1), (13, 1)])
+def test_a_code_has_a_byte_for_eight_numbers_where_that_divides_them(dimensions, expected):
+    assert count_code_bytes(dimensions) == expected
+
+
+def test_the_lists_do_not_depend_on_the_queries_of_a_search(tiny_store, tmp_path, monkeypatch):
+    store = tiny_store(splits={"train": 600, "val": 30, "test": 30}, captions=3)
+    whole, _ = mined(store, tmp_path / "whole", strategy="top-k", index="ivf", captions="all")
+    monkeypatch.setattr(nearest, "LONG_PART", 1024)
+    parts, _ = mined(store, tmp_path / "parts", strategy="top-k", index="ivf", captions="all")
+    assert parts.outputs == whole.outputs
+
+
+@pytest.mark.parametrize("parameters", [{}, {"positives": "all", "captions": "all"}], ids=["one", "all"])
+def test_a_gallery_beyond_memory_gives_the_same_lists(store, tmp_path, monkeypatch, parameters):
+    whole, _ = mined(store, tmp_path / "whole", **parameters)
+    monkeypatch.setattr(gallery_index, "WHOLE_BYTES", 0)
+    monkeypatch.setattr("xmrank.mine.chunks.open_flat_index", None)
+    assert mined(store, tmp_path / "parts", **parameters)[0].outputs == whole.outputs
 
 
 def test_a_margin_leaves_out_what_is_nearer_than_the_positive(weak_store, tmp_path):

@@ -39,11 +39,11 @@ class MineConfig:
     """Leave out negatives that are less than this below the most similar positive: they are likely positives."""
     duplicate_cosine: float | None = None
     """Leave out negatives whose cosine with one of the query's own items is at least this."""
-    index: Literal["flat", "ivf", "hnsw"] = "flat"
-    """top-k, mixed: exact search (flat) or an approximate FAISS index (ivf, hnsw). On a GPU if FAISS supports it (not
-    hnsw)."""
+    index: Literal["flat", "ivf", "hnsw", "ivfpq"] = "flat"
+    """top-k, mixed: exact search (flat) or an approximate FAISS index (ivf, hnsw; ivfpq: compressed, for galleries of
+    many millions). On a GPU if FAISS supports it (not hnsw, not ivfpq)."""
     probes: int = 32
-    """ivf: number of inverted lists that are searched."""
+    """ivf, ivfpq: number of inverted lists that are searched."""
     ef_search: int = 128
     """hnsw: breadth of the search."""
     relevance: Literal["binary", "labels", "captions"] = "binary"

@@ -1,5 +1,6 @@
 """Candidate lists: row numbers, labels and similarities, kept flat; their parquet file."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import read_parquet, write_table
+from xmrank.runtime.files import atomic_path, open_parquet_writer, read_batches, read_parquet
 from xmrank.runtime.paths import as_path
 from xmrank.runtime.verification import verify_file
 
 COLUMNS = {"candidates": np.int32, "labels": np.float32, "similarity": np.float32}
 """Columns with a value for every item."""
+ROW_GROUP = 1_048_576
+"""Lists that are written at once: parquet's own default for a row group."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +116,32 @@ class CandidateLists:
         candidates = self.candidates[at].astype(np.int64) * mask
         return candidates, self.labels[at] * mask, self.similarity[at] * mask, mask
 
+    def slice_lists(self, start: int, stop: int) -> "CandidateLists":
+        """The lists from ``start`` to ``stop``."""
+        offsets = self.offsets[start : stop + 1]
+        columns = {name: getattr(self, name)[offsets[0] : offsets[-1]] for name in COLUMNS}
+        return CandidateLists(self.queries[start:stop], offsets - offsets[0], **columns)
+
     def write(self, path: Path) -> None:
         """Write as parquet: list_id, query, candidates, labels, similarity."""
+        starts = range(0, max(len(self), 1), ROW_GROUP)
+        write_lists(path, (self.slice_lists(start, min(start + ROW_GROUP, len(self))) for start in starts))
+
+    def make_table(self, first: int) -> pa.Table:
+        """The table of the file, or of a part of it that begins with list number ``first``."""
+        numbers = pa.array(np.arange(first, first + len(self)), pa.int64())
+        columns = {"list_id": numbers, "query": pa.array(self.queries, pa.int32())}
         offsets = pa.array(self.offsets, pa.int32())
-        columns = {"list_id": pa.array(range(len(self)), pa.int64()), "query": pa.array(self.queries, pa.int32())}
         for name in COLUMNS:
             columns[name] = pa.ListArray.from_arrays(offsets, pa.array(getattr(self, name)))
-        write_table(path, pa.table(columns))
+        return pa.table(columns)
+
+    @classmethod
+    def from_batch(cls, batch: pa.RecordBatch) -> "CandidateLists":
+        """The lists in some rows of the file."""
+        columns = {name: batch[name].flatten().to_numpy(zero_copy_only=False) for name in COLUMNS}
+        lengths = batch["candidates"].value_lengths().to_numpy(zero_copy_only=False)
+        return cls(batch["query"].to_numpy(), make_offsets(lengths), **columns)
 
     @classmethod
     def read(cls, path: str | Path, *, verify: bool = True) -> "CandidateLists":
@@ -138,12 +160,9 @@ class CandidateLists:
             raise DataError(f"{path}: no such candidate lists")
         if verify:
             verify_file(path)
-        # Offsets are those of one array: parquet's row groups come as several.
-        table = read_parquet(path).combine_chunks()
-        columns = {name: combine_column(table[name]) for name in COLUMNS}
-        items = {name: column.flatten().to_numpy(zero_copy_only=False) for name, column in columns.items()}
-        offsets = columns["candidates"].offsets.to_numpy().astype(np.int64)
-        return cls(table["query"].to_numpy(), offsets, **items)
+        # Batch by batch: the offsets of a column count to 2³¹ only.
+        batches = read_parquet(path).to_batches()
+        return cls.join([cls.from_batch(batch) for batch in batches]) if batches else EMPTY
 
 
 def make_offsets(lengths: np.ndarray) -> np.ndarray:
@@ -151,6 +170,44 @@ def make_offsets(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def combine_column(column: pa.ChunkedArray) -> pa.ListArray:
-    """A column as one array, also an empty one."""
-    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+EMPTY = CandidateLists(np.empty(0, np.int32), np.zeros(1, np.int64), *(np.empty(0, kind) for kind in COLUMNS.values()))
+"""No lists."""
+
+
+def write_lists(path: Path, parts: Iterable[CandidateLists]) -> None:
+    """Write lists that come in parts, of which no more than a row group and one part are in memory.
+
+    Args:
+        path: of the file, which is there when all parts have come.
+        parts: at least one, each of at most ``ROW_GROUP`` lists.
+    """
+    with atomic_path(path) as temporary:
+        groups = group_parts(parts)
+        table = next(groups).make_table(0)
+        with open_parquet_writer(temporary, table.schema) as writer:
+            writer.write_table(table)
+            written = len(table)
+            for group in groups:
+                writer.write_table(group.make_table(written))
+                written += len(group)
+
+
+def group_parts(parts: Iterable[CandidateLists]) -> Iterator[CandidateLists]:
+    """The lists of the parts, ``ROW_GROUP`` at a time."""
+    kept: list[CandidateLists] = []
+    for part in parts:
+        kept.append(part)
+        while sum(map(len, kept)) > ROW_GROUP:
+            joined = CandidateLists.join(kept)
+            yield joined.slice_lists(0, ROW_GROUP)
+            kept = [joined.slice_lists(ROW_GROUP, len(joined))]
+    yield CandidateLists.join(kept)
+
+
+def read_parts(path: Path, size: int) -> Iterator[CandidateLists]:
+    """The lists of a file, up to ``size`` at a time.
+
+    Raises:
+        DataError: no such file, or a damaged one.
+    """
+    yield from map(CandidateLists.from_batch, read_batches(path, size))

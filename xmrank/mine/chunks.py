@@ -15,7 +15,7 @@ from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.assemble import assemble_lists
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.gallery_index import make_flat_index
-from xmrank.mine.nearest import GallerySearch, read_nearest, search_shard
+from xmrank.mine.nearest import GallerySearch, build_index, read_nearest, search_shard
 from xmrank.mine.pool import QueryPool, make_pool, one_per_image
 from xmrank.mine.query_chunk import QueryChunk
 from xmrank.mine.relevance import grade_labels
@@ -129,6 +129,25 @@ def mine_chunk(task: MiningTask) -> CandidateLists:
 
 
 @dataclass(frozen=True)
+class IndexTask:
+    """The index of one shard of a gallery, for the searches of one direction and role in a folder."""
+
+    store: Path
+    config: MineConfig
+    direction: Direction
+    role: Role
+    shard: int
+    folder: Path
+
+
+def run_build(task: IndexTask) -> int:
+    """Build and write the index; returns 1, the number of indexes."""
+    store, pool = open_pool(task.store, task.config, task.direction, task.role)
+    build_index(task.shard, pool, map_read_only(store_sides(store, task.direction)[1]), task.config, task.folder)
+    return 1
+
+
+@dataclass(frozen=True)
 class SearchTask:
     """One search of one direction and role."""
 
@@ -142,7 +161,15 @@ class SearchTask:
 def run_search(task: SearchTask) -> int:
     """Search; returns the number of queries."""
     store, pool = open_pool(task.store, task.config, task.direction, task.role)
-    return search_shard(task.search, pool, *store_sides(store, task.direction), task.config)
+    queries, side = store_sides(store, task.direction)
+    return search_shard(task.search, pool, queries, map_read_only(side), task.config)
+
+
+def map_read_only(side: np.ndarray) -> np.ndarray:
+    """A mapped array mapped once more, for reading only: its pages can be given back (``release_pages``)."""
+    if not isinstance(side, np.memmap):
+        return side
+    return np.memmap(str(side.filename), side.dtype, "r", side.offset, side.shape)
 
 
 def store_sides(store: EmbeddingStore, direction: Direction) -> tuple[np.ndarray, np.ndarray]:

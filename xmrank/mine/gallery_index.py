@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
 
 SHARD = 262_144
 """Gallery items of one index: what a worker holds in memory. Part of the result: partial results are merged."""
+COMPRESSED_SHARD = 4_194_304
+"""Gallery items of one compressed index, which takes 72 bytes an item at 512 dimensions."""
+FEWEST_COMPRESSED = 32_768
+"""With fewer items, exact search costs no more than training a compressed index."""
+CODE_DIMENSIONS = 8
+"""Numbers of an embedding that one byte of its code stands for."""
+WHOLE_BYTES = 2 << 30
+"""Galleries up to this size, in float32, are in one flat index in every worker's memory."""
 ADD_BLOCK = 65_536
 """Rows that are converted to float32 and added at once."""
 HNSW_LINKS = 32
@@ -26,6 +35,11 @@ def use_one_thread() -> None:
     import faiss
 
     faiss.omp_set_num_threads(1)
+
+
+def fits_memory(side: np.ndarray, rows: np.ndarray) -> bool:
+    """Whether a flat index of these rows may be in a worker's memory."""
+    return len(rows) * side.shape[1] * np.dtype(np.float32).itemsize <= WHOLE_BYTES
 
 
 def make_flat_index(side: np.ndarray, rows: np.ndarray) -> faiss.IndexFlat:
@@ -44,7 +58,7 @@ def make_flat_index(side: np.ndarray, rows: np.ndarray) -> faiss.IndexFlat:
 
 
 def make_index(side: np.ndarray, rows: np.ndarray, config: MineConfig) -> faiss.Index:
-    """The index that ``--index`` names, on a GPU where FAISS has one; its id i is ``rows[i]``.
+    """The index that ``--index`` names (all but ``ivfpq``), on a GPU where FAISS has one; its id i is ``rows[i]``.
 
     Args:
         side: embeddings, [items, d].
@@ -74,10 +88,59 @@ def make_index(side: np.ndarray, rows: np.ndarray, config: MineConfig) -> faiss.
     return index
 
 
+def make_compressed_index(side: np.ndarray, rows: np.ndarray, config: MineConfig) -> faiss.Index:
+    """An inverted file of product-quantised codes (IVF-PQ), for ``--index ivfpq``; its id i is ``rows[i]``.
+
+    It is trained on an evenly spaced sample, with one thread and fixed seeds, so that it is the same on every machine
+    of a kind. On the CPU only.
+
+    Args:
+        side: embeddings, [items, d].
+        rows: which of them, int64; few: the index is exact.
+        config: settings of the index.
+
+    Source: Jégou et al., "Product quantization for nearest neighbor search", TPAMI 2011; by FAISS.
+    """
+    import faiss
+
+    if len(rows) < FEWEST_COMPRESSED:
+        return make_flat_index(side, rows)
+    use_one_thread()
+    dimensions = side.shape[1]
+    # √n lists: every item is compared with every list's centre, which is most of the work.
+    lists = round(len(rows) ** 0.5)
+    index = faiss.IndexIVFPQ(
+        faiss.IndexFlatIP(dimensions), dimensions, lists, count_code_bytes(dimensions), 8, faiss.METRIC_INNER_PRODUCT
+    )
+    index.nprobe = min(config.probes, lists)
+    index.cp.seed = index.pq.cp.seed = CLUSTER_SEED
+    index.cp.max_points_per_centroid = POINTS_A_CLUSTER
+    step = max(1, len(rows) // (lists * POINTS_A_CLUSTER))
+    index.train(side[rows[::step]].astype(np.float32))
+    add_rows(index, side, rows)
+    return index
+
+
+def count_code_bytes(dimensions: int) -> int:
+    """Bytes of a code: one for ``CODE_DIMENSIONS`` numbers, or the next smaller number that divides the dimensions."""
+    most = max(1, dimensions // CODE_DIMENSIONS)
+    return max(count for count in range(1, most + 1) if dimensions % count == 0)
+
+
 def add_rows(index: faiss.Index, side: np.ndarray, rows: np.ndarray) -> None:
     """Add embeddings to an index, a block at a time."""
     for start in range(0, len(rows), ADD_BLOCK):
         index.add(side[rows[start : start + ADD_BLOCK]].astype(np.float32))  # type: ignore[call-arg]
+        release_pages(side)
+
+
+def release_pages(side: np.ndarray) -> None:
+    """Give back the pages of a file mapped for reading only: the process would grow to the size of the file.
+
+    The system keeps them as long as nobody needs the memory.
+    """
+    if isinstance(side.base, mmap.mmap) and not side.flags.writeable:
+        side.base.madvise(mmap.MADV_DONTNEED)
 
 
 def compute_similarities(index: faiss.IndexFlat, queries: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.chunks import count_chunks, mine_queries, plan_pool, store_sides
 from xmrank.mine.gallery_index import make_flat_index
-from xmrank.mine.nearest import plan_searches, search_shard
+from xmrank.mine.nearest import build_index, plan_indexes, plan_searches, search_shard
 from xmrank.mine.pool import QueryPool
 from xmrank.mine.roles import ROLES, Role, RoleImages, choose_role_images, role_of_split
 from xmrank.mine.strategies import count_needed_negatives, count_searched
@@ -104,6 +104,8 @@ def mine_in_process(store: EmbeddingStore, pool: QueryPool, config: MineConfig, 
         searches = Path(folder)
         width = count_searched(config, pool)
         if width:
+            for shard in plan_indexes(pool, config, searches):
+                build_index(shard, pool, gallery_side, config, searches)
             for search in plan_searches(pool, config, width, searches):
                 search_shard(search, pool, query_side, gallery_side, config)
         chunks = [

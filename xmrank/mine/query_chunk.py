@@ -17,6 +17,7 @@ from xmrank.mine.assemble import (
     near_duplicates,
     with_cosine,
 )
+from xmrank.mine.gallery_index import compute_similarities, fits_memory, make_flat_index
 from xmrank.mine.pool import QueryPool
 
 if TYPE_CHECKING:
@@ -43,6 +44,24 @@ class QueryChunk:
     config: MineConfig
     index: Callable[[], faiss.IndexFlat]
     nearest: Callable[[], RankedItems]
+
+    def compare_items(self, items: np.ndarray) -> np.ndarray:
+        """The queries' similarities with items of the gallery.
+
+        Args:
+            items: int64 [queries, width]; -1: none.
+
+        Returns:
+            float32 [queries, width]; -inf where there is no item.
+        """
+        if fits_memory(self.side, self.pool.gallery):
+            return compute_similarities(self.index(), self.queries, items)
+        # Of a larger gallery, only these items are in memory; the similarities are the same, digit by digit.
+        chosen, numbers = np.unique(items, return_inverse=True)
+        # -1 would be the first of them.
+        none = int(len(chosen) > 0 and chosen[0] < 0)
+        index = make_flat_index(self.side, self.pool.gallery[chosen[none:]])
+        return compute_similarities(index, self.queries, numbers.reshape(items.shape) - none)
 
     def choose_negatives(self, negatives: RankedItems, positives: RankedItems) -> RankedItems:
         """The first negatives, as many as a list gets, that are not likely to be positives."""

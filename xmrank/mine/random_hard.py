@@ -1,19 +1,13 @@
 """The paper's candidates: of a number of random items, 200 by default, the most similar to the query, 50 by default."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 
 from xmrank.mine.assemble import RankedItems, all_own_items, draw_own_items
 from xmrank.mine.draw import draw_distinct
-from xmrank.mine.gallery_index import compute_similarities
 from xmrank.mine.pool import QueryPool
 from xmrank.mine.query_chunk import QueryChunk
-
-if TYPE_CHECKING:
-    import faiss
 
 
 def mine_random_hard(chunk: QueryChunk) -> RankedItems:
@@ -25,8 +19,7 @@ def mine_random_hard(chunk: QueryChunk) -> RankedItems:
     config = chunk.config
     negatives, positives = draw_candidates(
         chunk.pool,
-        chunk.queries,
-        chunk.index(),
+        chunk.compare_items,
         chunk.generator,
         random_candidates=config.random_candidates,
         positives=config.positives,
@@ -38,8 +31,7 @@ def mine_random_hard(chunk: QueryChunk) -> RankedItems:
 
 def draw_candidates(
     pool: QueryPool,
-    queries: np.ndarray,
-    index: faiss.IndexFlat,
+    compare_items: Callable[[np.ndarray], np.ndarray],
     generator: np.random.Generator,
     *,
     random_candidates: int,
@@ -49,8 +41,7 @@ def draw_candidates(
 
     Args:
         pool: the queries.
-        queries: their embeddings, float32 [queries, d].
-        index: inner-product index whose id i is ``pool.gallery[i]``.
+        compare_items: gives the queries' similarities with items of the gallery, [queries, width].
         generator: source of all draws.
         random_candidates: drawn for each query from the items of other images, without replacement.
         positives: "one" of the query's own items, drawn at random, or "all".
@@ -63,12 +54,11 @@ def draw_candidates(
     own = draw_own_items(pool, generator)
     if positives == "all":
         own = all_own_items(pool)
-    return rank_items(index, queries, drawn), rank_items(index, queries, own)
+    return rank_items(drawn, compare_items(drawn)), rank_items(own, compare_items(own))
 
 
-def rank_items(index: faiss.IndexFlat, queries: np.ndarray, items: np.ndarray) -> RankedItems:
+def rank_items(items: np.ndarray, similarity: np.ndarray) -> RankedItems:
     """Items [queries, width], -1 for none, in the order of their similarity."""
-    similarity = compute_similarities(index, queries, items)
     order = np.argsort(-similarity, axis=1, kind="stable")
     return RankedItems(items, similarity).reorder(order)
 

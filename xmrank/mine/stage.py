@@ -1,6 +1,6 @@
 """The mining stage: candidate lists for both directions and every role."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,11 +8,20 @@ import numpy as np
 
 from xmrank.config import DIRECTIONS, Direction, MineConfig, semantic
 from xmrank.embed.store import EmbeddingStore
-from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.mine.chunks import MiningTask, SearchTask, count_chunks, mine_chunk, plan_pool, run_search
+from xmrank.mine.candidate_lists import CandidateLists, read_parts, write_lists
+from xmrank.mine.chunks import (
+    IndexTask,
+    MiningTask,
+    SearchTask,
+    count_chunks,
+    mine_chunk,
+    plan_pool,
+    run_build,
+    run_search,
+)
 from xmrank.mine.in_memory import refuse_short_gallery
 from xmrank.mine.list_paths import SPLITS, STAGE, lists_path
-from xmrank.mine.nearest import count_shards, plan_searches
+from xmrank.mine.nearest import count_shards, plan_indexes, plan_searches
 from xmrank.mine.pool import QueryPool
 from xmrank.mine.relevance import read_relevance_texts
 from xmrank.mine.roles import ROLES, Role, RoleImages, choose_role_images, describe_unused
@@ -29,6 +38,8 @@ from xmrank.runtime.storage import remove_tree
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+COUNTED = 65_536
+"""Lists that are in memory at once when they are counted."""
 RAY_PAYS_FROM = 50_000
 """Queries from which a cluster is worth its start; fewer are mined in this process, to the same lists."""
 
@@ -80,13 +91,12 @@ def mine_all(
         if not path.exists():
             searches = stage.work / f"{direction}-{role}"
             search_gallery(store, pool, config, role, searches)
-            mine_pool(store, pool, config, role, searches).write(path)
+            write_lists(path, mine_pool(store, pool, config, role, searches))
             record_piece(stage.work, path.stem, [path])
             remove_tree(searches)
         # Read back, so that lists of an earlier run are counted too.
-        lists = read_back(path)
-        counts[f"{direction}_{role}"] = describe_lists(lists, len(pool.gallery))
-        counts["lists"] += len(lists)
+        counts[f"{direction}_{role}"] = described = describe_file(path, len(pool.gallery))
+        counts["lists"] += described["queries"]
         if direction == "i2t":
             # Images without captions: every caption has an image.
             counts["queries_without_positives"][role] = len(parts[role].images) - len(pool.queries)
@@ -95,14 +105,14 @@ def mine_all(
     return stage.finish(counts=counts)
 
 
-def read_back(path: Path) -> CandidateLists:
-    """The lists of a file of this stage; where no record of what was finished is left, it may be damaged.
+def describe_file(path: Path, gallery: int) -> dict[str, Any]:
+    """The numbers of the lists in a file of this stage; without a record of what was finished, it may be damaged.
 
     Raises:
         DataError: says what is wrong, and how the file is made anew.
     """
     try:
-        return CandidateLists.read(path)
+        return describe_lists(read_parts(path, COUNTED), gallery)
     except DataError as error:
         raise DataError(f"{error}; remove this file and run the same command again (or --overwrite)") from None
 
@@ -112,46 +122,62 @@ def search_gallery(store: EmbeddingStore, pool: QueryPool, config: MineConfig, r
     width = count_searched(config, pool)
     if not width:
         return
+    build_indexes(store, pool, config, role, folder)
     left = list(plan_searches(pool, config, width, folder))
     tasks = [SearchTask(store.directory, config, pool.direction, role, search) for search in left]
     # Every query is searched once in every shard.
-    total = count_shards(pool) * len(pool.queries)
+    total = count_shards(pool, config) * len(pool.queries)
     with Progress(f"search {pool.direction} {role}", total) as progress:
         progress.advance(total - sum(search.stop - search.start for search in left))
         for queries in run_chunks(run_search, tasks, len(pool.queries), config.workers):
             progress.advance(queries)
 
 
-def mine_pool(store: EmbeddingStore, pool: QueryPool, config: MineConfig, role: Role, searches: Path) -> CandidateLists:
-    """The lists of one direction and role."""
+def build_indexes(store: EmbeddingStore, pool: QueryPool, config: MineConfig, role: Role, folder: Path) -> None:
+    """Build the indexes that all searches of a folder use; those that an interrupted run finished are kept."""
+    shards = plan_indexes(pool, config, folder)
+    if not shards:
+        return
+    tasks = [IndexTask(store.directory, config, pool.direction, role, shard, folder) for shard in shards]
+    with Progress(f"index {pool.direction} {role}", len(tasks)) as progress:
+        # A large gallery takes long to index, however few the queries are.
+        for built in run_chunks(run_build, tasks, len(pool.gallery), config.workers):
+            progress.advance(built)
+
+
+def mine_pool(
+    store: EmbeddingStore, pool: QueryPool, config: MineConfig, role: Role, searches: Path
+) -> Iterator[CandidateLists]:
+    """The lists of one direction and role, chunk by chunk."""
     tasks = [
         MiningTask(store.directory, config, pool.direction, role, chunk, searches)
         for chunk in range(count_chunks(pool))
     ]
-    mined = []
     with Progress(f"mine {pool.direction} {role}", len(pool.queries)) as progress:
         for lists in run_chunks(mine_chunk, tasks, len(pool.queries), config.workers):
-            mined.append(lists)
             progress.advance(len(lists))
-    return CandidateLists.join(mined)
+            yield lists
 
 
-def describe_lists(lists: CandidateLists, gallery: int) -> dict[str, Any]:
-    """The numbers of the paper's Table 1 for some lists: queries, labelled objects and list lengths.
+def describe_lists(parts: Iterable[CandidateLists], gallery: int) -> dict[str, Any]:
+    """The numbers of the paper's Table 1 for lists that come in parts: queries, labelled objects and list lengths.
 
     ``positives_last`` counts the lists whose positives are all less similar than every negative. There the right
     answer can be told by how the list was made: the negatives are the most similar of many, the positive is added
     whatever its similarity.
     """
-    lengths = lists.lengths
-    shortest, longest = (int(lengths.min()), int(lengths.max())) if len(lists) else (0, 0)
+    sums = {"queries": 0, "objects": 0, "positives": 0, "positives_last": 0}
+    lengths: set[int] = set()
+    for lists in parts:
+        sums["queries"] += len(lists)
+        sums["objects"] += len(lists.candidates)
+        sums["positives"] += int((lists.labels > 0).sum())
+        sums["positives_last"] += count_positives_last(lists)
+        lengths.update(np.unique(lists.lengths).tolist())
     return {
-        "queries": len(lists),
-        "objects": len(lists.candidates),
-        "positives": int((lists.labels > 0).sum()),
-        "positives_last": count_positives_last(lists),
-        "shortest": shortest,
-        "longest": longest,
+        **sums,
+        "shortest": min(lengths, default=0),
+        "longest": max(lengths, default=0),
         "gallery": gallery,
     }
 
