@@ -246,6 +246,19 @@ def test_codes_are_compared_again_by_the_embeddings(tiny_store, tmp_path):
 
 
 @pytest.mark.usefixtures("compressed")
+def test_a_search_looks_into_as_many_lists_as_it_is_told(tiny_store, tmp_path):
+    """An index of 600 items has √600 ≈ 24 lists."""
+    store = tiny_store(splits={"train": 600, "val": 30, "test": 30})
+    config = MineConfig(strategy="top-k", index="ivfpq")
+    pool = plan_pool(store, choose_role_images(store, config)["train"], "t2i", config)
+    build_index(0, pool, store.image, config, tmp_path)
+    for probes, expected in ((3, 3), (100, 24)):
+        changed = MineConfig(strategy="top-k", index="ivfpq", probes=probes)
+        (search,) = plan_searches(pool, changed, 5, tmp_path)
+        assert nearest.open_index(search, pool.gallery, store.image, changed).nprobe == expected
+
+
+@pytest.mark.usefixtures("compressed")
 def test_a_run_that_was_cut_short_keeps_its_indexes(tiny_store, tmp_path, monkeypatch):
     store = tiny_store(splits={"train": 600, "val": 30, "test": 30}, captions=3)
     undisturbed, _ = mined(store, tmp_path / "undisturbed", strategy="top-k", index="ivfpq")

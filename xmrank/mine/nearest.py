@@ -31,7 +31,7 @@ LONG_PART = 262_144
 """Queries of one task whose index takes long to build: its result is in memory, 12 bytes for each item found."""
 SEARCH = 1024
 """Queries of one call of the index."""
-COMPARED_AGAIN = 4
+COMPARED_AGAIN = 10
 """ivfpq: items that are compared by their embeddings, for each item that a query gets."""
 
 
@@ -121,10 +121,16 @@ def build_index(shard: int, pool: QueryPool, side: np.ndarray, config: MineConfi
 
 def open_index(search: GallerySearch, rows: np.ndarray, side: np.ndarray, config: MineConfig) -> "faiss.Index":
     """The index of a search's shard: the one that was built before, or one for this search alone."""
+    import faiss
+
     if config.index != "ivfpq":
         return make_index(side, rows, config)
     file = local_copy(index_path(search.folder, search.shard))
-    return read_index(file, file.stat().st_mtime_ns)
+    index = read_index(file, file.stat().st_mtime_ns)
+    # A flat index, of few items, has none.
+    if isinstance(index, faiss.IndexIVF):
+        index.nprobe = min(config.probes, index.nlist)
+    return index
 
 
 @lru_cache(maxsize=1)  # searches are planned shard by shard
