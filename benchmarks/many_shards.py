@@ -34,11 +34,12 @@ import torch
 from xmrank.config import EmbedConfig
 from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset
 from xmrank.datasets.locations import in_tar
+from xmrank.embed import encoding
 from xmrank.embed import ray as ray_stage
-from xmrank.embed import stage
 from xmrank.embed.shard_report import ShardReport
 from xmrank.embed.shards import PreparedShard, Shard
 from xmrank.runtime.directory import StageDirectory
+from xmrank.runtime.paths import resolve
 
 ITEMS, DIMENSIONS, IMAGE_BYTES = 8, 16, 100
 FAREWELL = 3
@@ -139,17 +140,17 @@ def drive(folder: Path, output: str, shards: int, assemble: bool, no_ray: bool) 
     encoder_class = make_constant_encoder(ConstantEncoder())
     ray_stage.ShardEncoder = encoder_class  # type: ignore[misc, assignment]
     clock.time_calls(StageDirectory, "open", "open_directory")
-    clock.time_calls(stage, "make_plan", "plan")
-    clock.time_calls(stage, "find_earlier", "find_finished")
-    clock.time_calls(stage, "run_shards", "all_shards")
-    clock.time_calls(stage, "finish_store", "assemble_and_finish")
-    clock.time_calls(stage, "write_store", "of_it_arrays_and_tables")
+    clock.time_calls(encoding, "make_plan", "plan")
+    clock.time_calls(encoding, "find_earlier", "find_finished")
+    clock.time_calls(encoding, "run_shards", "all_shards")
+    clock.time_calls(encoding, "finish_store", "assemble_and_finish")
+    clock.time_calls(encoding, "write_store", "of_it_arrays_and_tables")
     clock.time_calls(StageDirectory, "finish", "of_it_hashes_and_manifest")
-    stage.encode_shards = clock.time_shards(encode_in_process if no_ray else stage.encode_shards)
+    encoding.encode_shards = clock.time_shards(encode_in_process if no_ray else encoding.encode_shards)
     if not assemble:
-        stage.finish_store = lambda *_: None  # type: ignore[assignment, return-value]
+        encoding.finish_store = lambda *_: None  # type: ignore[assignment, return-value]
     config = EmbedConfig(output=Path(output), shard_size=ITEMS, batch_size=ITEMS, workers=1)
-    stage.embed_dataset(config, None, dataset, stage.resolve(config.output))
+    encoding.embed_dataset(config, None, dataset, resolve(config.output))
     figures = {"dataset_mib": round(before), "peak_mib": round(peak_mib()), **clock.seconds}
     print(json.dumps(figures), flush=True)
 
@@ -169,7 +170,7 @@ def run_size(folder: Path, output: str, shards: int, options: list[str]) -> dict
         done = subprocess.run([*command, *flag, *options], stdout=subprocess.PIPE, text=True, check=True)
         figures[name] = json.loads(done.stdout.splitlines()[-1])
     for name in ("plan.json", "manifest.json"):
-        figures[f"{name}_bytes"] = len((stage.resolve(output) / name).read_bytes())
+        figures[f"{name}_bytes"] = len((resolve(output) / name).read_bytes())
     return figures
 
 
