@@ -1,12 +1,17 @@
 """A Ray cluster of three nodes on this machine, whose nodes and processes can be killed."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
 
 import psutil
+from ray._private import services
 from ray.cluster_utils import Cluster
 
 WORKERS = 2
@@ -15,7 +20,9 @@ STORE = 150 << 20
 """Bytes of a node's object store."""
 SMALLEST_STORE = 80 << 20
 """The smallest that Ray starts with."""
-TRIES = 6
+START_S = 300.0
+"""How long a node may take to start."""
+TRIES = 3
 """How often the start of a cluster is tried."""
 WORK = ("Train", "Map", "evaluate_method", "time_depths", "make_run", "try_point", "ImplicitFunc", "_chunk", "_search")
 """Parts of the names of Ray's processes that do a stage's work."""
@@ -74,14 +81,16 @@ class SimulatedCluster:
         if not self.cluster:
             head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": self.store}
             self.cluster = Cluster()
-            self.cluster.add_node(**head)
+            with patient_starts():
+                self.cluster.add_node(wait=False, **head)
         while len(self.cluster.worker_nodes) < WORKERS:
             self.add_node()
 
     def add_node(self) -> None:
         """Start a node of one CPU."""
         assert self.cluster
-        self.cluster.add_node(num_cpus=1, object_store_memory=self.store)
+        with patient_starts():
+            self.cluster.add_node(wait=False, num_cpus=1, object_store_memory=self.store)
 
     def lose_node(self) -> None:
         """Kill the node that does the most work."""
@@ -132,6 +141,25 @@ class SimulatedCluster:
                 self.cluster.remove_node(self.cluster.head_node, allow_graceful=False)
             self.cluster.shutdown()
             self.cluster = None
+
+
+@contextlib.contextmanager
+def patient_starts() -> Iterator[None]:
+    """Nodes may take minutes to start: Ray gives them half a minute, which a busy machine exceeds."""
+    get_node = services.get_node
+
+    def get_patiently(*arguments: Any) -> Any:
+        end = time.monotonic() + START_S
+        while True:
+            try:
+                return get_node(*arguments)
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+
+    with mock.patch.object(services, "get_node", get_patiently):
+        yield
 
 
 def raylet_of(node: object) -> psutil.Process | None:
