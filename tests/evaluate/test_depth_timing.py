@@ -6,9 +6,9 @@ import torch
 
 from xmrank.embed.store import EmbeddingStore
 from xmrank.embed.token_store import TokenArray
-from xmrank.evaluate import depth_timing
+from xmrank.evaluate import depth_timing, query_timing
 from xmrank.evaluate.depth_timing import DepthTimingTask, make_small_tops, time_depths
-from xmrank.evaluate.scoring import score_lists
+from xmrank.evaluate.list_scoring import make_list_data, score_lists
 from xmrank.rankers import LateInteractionParameters, build_ranker
 from xmrank.rankers.token_ranker import TokenRanker
 from xmrank.train.checkpoint import read_ranker, save_ranker
@@ -37,10 +37,12 @@ def test_every_depth_is_timed_on_the_first_stages_top(store, tmp_path, monkeypat
     monkeypatch.setattr(depth_timing.EmbeddingStore, "open", lambda *given, **options: store)
     monkeypatch.setattr(depth_timing, "reported_images", lambda lists: np.arange(IMAGES))
     projected, scored = [], {}
-    project, score = TokenRanker.project_tokens, depth_timing.score_batch
+    project, score = TokenRanker.project_tokens, query_timing.score_batch
     monkeypatch.setattr(TokenRanker, "project_tokens", lambda *given: projected.append(given[1]) or project(*given))
     monkeypatch.setattr(
-        depth_timing, "score_batch", lambda *given: scored.setdefault(given[1].lists.longest, score(*given))
+        query_timing,
+        "score_batch",
+        lambda *given: scored.setdefault((given[1].lists.longest, len(given[2])), score(*given)),
     )
     rows = time_depths(DepthTimingTask(tmp_path, tmp_path, tmp_path, direction))
     assert [(row["candidates"], row["queries"]) for row in rows] == [(10, 32), (50, 32), (60, 32)]
@@ -50,5 +52,5 @@ def test_every_depth_is_timed_on_the_first_stages_top(store, tmp_path, monkeypat
     trained, _ = read_ranker(tmp_path)
     for top in make_small_tops(store, np.arange(IMAGES), direction):
         assert top.lists.queries[[0, -1]].tolist() == [0, IMAGES - 1]
-        expected = score_lists(trained, top.lists, store, direction, torch.device("cpu"))
-        np.testing.assert_allclose(scored[top.lists.longest], expected, atol=1e-5)
+        expected = score_lists(trained, make_list_data(trained, top.lists, store, direction, torch.device("cpu")))
+        np.testing.assert_allclose(scored[top.lists.longest, len(top.lists)], expected, atol=1e-5)

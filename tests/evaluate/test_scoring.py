@@ -10,9 +10,11 @@ import torch
 from xmrank.config import EvaluateConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.embed.token_store import TokenArray
-from xmrank.evaluate import scoring
+from xmrank.evaluate import list_scoring, scoring
 from xmrank.evaluate.all_methods import plan_tasks
-from xmrank.evaluate.scoring import RankerScorer, RefinedScorer, score_lists, time_single_queries
+from xmrank.evaluate.list_scoring import make_list_data, score_lists
+from xmrank.evaluate.query_timing import time_queries
+from xmrank.evaluate.scoring import RankerScorer, RefinedScorer
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.protocols.galleries import make_list_protocol
 from xmrank.protocols.scorer import DirectionProtocols
@@ -59,8 +61,8 @@ def test_scores_are_those_of_every_list_alone(store, lists, monkeypatch, batch):
     torch.manual_seed(0)
     parameters = ContextAwareParameters(width=8, heads=2, dropout=0.5, features=("concat", "cosine"))
     ranker = build_ranker(parameters, dimensions=6).eval()
-    monkeypatch.setattr(scoring, "BATCH", batch)
-    scores = score_lists(ranker, lists, store, "i2t", CPU)
+    monkeypatch.setattr(list_scoring, "BATCH", batch)
+    scores = score_lists(ranker, make_list_data(ranker, lists, store, "i2t", CPU))
     assert scores.dtype == np.float32
     for number, query in enumerate(lists.queries):
         part = slice(lists.offsets[number], lists.offsets[number + 1])
@@ -77,7 +79,7 @@ def test_no_lists_have_no_scores(store):
     nothing = np.zeros(0, np.float32)
     lists = CandidateLists(nothing.astype(np.int32), np.zeros(1, np.int64), nothing.astype(np.int32), nothing, nothing)
     ranker = build_ranker(LinearParameters(), dimensions=6).eval()
-    assert score_lists(ranker, lists, store, "i2t", CPU).shape == (0,)
+    assert score_lists(ranker, make_list_data(ranker, lists, store, "i2t", CPU)).shape == (0,)
 
 
 def save_refined(directory, name="listnet-i2t-seed3", seed=3):
@@ -114,6 +116,26 @@ def test_the_refined_first_stage_is_what_a_ranker_starts_from(tmp_path, store, l
     assert refined.metrics["mrr"] != pytest.approx(protocols.lists.measure(lists.similarity)["mrr"])
 
 
+def test_rankers_of_one_seed_refine_the_rows_once_and_each_query_of_a_timed_batch(tmp_path, store, lists, monkeypatch):
+    refined, timed = [], []
+    refine, time = scoring.refine_rows, scoring.time_queries
+    monkeypatch.setattr(scoring, "refine_rows", lambda *given: refined.append(given[1]) or refine(*given))
+    monkeypatch.setattr(scoring, "time_queries", lambda *given: timed.append(given) or time(*given))
+    protocols = DirectionProtocols(store, "i2t", "test", np.arange(9), (), make_list_protocol(lists, "i2t"), [])
+    results = {}
+    for name, seed in (("listnet-i2t-seed3", 3), ("ranknet-i2t-seed3", 3), ("listnet-i2t-seed4", 4)):
+        _, folder = save_refined(tmp_path, name, seed)
+        (results[name],) = RankerScorer(folder).measure(protocols)
+    assert len(refined) == 2
+    same, other = results["ranknet-i2t-seed3"].scores, results["listnet-i2t-seed4"].scores
+    np.testing.assert_array_equal(same, results["listnet-i2t-seed3"].scores)
+    assert not np.allclose(same, other)
+    # What is timed refines the query, and gives the same scores.
+    ranker, data = timed[-1]
+    assert data.refined is not None
+    np.testing.assert_allclose(list_scoring.score_batch(ranker, data, np.arange(len(lists))), other, atol=1e-5)
+
+
 def test_every_seed_and_direction_has_one_refined_first_stage(tmp_path, store):
     for name, seed in (("listnet-i2t-seed0", 0), ("ranknet-i2t-seed0", 0), ("listnet-i2t-seed1", 1)):
         save_refined(tmp_path, name, seed)
@@ -147,8 +169,8 @@ def test_tokens_that_are_projected_once_give_the_scores_of_every_list_alone(list
     encoded = []
     project = ranker.project_tokens
     monkeypatch.setattr(ranker, "project_tokens", lambda side, *rest: encoded.append(side) or project(side, *rest))
-    monkeypatch.setattr(scoring, "BATCH", 3)
-    scores = score_lists(ranker, lists, store, direction, CPU)
+    monkeypatch.setattr(list_scoring, "BATCH", 3)
+    scores = score_lists(ranker, make_list_data(ranker, lists, store, direction, CPU))
     assert encoded == ["candidate", "query", "query", "query"]
 
     data = ListData.of(lists, store, direction, CPU, tokens=True)
@@ -159,4 +181,4 @@ def test_tokens_that_are_projected_once_give_the_scores_of_every_list_alone(list
         ]
         part = slice(lists.offsets[number], lists.offsets[number + 1])
         np.testing.assert_allclose(scores[part], expected.detach().numpy(), atol=1e-4)
-    assert time_single_queries(ranker, data) > 0
+    assert all(value > 0 for value in time_queries(ranker, data).values())

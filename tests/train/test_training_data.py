@@ -9,7 +9,7 @@ import torch
 from pipeline import mine_small
 
 from xmrank.config import RefinementSettings, TrainConfig
-from xmrank.evaluate.scoring import score_lists
+from xmrank.evaluate.list_scoring import make_list_data, score_lists
 from xmrank.metrics import list_metrics
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.list_paths import lists_path
@@ -145,7 +145,9 @@ def test_validation_lists_have_the_similarity_of_all_members_as_lists_in_use_hav
         used = ranker(raw.query, raw.candidates, raw.similarity, mask=raw.mask)
     torch.testing.assert_close(used, 20.0 * data.gather_batch(np.arange(5)).similarity, atol=1e-3, rtol=0)
     np.testing.assert_allclose(
-        score_lists(ranker, made.validation.lists, mined[0], "i2t", CPU), 20.0 * expected, atol=1e-3
+        score_lists(ranker, make_list_data(ranker, made.validation.lists, mined[0], "i2t", CPU)),
+        20.0 * expected,
+        atol=1e-3,
     )
 
 
@@ -220,7 +222,7 @@ def test_the_stage_trains_refined_rankers_that_work_on_raw_embeddings(mined, tmp
         assert about["refinement"]["sizes"]["bank"] == 20
         history = json.loads((directory / "history.json").read_text())
         lists = CandidateLists.read(lists_path(folder, "i2t", "validation"))
-        scored[loss] = score_lists(ranker, lists, store, "i2t", CPU)
+        scored[loss] = score_lists(ranker, make_list_data(ranker, lists, store, "i2t", CPU))
         _, labels, _, mask = lists.pad_lists(np.arange(len(lists)))
         metrics = list_metrics(scored[loss].reshape(mask.shape), labels, mask=mask)
         best = next(e for e in history["epochs"] if e["epoch"] == history["best_epoch"])

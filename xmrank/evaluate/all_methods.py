@@ -100,9 +100,9 @@ def plan_tasks(stage: StageDirectory, config: EvaluateConfig, store: EmbeddingSt
     for trial in trials:
         about = read_about(trial)
         direction: Direction = about["direction"]
-        ranked.append(EvaluationTask(trial.name, direction, RankerScorer(trial), **common))
         # The rankers of a seed share their refinement: the first of them stands for all.
         name = refined_name(direction, about["seed"])
+        ranked.append(EvaluationTask(trial.name, direction, RankerScorer(trial), family=name, **common))
         if about.get("refinement") and name not in refined:
-            refined[name] = EvaluationTask(name, direction, RefinedScorer(trial), **common)
+            refined[name] = EvaluationTask(name, direction, RefinedScorer(trial), family=name, **common)
     return [*first, *refined.values(), *ranked]

@@ -1,29 +1,24 @@
-"""A trained ranker as a method of the evaluation: its scores of many lists, and how long they take."""
+"""A trained ranker, and the refined similarity that it starts from, as methods of the evaluation."""
 
-import statistics
-import time
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from xmrank.config.common import Direction
 from xmrank.config.method_names import REFINED
-from xmrank.embed.store import EmbeddingStore
+from xmrank.evaluate.list_scoring import make_list_data, score_lists
+from xmrank.evaluate.query_timing import time_queries
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.protocols.scorer import DirectionProtocols, MethodResult, Scorer
 from xmrank.rankers import Ranker
+from xmrank.rankers.refinement import Refinement
 from xmrank.train.checkpoint import read_ranker
 from xmrank.train.list_data import ListData
-from xmrank.train.projected_tokens import project_list_data
-from xmrank.train.training_data import refine_list_data
-
-BATCH = 256
-"""Lists scored at once."""
-SAMPLE = 50
-"""Queries that are timed one at a time."""
+from xmrank.train.refined_embeddings import RefinedEmbeddings
+from xmrank.train.refined_gallery import RefinedGallery
+from xmrank.train.training_data import refine_rows
 
 
 @dataclass(frozen=True)
@@ -42,19 +37,17 @@ class RankerScorer(Scorer):
         Raises:
             DataError: no ranker there, or weights that do not fit its parameters.
         """
-        torch.set_num_threads(1)  # as in training, so that scores do not depend on the machine's cores
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = prepare_process()
         ranker, about = read_ranker(self.directory, device)
-        tops = [top for search in protocols.searches for top in search.tops]
+        # Opened for all lists at once: a candidate of several protocols is projected once.
+        everything = make_list_data(ranker, join_lists(protocols), protocols.store, protocols.direction, device)
+        refined = refine_protocols(ranker, protocols, everything)
+        gallery = RefinedGallery.share(ranker.refinement, refined) if refined and ranker.refinement else None
         # A ranker never ranks a whole gallery, only its tops.
-        for protocol in (protocols.lists, *tops):
-            lists = protocol.lists
-            started = time.perf_counter()
-            scores = score_lists(ranker, lists, protocols.store, protocols.direction, device)
-            seconds = time.perf_counter() - started
-            data = open_data(ranker, lists, protocols.store, protocols.direction, device)
-            alone = time_single_queries(ranker, project_list_data(ranker, data))
-            timing = {"batched_ms": 1000 * seconds / max(len(lists), 1), "alone_ms": 1000 * alone}
+        for protocol in protocols.list_ranked():
+            data = replace(everything, lists=protocol.lists)
+            scores = score_lists(ranker, data, refined.refine_lists(protocol.lists) if refined else None)
+            timing = time_queries(ranker, replace(data, refined=gallery))
             key = protocols.table_key(
                 protocol.name, method=about["loss"], loss=about["loss"], ranker=about["ranker"], seed=about["seed"]
             )
@@ -79,65 +72,50 @@ class RefinedScorer(Scorer):
         Raises:
             DataError: no ranker there, or weights that do not fit its parameters.
         """
-        torch.set_num_threads(1)  # as in training, so that scores do not depend on the machine's cores
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = prepare_process()
         ranker, about = read_ranker(self.directory, device)
-        tops = [top for search in protocols.searches for top in search.tops]
-        for protocol in (protocols.lists, *tops):
-            data = ListData.of(protocol.lists, protocols.store, protocols.direction, device)
-            scores = refine_list_data(ranker, data).lists.similarity
+        data = ListData.of(join_lists(protocols), protocols.store, protocols.direction, device)
+        refined = refine_protocols(ranker, protocols, data)
+        assert refined is not None  # without a refinement there is no such method
+        for protocol in protocols.list_ranked():
+            scores = refined.refine_lists(protocol.lists).similarity
             key = protocols.table_key(protocol.name, method=REFINED, seed=about["seed"])
             yield MethodResult(key, protocol, protocol.measure(scores), scores, {})
 
 
-def score_lists(
-    ranker: Ranker, lists: CandidateLists, store: EmbeddingStore, direction: Direction, device: torch.device
-) -> np.ndarray:
-    """The ranker's score of every item of every list, flat as in ``CandidateLists``: float32 [items]."""
-    # Once for all lists: a batch at a time would search the key–value memory, and encode tokens, again.
-    data = refine_list_data(ranker, open_data(ranker, lists, store, direction, device))
-    data = project_list_data(ranker, data)
-    numbers = np.arange(len(lists))
-    batches = [numbers[start : start + BATCH] for start in range(0, len(lists), BATCH)]
-    parts = [score_batch(ranker, data, batch, refined=True) for batch in batches]
-    return np.concatenate([np.empty(0, np.float32), *parts])
+def prepare_process() -> torch.device:
+    """Set torch up for the scoring of lists; returns the device."""
+    torch.set_num_threads(1)  # as in training, so that scores do not depend on the machine's cores
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def open_data(
-    ranker: Ranker, lists: CandidateLists, store: EmbeddingStore, direction: Direction, device: torch.device
-) -> ListData:
-    """The lists with what the ranker reads of the store."""
-    return ListData.of(lists, store, direction, device, tokens=ranker.hyperparameters.reads_tokens)
+def join_lists(protocols: DirectionProtocols) -> CandidateLists:
+    """The lists of all protocols that rankers rank."""
+    return CandidateLists.join([protocol.lists for protocol in protocols.list_ranked()])
 
 
-@torch.inference_mode()
-def score_batch(ranker: Ranker, data: ListData, numbers: np.ndarray, *, refined: bool = False) -> np.ndarray:
-    """The scores of the lists with these numbers, flat: float32 [items].
+def refine_protocols(ranker: Ranker, protocols: DirectionProtocols, data: ListData) -> RefinedEmbeddings | None:
+    """The rows of all lists as the ranker's refinement sees them; None if it has none.
+
+    The rankers of a seed share their refinement, and a process evaluates them one after another: the last one's rows
+    are kept with the protocols.
 
     Args:
-        refined: whether the data's similarity is refined already.
+        data: the lists of all protocols.
     """
-    batch = data.gather_batch(numbers)
-    scores = ranker.score(
-        batch.query, batch.candidates, batch.similarity, mask=batch.mask, refined=refined, tokens=batch.tokens
-    )
-    return scores[batch.mask].float().cpu().numpy()
+    if ranker.refinement is None:
+        return None
+    key = hash_refinement(ranker.refinement)
+    if key not in protocols.shared:
+        protocols.shared.clear()
+        protocols.shared[key] = refine_rows(ranker.refinement, data)
+    refined: RefinedEmbeddings = protocols.shared[key]
+    return refined
 
 
-def time_single_queries(ranker: Ranker, data: ListData) -> float:
-    """The median time of one query by itself, in seconds, over up to ``SAMPLE`` of them; NaN where there are none.
-
-    Args:
-        ranker: in evaluation mode.
-        data: the lists; their candidates' tokens are projected before, so that their time does not count.
-    """
-    lists = data.lists
-    # Queries from the whole range, because their lists may differ in length.
-    chosen = np.unique(np.linspace(0, max(len(lists) - 1, 0), min(SAMPLE, len(lists))).astype(np.int64))
-    seconds = []
-    # The first query runs twice, and its first run is not counted: it warms up.
-    for number in [*chosen[:1], *chosen]:
-        started = time.perf_counter()
-        score_batch(ranker, data, np.array([number]))
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:]) if seconds else float("nan")
+def hash_refinement(refinement: Refinement) -> str:
+    """The sha256 of a refinement's parameters and buffers."""
+    digest = hashlib.sha256(repr(refinement.describe()).encode())
+    for value in refinement.state_dict().values():
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()

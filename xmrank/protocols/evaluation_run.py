@@ -25,7 +25,7 @@ def run_evaluation(tasks: Sequence[EvaluationTask], output: Path) -> None:
         tasks: in the order of the tables.
         output: takes ``metrics.parquet`` and ``rankings.parquet``.
     """
-    left = [task for task in tasks if not task.is_done()]
+    left = sorted((task for task in tasks if not task.is_done()), key=lambda task: task.family)
     with Progress("evaluate (methods)", len(tasks), len(tasks) - len(left)) as progress:
         # Without a task that is left, no cluster is started.
         for _ in run_tasks(evaluate_method, left) if left else ():

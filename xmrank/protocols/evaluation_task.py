@@ -39,6 +39,7 @@ class EvaluationTask:
         top_n, galleries, trec: as configured.
         trec_folder: takes the TREC files of all tasks.
         with_qrels: whether it also writes the qrels; one task of each direction is enough.
+        family: tasks of one family have work in common, and are run one after another.
     """
 
     name: str
@@ -52,6 +53,7 @@ class EvaluationTask:
     trec: TrecFiles
     trec_folder: Path
     with_qrels: bool = False
+    family: str = ""
 
     def part_path(self, kind: str) -> Path:
         """The path of a part file, of one of ``PARTS``."""

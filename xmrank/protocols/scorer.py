@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class DirectionProtocols:
         top_n: the depths of re-ranking, as configured.
         lists: the mined lists.
         searches: every gallery.
+        shared: what the methods that a process evaluates one after another have in common.
     """
 
     store: EmbeddingStore
@@ -51,6 +53,11 @@ class DirectionProtocols:
     top_n: tuple[int, ...]
     lists: ListProtocol
     searches: list[RankedGallery]
+    shared: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def list_ranked(self) -> list[ListProtocol]:
+        """The protocols that rankers rank: the mined lists, and all tops."""
+        return [self.lists, *(top for search in self.searches for top in search.tops)]
 
     def table_key(self, protocol: str, *, method: str, loss: str = "", ranker: str = "", seed: int = -1) -> TableKey:
         """What the rows of a method on a protocol begin with."""

@@ -25,7 +25,7 @@ from xmrank.mine.gallery_index import SHARD, make_index
 from xmrank.protocols.table_parts import side_ids
 from xmrank.rank.checks import gallery_rows
 from xmrank.rank.query_set import Kind
-from xmrank.rank.query_tokens import TOKEN_SIDES, GalleryTokens
+from xmrank.rank.query_tokens import KEPT, TOKEN_SIDES, GalleryTokens
 from xmrank.rank.results import RESULTS_SCHEMA
 from xmrank.rankers.token_ranker import TokenRanker
 from xmrank.runtime.errors import DataError
@@ -34,6 +34,8 @@ from xmrank.runtime.pieces import record_piece
 from xmrank.runtime.redaction import redact_uri
 from xmrank.runtime.storage import local_copy
 from xmrank.train.checkpoint import read_ranker
+from xmrank.train.list_data import as_tensor
+from xmrank.train.refined_gallery import RefinedGallery
 
 SCORED = 64
 """Queries scored at once: with long lists, more only costs memory."""
@@ -55,6 +57,7 @@ class RankingJob:
         weights_hash: the encoder's weights must have it.
         batch_size: queries encoded at once.
         top_n: candidates from the first stage for each query.
+        queries: how many there are in all batches.
         folder: takes the parts; has the queries' embeddings where they are given.
     """
 
@@ -68,6 +71,7 @@ class RankingJob:
     weights_hash: str | None
     batch_size: int
     top_n: int
+    queries: int
     folder: Path
 
 
@@ -175,6 +179,17 @@ class QueryRanker:
         return GalleryTokens(self.ranker, self.store.tokens(TOKEN_SIDES[self.job.direction][1]), self.rows, self.device)
 
     @cached_property
+    def refined_gallery(self) -> RefinedGallery | None:
+        """The gallery as the ranker's refinement sees it, where that is less work than to refine the candidates of all
+        queries, and fits into memory."""
+        refinement, rows = self.ranker.refinement, len(self.rows)
+        if refinement is None or rows > self.job.queries * self.job.top_n:
+            return None
+        if rows * len(refinement.view_weights) * self.side.shape[1] > KEPT:
+            return None
+        return RefinedGallery.of(refinement, as_tensor(self.side, self.device), self.rows)
+
+    @cached_property
     def first_index(self) -> Any:
         """The index of the gallery's first shard, which in most galleries is all of it."""
         return make_index(self.side, self.rows[:SHARD], MineConfig())
@@ -199,7 +214,7 @@ class QueryRanker:
 
     def load_all(self) -> None:
         """Load what all batches share: that is not part of a query's time."""
-        _ = self.encoder if self.job.encoder else None, self.first_index, self.names
+        _ = self.encoder if self.job.encoder else None, self.first_index, self.names, self.refined_gallery
         if self.gallery_tokens is not None:
             _ = self.gallery_tokens.projected
 
@@ -258,12 +273,16 @@ class QueryRanker:
         parts = [np.empty((0, self.job.top_n), np.float32)]
         for start in range(0, len(nearest), SCORED):
             part = slice(start, start + SCORED)
-            arrays = (queries.embeddings[part], self.side[self.rows[nearest[part]]], similarity[part])
+            rows = self.rows[nearest[part]]
+            arrays = (queries.embeddings[part], self.side[rows], similarity[part])
             tensors = [torch.from_numpy(array).to(self.device) for array in arrays]
+            refined = self.refined_gallery
+            if refined is not None:
+                tensors[2] = refined.compare(tensors[0], rows)
             tokens = None
             if self.gallery_tokens is not None and queries.tokens is not None:
                 tokens = self.gallery_tokens.make_lists(queries.tokens, queries.readable[part], nearest[part])
-            parts.append(self.ranker.score(*tensors, tokens=tokens).float().cpu().numpy())
+            parts.append(self.ranker.score(*tensors, refined=refined is not None, tokens=tokens).float().cpu().numpy())
         return np.concatenate(parts)
 
     def make_table(

@@ -23,7 +23,7 @@ from xmrank.train.token_sides import gather_side
 TOKEN_SIDES: dict[Direction, tuple[Side, Side]] = {"i2t": ("image", "text"), "t2i": ("text", "image")}
 """The sides of the queries and of the gallery."""
 KEPT = 2**28
-"""Numbers of a gallery's projected tokens that a process keeps in memory: 1 GiB."""
+"""Numbers of a gallery's projected tokens, and of its refined embeddings, that a process keeps in memory: 1 GiB."""
 
 
 def make_recipe(store: EmbeddingStore) -> TokenRecipe | None:

@@ -118,6 +118,7 @@ def rank_all(
         batch_size=encoding_batch_size(store),
         # A smaller gallery is ranked as a whole, as in evaluation.
         top_n=min(config.top_n, gallery),
+        queries=len(queries.ids),
         folder=stage.work,
     )
     if queries.embeddings is not None:

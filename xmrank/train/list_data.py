@@ -13,6 +13,7 @@ from xmrank.config import Direction
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.rankers import ListTokens
+from xmrank.train.refined_gallery import RefinedGallery
 from xmrank.train.token_sides import TokenSides
 
 
@@ -57,6 +58,7 @@ class ListData:
         device: where batches are put.
         width: items of a batch's lists, padding included; None: as many as the longest list has.
         tokens: of both sides, for a ranker that reads them.
+        refined: gives batches the refined similarity; None: they have that of the lists.
     """
 
     lists: CandidateLists
@@ -65,6 +67,7 @@ class ListData:
     device: torch.device
     width: int | None = None
     tokens: TokenSides | None = None
+    refined: RefinedGallery | None = None
 
     @classmethod
     def of(
@@ -97,10 +100,12 @@ class ListData:
         query_rows = torch.from_numpy(queries).to(self.device)
         candidate_rows = torch.from_numpy(candidates).to(self.device)
         # F.embedding gathers rows; on a CPU it is several times as fast as indexing.
+        query = F.embedding(query_rows, self.queries)
+        refined = self.refined.compare(query, candidates) if self.refined else None
         return RankerBatch(
-            query=F.embedding(query_rows, self.queries),
+            query=query,
             candidates=F.embedding(candidate_rows, self.gallery),
-            similarity=torch.from_numpy(similarity).to(self.device),
+            similarity=torch.from_numpy(similarity).to(self.device) if refined is None else refined,
             labels=torch.from_numpy(labels).to(self.device),
             mask=torch.from_numpy(mask).to(self.device),
             tokens=self.tokens.gather(queries, candidates, self.device) if self.tokens else None,

@@ -168,11 +168,14 @@ def refine_list_data(ranker: Ranker, data: ListData) -> ListData:
     """Lists with the similarities that the ranker's refinement gives in use; unchanged if it has none."""
     if ranker.refinement is None:
         return data
-    # Every row is refined once, however many lists hold it.
+    return replace(data, lists=refine_rows(ranker.refinement, data).refine_lists(data.lists))
+
+
+def refine_rows(refinement: Refinement, data: ListData) -> RefinedEmbeddings:
+    """The rows of some lists as a refinement sees them: each once, however many lists hold it."""
     query_rows = np.unique(data.lists.queries).astype(np.int64)
     candidate_rows = np.unique(data.lists.candidates).astype(np.int64)
-    embeddings = RefinedEmbeddings.of(ranker.refinement, data.queries, data.gallery, query_rows, candidate_rows)
-    return replace(data, lists=embeddings.refine_lists(data.lists))
+    return RefinedEmbeddings.of(refinement, data.queries, data.gallery, query_rows, candidate_rows)
 
 
 def read_mining(lists: Path) -> MineConfig:
