@@ -6,6 +6,7 @@ import torch
 
 from xmrank.rankers import RefinementParameters, RefinementSizes
 from xmrank.rankers.refinement import Refinement
+from xmrank.train.refined_embeddings import RefinedEmbeddings
 from xmrank.train.refined_gallery import RefinedGallery
 
 SIZES = {
@@ -26,7 +27,14 @@ def test_queries_are_compared_as_the_refinement_does(sizes):
     made = RefinedGallery.of(refinement, gallery, rows)
     candidates = np.array([[2, 19, 8, 3], [5, 5, 13, 2], [19, 8, 3, 13]])
     expected = refinement(query, gallery[torch.from_numpy(candidates)])
-    torch.testing.assert_close(made.compare(query, candidates), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(made.compare(query, np.empty(0), candidates), expected, atol=1e-5, rtol=1e-5)
+    # Queries that are known are looked up by their rows: those of 7, 3 and 7 here.
+    known = RefinedGallery(
+        refinement, RefinedEmbeddings.of(refinement, gallery, gallery, np.array([3, 7]), rows), queries_known=True
+    )
+    expected_known = refinement(gallery[[7, 3, 7]], gallery[torch.from_numpy(candidates)])
+    found = known.compare(query, np.array([7, 3, 7]), candidates)
+    torch.testing.assert_close(found, expected_known, atol=1e-5, rtol=1e-5)
     # Padding has row 0, which is not in the gallery, and may be given behind the last one.
     padded = np.hstack([candidates, [[0, 20]] * 3])
-    torch.testing.assert_close(made.compare(query, padded)[:, :4], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(made.compare(query, np.empty(0), padded)[:, :4], expected, atol=1e-5, rtol=1e-5)

@@ -14,7 +14,6 @@ from xmrank.evaluate.query_timing import time_queries
 from xmrank.protocols.galleries import ListProtocol, make_galleries, make_tops
 from xmrank.protocols.reported import reported_images
 from xmrank.train.checkpoint import read_ranker
-from xmrank.train.refined_gallery import RefinedGallery
 
 DEPTHS = (10, 50, 100, 200)
 """The numbers of candidates; at most the gallery's size."""
@@ -52,9 +51,6 @@ def time_depths(task: DepthTimingTask) -> list[dict[str, Any]]:
     tops = make_small_tops(store, reported_images(task.lists), task.direction)
     # The candidates of the deepest top are those of all.
     data = make_list_data(ranker, tops[-1].lists, store, task.direction, device)
-    if ranker.refinement is not None:
-        candidates = np.unique(data.lists.candidates).astype(np.int64)
-        data = replace(data, refined=RefinedGallery.of(ranker.refinement, data.gallery, candidates))
     rows = []
     for top in tops:
         times = time_queries(ranker, replace(data, lists=top.lists))

@@ -1,4 +1,4 @@
-"""A ranker's scores of many lists."""
+"""A ranker's scores of many lists, and the refined similarity that it starts from."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.rankers import Ranker
 from xmrank.train.list_data import ListData
 from xmrank.train.projected_tokens import project_list_data
-from xmrank.train.training_data import refine_list_data
+from xmrank.train.refined_gallery import RefinedGallery
 
 BATCH = 256
 """Lists scored at once."""
@@ -20,29 +20,43 @@ BATCH = 256
 def make_list_data(
     ranker: Ranker, lists: CandidateLists, store: EmbeddingStore, direction: Direction, device: torch.device
 ) -> ListData:
-    """The lists with what the ranker reads of the store; the tokens of their candidates are projected, each once.
+    """The lists with what the ranker reads of the store; what belongs to a gallery is computed once, here.
+
+    The tokens of the candidates are projected, and their embeddings refined.
 
     Args:
         ranker: in evaluation mode.
         lists: of the direction.
     """
     data = ListData.of(lists, store, direction, device, tokens=ranker.hyperparameters.reads_tokens)
+    if ranker.refinement is not None:
+        rows = np.unique(lists.candidates).astype(np.int64)
+        data = replace(data, refined=RefinedGallery.of(ranker.refinement, data.gallery, rows))
     return project_list_data(ranker, data)
 
 
-def score_lists(ranker: Ranker, data: ListData, refined: CandidateLists | None = None) -> np.ndarray:
+def score_lists(ranker: Ranker, data: ListData) -> np.ndarray:
     """The ranker's score of every item of every list, flat as in ``CandidateLists``: float32 [items].
 
     Args:
         ranker: in evaluation mode.
         data: as ``make_list_data`` gives it.
-        refined: its lists with the refined similarity, where that is known.
     """
-    # Once for all lists: a batch at a time would search the key–value memory again.
-    data = refine_list_data(ranker, data) if refined is None else replace(data, lists=refined)
+    parts = [score_batch(ranker, data, numbers) for numbers in split_lists(data)]
+    return np.concatenate([np.empty(0, np.float32), *parts])
+
+
+def refine_similarity(data: ListData) -> np.ndarray:
+    """The refined similarity of every item of every list, flat: float32 [items]."""
+    batches = (data.gather_batch(numbers) for numbers in split_lists(data))
+    parts = [batch.similarity[batch.mask].cpu().numpy() for batch in batches]
+    return np.concatenate([np.empty(0, np.float32), *parts])
+
+
+def split_lists(data: ListData) -> list[np.ndarray]:
+    """The numbers of all lists, ``BATCH`` at a time."""
     numbers = np.arange(len(data.lists))
-    batches = [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
-    return np.concatenate([np.empty(0, np.float32), *(score_batch(ranker, data, batch) for batch in batches)])
+    return [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
 
 
 @torch.inference_mode()
@@ -51,7 +65,7 @@ def score_batch(ranker: Ranker, data: ListData, numbers: np.ndarray) -> np.ndarr
 
     Args:
         ranker: in evaluation mode.
-        data: its lists have the refined similarity, or it refines that of a batch (``data.refined``).
+        data: as ``make_list_data`` gives it.
         numbers: of the lists, int64.
     """
     batch = data.gather_batch(numbers)

@@ -5,18 +5,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from xmrank.config.method_names import REFINED
-from xmrank.evaluate.list_scoring import make_list_data, score_lists
+from xmrank.evaluate.list_scoring import refine_similarity, score_lists
 from xmrank.evaluate.query_timing import time_queries
 from xmrank.mine.candidate_lists import CandidateLists
+from xmrank.protocols.galleries import ListProtocol
 from xmrank.protocols.scorer import DirectionProtocols, MethodResult, Scorer
 from xmrank.rankers import Ranker
 from xmrank.rankers.refinement import Refinement
 from xmrank.train.checkpoint import read_ranker
 from xmrank.train.list_data import ListData
-from xmrank.train.refined_embeddings import RefinedEmbeddings
+from xmrank.train.projected_tokens import project_list_data
 from xmrank.train.refined_gallery import RefinedGallery
 from xmrank.train.training_data import refine_rows
 
@@ -39,15 +41,18 @@ class RankerScorer(Scorer):
         """
         device = prepare_process()
         ranker, about = read_ranker(self.directory, device)
-        # Opened for all lists at once: a candidate of several protocols is projected once.
-        everything = make_list_data(ranker, join_lists(protocols), protocols.store, protocols.direction, device)
-        refined = refine_protocols(ranker, protocols, everything)
-        gallery = RefinedGallery.share(ranker.refinement, refined) if refined and ranker.refinement else None
+        lists = join_lists(protocols)
+        data = ListData.of(
+            lists, protocols.store, protocols.direction, device, tokens=ranker.hyperparameters.reads_tokens
+        )
+        shared = refine_protocols(ranker, protocols, data)
+        # For all lists at once: a candidate of several protocols is projected once.
+        data = project_list_data(ranker, data)
         # A ranker never ranks a whole gallery, only its tops.
         for protocol in protocols.list_ranked():
-            data = replace(everything, lists=protocol.lists)
-            scores = score_lists(ranker, data, refined.refine_lists(protocol.lists) if refined else None)
-            timing = time_queries(ranker, replace(data, refined=gallery))
+            own = replace(data, lists=shared.refine_lists(protocol) if shared else protocol.lists)
+            scores = score_lists(ranker, own)
+            timing = time_queries(ranker, replace(own, refined=shared.gallery if shared else None))
             key = protocols.table_key(
                 protocol.name, method=about["loss"], loss=about["loss"], ranker=about["ranker"], seed=about["seed"]
             )
@@ -75,10 +80,10 @@ class RefinedScorer(Scorer):
         device = prepare_process()
         ranker, about = read_ranker(self.directory, device)
         data = ListData.of(join_lists(protocols), protocols.store, protocols.direction, device)
-        refined = refine_protocols(ranker, protocols, data)
-        assert refined is not None  # without a refinement there is no such method
+        shared = refine_protocols(ranker, protocols, data)
+        assert shared is not None  # without a refinement there is no such method
         for protocol in protocols.list_ranked():
-            scores = refined.refine_lists(protocol.lists).similarity
+            scores = shared.refine_lists(protocol).similarity
             key = protocols.table_key(protocol.name, method=REFINED, seed=about["seed"])
             yield MethodResult(key, protocol, protocol.measure(scores), scores, {})
 
@@ -94,11 +99,28 @@ def join_lists(protocols: DirectionProtocols) -> CandidateLists:
     return CandidateLists.join([protocol.lists for protocol in protocols.list_ranked()])
 
 
-def refine_protocols(ranker: Ranker, protocols: DirectionProtocols, data: ListData) -> RefinedEmbeddings | None:
-    """The rows of all lists as the ranker's refinement sees them; None if it has none.
+@dataclass(frozen=True)
+class SharedRefinement:
+    """What the rankers of one seed and direction have in common.
 
-    The rankers of a seed share their refinement, and a process evaluates them one after another: the last one's rows
-    are kept with the protocols.
+    Attributes:
+        gallery: the candidates of all protocols, refined; it refines queries as they come.
+        similarity: name of a protocol → the refined similarity of its lists, flat: float32 [items].
+    """
+
+    gallery: RefinedGallery
+    similarity: dict[str, np.ndarray]
+
+    def refine_lists(self, protocol: ListProtocol) -> CandidateLists:
+        """A protocol's lists with the refined similarity."""
+        return replace(protocol.lists, similarity=self.similarity[protocol.name])
+
+
+def refine_protocols(ranker: Ranker, protocols: DirectionProtocols, data: ListData) -> SharedRefinement | None:
+    """What the ranker's refinement gives on all protocols; None if it has none.
+
+    The rankers of a seed share their refinement, and a process evaluates them one after another: what the last
+    refinement gave is kept with the protocols.
 
     Args:
         data: the lists of all protocols.
@@ -108,9 +130,13 @@ def refine_protocols(ranker: Ranker, protocols: DirectionProtocols, data: ListDa
     key = hash_refinement(ranker.refinement)
     if key not in protocols.shared:
         protocols.shared.clear()
-        protocols.shared[key] = refine_rows(ranker.refinement, data)
-    refined: RefinedEmbeddings = protocols.shared[key]
-    return refined
+        # Every row once: queries too are known here.
+        known = RefinedGallery(ranker.refinement, refine_rows(ranker.refinement, data), queries_known=True)
+        lists = {protocol.name: protocol.lists for protocol in protocols.list_ranked()}
+        similarity = {name: refine_similarity(replace(data, lists=own, refined=known)) for name, own in lists.items()}
+        protocols.shared[key] = SharedRefinement(replace(known, queries_known=False), similarity)
+    found: SharedRefinement = protocols.shared[key]
+    return found
 
 
 def hash_refinement(refinement: Refinement) -> str:

@@ -278,7 +278,7 @@ class QueryRanker:
             tensors = [torch.from_numpy(array).to(self.device) for array in arrays]
             refined = self.refined_gallery
             if refined is not None:
-                tensors[2] = refined.compare(tensors[0], rows)
+                tensors[2] = refined.compare(tensors[0], np.empty(0, np.int64), rows)
             tokens = None
             if self.gallery_tokens is not None and queries.tokens is not None:
                 tokens = self.gallery_tokens.make_lists(queries.tokens, queries.readable[part], nearest[part])

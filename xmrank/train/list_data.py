@@ -101,7 +101,7 @@ class ListData:
         candidate_rows = torch.from_numpy(candidates).to(self.device)
         # F.embedding gathers rows; on a CPU it is several times as fast as indexing.
         query = F.embedding(query_rows, self.queries)
-        refined = self.refined.compare(query, candidates) if self.refined else None
+        refined = self.refined.compare(query, queries, candidates) if self.refined else None
         return RankerBatch(
             query=query,
             candidates=F.embedding(candidate_rows, self.gallery),

@@ -17,15 +17,13 @@ class RefinedGallery:
 
     Attributes:
         refinement: refines the queries.
-        rows: of the store, these candidates, int64 [candidates], ascending.
-        embeddings: [views, candidates, d].
-        hubness: [views, candidates].
+        refined: the candidates, and with `queries_known` the queries that may come.
+        queries_known: whether all queries are refined before, not when they come.
     """
 
     refinement: Refinement
-    rows: np.ndarray
-    embeddings: Tensor
-    hubness: Tensor
+    refined: RefinedEmbeddings
+    queries_known: bool = False
 
     @classmethod
     def of(cls, refinement: Refinement, gallery: Tensor, rows: np.ndarray) -> "RefinedGallery":
@@ -36,32 +34,31 @@ class RefinedGallery:
             gallery: their side of the store, [all rows, d].
             rows: int64, ascending.
         """
-        refined = RefinedEmbeddings.of(refinement, gallery[:0], gallery, np.empty(0, np.int64), rows)
-        return cls.share(refinement, refined)
-
-    @classmethod
-    def share(cls, refinement: Refinement, refined: RefinedEmbeddings) -> "RefinedGallery":
-        """The candidates among embeddings that a refinement has refined."""
-        return cls(refinement, refined.candidate_rows, refined.candidates, refined.hubness)
+        return cls(refinement, RefinedEmbeddings.of(refinement, gallery[:0], gallery, np.empty(0, np.int64), rows))
 
     @torch.inference_mode()
-    def compare(self, query: Tensor, candidates: np.ndarray) -> Tensor:
-        """The refined similarity of queries that are refined here.
+    def compare(self, query: Tensor, query_rows: np.ndarray, candidates: np.ndarray) -> Tensor:
+        """The refined similarity of some lists.
 
         Args:
             query: embeddings, [lists, d].
+            query_rows: their rows of the store, int64 [lists]; they matter for known queries only.
             candidates: rows of the store, int64 [lists, items]; they are in the gallery, except where they are padding.
 
         Returns:
             [lists, items]; anything at padding.
         """
+        known = self.refined
+        if self.queries_known:
+            queries = known.queries[:, torch.from_numpy(np.searchsorted(known.query_rows, query_rows))]
+        else:
+            queries = self.refinement.embed_queries(query)
         # Padding has row 0, which may not be there: any index will do.
-        index = np.searchsorted(self.rows, candidates).clip(max=len(self.rows) - 1)
-        items = torch.from_numpy(index).to(self.hubness.device)
-        similarity = self.hubness.new_zeros(items.shape)
+        index = np.searchsorted(known.candidate_rows, candidates).clip(max=len(known.candidate_rows) - 1)
+        items = torch.from_numpy(index).to(known.hubness.device)
+        similarity = known.hubness.new_zeros(items.shape)
         # A view at a time: all together would need the memory of all.
-        views = zip(self.refinement.embed_queries(query), self.embeddings, self.hubness, strict=True)
-        for (queries, embeddings, hubness), weights in zip(views, self.refinement.view_weights, strict=True):
-            cosine = (F.embedding(items, embeddings) @ queries[..., None]).squeeze(-1)
-            similarity += weights[0] * cosine - weights[1] * hubness[items]
+        for view, weights in enumerate(known.weights):
+            cosine = (F.embedding(items, known.candidates[view]) @ queries[view, :, :, None]).squeeze(-1)
+            similarity += weights[0] * cosine - weights[1] * known.hubness[view][items]
         return similarity
