@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[1]
 RAY = Path(sys.executable).with_name("ray")
 MARK = "XMRANK_SUBMITTED_AS"
 """Environment variable of every process of a submission: its driver, and its workers on all nodes."""
-DETACHED = ("_StatsActor", "_AutoscalingCoordinatorActor", "ActorLocationTracker")
+DETACHED = ("_StatsActor", "_AutoscalingCoordinatorActor", "ActorLocationTracker", "PlacementGroupCleaner")
+"""Actors of Ray that outlive a job."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -116,7 +117,7 @@ class Submission:
         return min(filter(is_script, self.list_processes()), default=None)
 
     def wait_for_processes(self, seconds=30):
-        """Wait until no process is left, but for those of Ray Data; returns those that still are."""
+        """Wait until no process is left, but for Ray's own that stay; returns those that still are."""
         deadline = time.monotonic() + seconds
         while (left := list(filterfalse(is_detached, self.list_processes()))) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -138,7 +139,7 @@ def is_script(number):
 
 
 def is_detached(number):
-    """Whether a process is one of Ray Data's actors of which a cluster has one each, until its end."""
+    """Whether a process is one of Ray's actors that stay until the cluster's end."""
     return read_words(number, "cmdline")[:1] in [[f"ray::{name}".encode()] for name in DETACHED]
 
 

@@ -421,7 +421,7 @@ def test_a_run_that_is_killed_ends_like_an_undisturbed_one(folder, encoded):
     )
     family = []
     try:
-        wait_for(lambda: job.poll() is not None or any((folder / "store" / "work").glob("*.json")), seconds=180)
+        wait_for(lambda: job.poll() is not None or any((folder / "store" / "work").glob("image-*.json")), seconds=180)
         assert job.poll() is None, "ended before it could be killed"
         family = psutil.Process(job.pid).children(recursive=True)
     finally:
