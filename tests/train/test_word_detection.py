@@ -10,8 +10,9 @@ from xmrank.config import DetectionSettings, TrainConfig
 from xmrank.embed.token_store import TokenArray, count_to_offsets
 from xmrank.mine.in_memory import mine_lists
 from xmrank.rankers import TokenSizes, build_ranker
+from xmrank.rankers.token_ranker import TokenRanker
 from xmrank.runtime.errors import ConfigError
-from xmrank.train import word_detection
+from xmrank.train import detection_state, word_detection
 from xmrank.train.api import train_ranker
 from xmrank.train.training_data import TrainingData
 from xmrank.train.trials import Trial
@@ -102,11 +103,11 @@ def test_quantised_tokens_are_told_apart_by_their_scales():
 
 
 @pytest.mark.parametrize("convolutions", [0, 1])
-def test_words_are_found_in_new_images(convolutions):
+def test_words_are_found_in_new_images(convolutions, tmp_path):
     ranker = make_ranker(token_convolutions=convolutions)
     regions, texts, _ = planted(200)
     words = CaptionWords.of(texts, np.arange(200), np.arange(200), images=200)
-    fit_word_detection(ranker, regions, np.arange(200), words, SETTINGS, seed=0)
+    fit_word_detection(ranker, regions, np.arange(200), words, SETTINGS, seed=0, state=tmp_path / "state")
     new, _, chosen = planted(50, seed=1)
     assert share_of_found(ranker, new, chosen) > 0.7
     with torch.no_grad():
@@ -129,6 +130,40 @@ def test_trials_of_a_seed_share_the_result(tmp_path):
     again.fill_encoders(fresh, seed=3)
     for name, value in encoder_weights(one).items():
         assert torch.equal(value, encoder_weights(fresh)[name]), name
+
+
+def test_a_word_detection_that_is_interrupted_goes_on_from_its_last_state(tmp_path, monkeypatch):
+    undisturbed = make_ranker()
+    detection_in(tmp_path / "undisturbed").fill_encoders(undisturbed, seed=3)
+    monkeypatch.setattr(detection_state, "PERIOD_S", 0.0)
+    steps, detect = [], TokenRanker.detect_words
+
+    def count(*given):
+        steps.append(len(steps))
+        if len(steps) == 70:
+            raise StoppedError
+        return detect(*given)
+
+    monkeypatch.setattr(TokenRanker, "detect_words", count)
+    detection = detection_in(tmp_path / "interrupted")
+    with pytest.raises(StoppedError):
+        detection.fill_encoders(make_ranker(), seed=3)
+    continued = make_ranker()
+    detection.fill_encoders(continued, seed=3)
+    # 30 epochs of 96 / 16 steps; the one that failed was begun twice.
+    assert len(steps) == 30 * 6 + 1
+    assert_equal_weights(encoder_weights(continued), encoder_weights(undisturbed))
+    assert [path.suffix for path in (tmp_path / "interrupted").iterdir()] == [".safetensors"]
+
+
+def test_a_damaged_state_of_a_word_detection_is_no_state(tmp_path):
+    undisturbed, anew = make_ranker(), make_ranker()
+    detection_in(tmp_path / "undisturbed").fill_encoders(undisturbed, seed=3)
+    detection = detection_in(tmp_path / "damaged")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / f"{detection.name_result(anew, 3)}.state").write_bytes(b"no state")
+    detection.fill_encoders(anew, seed=3)
+    assert_equal_weights(encoder_weights(anew), encoder_weights(undisturbed))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from xmrank.rankers.token_ranker import TokenRanker
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.files import atomic_path, sha256_json
 from xmrank.runtime.storage import local_copy
+from xmrank.train.detection_state import DetectionState
 from xmrank.train.schedule import one_cycle
 from xmrank.train.token_sides import gather_side
 
@@ -81,10 +82,12 @@ class WordDetection:
             words = self.read_words()
             # Not the weights of this ranker, which depend on its loss: trials share the result.
             ranker.renew_encoders(seed)
-            fit_word_detection(ranker, self.regions, self.images, words, self.settings, seed)
+            state = path.with_name(f"{path.stem}.state")
+            fit_word_detection(ranker, self.regions, self.images, words, self.settings, seed, state)
             weights = {name: value for name, value in ranker.state_dict().items() if name.startswith(PARTS)}
             with atomic_path(path) as temporary:
                 save_file({name: value.cpu().contiguous() for name, value in weights.items()}, temporary)
+            state.unlink(missing_ok=True)
         ranker.load_state_dict(load_file(local_copy(path)), strict=False)
 
     def read_words(self) -> "CaptionWords":
@@ -197,6 +200,7 @@ def fit_word_detection(
     words: CaptionWords,
     settings: DetectionSettings,
     seed: int,
+    state: Path,
 ) -> None:
     """Train a ranker's encoders to tell the words of an image's captions, by the binary cross-entropy of every word.
 
@@ -209,14 +213,18 @@ def fit_word_detection(
         words: of these images' captions.
         settings: of the training.
         seed: of the order of the images and of dropout.
+        state: file that an interrupted call has left, and this one would leave.
     """
     device = next(ranker.parameters()).device
     tokens, log_prior = words.tokens.to(device), words.log_prior.to(device)
     optimizer = make_detection_optimizer(ranker, settings)
     batches = list(order_images(len(images), settings, seed))
     dropout = torch.Generator(device).manual_seed(seed)
+    weights = {name: value for name, value in ranker.named_parameters() if name.startswith(PARTS)}
+    kept = DetectionState(state, weights, optimizer, dropout)
+    done = kept.load()
     ranker.train()
-    for step, batch in enumerate(batches):
+    for step, batch in enumerate(batches[done:], start=done):
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(settings.learning_rate, step, len(batches))
         side = gather_side(regions, images[batch], device)
@@ -226,6 +234,7 @@ def fit_word_detection(
         optimizer.zero_grad(set_to_none=True)
         (loss.sum(1).mean() + (prior - log_prior).square().mean()).backward()
         optimizer.step()
+        kept.save_sometimes(step + 1)
 
 
 def make_detection_optimizer(ranker: TokenRanker, settings: DetectionSettings) -> torch.optim.Optimizer:
