@@ -34,7 +34,7 @@ LONG_S = 1500.0
 KINDS = ("wrong", "killed", "damaged", "stopped", "done")
 QUERIES = 3000
 """Of the job that ranks."""
-IMAGES = 3000
+IMAGES = 10000
 """Of the imported store that lists are mined from: enough to stop a job that mines."""
 STORE, LISTS = "--embeddings runs/embeddings", "--lists runs/lists"
 SMALL = "--ranker.width 8 --ranker.layers 1 --ranker.heads 2 --ranker.feed-forward 8"

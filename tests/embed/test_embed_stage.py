@@ -362,7 +362,8 @@ def mounted(tmp_path):
 
     yield mount
     for disk in disks:
-        subprocess.run(["umount", disk], check=True)
+        # Lazily: a worker may still hold a file of it open, and closes it when it ends.
+        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def command(config):
