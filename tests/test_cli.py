@@ -20,18 +20,18 @@ from xmrank.config.choices import FLAT
 from xmrank.config.common import as_values
 from xmrank.config.jobs import JOBS
 from xmrank.config.parsing import parse_config
+from xmrank.config.presets import PRESETS
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.endings import Terminated
 from xmrank.runtime.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parent.parent
-PRESETS = ROOT / "jobs" / "configs"
 OTHER_JOBS = {"tune": (TuneConfig, "space"), "supervised": (SupervisedConfig, "methods")}
 """Jobs that are no stage of an experiment, and the setting that each of their presets must have."""
 
 
 def parsed(config_type, *arguments, name="mine"):
-    return parse_config(config_type, [str(argument) for argument in arguments], name=name, presets=PRESETS)
+    return parse_config(config_type, [str(argument) for argument in arguments], name=name)
 
 
 def refused(config_type, *arguments, name="mine"):
@@ -85,8 +85,7 @@ def test_an_experiment_takes_the_whole_preset():
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_every_preset_suits_the_experiment_or_is_for_the_job_that_it_names(name):
     first = (PRESETS / f"{name}.yaml").read_text().splitlines()[0]
-    assert first.startswith("# python jobs/")
-    job = first.removeprefix("# python jobs/").split(".py")[0]
+    job = first.removeprefix("# xmrank ").split()[0]
     if job in OTHER_JOBS:
         config_type, setting = OTHER_JOBS[job]
         assert getattr(parsed(config_type, "--preset", name, name=job), setting)
@@ -656,7 +655,7 @@ def test_the_console_command_has_a_version(monkeypatch, capsys):
     assert call_main(monkeypatch, capsys, "--version") == (0, [f"xmrank {xmrank.__version__}"], [])
 
 
-def test_the_console_command_has_the_presets_of_the_checkout(monkeypatch, capsys, tmp_path):
+def test_the_console_command_has_the_presets_in_any_folder(monkeypatch, capsys, tmp_path):
     seen = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("xmrank.config.jobs.Job.load_stage", lambda job: seen.append)
@@ -664,8 +663,3 @@ def test_the_console_command_has_the_presets_of_the_checkout(monkeypatch, capsys
     assert seen == [MineConfig(random_candidates=200, hard_negatives=20)]
     code, _, errors = call_main(monkeypatch, capsys, "train-encoder", "--epochs", "0")
     assert (code, errors) == (2, ["train_encoder: --epochs 0: expected at least 1"])
-
-
-def test_without_a_checkout_a_preset_is_a_path(tmp_path):
-    with pytest.raises(ConfigError, match=r"^--preset table1: no such preset; expected the path of a YAML file$"):
-        parse_config(MineConfig, ["--preset", "table1"], name="mine", presets=tmp_path)

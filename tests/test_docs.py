@@ -104,7 +104,7 @@ COMMANDS = [(path, words) for path in DOCUMENTS for words in commands_of(path)]
 @pytest.mark.parametrize(("path", "words"), COMMANDS, ids=lambda value: getattr(value, "name", None))
 def test_a_command_is_accepted_by_its_parser(path, words):
     job, *arguments = words
-    parse_config(config_type(job), arguments, name=job, presets=ROOT / "jobs" / "configs")
+    parse_config(config_type(job), arguments, name=job)
 
 
 @pytest.mark.parametrize("path", SETTLED, ids=lambda path: str(path.relative_to(ROOT)))
@@ -141,7 +141,7 @@ def parses(job, words):
     others = [[f"--{choice.path}", option] for choice in choices for option in choice.options]
     for chosen in [[], *others]:
         try:
-            parse_config(config_type(job), [*chosen, *words], name=job, presets=ROOT / "jobs" / "configs")
+            parse_config(config_type(job), [*chosen, *words], name=job)
         except ConfigError as error:
             if not str(error).endswith(": required"):
                 continue

@@ -25,10 +25,6 @@ from xmrank.runtime.redaction import redact_uri
 
 Config = TypeVar("Config")
 
-PRESETS = Path(__file__).parents[1] / "jobs" / "configs"
-"""The named presets of the checkout that this package is part of; an installation without one has none."""
-
-
 COMMANDS = {
     "sync": "Deliver to MLflow what the stages in DIR could not",
     "verify": "Compare the files of all stages in DIR with the hashes in their manifests",
@@ -133,15 +129,11 @@ def run(
     Exit status: 0 done, 2 a wrong flag, 1 any other failure, 130 interrupted, 143 terminated. What the user can
     correct is one line on standard error; only a bug of xmrank shows a traceback.
     """
-    script = Path(sys.argv[0])
-    name = name or script.stem
-    # A job that Ray runs from a working directory brings its own presets beside the script.
-    own = script.parent / "configs"
-    presets = own if own.is_dir() else PRESETS
+    name = name or Path(sys.argv[0]).stem
     install_handlers()
     try:
         start_logging(take_log_level(sys.argv[1:])[1])
-        config = parse_config(config_type, sys.argv[1:], name=name, presets=presets, program=program)
+        config = parse_config(config_type, sys.argv[1:], name=name, program=program)
         read_cost_per_hour()  # a wrong price ends here, and not after hours
         job(config)
     except KeyboardInterrupt as stop:

@@ -29,6 +29,7 @@ from xmrank.config import (
     TrainConfig,
 )
 from xmrank.config.parsing import parse_config
+from xmrank.config.presets import PRESETS
 from xmrank.datasets.reader_settings import ScenesConfig, ScenesSettings
 from xmrank.experiment import stage as experiment_stage
 from xmrank.experiment.stage import ExperimentRun, experiment, with_stage_directories
@@ -39,7 +40,6 @@ from xmrank.runtime.manifest import Manifest, read_manifest
 from xmrank.tracking import run_tree, runs
 
 ROOT = Path(__file__).parents[2]
-PRESETS = sorted((ROOT / "jobs/configs").glob("*.yaml"))
 JOBS = {
     "embed": EmbedConfig,
     "mine": MineConfig,
@@ -99,27 +99,27 @@ def fingerprints(run):
 
 
 @pytest.mark.parametrize("job", JOBS)
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_preset_suits_the_jobs_that_it_has_sections_for(preset, job):
     values = yaml.safe_load(preset.read_text())
     if job == "experiment" and {"tune", "supervised"} & values.keys():
         pytest.skip("a preset of another job")
     if job != "experiment" and job not in values:
         with pytest.raises(ConfigError, match=f"has no section {job}"):
-            parse_config(JOBS[job], ["--preset", preset.stem], name=job, presets=preset.parent)
+            parse_config(JOBS[job], ["--preset", preset.stem], name=job)
         return
-    config = parse_config(JOBS[job], ["--preset", preset.stem], name=job, presets=preset.parent)
+    config = parse_config(JOBS[job], ["--preset", preset.stem], name=job)
     section = values if job == "experiment" else values.get(job, {})
     for name, value in section.items():
         if not isinstance(value, dict):
             assert getattr(config, name) == type(getattr(config, name))(value)
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_preset_begins_with_the_command_that_runs_it(preset):
     first = preset.read_text().splitlines()[0].split()
-    assert first[:2] == ["#", "python"]
-    assert (ROOT / first[2]).is_file()
+    assert first[:2] == ["#", "xmrank"]
+    assert (ROOT / "jobs" / f"{first[2]}.py").is_file()
     assert first[3:5] == ["--preset", preset.stem]
 
 

@@ -242,7 +242,7 @@ def write_lines(path: Path, lines: list[str]) -> None:
     path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
-PRESETS = ROOT / "jobs" / "configs"
+PRESETS = ROOT / "xmrank" / "presets"
 
 
 def read_preset(path: Path, job: str) -> Any:

@@ -1,7 +1,6 @@
 """Settings of trials: parameters of losses, and the best settings of a search for a direction and loss."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -51,7 +50,7 @@ def test_a_preset_may_have_parameters_of_losses_that_are_not_trained(tmp_path):
 
 def parse_train(*words):
     """The configuration of a command line of train.py."""
-    return parse_config(TrainConfig, list(words), name="train", presets=Path())
+    return parse_config(TrainConfig, list(words), name="train")
 
 
 def test_only_the_parameters_of_the_chosen_losses_decide_the_output():

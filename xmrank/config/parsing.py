@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import tyro
 
 from xmrank.config.choices import Choice, choose, find_choices, make_defaults
-from xmrank.config.presets import list_flags, list_presets, read_settings, take_preset
+from xmrank.config.presets import PRESETS, list_flags, list_presets, read_settings, take_preset
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.log_levels import DEFAULT, FLAG, LEVELS, take_log_level
 
@@ -27,7 +27,7 @@ RULE = re.compile(r"[─-]{4,}")
 
 
 def parse_config(
-    config_type: type[Config], arguments: list[str], *, name: str, presets: Path, program: str | None = None
+    config_type: type[Config], arguments: list[str], *, name: str, presets: Path = PRESETS, program: str | None = None
 ) -> Config:
     """The configuration of one job: the defaults, over them the settings of a preset, over these the flags.
 

@@ -12,6 +12,8 @@ from xmrank.config.jobs import JOBS
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.paths import as_path
 
+PRESETS = Path(__file__).parents[1] / "presets"
+"""The named presets, which come with the package."""
 EXPERIMENT = "experiment"
 """The job that takes a preset as a whole; the others take the section of their name."""
 VALUE_LIMIT = 100_000
@@ -79,8 +81,7 @@ def read_yaml(preset: str, folder: Path) -> dict[str, Any]:
     path = as_path(preset) if preset.endswith((".yaml", ".yml")) else folder / f"{preset}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-        expected = f"expected a YAML file or one of: {known}" if known else "expected the path of a YAML file"
-        raise ConfigError(f"--preset {preset}: no such preset; {expected}")
+        raise ConfigError(f"--preset {preset}: no such preset; expected a YAML file or one of: {known}")
     try:
         values = yaml.safe_load(path.read_text())
         # A few lines of aliases of aliases can stand for 10^20 values.
