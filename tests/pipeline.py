@@ -116,7 +116,7 @@ def in_process(monkeypatch):
             self.fit = lambda: loop(train_loop_config)
 
     worker = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
-    monkeypatch.setattr(launcher, "InterruptibleTrainer", Trainer)
+    monkeypatch.setattr(launcher, "LeanTrainer", Trainer)
     monkeypatch.setattr(launcher, "get_context", lambda: worker)
     monkeypatch.setattr(launcher, "get_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(launcher, "connect", lambda: None)

@@ -3,10 +3,12 @@
 import errno
 import itertools
 import json
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -40,7 +42,7 @@ def trainers(monkeypatch):
             resources={"CPU": 0.5, "GPU": 1},
         )
 
-    monkeypatch.setattr(launcher, "InterruptibleTrainer", Trainer)
+    monkeypatch.setattr(launcher, "LeanTrainer", Trainer)
     monkeypatch.setattr(launcher, "connect", lambda: None)
     monkeypatch.setattr(launcher, "WorkerRoom", make_room)
     return made
@@ -125,6 +127,39 @@ def test_every_worker_knows_its_rank_and_can_talk_to_the_others(tmp_path):
     for rank in (0, 1):
         known = json.loads((tmp_path / f"{rank}.json").read_text())
         assert known == {"rank": rank, "world_size": 2, "device": "cpu", "total": 1.0 + 2.0, "threads": 1}
+
+
+def read_actors():
+    """The actors of this process's cluster by process id; a title names the class and the method."""
+    titles = {
+        process.pid: "".join(process.cmdline()).strip()
+        for process in psutil.Process().children(recursive=True)
+        if process.status() != psutil.STATUS_ZOMBIE
+    }
+    return {pid: title[5:].partition(".")[0] for pid, title in titles.items() if title[:5] == "ray::" and ":" in title}
+
+
+def test_nothing_is_started_that_no_training_here_needs(ray_cluster, tmp_path):
+    before, seen = read_actors(), {}
+
+    def look(_: object, worker: Worker) -> None:
+        (tmp_path / "at-work").touch()
+        while not (tmp_path / "seen").exists():
+            time.sleep(0.05)
+
+    def watch():
+        while not (tmp_path / "at-work").exists():
+            time.sleep(0.05)
+        seen.update(read_actors())
+        (tmp_path / "seen").touch()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    launch_workers(look, None, name="lean", scratch=tmp_path / "ray", workers=1, timeout=60)
+    watcher.join()
+    started = {name for pid, name in seen.items() if pid not in before} - {"IDLE"}
+    assert started <= {"TrainController", "RayTrainWorker", "SynchronizationActor"}
+    assert {"TrainController", "RayTrainWorker"} <= started
 
 
 def make_full_disk():

@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 import torch
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, PreemptionError, RunConfig, ScalingConfig, TrainingFailedError, get_context
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchConfig, get_device
 
 from xmrank.runtime.cluster import connect, is_given_cluster
 from xmrank.runtime.errors import describe_error, find_cause, is_permanent
 from xmrank.runtime.log_levels import is_verbose
 from xmrank.runtime.progress import show_activity, show_restart
+from xmrank.runtime.ray_trainer import LeanTrainer
 from xmrank.runtime.storage import drop_scratch, scratch_folder
 from xmrank.runtime.worker_room import WorkerRoom
 
@@ -39,13 +40,6 @@ class Worker:
     rank: int
     world_size: int
     device: torch.device
-
-
-class InterruptibleTrainer(TorchTrainer):  # type: ignore[misc]
-    """A trainer that SIGINT stops as it stops any Python code; Ray's ends the process with status 0 or 1."""
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        """Leave the handler as it is."""
 
 
 def launch_workers(
@@ -120,10 +114,10 @@ def make_trainer(
     scratch: Path,
     workers: int,
     resources: Mapping[str, float],
-) -> InterruptibleTrainer:
+) -> LeanTrainer:
     """A Ray Train run that ends with the first failure: `launch_workers` decides what is done then."""
     on_gpus = "GPU" in resources
-    return InterruptibleTrainer(
+    return LeanTrainer(
         run_worker,
         train_loop_config={"function": function, "payload": payload},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpus, resources_per_worker=dict(resources)),
