@@ -573,7 +573,7 @@ def test_help_and_wrong_flags_answer_before_torch_and_ray_are_imported():
         from xmrank.cli import main
         from xmrank.config.jobs import JOBS
         for job in JOBS:
-            for flag, status in ("--help", (0, None)), ("--nope", (2,)):
+            for flag, status in ("--help", (0, None)), ("--nope", (2,)), ("--print-config", (2,)):
                 sys.argv = ["xmrank", job, flag]
                 try:
                     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -10,8 +10,10 @@ import pytest
 import tyro
 
 from xmrank.config.choices import choose, find_choices, make_defaults
+from xmrank.config.common_flags import COMMON_FLAGS
 from xmrank.config.jobs import JOBS
 from xmrank.config.parsing import parse_config
+from xmrank.config.printing import format_config
 from xmrank.runtime.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -85,9 +87,7 @@ def flags_of(job):
     """All flags that a job takes."""
     choosing = {f"--{choice.path}" for choice in find_choices(config_type(job))}
     listed = [option for text in help_texts(job) for option in OPTION.findall(text)]
-    return (
-        choosing | {flag for option in listed for flag in FLAG.findall(option)} | {"--preset", "--log-level", "--help"}
-    )
+    return choosing | {flag for option in listed for flag in FLAG.findall(option)} | {*COMMON_FLAGS, "--help"}
 
 
 @pytest.fixture(scope="session")
@@ -102,9 +102,13 @@ COMMANDS = [(path, words) for path in DOCUMENTS for words in commands_of(path)]
 
 
 @pytest.mark.parametrize(("path", "words"), COMMANDS, ids=lambda value: getattr(value, "name", None))
-def test_a_command_is_accepted_by_its_parser(path, words):
+def test_a_command_is_accepted_by_its_parser_and_can_be_printed_as_a_preset(path, words, tmp_path):
     job, *arguments = words
-    parse_config(config_type(job), arguments, name=job)
+    config = parse_config(config_type(job), arguments, name=job)
+    # As a file that --preset takes, it is the same configuration.
+    preset = tmp_path / "printed.yaml"
+    preset.write_text(format_config(config, job))
+    assert parse_config(config_type(job), ["--preset", str(preset)], name=job) == config
 
 
 @pytest.mark.parametrize("path", SETTLED, ids=lambda path: str(path.relative_to(ROOT)))

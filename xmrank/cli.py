@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from xmrank import __version__
+from xmrank.config.common_flags import take_common_flags
 from xmrank.config.jobs import JOBS
 from xmrank.config.parsing import parse_config
+from xmrank.config.printing import format_config
 from xmrank.runtime.endings import Terminated, install_handlers
 from xmrank.runtime.errors import ConfigError, XmrankError, describe_error, find_cause, is_loss
-from xmrank.runtime.log_levels import start_logging, take_log_level
+from xmrank.runtime.log_levels import start_logging
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.progress import read_cost_per_hour
 from xmrank.runtime.redaction import redact_uri
@@ -118,7 +120,7 @@ def run_job(name: str, *, program: str | None = None) -> None:
 def run(
     job: Callable[[Config], object], config_type: type[Config], *, name: str | None = None, program: str | None = None
 ) -> None:
-    """Run a function with the configuration that the flags in ``sys.argv`` give, and exit.
+    """Run a function with the configuration that the flags in ``sys.argv`` give, or print that, and exit.
 
     Args:
         job: takes the configuration.
@@ -132,8 +134,12 @@ def run(
     name = name or Path(sys.argv[0]).stem
     install_handlers()
     try:
-        start_logging(take_log_level(sys.argv[1:])[1])
+        _, common = take_common_flags(sys.argv[1:])
+        start_logging(common.log_level)
         config = parse_config(config_type, sys.argv[1:], name=name, program=program)
+        if common.print_config:
+            print(format_config(config, name))
+            return
         read_cost_per_hour()  # a wrong price ends here, and not after hours
         job(config)
     except KeyboardInterrupt as stop:

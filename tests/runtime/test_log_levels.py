@@ -1,4 +1,4 @@
-"""--log-level: which messages are shown, of xmrank and of the libraries below it."""
+"""Which messages are shown, of xmrank and of the libraries below it."""
 
 import logging
 import os
@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.log_levels import drop_notice, is_verbose, start_logging, take_log_level
+from xmrank.runtime.log_levels import drop_notice, is_verbose, start_logging
 
 
 @pytest.fixture(autouse=True)
@@ -20,18 +19,6 @@ def environment(monkeypatch):
         monkeypatch.delenv(name)
     yield
     logging.getLogger().setLevel(level)
-
-
-def test_the_flag_is_taken_out_of_the_arguments():
-    assert take_log_level(["--seed", "1"]) == (["--seed", "1"], "warning")
-    assert take_log_level(["--log-level", "info", "--seed", "1"]) == (["--seed", "1"], "info")
-    assert take_log_level(["--log-level=info", "--log-level", "debug"]) == ([], "debug")
-
-
-@pytest.mark.parametrize("arguments", [["--log-level"], ["--log-level", "loud"], ["--log-level="]])
-def test_an_unknown_level_is_named(arguments):
-    with pytest.raises(ConfigError, match=r"^--log-level .*: expected one of debug, info, warning, error$"):
-        take_log_level(arguments)
 
 
 @pytest.mark.parametrize(

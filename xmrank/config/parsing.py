@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import tyro
 
 from xmrank.config.choices import Choice, choose, find_choices, make_defaults
-from xmrank.config.presets import PRESETS, list_flags, list_presets, read_settings, take_preset
+from xmrank.config.common_flags import describe_common_flags, take_common_flags
+from xmrank.config.presets import PRESETS, list_flags, list_presets, read_settings
 from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.log_levels import DEFAULT, FLAG, LEVELS, take_log_level
 
 Config = TypeVar("Config")
 
@@ -33,7 +33,7 @@ def parse_config(
 
     Args:
         config_type: the job's frozen dataclass; its attribute docstrings are the help texts.
-        arguments: the command line without the program; may contain ``--preset NAME`` or ``--preset FILE.yaml``.
+        arguments: the command line without the program; may have common flags, of which ``--preset`` counts here.
         name: the job's name: the section of a preset that applies (an experiment takes the whole file).
         presets: the folder of the named presets.
         program: how the help text calls the program; None: NAME.py.
@@ -43,8 +43,8 @@ def parse_config(
         SystemExit: after ``--help``.
     """
     program = program or f"{name}.py"
-    arguments, _ = take_log_level(arguments)  # `start_logging` has it
-    arguments, preset = take_preset(arguments)
+    arguments, common = take_common_flags(arguments)
+    preset = common.preset
     values: Mapping[str, Any] = read_settings(preset, presets, name, config_type) if preset else {}
     # Choices come first: which flags there are depends on them.
     choices = list(find_choices(config_type))
@@ -197,9 +197,7 @@ def describe_job(
     """The text above the flags in ``--help``: what the job does, and presets and choices, which tyro does not list."""
     # A paragraph for the docstring and for each choice: tyro keeps empty lines only.
     lines = [" ".join((config_type.__doc__ or "").split())]
-    names = ",".join([*presets, "FILE.yaml"])
-    lines.append(f"--preset {{{names}}}: settings under those of the flags, from a preset or a YAML file of your own")
-    lines.append(f"{FLAG} {{{','.join(LEVELS)}}}: messages to show, also those of Ray and MLflow (default {DEFAULT})")
+    lines += describe_common_flags(presets)
     for choice in choices:
         flag, name = f"--{choice.path.replace('_', '-')}", chosen[choice.path]
         names = ",".join(choice.options)

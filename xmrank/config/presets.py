@@ -19,23 +19,6 @@ EXPERIMENT = "experiment"
 VALUE_LIMIT = 100_000
 
 
-def take_preset(arguments: list[str]) -> tuple[list[str], str | None]:
-    """The arguments without ``--preset X`` or ``--preset=X``, and X; the last one counts."""
-    rest: list[str] = []
-    preset = None
-    words = iter(arguments)
-    for word in words:
-        if word == "--preset":
-            preset = next(words, None)
-            if preset is None:
-                raise ConfigError("--preset needs the name of a preset or the path of a YAML file")
-        elif word.startswith("--preset="):
-            preset = word.removeprefix("--preset=")
-        else:
-            rest.append(word)
-    return rest, preset
-
-
 def read_settings(preset: str, folder: Path, job: str, config_type: type[Any]) -> Mapping[str, Any]:
     """The settings in a preset for one job.
 

@@ -6,34 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.redaction import RedactingFormatter
 
-FLAG = "--log-level"
 LEVELS = ("debug", "info", "warning", "error")
-DEFAULT = "warning"
+DEFAULT_LEVEL = "warning"
 STDERR = 2
 NOTICE = b"Set ray log level from environment variable RAY_BACKEND_LOG_LEVEL"
-
-
-def take_log_level(arguments: list[str]) -> tuple[list[str], str]:
-    """The arguments without ``--log-level X`` or ``--log-level=X``, and X; the last one counts.
-
-    Raises:
-        ConfigError: X is no level.
-    """
-    rest: list[str] = []
-    level = DEFAULT
-    words = iter(arguments)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name != FLAG:
-            rest.append(word)
-            continue
-        level = value if equals else next(words, "")
-        if level not in LEVELS:
-            raise ConfigError(f"{FLAG} {level}: expected one of {', '.join(LEVELS)}")
-    return rest, level
 
 
 def start_logging(level: str) -> None:
