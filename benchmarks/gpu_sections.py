@@ -47,6 +47,7 @@ SMALL = Sizes(
     gallery=2000, queries=20, trained_images=40, seeds=1, tokens=4, token_width=8,
     scenes=(40, 10, 10), random_candidates=8,
 )  # fmt: skip
+QUERIES = "queries.txt"
 LOSSES = ("lambdarank", "neural_ndcg", "listnet", "ranknet")
 
 
@@ -362,23 +363,10 @@ def check_ddp(check: Check) -> dict[str, Any]:
 
 def check_jobs(check: Check) -> dict[str, Any]:
     """The jobs themselves on a Ray cluster: embed with tokens, mine, train a token ranker, evaluate, rank."""
-    folder, sizes = check.folder, check.sizes
-    queries = folder / "queries.txt"
-    queries.write_text("a red circle\na blue square left of a star\n")
-    scenes = [f"--scenes.{name}={count}" for name, count in zip(("train", "val", "test"), sizes.scenes, strict=True)]
-    lists = [f"--random-candidates={sizes.random_candidates}", f"--hard-negatives={sizes.random_candidates // 4}"]
-    training = ["--ranker=late_interaction", "--losses", "listnet", "--seeds", "0", "--epochs=1"]
-    store, mined = f"--embeddings={folder}/store", f"--lists={folder}/lists"
-    commands = {
-        "embed": ["--tokens", "--image-token-layer=2", "--text-token-layer=1", *scenes, f"--output={folder}/store"],
-        "mine": [store, *lists, f"--output={folder}/lists"],
-        "train": [store, mined, *training, f"--output={folder}/rankers"],
-        "evaluate": [store, mined, f"--rankers={folder}/rankers", "--top-n", "10", f"--output={folder}/evaluation"],
-        "rank": [store, f"--queries={queries}", f"--ranker={folder}/rankers", "--top-n=10", f"--output={folder}/found"],
-    }
-    environment = os.environ | {"XMRANK_HOME": str(folder)}
+    environment = os.environ | {"XMRANK_HOME": str(check.folder)}
+    (check.folder / QUERIES).write_text("a red circle\na blue square left of a star\n")
     result: dict[str, Any] = {}
-    for name, arguments in commands.items():
+    for name, arguments in list_commands(check).items():
         started = time.perf_counter()
         command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -386,6 +374,25 @@ def check_jobs(check: Check) -> dict[str, Any]:
             raise RuntimeError(f"{name}: {last_line(done.stderr)}")
         result[f"{name} s"] = round(time.perf_counter() - started, 1)
     return result
+
+
+def list_commands(check: Check) -> dict[str, list[str]]:
+    """The flags of every job, in the order in which they need each other."""
+    folder, sizes = check.folder, check.sizes
+    scenes = [f"--scenes.{name}={count}" for name, count in zip(("train", "val", "test"), sizes.scenes, strict=True)]
+    lists = [f"--random-candidates={sizes.random_candidates}", f"--hard-negatives={sizes.random_candidates // 4}"]
+    training = ["--ranker=late_interaction", "--losses", "listnet", "--seeds", "0", "--epochs=1"]
+    store, mined, rankers = f"--embeddings={folder}/store", f"--lists={folder}/lists", f"{folder}/rankers"
+    return {
+        "embed": ["--tokens", "--image-token-layer=2", "--text-token-layer=1", *scenes, f"--output={folder}/store"],
+        "mine": [store, *lists, f"--output={folder}/lists"],
+        "train": [store, mined, *training, f"--output={rankers}"],
+        "evaluate": [store, mined, f"--rankers={rankers}", "--top-n", "10", f"--output={folder}/evaluation"],
+        "rank": [
+            *(store, f"--queries={folder / QUERIES}", f"--ranker={rankers}", "--top-n=10"),
+            f"--output={folder}/found",
+        ],
+    }
 
 
 def last_line(text: str) -> str:
