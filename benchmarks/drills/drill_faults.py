@@ -54,7 +54,9 @@ def lose_node(scene: Scene) -> None:
     """A node fails. Where the number of workers is fixed, another one joins."""
     scene.cluster.lose_node()
     if scene.stage.name == "train_encoder":
-        threading.Timer(AWAY_S, scene.cluster.add_node).start()
+        # Not in a thread of its own: Ray sets signal handlers when it starts a node.
+        time.sleep(AWAY_S)
+        scene.cluster.add_node()
 
 
 def kill_worker(scene: Scene) -> None:

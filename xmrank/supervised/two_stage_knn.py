@@ -160,7 +160,7 @@ def _rank_items(queries: np.ndarray, items: np.ndarray, ranks: np.ndarray, label
     if item_bits + ranks.shape[1].bit_length() > KEY_BITS - DISTANCE_BITS:
         raise ValueError(f"{count} items, {ranks.shape[1]} labels: too many for one key of {KEY_BITS} bits")
     numbers, last = np.arange(count, dtype=np.uint64), np.uint64((1 << item_bits) - 1)
-    shifted = ranks.astype(np.uint64) << np.uint64(item_bits + DISTANCE_BITS)
+    shift = np.uint64(item_bits + DISTANCE_BITS)
     order = np.empty((len(queries), count), np.int64)
     tied = np.zeros(order.shape, np.bool_)
     for rows in _split_rows(len(queries)):
@@ -168,7 +168,7 @@ def _rank_items(queries: np.ndarray, items: np.ndarray, ranks: np.ndarray, label
         keys = _distance_bits(queries[rows], items)
         keys <<= np.uint64(item_bits)
         keys |= numbers
-        keys |= _first_ranks(shifted[rows], label_lists)
+        keys |= _first_ranks(ranks[rows], label_lists).astype(np.uint64) << shift
         keys.sort(axis=1)
         # The number gives the order, and what is left of the key tells which neighbours in it are tied.
         np.bitwise_and(keys, last, out=order[rows].view(np.uint64))
