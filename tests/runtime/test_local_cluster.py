@@ -104,3 +104,13 @@ def test_a_port_that_other_machines_reach_answers_nobody_without_the_token(ray_c
         answers.append(done)
     assert answers[0].returncode == 0, answers[0].stderr
     assert answers[1].returncode != 0 and "nauthenticated" in answers[1].stderr, answers[1]
+
+
+def test_what_ray_tells_of_a_lost_node_is_one_line(monkeypatch, capsys):
+    worker = ray._private.worker
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
+    cluster.shorten_messages()
+    text = "Raylet is terminated. Termination is unexpected. Last 20 lines:\n    [state-dump] 1 total\n"
+    worker.print_to_stdstream({"lines": [text], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "ray: Raylet is terminated\n")

@@ -9,7 +9,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray.util import placement_group, remove_placement_group
@@ -51,6 +51,8 @@ def connect() -> None:
     """
     if ray.is_initialized():
         return
+    if not is_verbose():
+        shorten_messages()
     if is_given_cluster():
         with kept_handlers(), drop_notice():
             ray.init(logging_level=logging.INFO if is_verbose() else logging.WARNING, log_to_driver=is_verbose())
@@ -66,6 +68,19 @@ def connect() -> None:
             # A busy machine: what was started goes, and the second start finds the files in memory.
             ray.shutdown()
             start_local_cluster()
+
+
+def shorten_messages() -> None:
+    """Show of what Ray tells every driver about lost nodes and processes the first sentence, on standard error.
+
+    It comes as some twenty lines of a node's log on standard output, whatever the level.
+    """
+
+    def print_first_sentence(message: Mapping[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 (Ray's names)
+        text = " ".join(str(line) for line in message["lines"])
+        print(f"ray: {text.splitlines()[0].partition('. ')[0]}", file=sys.stderr, flush=True)
+
+    ray._private.worker.print_to_stdstream = print_first_sentence
 
 
 def is_given_cluster() -> bool:

@@ -55,8 +55,8 @@ def train_on_cluster(config: TrainEncoderConfig, folder: Path) -> int:
         return launch_workers(
             train_worker,
             work,
-            name="ray",
-            scratch=folder,
+            name="train_encoder",
+            scratch=folder / "ray",
             workers=workers,
             timeout=WORKER_TIMEOUT_S,
             group_size=workers,
