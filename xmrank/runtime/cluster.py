@@ -16,6 +16,7 @@ from ray.util import placement_group, remove_placement_group
 
 from xmrank.runtime.endings import kept_handlers
 from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.head_watch import watch_head
 from xmrank.runtime.log_levels import drop_notice, is_verbose
 from xmrank.runtime.paths import in_ray_job
 from xmrank.runtime.progress import show_activity
@@ -56,6 +57,7 @@ def connect() -> None:
     if is_given_cluster():
         with kept_handlers(), drop_notice():
             ray.init(logging_level=logging.INFO if is_verbose() else logging.WARNING, log_to_driver=is_verbose())
+        watch_head(ray.get_runtime_context().gcs_address)
         wait_for_resources(os.environ.get(WAIT_FOR, ""), WAIT_S)
         return
     require_token()
