@@ -26,6 +26,7 @@ from xmrank.train.run_journals import end_runs
 from xmrank.train.trials import Trial
 from xmrank.tune import ray as tune_ray
 from xmrank.tune.points import SearchFolder
+from xmrank.tune.search_job import SearchJob, end_point_run
 from xmrank.tune.search_target import PointOutcome, SearchGroup, SearchPoint
 
 ROW = {"method": "listnet", "loss": "listnet", "seed": 0, "direction": "i2t", "protocol": "lists", "metric": "hit@1"}
@@ -119,11 +120,11 @@ def log_search(folder, monkeypatch):
     tree = RunTree(folder, "tune")
     with tree.open():
         tree.begin_parent()
-        job = tune_ray.SearchJob(TuneConfig(), Target(), SearchFolder(folder / "search/points"), folder / "lists", tree)
+        job = SearchJob(TuneConfig(), Target(), SearchFolder(folder / "search/points"), folder / "lists", tree)
         point = SearchPoint(SearchGroup("listnet i2t", {"loss": "listnet"}, {}), {}, "listnet-i2t-abc")
         job.points.folder_of(point).mkdir(parents=True)
         tune_ray.try_point({}, job, lambda given: point)
-        tune_ray.end_point_run(job, job.points.folder_of(point), failed=True)  # it has ended
+        end_point_run(job, job.points.folder_of(point), failed=True)  # it has ended
 
 
 def log_all(folder: Path, monkeypatch):

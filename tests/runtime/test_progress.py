@@ -1,5 +1,7 @@
 """The progress line: counts, rate, time left, workers, restarts, cost; and what a stage waits for if nothing moves."""
 
+import io
+import re
 import sys
 import threading
 import time
@@ -34,8 +36,8 @@ def test_a_line_has_rate_time_left_workers_restarts_cost_and_failures(clock, cap
         progress.advance(200, note="3 broken")
         # 200 in 100 s; 700 are left; 100 s at 3.6 an hour.
         assert lines_of(capsys) == [
-            "embed: 100 of 1000 done before",
-            "embed: 300/1000, 100 s, 350 s left, 2/s, 4 workers, 1 restart, cost 0.10, 3 broken",
+            "embed: 100 of 1,000 done before",
+            "embed: 300/1,000, 1 min 40 s, 5 min 50 s left, 2/s, 4 workers, 1 restart, cost 0.10, 3 broken",
         ]
 
 
@@ -43,7 +45,90 @@ def test_what_is_not_known_is_left_out(clock, capsys):
     with Progress("mine", 10) as progress:
         clock.seconds += 10
         progress.advance(10)
-    assert lines_of(capsys) == ["mine: 10/10, 10 s, 1/s"] * 2
+    # The last line is not printed again at the end.
+    assert lines_of(capsys) == ["mine: 10/10, 10 s, 1/s"]
+
+
+def test_what_was_not_shown_is_shown_at_the_end(clock, capsys):
+    with Progress("mine", 10) as progress:
+        clock.seconds += 4
+        progress.advance(10)
+        assert lines_of(capsys) == []
+    assert lines_of(capsys) == ["mine: 10/10, 4 s, 2.5/s"]
+
+
+def last_line(progress, clock, capsys, *steps):
+    """The line after steps, each of so many seconds and items."""
+    for seconds, items in steps:
+        clock.seconds += seconds
+        progress.advance(items)
+    return lines_of(capsys)[-1]
+
+
+def test_the_time_left_is_that_of_the_recent_rate(clock, capsys):
+    with Progress("train", 10_000) as progress:
+        # 100 items in 400 s, then 10 a second for 600 s: those of the last quarter of 1,000 s alone count.
+        line = last_line(progress, clock, capsys, *[(4, 1)] * 100, *[(1, 10)] * 540, (60, 600))
+        assert line == "train: 6,100/10,000, 16 min 40 s, 6 min 30 s left, 10/s"
+        progress.advance(3900)
+    # At the end it is the rate of all: 10,000 in 1,000 s.
+    assert lines_of(capsys) == ["train: 10,000/10,000, 16 min 40 s, 10/s"]
+
+
+def test_the_start_of_processes_does_not_count_once_there_are_some_items(clock, capsys):
+    with Progress("train", 100) as progress:
+        # 50 s until the first item, then one every 2 s.
+        assert "12 min 15 s left" not in last_line(progress, clock, capsys, (50, 1), *[(2, 1)] * 5)
+        line = last_line(progress, clock, capsys, (10, 5))
+        # 10 items in 20 s, since the first; 89 are left.
+        assert line == "train: 11/100, 1 min 10 s, 2 min 58 s left, 30/min"
+
+
+def test_items_of_one_moment_have_no_rate(clock, capsys):
+    with Progress("train", 10) as progress:
+        progress.advance(10)
+    assert lines_of(capsys) == ["train: 10/10, 0 s"]
+
+
+def test_before_the_first_item_a_line_says_what_it_waits_for(clock, capsys):
+    with Progress("train", 10) as progress:
+        show_activity("the workers of a Ray Train run", 2)
+        assert last_line(progress, clock, capsys, (30, 0)) == (
+            "train: 0/10, 30 s, waiting for the workers of a Ray Train run, 2 workers"
+        )
+
+
+def test_a_slow_item_slows_the_rate(clock, capsys):
+    with Progress("search", 10) as progress:
+        line = last_line(progress, clock, capsys, (100, 1), (100, 1))
+        assert "13 min 20 s left" in line
+        # 2 items in 400 s, where the next has not come for 200 s.
+        assert "26 min 40 s left" in last_line(progress, clock, capsys, (200, 0))
+
+
+def test_a_line_comes_although_nothing_is_done(monkeypatch, capsys):
+    monkeypatch.setattr(module, "LONGEST_PERIOD_S", 0.3)
+    with Progress("search", 10):
+        show_activity("the results of points", 2)
+        for line in wait_for_lines(capsys, 2):
+            assert re.fullmatch(r"search: 0/10, \d+ s, waiting for the results of points, 2 workers", line)
+
+
+class Terminal(io.StringIO):
+    """A standard error that is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_bar_has_the_same_numbers(clock, monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("COLUMNS", "200")
+    with Progress("embed", 100_000) as progress:
+        clock.seconds += 2
+        progress.advance(21_700, note="3 broken")
+    assert "21,700/100,000" in screen.getvalue() and "2 s, 7 s left, 10,850/s, 3 broken" in screen.getvalue()
 
 
 def test_lines_come_less_often_in_a_long_run(clock, capsys):
@@ -111,6 +196,15 @@ def test_an_advance_by_nothing_is_no_progress(monkeypatch, capsys):
             time.sleep(0.1)
             progress.advance(0)
         assert [line for line in lines_of(capsys) if "no progress" in line]
+
+
+def test_another_note_is_progress(monkeypatch, capsys):
+    monkeypatch.setattr(module, "STALL_S", 2)
+    with Progress("search", 100) as progress:
+        for epoch in range(30):
+            time.sleep(0.1)
+            progress.advance(0, note=f"epoch {epoch}")
+        assert not [line for line in lines_of(capsys) if "no progress" in line]
 
 
 def test_activity_goes_to_the_innermost_progress_and_nowhere_without_one():

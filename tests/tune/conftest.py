@@ -18,12 +18,12 @@ class InProcessTuner:
 
     def __init__(self):
         self.tried, self.reported = [], []
-        self.scheduler = self.trial = None
+        self.scheduler = self.trial = self.watcher = None
 
     def run(self, job, batch, progress, *, space=None, samples=1, algorithm=None):
         """What ``run_tuner`` does on a cluster."""
         self.scheduler = ray_stage.make_scheduler(job, batch)
-        watcher = ray_stage.SearchWatcher(job, batch.point_of, progress)
+        self.watcher = ray_stage.SearchWatcher(job, batch.point_of, progress)
         names = space["name"]["grid_search"] if space else range(samples)
         for name in names:
             given = {"name": name} if space else algorithm.suggest(str(name))
@@ -35,13 +35,14 @@ class InProcessTuner:
                 ray_stage.try_point(given, job, batch.point_of)
             if algorithm:
                 algorithm.on_trial_complete(str(name), self.reported[-1])
-            watcher.on_trial_complete(0, [], self.trial)
+            self.watcher.on_trial_complete(0, [], self.trial)
 
     def report(self, metrics):
         """What ``tune.report`` does in a trial."""
         self.reported.append(metrics)
         if self.scheduler and self.scheduler.on_trial_result(None, self.trial, metrics) == "STOP":
             raise SystemExit
+        self.watcher.on_trial_result(iteration=0, trials=[], trial=self.trial, result=metrics)
 
 
 @pytest.fixture

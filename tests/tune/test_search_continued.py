@@ -1,8 +1,9 @@
 """A search that was interrupted tries the points, stops the ones and finds the best that an undisturbed one does."""
 
 import pytest
-from toy_search import make_job
+from toy_search import ToyTarget, make_job
 
+from xmrank.runtime import progress
 from xmrank.tune import ray as ray_stage
 from xmrank.tune.points import find_best
 from xmrank.tune.stage import list_all_points, run_known, run_optuna
@@ -67,3 +68,16 @@ def test_a_point_whose_end_was_not_noticed_is_not_tried_again(tuner, tmp_path):
     # Its five epochs are reported once more, from the file.
     assert [report["reports"] for report in tuner.reported[reported:]] == [1, 2, 3, 4, 5]
     assert tuner.tried[-1] == tuner.tried[-2]
+
+
+def test_a_line_has_the_epoch_of_a_point(tuner, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SHORTEST_PERIOD_S", 0.0)
+    job = make_job(tmp_path, ToyTarget(x=[0.3]), space=("x=[0.3]",))
+    run_search(job)
+    (name,) = [point.name for point in tuner.tried]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(", ")[-1] for line in lines[:2]] == [
+        f"{name} epoch 1: validation 0.2000",
+        f"{name} epoch 2: validation 0.4000",
+    ]
+    assert lines[-1].startswith("search (points): 1/1, ")

@@ -8,7 +8,7 @@ from pathlib import Path
 from xmrank.config import TuneConfig
 from xmrank.runtime.errors import DataError
 from xmrank.tune.points import SearchFolder
-from xmrank.tune.ray import SearchJob
+from xmrank.tune.search_job import SearchJob
 from xmrank.tune.search_target import PointOutcome, SearchGroup, SearchTarget
 from xmrank.tune.space import NumberRange
 

@@ -9,6 +9,7 @@ from typing import Any
 from xmrank.baselines.baseline_features import BaselineFeatures, fingerprint_sources, fitted_images
 from xmrank.baselines.baseline_registry import BaselineFit, check_baselines, describe_settings, list_fits, settings_of
 from xmrank.baselines.baseline_scoring import BaselineScorer
+from xmrank.baselines.fit_watcher import watch_fits
 from xmrank.baselines.fitting import FITS, HISTORY, FittingJob, directory_of
 from xmrank.baselines.ray import fit_on_cluster
 from xmrank.config import DIRECTIONS, BaselinesConfig
@@ -23,7 +24,6 @@ from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
-from xmrank.runtime.progress import Progress
 from xmrank.runtime.verification import read_outputs
 from xmrank.tracking.run_tree import RunTree
 
@@ -92,10 +92,8 @@ def fit_and_evaluate(stage: StageDirectory, config: BaselinesConfig, store: Embe
     # Begun for all fits, also for those that are done: their means are logged below.
     ids = {fit.name: begin_run(runs, config, fit) for fit in fits}
     job = FittingJob(config, output, fits, stage.work / "failures", ids)
-    with Progress("baselines (fits)", len(fits), len(fits) - len(job.list_pending())) as progress:
-        left = len(job.list_pending())
+    with watch_fits(job):
         fit_on_cluster(job, stage.work / "ray")
-        progress.advance(left)
     rows = evaluate_all(stage, config, fits)
     log_means(runs, rows)
     described = {"split": reported_split(config.lists), "galleries": config.galleries}

@@ -12,6 +12,7 @@ from xmrank.embed.encoder import Encoder
 from xmrank.embed.token_extraction import TokenExtractor, find_words
 from xmrank.embed.token_store import Side
 from xmrank.runtime.errors import DataError
+from xmrank.runtime.quantities import format_bytes
 from xmrank.runtime.storage import count_free_bytes
 
 COUNTED = 2048
@@ -107,11 +108,6 @@ class TokenBudget:
                 f"{directory}: tokens take {format_bytes(needed)} while they are written, {format_bytes(free)} are "
                 "free on this disk; give a smaller --token-grid or --token-width, or --token-dtype int8"
             )
-
-
-def format_bytes(count: float) -> str:
-    """A number of bytes in GB, or in MB where it is less than one."""
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,26 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.quantities import format_rate, format_seconds
 
 COST_VARIABLE = "XMRANK_COST_PER_HOUR"
 SHORTEST_PERIOD_S = 5.0
 LONGEST_PERIOD_S = 60.0
+RECENT_S = 60.0
+RECENT_SHARE = 0.25
+"""The rate is that of the last minute, or of the last quarter of the time where that is longer: the first of many items
+may be slow, and say nothing of those that are left."""
+ENOUGH_MARKS = 5
+"""The rate is over at least so many times at which items were done. The time before the first, when processes start, is
+left out as soon as there are more."""
 STALL_S = 300.0
 """After so long without progress a stage says what it waits for, and again each time as long."""
 ANSWER_S = 10.0
@@ -23,6 +32,8 @@ ANSWER_S = 10.0
 
 class Progress:
     """Shows how many items of a task are done, and by how many workers, the rate, the time left, and the cost so far.
+
+    Without a terminal, a line comes at least once a minute, whether an item was done or not.
 
     Args:
         label: the task ("embed images").
@@ -38,16 +49,19 @@ class Progress:
 
     def __init__(self, label: str, total: int, done: int = 0) -> None:
         self.label, self.total, self.done = label, total, done
-        self.first = done  # the rate counts only items of this run
         self.started = self.printed = self.moved = time.monotonic()
+        self.first = done  # only items of this run count for the rate
+        self.marks = deque([(self.started, done)])
+        self.shown = -1
         self.note, self.workers, self.restarts, self.activity = "", 0, 0, ""
         self.price = read_cost_per_hour()
         self.ended = threading.Event()
         self.outer: Progress | None = None
         self.bar: Bar | None = None
         if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = Bar(*columns, TextColumn("{task.fields[details]}"), console=Console(stderr=True))
+            counts = TextColumn("{task.completed:,.0f}/{task.total:,.0f}")
+            columns = (TextColumn("{task.description}"), BarColumn(), counts, TextColumn("{task.fields[details]}"))
+            self.bar = Bar(*columns, console=Console(stderr=True))
             self.task = self.bar.add_task(label, total=total, completed=done, details="")
 
     def __enter__(self) -> "Progress":
@@ -55,7 +69,7 @@ class Progress:
         if self.bar:
             self.bar.start()
         elif self.done:
-            self._print_line(f"{self.done} of {self.total} done before")
+            self._print_line(f"{self.done:,} of {self.total:,} done before")
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
@@ -66,32 +80,52 @@ class Progress:
         Progress.current = self.outer
         if self.bar:
             self.bar.stop()
-        elif kind is None:
-            self._print_line(self.describe_state())
+        elif kind is None and self.shown != self.done:
+            self._print_state()
 
     def advance(self, items: int = 1, note: str = "") -> None:
         """Count ``items`` as done; ``note`` is shown after the numbers (failures, a loss)."""
+        now = time.monotonic()
+        # Also within an item something may move, such as the epochs of a point.
+        if items or (note and note != self.note):
+            self.moved = now
         self.done += items
         self.note = note or self.note
-        now = time.monotonic()
         if items:
-            self.moved = now
-        if self.bar:
-            self.bar.update(self.task, completed=self.done, details=", ".join(self._list_details()))
-        elif now - self.printed >= min(LONGEST_PERIOD_S, max(SHORTEST_PERIOD_S, (now - self.started) / 20)):
-            self._print_line(self.describe_state())
+            self._mark(now)
+        if self.bar or now - self.printed >= min(LONGEST_PERIOD_S, max(SHORTEST_PERIOD_S, (now - self.started) / 20)):
+            self._print_state()
 
-    def describe_state(self) -> str:
-        """The line without the label: counts, time, time left, and the details."""
-        seconds, rate = time.monotonic() - self.started, self._measure_rate()
-        parts = [f"{self.done}/{self.total}", f"{seconds:.0f} s"]
-        if rate > 0 and self.done < self.total:
-            parts.append(f"{(self.total - self.done) / rate:.0f} s left")
-        return ", ".join(parts + self._list_details())
+    def _mark(self, now: float) -> None:
+        """Note how many items are done, and forget what is not recent, but for the last of that."""
+        if len(self.marks) > 2 and now - self.marks[-2][0] < RECENT_S / 100:
+            self.marks.pop()  # items that come fast need no mark each
+        self.marks.append((now, self.done))
+        if self.marks[0][0] == self.started and len(self.marks) > ENOUGH_MARKS:
+            self.marks.popleft()
+        horizon = now - max(RECENT_S, RECENT_SHARE * (now - self.started))
+        while len(self.marks) > ENOUGH_MARKS and self.marks[1][0] <= horizon:
+            self.marks.popleft()
+
+    def _print_state(self) -> None:
+        """Show the state in the bar, or in a line."""
+        details = ", ".join(self._list_details())
+        if self.bar:
+            self.bar.update(self.task, completed=self.done, details=details)
+        else:
+            self.shown = self.done
+            self._print_line(f"{self.done:,}/{self.total:,}, {details}")
 
     def _list_details(self) -> list[str]:
-        """Rate, workers, restarts, cost and note, as far as they are known."""
-        parts = [f"{self._measure_rate():.4g}/s"]
+        """Time, time left, rate, workers, restarts, cost and note, as far as they are known."""
+        rate = self._measure_rate()
+        parts = [format_seconds(time.monotonic() - self.started)]
+        if rate and self.done < self.total:
+            parts.append(f"{format_seconds((self.total - self.done) / rate)} left")
+        if rate:
+            parts.append(format_rate(rate))
+        elif self.activity and self.done < self.total:
+            parts.append(f"waiting for {self.activity}")
         if self.workers:
             parts.append(f"{self.workers} worker{'' if self.workers == 1 else 's'}")
         if self.restarts:
@@ -101,17 +135,28 @@ class Progress:
         return parts + ([self.note] if self.note else [])
 
     def _measure_rate(self) -> float:
-        """Items per second in this run."""
-        return (self.done - self.first) / max(time.monotonic() - self.started, 1e-9)
+        """Items per second of late, and when all are done, in this run; 0 where it is not known."""
+        now = time.monotonic()
+        (start, first), (end, _) = self.marks[0], self.marks[-1]
+        if self.done >= self.total:
+            start, first = self.started, self.first
+        # Between two items the rate stays what it was, but not for ever.
+        if now - end > RECENT_S:
+            end = now
+        return (self.done - first) / (end - start) if end > start else 0.0
 
     def _watch(self) -> None:
-        """Say so each time the stage has not moved for ``STALL_S`` seconds."""
+        """Show the state where it was not shown for long, and say so each time the stage has not moved for long."""
         said = self.moved
-        while not self.ended.wait(STALL_S / 100):
+        while not self.ended.wait(min(LONGEST_PERIOD_S, STALL_S) / 60):
             said = max(said, self.moved)
             now = time.monotonic()
             # A stage within this one speaks for itself.
-            if now - said < STALL_S or Progress.current is not self:
+            if Progress.current is not self:
+                continue
+            if now - said < STALL_S:
+                if self.bar or (now - self.printed >= LONGEST_PERIOD_S and now - self.moved < STALL_S):
+                    self._print_state()
                 continue
             said = now
             waits = f", waiting for {self.activity}" if self.activity else ""

@@ -1,6 +1,6 @@
 """The steps of a training: when to validate, which lists a step takes, the step size, and how far a trial is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,12 @@ DATA_STREAM = 0xDA7A
 """Separates the order of the lists from other draws under the same seed."""
 Epoch = dict[str, float]
 """One validation: ``epoch`` (passes over the lists so far), ``step``, and the metrics."""
+
+
+def describe_validation(epoch: Mapping[str, float]) -> str:
+    """A validation in words: its epoch, the loss of training, and the figure that chooses the epoch."""
+    loss = f"loss {epoch['train_loss']:.4g}, " if "train_loss" in epoch else ""
+    return f"epoch {epoch['epoch']:.4g}: {loss}validation {epoch['validation_mean']:.4f}"
 
 
 @dataclass

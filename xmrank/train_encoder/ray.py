@@ -1,7 +1,6 @@
 """The Ray part of the encoder's training: the loop of ``contrastive`` in every worker process."""
 
 import contextlib
-import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,14 +16,13 @@ from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.files import atomic_path, read_kept_json, write_json
 from xmrank.runtime.launcher import Worker, launch_workers
 from xmrank.runtime.progress import Progress
-from xmrank.runtime.storage import seconds_between_looks
+from xmrank.runtime.watching import look_repeatedly
 from xmrank.train_encoder.contrastive import ContrastiveTraining, HeldOutScenes, draw_pairs, read_history
 
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"
 BEGUN = "begun.json"
 """Holds the number of workers of a run that is not finished."""
-POLL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -104,27 +102,20 @@ def train_worker(work: EncoderWork, worker: Worker) -> None:
 @contextlib.contextmanager
 def show_progress(checkpoint: Path, config: TrainEncoderConfig) -> Iterator[None]:
     """Show the images trained on, their rate, the time left and the last epoch's figures, read from the checkpoint."""
-    stop = threading.Event()
     epochs = len(read_history(checkpoint))
     with Progress("train_encoder (images)", config.epochs * config.images, epochs * config.images) as progress:
 
-        def watch_checkpoint() -> None:
+        def look() -> None:
             nonlocal epochs
-            while not stop.wait(seconds_between_looks(checkpoint.parent, POLL_S)):
-                history = read_history(checkpoint)
-                if len(history) > epochs:
-                    note = f"epoch {len(history)}/{config.epochs}, {describe_epoch(history[-1])}"
-                    progress.advance((len(history) - epochs) * config.images, note)
-                    epochs = len(history)
+            history = read_history(checkpoint)
+            if len(history) > epochs:
+                note = f"epoch {len(history)}/{config.epochs}, {describe_epoch(history[-1])}"
+                progress.advance((len(history) - epochs) * config.images, note)
+                epochs = len(history)
 
-        # The workers are other processes: this one waits for them, so a thread looks at what they wrote.
-        thread = threading.Thread(target=watch_checkpoint, daemon=True)
-        thread.start()
-        try:
+        # The workers are other processes: this one waits for them.
+        with look_repeatedly(look, checkpoint.parent):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
 
 def describe_epoch(entry: dict[str, float]) -> str:

@@ -20,15 +20,13 @@ from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
-from xmrank.config import TuneConfig as SearchConfig
 from xmrank.runtime.cluster import UNITS, connect, describe_resources, fit_share
-from xmrank.runtime.errors import DataError, XmrankError, describe_error, find_cause, is_permanent
+from xmrank.runtime.errors import XmrankError, describe_error, find_cause, is_permanent
 from xmrank.runtime.files import write_json
 from xmrank.runtime.progress import Progress, show_activity
 from xmrank.runtime.storage import drop_scratch, scratch_folder
-from xmrank.tracking.run_tree import RunTree
-from xmrank.tune.points import SearchFolder
 from xmrank.tune.proposals import ProposalStudy
+from xmrank.tune.search_job import SearchJob, close_stopped, end_point_run
 from xmrank.tune.search_target import EPOCHS, SearchGroup, SearchPoint, SearchTarget
 from xmrank.tune.space import Point
 
@@ -40,30 +38,6 @@ REPORTS = "reports"
 """Reported beside it: the number of the report, from 1, also when some of them were made before an interruption."""
 REPEATS = 3
 """How often a point is tried again whose process was lost."""
-
-
-@dataclass(frozen=True)
-class SearchJob:
-    """All that a worker needs to know.
-
-    Attributes:
-        config: of the search.
-        target: what is searched.
-        points: the folder of the points.
-        work: folder for what only an unfinished search needs.
-        runs: the search's MLflow runs; a point's are kept in its own folder.
-    """
-
-    config: SearchConfig
-    target: SearchTarget
-    points: SearchFolder
-    work: Path
-    runs: RunTree
-
-    def open_study(self, group: SearchGroup) -> ProposalStudy:
-        """Optuna's study of a group, as an earlier call left it."""
-        path = self.work / "proposals" / f"{group.title.replace(' ', '-')}.json"
-        return ProposalStudy(path, group.space, self.config.seed)
 
 
 PointOf = Callable[[dict[str, Any]], SearchPoint]
@@ -341,6 +315,11 @@ class SearchWatcher(Callback):  # type: ignore[misc]
                 f"{describe_resources()}; the same command continues"
             )
 
+    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **info: Any) -> None:  # noqa: ARG002
+        """Called on the driver after each epoch of a point: a point may take minutes."""
+        name = self.point_of_trial(trial).name
+        self.progress.advance(0, note=f"{name} epoch {result[REPORTS]}: validation {result[METRIC]:.4f}")
+
     def on_trial_complete(self, iteration: int, trials: Iterable[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called on the driver."""
         point = self.point_of_trial(trial)
@@ -375,35 +354,3 @@ def read_cause(trial: Any) -> BaseException:
     # Its method for this looks where the file is copied to later.
     path = Path(trial.pickled_error_file or "")
     return find_cause(ray.cloudpickle.loads(path.read_bytes()) if path.is_file() else RuntimeError("unknown"))
-
-
-def close_stopped(job: SearchJob, point: SearchPoint) -> None:
-    """Write the result of a point that the scheduler stopped, and end its MLflow run.
-
-    Raises:
-        DataError: the point left nothing: it was not stopped after an epoch, but interrupted.
-    """
-    folder = job.points.folder_of(point)
-    outcome = job.target.read_stopped(point, folder)
-    if outcome is None:
-        raise DataError(f"{folder}: no finished training of {point.name}")
-    # At its last report a point was trained to its end, whatever the scheduler then said.
-    stopped = outcome.epochs < job.target.count_epochs(point.group)
-    job.points.write_outcome(point, outcome, stopped=stopped)
-    end_point_run(job, folder, failed=False)
-    job.target.remove_state(point, folder)
-
-
-def end_point_run(job: SearchJob, folder: Path, *, failed: bool) -> None:
-    """Complete and end the MLflow run of a point that nothing ended: its process may have been killed.
-
-    Args:
-        job: the search.
-        folder: of the point.
-        failed: how it ends.
-    """
-    run = job.runs.branch_off(folder)
-    for key in run.ids:
-        if run.is_open(key):
-            run.log_history(key, job.target.list_epochs(folder))
-    run.end(failed=failed)

@@ -17,7 +17,8 @@ from xmrank.train.stage import train
 from xmrank.tune.baseline_target import BaselineTarget
 from xmrank.tune.points import SearchFolder, find_best
 from xmrank.tune.ranker_target import RankerTarget
-from xmrank.tune.ray import SearchJob, end_point_run, search_optuna, search_points
+from xmrank.tune.ray import search_optuna, search_points
+from xmrank.tune.search_job import SearchJob, end_point_run
 from xmrank.tune.search_target import PointResult, SearchGroup, SearchPoint, SearchTarget
 from xmrank.tune.space import list_points
 from xmrank.tune.supervised_target import SupervisedTarget
