@@ -627,7 +627,7 @@ def test_the_console_command_lists_the_jobs_in_a_line_each(monkeypatch, capsys, 
     code, lines, _ = call_main(monkeypatch, capsys, *arguments)
     assert code == 0
     listed = [line.split()[0] for line in lines if line.startswith("  ")]
-    assert listed == [*JOBS, "sync", "verify"]
+    assert listed == [*JOBS, "sync", "verify", "push", "pull"]
     assert all(len(line) <= 100 for line in lines)
 
 
@@ -649,6 +649,21 @@ def test_the_console_command_verifies_directories(monkeypatch, capsys, tmp_path)
     none = f"verify: {tmp_path / 'none'}: no directory of a stage here or below"
     assert call_main(monkeypatch, capsys, "verify", str(tmp_path / "none")) == (1, [], [none])
     assert call_main(monkeypatch, capsys, "verify")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("push",), 2, "push: DIR, OWNER/NAME: required"),
+        (("push", "runs", "demo"), 2, "push: demo: expected OWNER/NAME of a repository on the hub"),
+        (("push", "runs", "me/demo", "--secret"), 2, "push: Unrecognized options: --secret"),
+        (("pull", "me/demo"), 2, "pull: DIR: required"),
+        (("pull", "me/demo", "s3://bucket/x"), 2, "pull: s3://bucket/x: expected a folder of this machine"),
+        (("push", "none", "me/demo"), 1, "push: {home}/none: not a finished stage (no manifest.json)"),
+    ],
+)
+def test_mistakes_with_push_and_pull_are_one_line(monkeypatch, capsys, home, words, code, message):
+    assert call_main(monkeypatch, capsys, *words) == (code, [], [message.format(home=home)])
 
 
 def test_the_console_command_has_a_version(monkeypatch, capsys):

@@ -11,8 +11,9 @@ import tyro
 
 from xmrank.config.choices import choose, find_choices, make_defaults
 from xmrank.config.common_flags import COMMON_FLAGS
+from xmrank.config.hub import HUB_COMMANDS
 from xmrank.config.jobs import JOBS
-from xmrank.config.parsing import parse_config
+from xmrank.config.parsing import parse_command, parse_config
 from xmrank.config.printing import format_config
 from xmrank.runtime.errors import ConfigError
 
@@ -68,8 +69,8 @@ def job_command(words):
 
 
 def config_type(job):
-    """The class of a job's configuration."""
-    return JOBS[job].load_config()
+    """The class of a job's configuration, or of a command's."""
+    return JOBS[job].load_config() if job in JOBS else HUB_COMMANDS[job][1]
 
 
 def help_texts(job):
@@ -95,7 +96,7 @@ def script_flags():
     """The flags of every job and benchmark."""
     jobs = {script.stem: flags_of(script.stem) for script in (ROOT / "jobs").glob("*.py")}
     benchmarks = {script.stem: set(FLAG.findall(script.read_text())) for script in (ROOT / "benchmarks").glob("*.py")}
-    return benchmarks | jobs
+    return benchmarks | jobs | {command: flags_of(command) for command in HUB_COMMANDS}
 
 
 COMMANDS = [(path, words) for path in DOCUMENTS for words in commands_of(path)]
@@ -104,6 +105,9 @@ COMMANDS = [(path, words) for path in DOCUMENTS for words in commands_of(path)]
 @pytest.mark.parametrize(("path", "words"), COMMANDS, ids=lambda value: getattr(value, "name", None))
 def test_a_command_is_accepted_by_its_parser_and_can_be_printed_as_a_preset(path, words, tmp_path):
     job, *arguments = words
+    if job in HUB_COMMANDS:
+        assert parse_command(config_type(job), arguments, program=job)
+        return
     config = parse_config(config_type(job), arguments, name=job)
     # As a file that --preset takes, it is the same configuration.
     preset = tmp_path / "printed.yaml"

@@ -33,6 +33,7 @@ LEVELS = [
     {"register"},
     {"rank"},
     {"report", "qrels", "sentences", "train_encoder"},
+    {"hub"},
     {"experiment"},
     {"cli", "__init__"},
     {"__main__"},

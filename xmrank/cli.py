@@ -11,12 +11,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from xmrank import __version__
 from xmrank.config.common_flags import take_common_flags
+from xmrank.config.hub import HUB_COMMANDS, PushConfig
 from xmrank.config.jobs import JOBS
-from xmrank.config.parsing import parse_config
+from xmrank.config.parsing import parse_command, parse_config
 from xmrank.config.printing import format_config
 from xmrank.runtime.endings import Terminated, install_handlers
 from xmrank.runtime.errors import ConfigError, XmrankError, describe_error, find_cause, is_loss
@@ -31,7 +32,7 @@ COMMANDS = {
     "sync": "Deliver to MLflow what the stages in DIR could not",
     "verify": "Compare the files of all stages in DIR with the hashes in their manifests",
 }
-"""What the console command does besides jobs."""
+"""What the console command does with directories, besides jobs."""
 
 
 def main() -> None:
@@ -49,6 +50,9 @@ def main() -> None:
         return
     if job == "verify":
         verify_directories(arguments)
+        return
+    if job in HUB_COMMANDS:
+        run_hub_command(job, arguments)
         return
     name = job.replace("-", "_")  # xmrank train-encoder
     if name not in JOBS:
@@ -89,16 +93,40 @@ def verify_directories(directories: list[str]) -> None:
     sys.exit(0 if all(whole) else 1)
 
 
+def run_hub_command(command: str, arguments: list[str]) -> None:
+    """Run ``xmrank push DIR OWNER/NAME`` or ``xmrank pull OWNER/NAME DIR``; exits as `run` does."""
+    install_handlers()
+    try:
+        config = parse_command(HUB_COMMANDS[command][1], arguments, program=f"xmrank {command}")
+        # Imports the hub's client.
+        from xmrank.hub.pulling import pull
+        from xmrank.hub.pushing import push
+
+        if isinstance(config, PushConfig):
+            push(config)
+        else:
+            pull(config)
+    except KeyboardInterrupt as stop:
+        sys.exit(report_interruption(command, stop))
+    except Exception as error:
+        sys.exit(report_failure(command, error))
+
+
 def describe_jobs() -> str:
     """The help text of the console command: a line for each job."""
     lines = ["usage: xmrank JOB [OPTIONS]", "", "Jobs (xmrank JOB --help lists the options):", ""]
     commands = {f"{name} DIR ...": about for name, about in COMMANDS.items()}
-    width = max(map(len, [*JOBS, *commands]))
+    commands |= {f"{name} {words}": first_sentence(config) for name, (words, config) in HUB_COMMANDS.items()}
+    width = max(map(len, JOBS))
     for name, job in JOBS.items():
-        first_sentence = " ".join((job.load_config().__doc__ or "").split()).partition(". ")[0]
-        lines.append(f"  {name:<{width}}  {first_sentence.removesuffix('.')}")
-    lines += ["", "Commands:", "", *(f"  {name:<{width}}  {about}" for name, about in commands.items())]
+        lines.append(f"  {name:<{width}}  {first_sentence(job.load_config())}")
+    lines += ["", "Commands:", "", *(f"  {name:<20}  {about}" for name, about in commands.items())]
     return "\n".join(lines)
+
+
+def first_sentence(config_type: type[Any]) -> str:
+    """What a job does, from the class of its configuration."""
+    return " ".join((config_type.__doc__ or "").split()).partition(". ")[0].removesuffix(".")
 
 
 def run_job(name: str, *, program: str | None = None) -> None:

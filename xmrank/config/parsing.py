@@ -20,8 +20,8 @@ Config = TypeVar("Config")
 NESTED_ERROR = re.compile(r"^Error parsing (\w[\w.-]*): (\w+) ")
 """How tyro reports the ValueError "width 0: expected …" of a nested dataclass that knows nothing of flags."""
 
-REQUIRED_FLAG = re.compile(r"^[│ ] {5}(--[\w.-]+)", re.MULTILINE)
-"""How tyro lists a flag that is missing; its help text follows, indented further."""
+REQUIRED_FLAG = re.compile(r"^[│ ] {5}(--[\w.-]+|[A-Z]+(?:/[A-Z]+)?) ", re.MULTILINE)
+"""How tyro lists a flag or an argument that is missing; its help text follows, indented further."""
 RULE = re.compile(r"[─-]{4,}")
 """A horizontal line in tyro's messages; plain characters where the terminal's encoding is not UTF-8."""
 
@@ -55,23 +55,45 @@ def parse_config(
     # For the help text alone: it reads all presets.
     wants_help = any(word in ("-h", "--help") for word in arguments)
     known = list_presets(presets, name, config_type) if wants_help else []
+    words = [word for flag in given for word in flag]
+    description = describe_job(config_type, choices, chosen, known)
+    source = f" (preset {preset})" if preset else ""
+    config = call_tyro(config_type, words, source, prog=program, default=defaults, description=description)
+    return mark_explicit(config, {name_setting(flag) for flag in explicit})
+
+
+def parse_command(config_type: type[Config], arguments: list[str], *, program: str) -> Config:
+    """The configuration of a command that is no job: it takes arguments without a flag, and no presets.
+
+    Raises:
+        ConfigError: an argument is missing, or an unknown flag or value, in one line.
+        SystemExit: after ``--help``.
+    """
+    return call_tyro(config_type, arguments, prog=program, description=" ".join((config_type.__doc__ or "").split()))
+
+
+def call_tyro(config_type: type[Config], words: list[str], source: str = "", **options: Any) -> Config:
+    """The configuration that tyro makes of a command line.
+
+    Args:
+        config_type: a dataclass.
+        words: the command line.
+        source: where settings may come from besides, for the message.
+        options: of ``tyro.cli``.
+
+    Raises:
+        ConfigError: in one line.
+        SystemExit: after ``--help``.
+    """
     # tyro prints a framed message and exits; its text becomes a single line.
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            config = tyro.cli(
-                config_type,
-                args=[word for flag in given for word in flag],
-                prog=program,
-                default=defaults,
-                description=describe_job(config_type, choices, chosen, known),
-                config=(tyro.conf.AvoidSubcommands,),
-            )
+            return tyro.cli(config_type, args=words, config=(tyro.conf.AvoidSubcommands,), **options)
     except SystemExit as stop:
         if stop.code in (0, None):  # after --help
             raise
-        raise ConfigError(join_message(complaint.getvalue()) + (f" (preset {preset})" if preset else "")) from None
-    return mark_explicit(config, {name_setting(flag) for flag in explicit})
+        raise ConfigError(join_message(complaint.getvalue()) + source) from None
 
 
 def mark_explicit(config: Config, names: Iterable[str], prefix: str = "") -> Config:

@@ -33,7 +33,7 @@ def render_markdown(content: ReportContent) -> str:
     for note in content.row_notes:
         lines += [escape_markdown(note), ""]
     for table in content.tables:
-        lines += _result_lines(table, content.notes.get(table.title))
+        lines += result_lines(table, content.notes.get(table.title))
     lines += ["## Pairwise tests of the rankers", ""] if content.pairwise_tests else []
     for tests in content.pairwise_tests:
         lines += _pairwise_lines(tests)
@@ -61,7 +61,8 @@ def _summary_lines(content: ReportContent) -> list[str]:
     return [f"**{escape_markdown(summary.lead)}**", "", *findings, "", escape_markdown(summary.caution), ""]
 
 
-def _result_lines(table: ResultTable, note: str | None) -> list[str]:
+def result_lines(table: ResultTable, note: str | None) -> list[str]:
+    """A result table under its title, and the note on it."""
     # The ceiling is the last row.
     shown = (*table.rows, *([table.ceiling] if table.ceiling else []))
     rows = []

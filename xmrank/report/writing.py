@@ -1,6 +1,8 @@
 """Makes a report: the tables with their tests, the page, and the other files."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from xmrank.config.report import ReportConfig
 from xmrank.report.captions import read_captions
@@ -32,15 +34,26 @@ def make_report(config: ReportConfig, inputs: ReportInputs) -> tuple[Manifest, l
         inputs=inputs.fingerprints,
         overwrite=config.overwrite,
     )
-    image_of = read_captions(inputs.embeddings_directory, inputs.split).image_of
-    tested = (inputs.metrics, inputs.split, image_of, SignFlips(config.draws, config.seed))
-    means = read_seed_means(inputs.metrics, inputs.split, inputs.baseline_metrics)
-    tables = add_tests(make_tables(means, inputs.losses), *tested, inputs.baseline_metrics)
-    tables = mark_kept_starts(tables, inputs.trials)
+    tables = make_tested_tables(config, inputs)
     # Baselines rank whole galleries: they share no protocol with rankers on which both could be compared.
     rankers = [replace(table, rows=tuple(row for row in table.rows if not row.baseline)) for table in tables]
-    manifest = stage.done or _write_report(stage, config, inputs, tables, compare_pairs(rankers, *tested))
+    manifest = stage.done or _write_report(
+        stage, config, inputs, tables, compare_pairs(rankers, *tested_values(config, inputs))
+    )
     return manifest, tables
+
+
+def make_tested_tables(config: ReportConfig, inputs: ReportInputs) -> list[ResultTable]:
+    """The result tables of an evaluation, each figure with its tests."""
+    means = read_seed_means(inputs.metrics, inputs.split, inputs.baseline_metrics)
+    tables = make_tables(means, inputs.losses)
+    return mark_kept_starts(add_tests(tables, *tested_values(config, inputs), inputs.baseline_metrics), inputs.trials)
+
+
+def tested_values(config: ReportConfig, inputs: ReportInputs) -> tuple[Path, str, Mapping[str, str], SignFlips]:
+    """What tests are made from: the per-query values, their split, the image of each caption, and the draws."""
+    image_of = read_captions(inputs.embeddings_directory, inputs.split).image_of
+    return inputs.metrics, inputs.split, image_of, SignFlips(config.draws, config.seed)
 
 
 def _write_report(

@@ -353,6 +353,12 @@ class StageDirectory:
         file.rename(target)
 
 
+def write_finished_plan(directory: Path, manifest: Manifest) -> None:
+    """Write the plan of a finished stage that came from somewhere else, so that its directory is taken for one."""
+    plan = {"schema": SCHEMA, "stage": manifest.stage, "config": manifest.config, "inputs": manifest.inputs}
+    write_json(directory / PLAN, {**plan, "finished": group_outputs(manifest.outputs, [])})
+
+
 def is_there(path: Path) -> bool:
     """Whether there is something of this name, also a link that leads nowhere."""
     return path.is_symlink() or path.exists()

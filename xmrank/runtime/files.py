@@ -140,8 +140,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, keys sorted, so that equal values give equal bytes."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+    """Write JSON atomically, as `to_json` gives it."""
+    write_text(path, to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """A value as the text of a JSON file, keys sorted, so that equal values give equal bytes."""
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

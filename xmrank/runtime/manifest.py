@@ -19,8 +19,10 @@ DAMAGED = "damaged"
 """Folder of a stage directory for outputs that were not what the manifest says."""
 LOCK = "run.lock"
 """Names the run that works in a stage directory."""
-NOT_HASHED = {PLAN, MANIFEST, LOCK, "tracking.json", "timing.json", "results.html", "report.html", "report.md"}
-"""Files that are not part of the output: run ids, times, and pages, which show times and can be made again."""
+CARD = "README.md"
+"""Says what a directory holds that was pulled from the hub."""
+NOT_HASHED = {PLAN, MANIFEST, LOCK, "tracking.json", "timing.json", "results.html", "report.html", "report.md"} | {CARD}
+"""Files that are not part of the output: run ids, times, the card, and pages, which can be made again."""
 TYPES = {
     "stage": str,
     "config": dict,

@@ -35,9 +35,14 @@ ANSWERS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryE
 """What a store says about a file; other errors are about the store."""
 SETTLED = (errno.EINVAL, errno.ENOSYS, errno.ENAMETOOLONG)
 """Answers that stay the same, besides `errors.PERMANENT`."""
-CLIENTS = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "requests", "urllib3"}
+CLIENTS = {
+    *("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "httpcore2", "httpx2", "huggingface_hub"),
+    *("requests", "urllib3"),
+}
 """Packages whose own errors say that a store was not reached, unless the name of the error is one of these."""
-NOT_REPEATED = re.compile("Credential|Validation|Invalid|NotFound|NoRegion|Authentication")
+NOT_REPEATED = re.compile("Credential|Validation|Invalid|NotFound|NoRegion|Authentication|OfflineMode")
+READ_ONLY = ("hf",)
+"""Schemes of stores that are only read here: each file that is written would be a commit of its own on the hub."""
 LOCAL_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of the own disk, which names the file better than the URI does."""
 
@@ -139,13 +144,14 @@ def is_outage(error: Exception) -> bool:
     """Whether an error says that the store was not reached, or could not answer for the moment."""
     if is_permanent(error) or isinstance(error, NotImplementedError):
         return False
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not is_of_client(error):
         # PermissionError comes without the system's number.
         return not isinstance(error, PermissionError) and error.errno not in SETTLED
     if not is_of_client(error) or NOT_REPEATED.search(type(error).__name__):
         return False
     # A status of HTTP: what the client did wrong stays wrong, but for two that mean "later".
-    statuses = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    answers = (error, getattr(error, "response", None))
+    statuses = (getattr(answer, name, None) for answer in answers for name in ("status", "status_code", "code"))
     status = next((value for value in statuses if isinstance(value, int)), 0)
     return status in (408, 429) or not 400 <= status < 500
 

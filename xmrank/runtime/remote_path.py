@@ -17,12 +17,12 @@ from typing import IO, Any
 
 from xmrank.runtime import file_cache
 from xmrank.runtime.errors import ConfigError
-from xmrank.runtime.object_stores import StorageError, attempt, find_store
+from xmrank.runtime.object_stores import READ_ONLY, StorageError, attempt, find_store
 from xmrank.runtime.redaction import redact_uri
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """s3://bucket, or s3:/bucket: Path() folds the second slash."""
-VERSIONS = ("ETag", "etag", "generation", "md5", "content_md5")
+VERSIONS = ("ETag", "etag", "generation", "md5", "content_md5", "blob_id")
 """What stores call that which changes with a file's contents."""
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 """What stores call the time of the last change."""
@@ -126,6 +126,8 @@ class RemotePath(PosixPath):
                 # It may have been replaced meanwhile: then this is not the version that was looked for.
                 if describe_version(self.require_info()) == version and size in (None, file.stat().st_size):
                     return file_cache.keep_copy(file, uri, version)
+            # The hub's client remembers listings, whatever it is told.
+            self.store.invalidate_cache(self.key)
 
     def publish(self, file: Path) -> None:
         """Upload a local file as one object, whole or not at all; the file becomes the copy in the cache."""
@@ -148,6 +150,8 @@ class RemotePath(PosixPath):
 
     def _write(self, request: Any) -> None:
         """Make a request that writes; a bucket that does not exist is no answer about a file."""
+        if self.scheme in READ_ONLY:
+            raise StorageError(f"{self}: {self.scheme}:// is only read; write to a folder, and xmrank push it")
         try:
             attempt(request, str(self))
         except FileNotFoundError as error:
