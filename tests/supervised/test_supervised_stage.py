@@ -133,7 +133,7 @@ def test_means_derive_from_the_values_of_queries(done):
 def test_the_report_of_an_experiment(done):
     folder = done.output / "report"
     page = (folder / "report.html").read_text()
-    assert page.count("<svg") == 3 + 2  # t-SNE, costs, and precision over recall
+    assert page.count("<svg") == 3 + 3 + 1  # t-SNE, costs, and precision over recall
     assert not [link for link in re.findall(r'(?:src|href)="([^"]+)', page) if not link.startswith(("#", "data:"))]
     lcm = [run for run in done.results["runs"] if run["method"] == "lcm"]
     values = [np.mean([r["map"] for r in run["rows"] if r["search"] == "two_stage"]) for run in lcm]
@@ -240,6 +240,7 @@ def test_told_labels_neighbours_and_wrong_labels_are_in_the_report(done, home, h
     timing = json.loads((home / "claims" / "results" / "timing.json").read_text())
     # GMA of three classes: two directions of six features, and an offset each, for both modalities.
     assert {entry["method"]: entry["parameters"] for entry in timing}["gma"] == 2 * (2 * 6 + 2)
+    assert all(entry["peak_mib"] >= 0 for entry in timing)
 
 
 def test_other_features_and_settings_are_refused_by_name(home, here):
