@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -242,8 +242,8 @@ def check_faiss(check: Check) -> dict[str, Any]:
 def make_training(check: Check, directory: Path, **settings: Any) -> tuple[Any, Any]:
     """A configuration and the data of a training on random embeddings, with tokens."""
     import torch
+    from paper_training import read_paper_training
 
-    from xmrank.config import TrainConfig
     from xmrank.embed.store import EmbeddingStore
     from xmrank.embed.token_store import TokenArray
     from xmrank.mine.in_memory import mine_lists
@@ -265,7 +265,7 @@ def make_training(check: Check, directory: Path, **settings: Any) -> tuple[Any, 
     tokens = {"image": draw_tokens(count), "text": draw_tokens(count)}
     store = EmbeddingStore.from_arrays(images, images + draw(*images.shape), splits=splits, tokens=tokens)
     mined = {"random_candidates": sizes.random_candidates, "hard_negatives": min(50, sizes.random_candidates // 2)}
-    config = TrainConfig(directions=("t2i",), epochs=2, **settings)
+    config = replace(read_paper_training(), directions=("t2i",), epochs=2, **settings)
     parts = [
         ListData.of(
             mine_lists(store, direction="t2i", split=split, **mined),

@@ -25,13 +25,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import allrank_peer as peer
 import numpy as np
 import torch
+from paper_training import read_paper_training
 from ranker_timing import gemm_rate, interleaved, lists_per_second, pin_to_one_core, ratio
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -39,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from xmrank.losses import LOSSES
 from xmrank.metrics import list_metrics
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.rankers import ContextAwareParameters, Ranker, build_ranker
+from xmrank.rankers import Ranker, build_ranker
 from xmrank.rankers.parameters import LayerNorm
 from xmrank.runtime.paths import home
 from xmrank.train.list_data import ListData
@@ -83,9 +84,8 @@ def make_lists() -> BenchmarkLists:
 
 def make_ours(state: dict[str, Tensor], layer_norm: LayerNorm = "standard") -> Ranker:
     """xmrank's ranker with allRank's weights."""
-    parameters = ContextAwareParameters(
-        width=WIDTH, layers=LAYERS, heads=HEADS, feed_forward=FEED_FORWARD, layer_norm=layer_norm
-    )
+    shape: dict[str, Any] = {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "feed_forward": FEED_FORWARD}
+    parameters = replace(read_paper_training().ranker, layer_norm=layer_norm, **shape)
     ranker = build_ranker(parameters, dimensions=DIMENSIONS)
     ranker.load_state_dict(peer.as_ours(state, unbiased=layer_norm == "unbiased"))
     return ranker

@@ -16,17 +16,33 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import yaml
+from paper_training import read_paper_training
+
+from xmrank.config.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 SPACE = ("learning_rate=[0.003,0.001,0.0003,0.0001]", "ranker.width=[32,64]", "ranker.dropout=[0.0,0.1,0.3]")
 LOSS, DIRECTION, EPOCHS, WORKERS = "listnet", "t2i", 5, 2
 
 
+def write_preset(folder: Path) -> Path:
+    """Write a preset of the job tune with the paper's training; returns its path."""
+    settings = yaml.safe_load((PRESETS / "paper.yaml").read_text())["train"]
+    del settings["seeds"]
+    path = folder / "paper.yaml"
+    path.write_text(yaml.safe_dump({"tune": {"train": settings}}))
+    return path
+
+
 def search(embeddings: Path, lists: Path, folder: Path) -> float:
     """Run jobs/tune.py; returns the seconds until its results are there."""
     command = [sys.executable, ROOT / "jobs/tune.py", "--embeddings", embeddings, "--lists", lists]
+    command += ["--preset", write_preset(folder)]
     command += ["--output", folder / "tuned", "--space", *SPACE, "--repeats", "0", "--workers", str(WORKERS)]
     command += ["--train.losses", LOSS, "--train.directions", DIRECTION, "--train.epochs", str(EPOCHS)]
     started = time.perf_counter()
@@ -46,7 +62,9 @@ def loop(embeddings: Path, lists: Path, folder: Path) -> float:
     from xmrank.tune.ranker_target import RankerTarget
     from xmrank.tune.stage import list_all_points
 
-    train = TrainConfig(losses=(LOSS,), directions=(DIRECTION,), epochs=EPOCHS)  # type: ignore[arg-type]
+    # A search has seeds of its own and takes none.
+    own = {"losses": (LOSS,), "directions": (DIRECTION,), "seeds": TrainConfig().seeds, "epochs": EPOCHS}
+    train = replace(read_paper_training(), **own)
     config = TuneConfig(space=SPACE, train=train)
     target = RankerTarget(config, train, {}, {})
     points = [point.settings for point in list_all_points(target, target.list_groups(), config)]
@@ -66,7 +84,6 @@ def train_one(embeddings: Path, lists: Path, point: dict[str, Any], folder: Path
     """Train one point of the loop, in this process."""
     import torch
 
-    from xmrank.config import TrainConfig
     from xmrank.embed.store import EmbeddingStore
     from xmrank.mine.list_paths import lists_path
     from xmrank.mine.mapped_lists import open_lists
@@ -80,7 +97,7 @@ def train_one(embeddings: Path, lists: Path, point: dict[str, Any], folder: Path
 
     torch.set_num_threads(1)
     store = EmbeddingStore.open(embeddings)
-    settings = with_point(TrainConfig(losses=(LOSS,), epochs=EPOCHS), LOSS, point)  # type: ignore[arg-type]
+    settings = with_point(replace(read_paper_training(), losses=(LOSS,), epochs=EPOCHS), LOSS, point)
     train, validation = (
         ListData.of(open_lists(lists_path(lists, DIRECTION, role), folder), store, DIRECTION, torch.device("cpu"))
         for role in ("train", "validation")

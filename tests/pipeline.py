@@ -12,20 +12,20 @@ import psutil
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from plain import plain_ranker, plain_training
 
 from xmrank.config import MineConfig, TrainConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.stage import mine
-from xmrank.rankers import ContextAwareParameters
 from xmrank.runtime import launcher
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import HOME_VARIABLE
 from xmrank.train.stage import train
 
-TRAINING = TrainConfig(
+TRAINING = plain_training(
     losses=("listnet", "lambdarank"),
     seeds=(0, 1),
-    ranker=ContextAwareParameters(width=8, layers=1, heads=2, feed_forward=8, dropout=0.1),
+    ranker=plain_ranker(width=8, layers=1, heads=2, feed_forward=8, dropout=0.1),
     epochs=3,
     batch_size=16,
     workers=2,

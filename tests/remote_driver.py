@@ -9,12 +9,13 @@ import json
 import sys
 from pathlib import Path
 
-from xmrank.config import EmbedConfig, EvaluateConfig, MineConfig, TrainConfig
+from plain import plain_ranker, plain_training
+
+from xmrank.config import EmbedConfig, EvaluateConfig, MineConfig
 from xmrank.datasets.reader_settings import ScenesConfig, ScenesSettings
 from xmrank.embed.stage import embed
 from xmrank.evaluate.stage import evaluate
 from xmrank.mine.stage import mine
-from xmrank.rankers import ContextAwareParameters
 from xmrank.train.stage import train
 
 
@@ -30,12 +31,12 @@ def run_stages(root: Path) -> dict[str, str]:
         MineConfig(embeddings=folders["embeddings"], output=folders["lists"], random_candidates=8, hard_negatives=4)
     )
     trained = train(
-        TrainConfig(
+        plain_training(
             **inputs,
             output=folders["rankers"],
             losses=("listnet",),
             seeds=(0,),
-            ranker=ContextAwareParameters(width=8, layers=1, heads=2, feed_forward=8, dropout=0.1),
+            ranker=plain_ranker(width=8, layers=1, heads=2, feed_forward=8, dropout=0.1),
             epochs=4,
             batch_size=16,
             workers=1,

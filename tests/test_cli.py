@@ -116,8 +116,8 @@ def test_lists_switches_and_nothing_in_yaml(preset):
 
 def test_switches_of_a_preset_are_set(preset):
     assert parsed(MineConfig, "--preset", preset("mine: {overwrite: true}")).overwrite
-    config = parsed(TrainConfig, "--preset", preset("train: {ranker: {zero_init_output: true}}"), name="train")
-    assert config.ranker.zero_init_output
+    config = parsed(TrainConfig, "--preset", preset("train: {ranker: {input_norm: true}}"), name="train")
+    assert config.ranker.input_norm
 
 
 def test_a_section_without_settings_leaves_the_defaults(preset):
@@ -137,7 +137,7 @@ def test_a_preset_without_a_section_for_the_job_is_refused(preset, text, section
     ("job", "known"),
     [
         ("mine", "paper,strong,strongest,table1,"),
-        ("train", "demo,paper,strong,strongest,"),
+        ("train", "demo,paper,strong,strongest,table1,"),
         ("embed", "demo,strongest,"),
         ("supervised", "lcm_paper,lcm_quick,"),
     ],

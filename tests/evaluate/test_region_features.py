@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 from pipeline import in_process, make_home, mine_small  # noqa: F401  (a fixture)
+from plain import plain_training
 
-from xmrank.config import EmbedConfig, EvaluateConfig, TrainConfig
+from xmrank.config import EmbedConfig, EvaluateConfig
 from xmrank.datasets.reader_settings import ArraySettings
 from xmrank.embed.stage import embed
 from xmrank.evaluate.stage import evaluate
@@ -48,9 +49,9 @@ def test_region_features_are_imported_trained_on_and_evaluated(folder, monkeypat
     embed(EmbedConfig(output=store, dataset=dataset))
     mine_small(store, lists)
     # The captions' tokens are their vectors, which are no words that come back: there is no word detection.
-    ranker = LateInteractionParameters(image_positions=False, token_width=16, width=16, residual=1.0)
+    ranker = LateInteractionParameters(dropout=0.0, image_positions=False, token_width=16, width=16, residual=1.0)
     train(
-        TrainConfig(
+        plain_training(
             embeddings=store,
             lists=lists,
             output=rankers,

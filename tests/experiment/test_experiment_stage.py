@@ -15,6 +15,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 from pipeline import make_home
+from plain import PLAIN_RANKER, PLAIN_REFINEMENT, PLAIN_TRAINING
 
 from xmrank import tracking
 from xmrank.cli import run_job
@@ -24,6 +25,7 @@ from xmrank.config import (
     ExperimentConfig,
     MineConfig,
     RankConfig,
+    RefinementSettings,
     RegisterConfig,
     ReportConfig,
     TrainConfig,
@@ -67,11 +69,13 @@ SMALL = {
     },
     "mine": {"random_candidates": 30, "hard_negatives": 10},
     "train": {
+        **PLAIN_TRAINING,
+        "refine": PLAIN_REFINEMENT,
         "losses": ["listnet", "ranknet"],
         "seeds": [0],
         "epochs": 2,
         "batch_size": 16,
-        "ranker": {"width": 8, "layers": 1, "heads": 2, "feed_forward": 8},
+        "ranker": {**PLAIN_RANKER, "features": ["concat"], "width": 8, "layers": 1, "heads": 2, "feed_forward": 8},
     },
     "evaluate": {"top_n": [20]},
     "report": {"examples": 3, "title": "A small experiment"},
@@ -88,7 +92,8 @@ def small():
     parts["evaluate"]["top_n"] = tuple(parts["evaluate"]["top_n"])
     train = parts["train"]
     train |= {name: tuple(train[name]) for name in ("losses", "seeds")} | {
-        "ranker": ContextAwareParameters(**train["ranker"])
+        "ranker": ContextAwareParameters(**train["ranker"]),
+        "refine": RefinementSettings(**train["refine"]),
     }
     made = {name: JOBS[name](**values) for name, values in parts.items()}
     return ExperimentConfig(output=Path(SMALL["output"]), **made)

@@ -1,6 +1,7 @@
 """Rankers made from a name and values, and tokens for those that read them, for the tests of this folder."""
 
 import torch
+from plain import plain_values
 
 from xmrank.rankers import (
     ListTokens,
@@ -17,9 +18,10 @@ TEXT = TokenSizes(text="query", text_width=4, text_longest=3, image_width=5, ima
 
 
 def build(name, dimensions=6, refine=None, sizes=None, tokens=TEXT, **values):
-    """A ranker by name; `refine` and `sizes` hold fields of RefinementParameters and RefinementSizes."""
+    """A ranker by name, plain but for the values; `refine` and `sizes` hold fields of RefinementParameters and
+    RefinementSizes."""
     ranker = build_ranker(
-        make_parameters(name, **values),
+        make_parameters(name, **{**plain_values(name), **values}),
         dimensions=dimensions,
         refinement=RefinementParameters(**refine) if refine else None,
         sizes=RefinementSizes(**sizes) if sizes else None,

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from plain import plain_refinement
 from torch import tensor
 from torch.nn import functional as F
 
-from xmrank.config import RefinementSettings
 from xmrank.rankers import RefinementParameters, RefinementSizes
 from xmrank.rankers.refinement import Refinement
 from xmrank.runtime.errors import ConfigError
@@ -24,7 +24,7 @@ from xmrank.train.adapters import (
 )
 
 CPU = torch.device("cpu")
-CONFIG = RefinementSettings(
+CONFIG = plain_refinement(
     members=3, width=8, dropout=0.2, epochs=8, pairs=40, learning_rate=0.02, bank_size=10, neighbours=3
 )
 
@@ -63,14 +63,14 @@ def identity(members, dimensions):
 )
 def test_values_out_of_range_are_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
-        RefinementSettings(**wrong)
+        plain_refinement(**wrong)
 
 
 def test_the_loss_is_the_cross_entropy_of_both_directions_without_siblings():
     image = tensor([[1.0, 0.0], [0.0, 1.0]])
     text = tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])  # the first two are captions of image 0
     pairs = TrainingPairs(np.array([0, 1]), np.array([0, 0, 1]), image, text)
-    config = RefinementSettings(members=2, scale=2.0, dropout=0.0)
+    config = plain_refinement(members=2, scale=2.0, dropout=0.0)
     value = in_batch_loss(
         pairs, np.array([[0, 1, 2]]), {"image": identity(1, 2), "text": identity(1, 2)}, config
     ).item()
@@ -88,7 +88,7 @@ def test_the_losses_of_members_are_added():
     image, text = tensor([[1.0, 0.0], [0.0, 1.0]]), tensor([[1.0, 0.0], [0.0, 1.0]])
     pairs, config = (
         TrainingPairs(np.array([0, 1]), np.array([0, 1]), image, text),
-        RefinementSettings(members=2, dropout=0.0),
+        plain_refinement(members=2, dropout=0.0),
     )
     one = in_batch_loss(pairs, np.array([[0, 1]]), {"image": identity(1, 2), "text": identity(1, 2)}, config)
     two = in_batch_loss(pairs, np.array([[0, 1]] * 2), {"image": identity(2, 2), "text": identity(2, 2)}, config)

@@ -5,9 +5,11 @@ import sys
 
 import pytest
 import torch
+from plain import PLAIN_TRAINING
 
 from xmrank.mine.in_memory import mine_lists
 from xmrank.runtime.errors import ConfigError
+from xmrank.train import api
 from xmrank.train.api import train_ranker
 from xmrank.train.list_data import ListData
 from xmrank.train.training_data import TrainingData
@@ -15,7 +17,8 @@ from xmrank.train.trials import Trial, TrialFailed
 
 from .toys import TINY, assert_equal_weights, settings, train_toy
 
-SETTINGS = {"ranker": TINY, "epochs": 2, "batch_size": 8, "learning_rate": 0.01}
+PLAIN = {name: value for name, value in PLAIN_TRAINING.items() if name in api.SETTINGS}
+SETTINGS = {**PLAIN, "ranker": TINY, "epochs": 2, "batch_size": 8, "learning_rate": 0.01}
 
 
 @pytest.fixture(scope="module")

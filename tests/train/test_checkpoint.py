@@ -5,16 +5,16 @@ import json
 import pytest
 import torch
 from changed_stages import flip_byte
+from plain import plain_ranker, plain_training
 
-from xmrank.config import TrainConfig
-from xmrank.rankers import ContextAwareParameters, LinearParameters, build_ranker
+from xmrank.rankers import LinearParameters, build_ranker
 from xmrank.runtime.errors import DataError
 from xmrank.train.checkpoint import load_state, read_ranker, save_ranker, save_state
 from xmrank.train.checkpoint_json import hash_about, read_meta
 from xmrank.train.step import TrainingStep
 from xmrank.train.worker_group import WorkerGroup
 
-PARAMETERS = ContextAwareParameters(width=8, layers=1, heads=2, feed_forward=8)
+PARAMETERS = plain_ranker(width=8, layers=1, heads=2, feed_forward=8)
 
 
 def make(seed=0):
@@ -23,7 +23,7 @@ def make(seed=0):
 
 
 def step_of(ranker, *moments):
-    return TrainingStep([ranker], ["listnet"], TrainConfig(learning_rate=0.01), WorkerGroup(), moments)
+    return TrainingStep([ranker], ["listnet"], plain_training(learning_rate=0.01), WorkerGroup(), moments)
 
 
 def take_step(step, seed):

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from plain import plain_training
 
-from xmrank.config import MineConfig, TrainConfig
+from xmrank.config import MineConfig
 from xmrank.runtime.errors import ConfigError
 from xmrank.train.list_sampler import ListSampler
 from xmrank.train.schedule import TrainingSchedule
@@ -21,7 +22,7 @@ def store(tiny_store):
 
 
 def sampler_of(store, direction="i2t", mining=MINING, **changes):
-    return ListSampler(store, direction, mining, TrainConfig(**{"sampling": "random-hard", **changes}))
+    return ListSampler(store, direction, mining, plain_training(**{"sampling": "random-hard", **changes}))
 
 
 def images(store):
@@ -187,14 +188,14 @@ def test_in_batch_lists_hold_all_positives_where_the_mined_lists_do(store):
 
 
 def test_in_batch_lists_stay_in_their_order():
-    in_batch, drawn = (TrainingSchedule(TrainConfig(sampling=name), 40) for name in ("in-batch", "random-hard"))
+    in_batch, drawn = (TrainingSchedule(plain_training(sampling=name), 40) for name in ("in-batch", "random-hard"))
     assert in_batch.order_lists(0, 1).tolist() == list(range(40))
     assert drawn.order_lists(0, 1).tolist() != list(range(40))
 
 
 def test_a_batch_of_one_image_has_no_negatives():
     with pytest.raises(ConfigError, match="--sampling in-batch: the gallery is --batch-size 1 images"):
-        TrainConfig(sampling="in-batch", batch_size=1)
+        plain_training(sampling="in-batch", batch_size=1)
 
 
 def test_a_list_keeps_to_the_fold_of_its_query(store):
@@ -220,7 +221,38 @@ def test_all_positives_are_listed_where_the_mined_lists_have_them(store):
     assert (lists.labels.reshape(-1, 10).sum(1) == 5).all()
 
 
-def test_a_draw_from_too_few_items_is_refused(store):
-    with pytest.raises(ConfigError, match=r"--random-candidates 60, but a fold .* has only 59 t2i items"):
-        sampler_of(store, "t2i", mining=replace(MINING, random_candidates=60)).check_folds([images(store)])
-    sampler_of(store, "t2i", mining=replace(MINING, random_candidates=59)).check_folds([images(store)])
+def test_a_small_fold_gives_what_it_has(store):
+    mining = replace(MINING, random_candidates=70, hard_negatives=65)
+    made = sampler_of(store, "t2i", mining=mining)
+    # 60 images: 59 are not the caption's own, and all of them are in its list.
+    assert made.check_folds([images(store)]).startswith("t2i lists are the hardest of 59 random candidates, not of 70")
+    lists = made.draw_lists([images(store)], 0, 1)
+    assert set(lists.lengths) == {60} and made.width == 66
+    assert (np.sort(lists.candidates.reshape(60, 60)) == images(store)).all()
+    assert (
+        sampler_of(store, "t2i", mining=replace(mining, random_candidates=59, hard_negatives=5)).check_folds(
+            [images(store)]
+        )
+        == ""
+    )
+    with pytest.raises(ConfigError, match="a fold of the training images has no t2i items of other images"):
+        made.check_folds([images(store)[:1]])
+
+
+def test_lists_of_another_strategy_are_drawn_as_long_as_they_are(store):
+    mining = replace(MINING, strategy="top-k", random_candidates=10, hard_negatives=30)
+    assert set(sampler_of(store, mining=mining).draw_lists([images(store)], 0, 1).lengths) == {31}
+
+
+def test_positives_are_retrieved_unless_the_mined_lists_leave_out_likely_positives(store):
+    assert sampler_of(store, sampling_positives="auto").list_config.positives == "retrieved"
+    mining = replace(MINING, duplicate_cosine=0.9)
+    made = sampler_of(store, mining=mining, sampling_positives="auto")
+    assert made.list_config.positives == "one" and made.check_folds([images(store)]) == ""
+
+
+def test_labels_are_graded_only_where_asked(store):
+    made = sampler_of(store, mining=replace(MINING, relevance="captions"))
+    graded, binary = (made.draw_lists([images(store)], 0, 1, graded=graded) for graded in (True, False))
+    assert (graded.labels > 0).all()
+    assert set(binary.labels) == {0, 1} and (binary.labels.reshape(60, 6).sum(1) == 1).all()

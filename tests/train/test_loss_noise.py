@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from plain import plain_ranker
 
 from xmrank.losses import LOSSES
 from xmrank.losses.loss_parameters import LossParameters, NeuralNdcgParameters
-from xmrank.rankers import ContextAwareParameters
 from xmrank.train import trainer
 from xmrank.train.trials import Trial
 
 from .test_resume import StoppedError, stop_after
 from .toys import assert_equal_weights, result, run_toys, settings, toy_data, train_toy
 
-DROPPING = ContextAwareParameters(width=8, layers=1, heads=2, feed_forward=8, dropout=0.2)
+DROPPING = plain_ranker(width=8, layers=1, heads=2, feed_forward=8, dropout=0.2)
 STOCHASTIC = LossParameters(neural_ndcg=NeuralNdcgParameters(stochastic_samples=3))
 LOSSES_WITH_NOISE = ("neural_ndcg", "listmle")
 

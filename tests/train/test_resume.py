@@ -1,14 +1,14 @@
 """A training that is interrupted and called again ends where one that was left alone ends, to the last bit."""
 
 import pytest
+from plain import plain_ranker
 
-from xmrank.rankers import ContextAwareParameters
 from xmrank.train.list_data import ListData
 from xmrank.train.trials import Trial
 
 from .toys import assert_equal_weights, settings, toy_data, train_toy
 
-DROPPING = ContextAwareParameters(width=8, layers=1, heads=2, feed_forward=8, dropout=0.2, input_dropout=0.1)
+DROPPING = plain_ranker(width=8, layers=1, heads=2, feed_forward=8, dropout=0.2, input_dropout=0.1)
 CONFIG = settings(ranker=DROPPING, epochs=4, schedule="one_cycle", weight_decay=0.01, gradient_clip=1.0)
 
 

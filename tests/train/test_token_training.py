@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from pipeline import mine_small
+from plain import plain_training
 
-from xmrank.config import TrainConfig
 from xmrank.embed.token_store import TokenArray, count_to_offsets
 from xmrank.losses import LOSSES
 from xmrank.mine.candidate_lists import CandidateLists
@@ -126,7 +126,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, text, precis
 def test_folds_of_a_refinement_and_in_batch_lists(tiny_store, tmp_path, direction):
     store = add_tokens(tiny_store(tmp_path / "store", splits={"train": 60, "val": 20, "test": 20}, signal=0.7))
     lists = mine_small(store.directory, tmp_path / "lists").output
-    config = TrainConfig(ranker=TOKENS, refine=REFINE, sampling="in-batch", sampling_top=5, epochs=1, batch_size=8)
+    config = plain_training(ranker=TOKENS, refine=REFINE, sampling="in-batch", sampling_top=5, epochs=1, batch_size=8)
     parts = [ListData.of(CandidateLists.read(lists_path(lists, direction, role)), store, direction, CPU)
              for role in ("train", "validation")]  # fmt: skip
     data = TrainingData.open(*parts, store, lists, direction, config, tmp_path / "detections")
@@ -158,7 +158,7 @@ def test_a_ranker_on_tokens_is_trained_without_a_job(lists):
     store, train, validation = lists
     ranker, history = train_ranker(store, train, validation, direction="t2i", ranker=TOKENS, epochs=1)
     assert ranker.sizes == TokenSides.of(store, "t2i").sizes
-    assert len(history["epochs"]) == 1
+    assert [epoch["epoch"] for epoch in history["epochs"]] == [0, 1]
 
 
 def test_a_store_without_tokens_is_refused(lists):
@@ -176,4 +176,4 @@ def test_convolutions_over_other_tokens_than_a_square_are_refused(lists):
 
 def test_a_stack_of_rankers_on_tokens_is_refused():
     with pytest.raises(ConfigError, match="--stack on: late_interaction is trained one at a time"):
-        TrainConfig(ranker=TOKENS, stack="on")
+        plain_training(ranker=TOKENS, stack="on")

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from plain import plain_ranker
 
 from xmrank.losses import LOSSES
 from xmrank.metrics import list_metrics
-from xmrank.rankers import ContextAwareParameters, LinearParameters
+from xmrank.rankers import LinearParameters
 from xmrank.runtime.errors import DataError
 from xmrank.train import step as step_module
 from xmrank.train import trainer
@@ -122,9 +123,7 @@ def test_losses_of_one_seed_start_from_the_same_weights(tmp_path):
     assert_equal_weights(*starts)
 
 
-RESIDUAL = ContextAwareParameters(
-    features=("cosine",), width=8, heads=2, feed_forward=8, residual=20.0, zero_init_output=True
-)
+RESIDUAL = plain_ranker(features=("cosine",), width=8, heads=2, feed_forward=8, residual=20.0, zero_init_output=True)
 
 
 def test_a_start_that_training_does_not_better_is_kept(tmp_path):

@@ -7,27 +7,29 @@ import numpy as np
 import pytest
 import torch
 from pipeline import mine_small
+from plain import plain_ranker, plain_refinement, plain_training
 
-from xmrank.config import RefinementSettings, TrainConfig
 from xmrank.evaluate.list_scoring import make_list_data, score_lists
 from xmrank.metrics import list_metrics
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.mine.list_paths import lists_path
-from xmrank.rankers import ContextAwareParameters, RefinementSizes
+from xmrank.rankers import LateInteractionParameters, RefinementSizes
 from xmrank.runtime.errors import ConfigError
+from xmrank.train import training_data
 from xmrank.train.adapters import TrainingPairs, make_fold_refinement
 from xmrank.train.checkpoint import read_ranker
+from xmrank.train.first_stage_validation import mean_of_similarity
 from xmrank.train.list_data import ListData
 from xmrank.train.stage import train
 from xmrank.train.trainer import make_ranker
-from xmrank.train.training_data import TrainingData, refine_list_data, refinement_sizes
+from xmrank.train.training_data import TrainingData, check_sampling, refine_list_data, refinement_key, refinement_sizes
 from xmrank.train.trials import Trial
 
 from .toys import assert_equal_weights, result, run_toys, train_toy
 
-REFINE = RefinementSettings(members=2, width=8, epochs=2, pairs=50, learning_rate=0.01, bank_size=20, neighbours=3)
-CONFIG = TrainConfig(
-    ranker=ContextAwareParameters(
+REFINE = plain_refinement(members=2, width=8, epochs=2, pairs=50, learning_rate=0.01, bank_size=20, neighbours=3)
+CONFIG = plain_training(
+    ranker=plain_ranker(
         features=("cosine",), width=8, layers=1, heads=2, feed_forward=8, residual=20.0, zero_init_output=True
     ),
     refine=REFINE,
@@ -39,6 +41,12 @@ CONFIG = TrainConfig(
     batch_size=16,
 )
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def keep_refinements(monkeypatch):
+    """Random embeddings have little to teach, so that most refinements would be put aside."""
+    monkeypatch.setattr(training_data, "mean_of_similarity", lambda lists: 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +169,22 @@ def test_trials_of_one_seed_share_a_refinement_that_is_fitted_once(mined, monkey
     assert other.refinement.bank.abs().sum() > 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "shared"),
+    [
+        ({"ranker": plain_ranker(width=4, heads=2), "learning_rate": 0.1, "epochs": 5}, True),
+        ({"refine": replace(REFINE, width=4)}, False),
+        ({"sampling_positives": "retrieved"}, False),
+        ({"ranker": LateInteractionParameters()}, False),
+    ],
+)
+def test_trainings_share_refinements_that_do_not_depend_on_their_differences(changes, shared):
+    assert (refinement_key(replace(CONFIG, **changes)) == refinement_key(CONFIG)) is shared
+
+
 def test_fixed_lists_are_what_was_mined(mined):
-    made = open_data(mined, config=TrainConfig(ranker=CONFIG.ranker))
-    ranker = ranker_of(made, TrainConfig(ranker=CONFIG.ranker))
+    made = open_data(mined, config=plain_training(ranker=CONFIG.ranker))
+    ranker = ranker_of(made, plain_training(ranker=CONFIG.ranker))
     assert made.sample_lists(0, 1) is made.sample_lists(0, 2) is made.train
     assert made.validation_lists(0) is made.validation
     assert refine_list_data(ranker, made.validation) is made.validation
@@ -171,7 +192,7 @@ def test_fixed_lists_are_what_was_mined(mined):
 
 
 def test_lists_differ_every_epoch_and_are_the_same_again_after_a_resume(mined):
-    config = replace(CONFIG, refine=RefinementSettings())
+    config = replace(CONFIG, refine=plain_refinement())
     made, later = open_data(mined, config=config), open_data(mined, config=config)
     first, second = made.sample_lists(0, 1).lists, made.sample_lists(0, 2).lists
     assert not np.array_equal(first.candidates, second.candidates)
@@ -232,22 +253,44 @@ def test_the_stage_trains_refined_rankers_that_work_on_raw_embeddings(mined, tmp
 
 
 def test_a_refinement_of_fixed_lists_is_refused():
-    with pytest.raises(ConfigError, match="expected --sampling random-hard, sub-gallery or in-batch"):
-        TrainConfig(refine=REFINE)
+    with pytest.raises(ConfigError, match=r"--refine\.members 2: expected 0 with --sampling fixed"):
+        plain_training(refine=REFINE)
 
 
-def test_lists_that_need_more_than_a_fold_has_are_refused(mined, tmp_path):
+def test_small_folds_are_said_and_folds_of_one_image_refused(mined, tmp_path):
     store, folder = mined
+    # 120 images make 11 folds of 10 or 11, where a caption has 9 or 10 images that are not its own.
+    config = replace(CONFIG, refine=replace(REFINE, members=11))
+    note = check_sampling(folder, store, "t2i", config, 0)
+    assert note.startswith("t2i lists are the hardest of 9 random candidates, not of 12: a fold of the training images")
+    # An image has 5 · 9 captions that are not its own.
+    assert check_sampling(folder, store, "i2t", config, 0) == ""
     config = replace(CONFIG, embeddings=store.directory, lists=folder, output=tmp_path / "rankers", directions=("t2i",))
-    with pytest.raises(ConfigError, match=r"--random-candidates 12, but a fold .* has only 9 t2i items"):
-        train(replace(config, refine=replace(REFINE, members=11)))
+    with pytest.raises(ConfigError, match=r"a fold of the training images has no t2i items of other images; expected"):
+        train(replace(config, refine=replace(REFINE, members=120)))
+
+
+def test_a_refinement_that_is_worse_than_the_first_stage_is_put_aside(mined, monkeypatch):
+    good = ranker_of(open_data(mined))
+    monkeypatch.setattr(training_data, "mean_of_similarity", mean_of_similarity)
+    # Steps so large that nothing of the embeddings is left.
+    wild = replace(CONFIG, refine=replace(REFINE, learning_rate=10.0, epochs=5))
+    made = open_data(mined, config=wild)
+    assert good.refinement.query_outer.any() and not ranker_of(made, wild).refinement.query_outer.any()
+    validation = made.validation_lists(0).lists
+    np.testing.assert_allclose(validation.similarity, made.validation.lists.similarity, atol=1e-5)
+    # The training lists, too, have the first stage's similarity.
+    drawn = made.sample_lists(0, 1).lists
+    rows = np.repeat(drawn.queries, drawn.lengths)
+    cosine = (mined[0].image[rows] * mined[0].text[drawn.candidates]).sum(1)
+    np.testing.assert_allclose(drawn.similarity, cosine, atol=1e-5)
 
 
 @pytest.mark.parametrize(("members", "bank", "expected"), [(3, 50, 50), (3, 90, 80), (0, 9, 0)])
 def test_a_bank_is_no_larger_than_what_every_member_is_trained_on(mined, members, bank, expected):
     made = open_data(mined)
     made = replace(made, images=made.images[:120])
-    assert refinement_sizes(made, RefinementSettings(members=members, bank_size=bank)).bank == expected
+    assert refinement_sizes(made, plain_refinement(members=members, bank_size=bank)).bank == expected
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])

@@ -113,7 +113,7 @@ def test_a_point_of_impossible_values_is_refused():
 def test_the_best_settings_replace_defaults_for_their_direction_and_loss(tmp_path):
     path = tmp_path / "best.json"
     path.write_text(json.dumps({"i2t": {"listnet": {"learning_rate": 0.5}}}))
-    config = TrainConfig(best=path)
+    config = TrainConfig(best=path, learning_rate=1e-3)
     best = read_best(config)
     assert config_of(Trial("listnet", "i2t", 0), config, best).learning_rate == 0.5
     assert config_of(Trial("listnet", "t2i", 0), config, best).learning_rate == 1e-3

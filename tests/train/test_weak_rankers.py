@@ -61,7 +61,7 @@ def test_the_weakest_ranker_is_named_with_what_to_try(tmp_path, trials):
     text = describe_weak_rankers(made, tmp_path, {"i2t": 0.6})
     assert text.startswith(
         "train: warning: 2 of 3 rankers stay below the first stage on the validation lists, ranknet-i2t-seed0 most: "
-        "0.310, the first stage 0.600; try --preset strong"
+        "0.310, the first stage 0.600; try the defaults of train"
     )
 
 

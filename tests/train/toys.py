@@ -6,12 +6,12 @@ from unittest import mock
 
 import numpy as np
 import torch
+from plain import plain_ranker, plain_training
 from safetensors.torch import load_file
 
-from xmrank.config import TrainConfig
 from xmrank.embed.token_store import TokenArray, count_to_offsets
 from xmrank.mine.candidate_lists import CandidateLists
-from xmrank.rankers import ContextAwareParameters, LateInteractionParameters
+from xmrank.rankers import LateInteractionParameters
 from xmrank.runtime.errors import DataError
 from xmrank.train.list_data import ListData
 from xmrank.train.stack_states import settle_states
@@ -24,9 +24,16 @@ from xmrank.train.trials import Trial
 from xmrank.train.worker_group import WorkerGroup
 
 DIMENSIONS = 6
-TINY = ContextAwareParameters(width=8, layers=1, heads=2, feed_forward=8)
+TINY = plain_ranker(width=8, layers=1, heads=2, feed_forward=8)
 TOKENS = LateInteractionParameters(
-    width=8, heads=2, feed_forward=8, token_width=8, token_heads=2, token_dropout=0.0, token_convolutions=2
+    dropout=0.0,
+    width=8,
+    heads=2,
+    feed_forward=8,
+    token_width=8,
+    token_heads=2,
+    token_dropout=0.0,
+    token_convolutions=2,
 )
 TRIAL = Trial("listnet", "i2t", 0)
 
@@ -73,7 +80,7 @@ def with_tokens(data, *, text="query", seed=0):
 
 
 def settings(**changes):
-    return TrainConfig(**{"ranker": TINY, "epochs": 3, "batch_size": 8, "learning_rate": 0.01, **changes})
+    return plain_training(**{"ranker": TINY, "epochs": 3, "batch_size": 8, "learning_rate": 0.01, **changes})
 
 
 class ToyLog(TrialLog):

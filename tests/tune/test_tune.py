@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import pytest
 from mlflow.tracking import MlflowClient
 from pipeline import TRAINING, mine_small
+from plain import plain_refinement, plain_training
 
 from xmrank.config import TuneConfig
 from xmrank.runtime.errors import DataError
+from xmrank.train import training_data
 from xmrank.tune import ray as ray_stage
 from xmrank.tune.points import SearchFolder, find_best
 from xmrank.tune.ranker_target import RankerTarget
@@ -18,6 +20,7 @@ from xmrank.tune.search_target import PointResult, SearchGroup
 from xmrank.tune.stage import list_all_points, tune
 
 TRAIN = replace(TRAINING, losses=("listnet",), directions=("t2i",), seeds=(0, 1), epochs=2)
+REFINE = plain_refinement(members=2, width=8, epochs=1, pairs=50, bank_size=20, neighbours=3)
 SPACE = ("learning_rate=[0.02,1e-5]", "ranker.width=[4,8]")
 
 
@@ -64,6 +67,17 @@ def test_a_grid_is_searched_and_its_best_trained_with_all_seeds(config, tmp_path
     assert parents.count(None) == 1 and len(set(parents)) == 2 and len(runs) == 1 + 4 + 2
     assert "best listnet t2i: " in capsys.readouterr().out
     assert tune(config) == manifest
+
+
+@pytest.mark.usefixtures("here")
+def test_the_points_of_a_search_share_a_refinement(config, monkeypatch):
+    fitted = []
+    fit = training_data.fit_refinement
+    monkeypatch.setattr(training_data, "fit_refinement", lambda *given: fitted.append(given) or fit(*given))
+    refined = plain_training(**{**vars(TRAIN), "refine": REFINE, "sampling": "random-hard"})
+    tune(replace(config, train=refined, repeats=(0,)))
+    # Once for the four points, and once for the training of the best of them.
+    assert len(fitted) == 2
 
 
 @pytest.mark.usefixtures("here")

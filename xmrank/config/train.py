@@ -25,20 +25,26 @@ class RefinementSettings(RefinementParameters):
     """The refined similarity: adapters, hubness correction and memory, learned before the ranker and then fixed.
 
     Each ensemble member learns on all folds of the training images but one, with an in-batch softmax, and refines the
-    training lists of that fold. Outside training the members are averaged.
+    training lists of that fold. Outside training the members are averaged. A refinement that ranks the validation lists
+    worse than the first stage is put aside: its rankers start from the first stage.
     """
 
+    members: int = 3
+    """Ensemble members, pairs of adapters whose similarities are averaged; 0: no refinement, the first-stage similarity
+    is used."""
+    memory_weight: float = 0.3
+    """Weight of the key–value memory, where the images of similar training captions represent a caption; 0: none."""
     dropout: float = 0.5
     """Dropout probability of an adapter's hidden values."""
-    noise: float = 0.0
+    noise: float = 0.5
     """Expected length of the Gaussian noise that is added to the embeddings in training."""
-    epochs: int = 8
+    epochs: int = 5
     """Passes over all pairs of an image and a caption."""
     pairs: int = 500
     """Pairs per batch; the other pairs of the batch are the negatives."""
     learning_rate: float = 1e-3
     """Highest learning rate of AdamW. It rises to this and then falls to 0, or stays constant with --refine.average."""
-    average: float = 0.0
+    average: float = 0.5
     """Share of the steps, the last ones, over which the weights are averaged; 0: the weights of the last step."""
     weight_decay: float = 0.05
     """Decoupled weight decay; biases have none."""
@@ -48,7 +54,7 @@ class RefinementSettings(RefinementParameters):
     """Training queries, one per image, against which hubness is measured."""
     memory_size: int = 20_000
     """Largest number of training captions in the memory; a random sample if there are more."""
-    learn_fusion: bool = False
+    learn_fusion: bool = True
     """Learn the fusion weights (those of the hubness, of the memory, and of the memory's hubness) on training lists;
     the given weights are the start."""
 
@@ -96,7 +102,11 @@ class DetectionSettings:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train a ranker for every loss, direction and seed."""
+    """Train a ranker for every loss, direction and seed.
+
+    With the defaults, training starts from a refined first stage and keeps the best epoch, the start included. The
+    preset paper has the paper's settings.
+    """
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
         {"embeddings", "lists", "output", "best", "workers", "worker_timeout", "stack", "overwrite"}
@@ -126,28 +136,29 @@ class TrainConfig:
     """The refined similarity."""
     detect: DetectionSettings = field(default_factory=DetectionSettings)
     """Word detection, for rankers that read tokens."""
-    sampling: Literal["fixed", "random-hard", "sub-gallery", "in-batch"] = "fixed"
+    sampling: Literal["fixed", "random-hard", "sub-gallery", "in-batch"] = "random-hard"
     """Training lists: fixed (as mined), or sampled anew in every epoch, one list per training image or per caption:
-    random-hard (with the same numbers as the mined lists), sub-gallery (the first stage's top --sampling-top of a
-    random gallery of --sampling-images images, together with the positives there) or in-batch (the lists of a step
-    share a random gallery of --batch-size images; each holds its hardest --sampling-top items and the positives, so
-    that a ranker that reads tokens encodes few items a step)."""
-    sampling_positives: Literal["mined", "retrieved"] = "mined"
+    random-hard (with the same numbers as the mined lists, as far as there are so many images), sub-gallery (the first
+    stage's top --sampling-top of a random gallery of --sampling-images images, together with the positives there) or
+    in-batch (the lists of a step share a random gallery of --batch-size images; each holds its hardest --sampling-top
+    items and the positives, so that a ranker that reads tokens encodes few items a step)."""
+    sampling_positives: Literal["auto", "mined", "retrieved"] = "auto"
     """random-hard: positives are added to the list as they were in mining, or must be retrieved: a positive is listed
-    only if it is among the hardest candidates, so that its position in the list reveals nothing."""
+    only if it is among the hardest candidates, so that its position in the list reveals nothing. auto: retrieved, but
+    mined where the mined lists leave out likely positives (--positive-margin, --duplicate-cosine of mine.py)."""
     sampling_images: int = 1000
     """sub-gallery: approximate number of images per gallery; the training images are divided into such galleries."""
     sampling_top: int = 100
     """sub-gallery: items per list; in-batch: hardest items per list."""
-    epochs: int = 10
+    epochs: int = 3
     """Passes over the training lists."""
     batch_size: int = 32
     """Lists per training step, over all workers of a trial."""
-    learning_rate: float = 1e-3
-    """Learning rate of Adam."""
-    weight_decay: float = 0.0
+    learning_rate: float = 5e-4
+    """Learning rate of Adam; with one_cycle, the highest."""
+    weight_decay: float = 0.05
     """Decoupled weight decay."""
-    schedule: Literal["constant", "one_cycle"] = "constant"
+    schedule: Literal["constant", "one_cycle"] = "one_cycle"
     """Learning-rate schedule."""
     gradient_clip: float | None = None
     """Largest norm of a step's gradient; None: no clipping."""
@@ -159,7 +170,7 @@ class TrainConfig:
     """Epochs between validations. The state of the training is saved after each."""
     validate_every_steps: int | None = None
     """Steps between validations; None: validate after epochs."""
-    validate_start: bool = False
+    validate_start: bool = True
     """Also validate before the first step. With a residual and zero_init_output of the ranker, the best epoch is then
     never worse on the validation lists than the first stage."""
     patience: int | None = None
@@ -203,8 +214,8 @@ class TrainConfig:
         # Training lists must hold images of one fold, on which their member has not learned.
         if self.refine.members and self.sampling == "fixed":
             raise ConfigError(
-                "--refine.members: expected --sampling random-hard, sub-gallery or in-batch; a fixed list mixes images "
-                "that a member learned from with others"
+                f"--refine.members {self.refine.members}: expected 0 with --sampling fixed (or --sampling random-hard, "
+                "sub-gallery or in-batch), since a fixed list mixes images that a member learned from with others"
             )
         more_than_zero("--learning-rate", self.learning_rate)
         # A negative norm would turn the gradient around.

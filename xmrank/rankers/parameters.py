@@ -25,6 +25,8 @@ LayerNorm = Literal["standard", "unbiased"]
 class RankerParameters:
     """Parameters that all rankers share; each ranker adds its own in a subclass.
 
+    With the defaults, training starts from the first-stage ranking.
+
     Raises:
         ValueError: one line that begins with a parameter and its value, and says what was expected.
     """
@@ -34,22 +36,22 @@ class RankerParameters:
     reads_tokens: ClassVar[bool] = False
     """Whether the ranker reads the tokens of queries and candidates beside their embeddings."""
 
-    features: tuple[Feature, ...] = ("concat",)
+    features: tuple[Feature, ...] = ("product", "cosine")
     """Features of a query and a candidate: concat (both embeddings, as in the paper), product, difference (absolute),
     cosine (the first-stage similarity, raw and standardised within its list); one or more."""
     input_norm: bool = False
     """Layer-normalise the embedding features of an item before the first layer."""
-    input_dropout: float = 0.0
+    input_dropout: float = 0.3
     """Dropout probability of the embedding features."""
     output_activation: OutputActivation | None = None
     """Activation of the output: sigmoid or tanh. The residual is added after it."""
     levels: int = 1
     """Outputs per item, one for each threshold of an ordinal scale; only the loss ordinal uses more than one."""
-    residual: float | None = None
+    residual: float | None = 15.0
     """Initial weight of the first-stage similarity, which is added to the score; None: not added, as in the paper."""
     residual_learnable: bool = True
     """Train the weight of the residual."""
-    zero_init_output: bool = False
+    zero_init_output: bool = True
     """Initialise the output layer with zeros. With a residual, training starts from the first-stage ranking."""
 
     def __post_init__(self) -> None:
@@ -74,7 +76,7 @@ class RankerParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class ContextAwareParameters(RankerParameters):
-    """The paper's ranker: a transformer encoder over the items of a list."""
+    """A transformer encoder over the items of a list: the paper's ranker, with other defaults."""
 
     name: ClassVar[str] = "context_aware"
     least_layers: ClassVar[int] = 1
@@ -91,7 +93,7 @@ class ContextAwareParameters(RankerParameters):
     """Number of attention heads."""
     feed_forward: int = 128
     """Hidden size of the encoder's feed-forward blocks."""
-    dropout: float = 0.0
+    dropout: float = 0.3
     """Dropout probability in the linear layers and in the encoder."""
     positional: Positional | None = None
     """Encoding of an item's rank in the first stage: fixed (sinusoids) or learned."""
@@ -130,7 +132,7 @@ class PointwiseParameters(RankerParameters):
     """Sizes of the hidden layers, one or more."""
     activation: Activation | None = "relu"
     """Activation after each hidden layer: relu, gelu, silu or tanh."""
-    dropout: float = 0.0
+    dropout: float = 0.3
     """Dropout probability after each hidden layer."""
 
     def __post_init__(self) -> None:
@@ -149,10 +151,7 @@ class PointwiseParameters(RankerParameters):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenParameters(ContextAwareParameters):
-    """Parameters of the rankers that compare words with image regions; the list transformer reads the result.
-
-    With the defaults, training starts from the first-stage ranking.
-    """
+    """Parameters of the rankers that compare words with image regions; the list transformer reads the result."""
 
     reads_tokens: ClassVar[bool] = True
     least_layers: ClassVar[int] = 0

@@ -124,6 +124,14 @@ class Refinement(nn.Module):
         cosine_weight, hubness_weight = self.view_weights.T
         return torch.tensordot(cosine_weight, cosine, 1) - torch.tensordot(hubness_weight, hubness, 1)
 
+    @torch.no_grad()
+    def reset_(self) -> None:
+        """Make the refined similarity the first stage's: adapters that change nothing, no hubness, no memory."""
+        for side in SIDES:
+            getattr(self, f"{side}_outer").zero_()
+            getattr(self, f"{side}_outer_bias").zero_()
+        self.fusion_weights.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+
     def take_member(self, member: int, images: Tensor) -> "Refinement":
         """One member alone, for out-of-fold similarities: with the memory, less the captions of some images.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xmrank.config import DIRECTIONS, Direction, TrainConfig
+from xmrank.config import DIRECTIONS, Direction, RefinementSettings, TrainConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.losses import LOSSES
 from xmrank.mine.candidate_lists import CandidateLists
@@ -43,7 +43,10 @@ def train_ranker(
     loss_parameters: dict[str, Any] | None = None,
     **settings: Any,
 ) -> tuple[Ranker, dict[str, Any]]:
-    """Train a ranker in the calling process: the same training as `xmrank train`, without Ray and MLflow.
+    """Train a ranker in the calling process: as `xmrank train` does on fixed lists, without Ray and MLflow.
+
+    Settings that are not given are those of `xmrank train`: training starts from the first stage's ranking and keeps
+    the best epoch, the start included. There is no refinement, whose members need lists of their own folds.
 
     Args:
         store: the embeddings that the lists point into, and their tokens, if the ranker reads some.
@@ -77,7 +80,7 @@ def train_ranker(
     ... )
     >>> ranker, history = train_ranker(store, train, validation, direction="t2i", loss="listnet", epochs=3)
     >>> [epoch["epoch"] for epoch in history["epochs"]]
-    [1, 2, 3]
+    [0, 1, 2, 3]
     """
     config = make_config(direction, loss, seed, loss_parameters or {}, settings)
     where = torch.device(device)
@@ -113,7 +116,8 @@ def make_config(
     for name in settings:
         if name not in SETTINGS:
             raise ConfigError(f"{name}: no setting of a training on fixed lists; expected one of {', '.join(SETTINGS)}")
-    config = TrainConfig(losses=(loss,), directions=(direction,), seeds=(seed,), **settings)
+    on_fixed_lists: dict[str, Any] = {"sampling": "fixed", "refine": RefinementSettings(members=0)}
+    config = TrainConfig(losses=(loss,), directions=(direction,), seeds=(seed,), **on_fixed_lists, **settings)
     if loss_parameters:
         config = with_point(config, loss, {f"{LOSS_PREFIX}{name}": value for name, value in loss_parameters.items()})
     check_loss(config, loss)

@@ -17,7 +17,7 @@ from xmrank.mine.pool import QueryPool, make_pool, one_per_image
 from xmrank.mine.query_chunk import QueryChunk
 from xmrank.mine.relevance import grade_labels
 from xmrank.mine.roles import RoleImages
-from xmrank.mine.strategies import STRATEGIES, count_needed_negatives, count_searched
+from xmrank.mine.strategies import STRATEGIES, count_searched
 from xmrank.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,13 +41,14 @@ class ListSampler:
     mining: MineConfig
     config: TrainConfig
 
-    def draw_lists(self, folds: Sequence[np.ndarray], seed: int, epoch: int) -> CandidateLists:
+    def draw_lists(self, folds: Sequence[np.ndarray], seed: int, epoch: int, *, graded: bool = True) -> CandidateLists:
         """The lists of an epoch: one for every image (i2t), or for one caption of every image, drawn each epoch (t2i).
 
         Args:
             folds: image rows; the query and the candidates of a list are of one fold.
             seed: of the draws.
             epoch: of the draws.
+            graded: whether labels are graded as those of the mined lists are; otherwise they are binary.
         """
         # One generator for all folds: the draws of a fold follow those of the fold before.
         generator = np.random.default_rng([seed, SAMPLE_STREAM, epoch])
@@ -59,33 +60,39 @@ class ListSampler:
             for fold in folds:
                 drawn += self._draw_fold(fold, generator)
         lists = CandidateLists.join(drawn)
+        if not graded:
+            return lists
         return replace(lists, labels=grade_labels(lists, self.store, self.direction, "train", self.mining))
 
-    def check_folds(self, folds: Sequence[np.ndarray]) -> None:
+    def check_folds(self, folds: Sequence[np.ndarray]) -> str:
         """Refuse folds that are too small.
+
+        Returns:
+            One line where lists are drawn from fewer candidates than the mined ones; otherwise empty.
 
         Raises:
             ConfigError: names the flag that needs more than there is.
         """
         if self.config.sampling != "random-hard":
-            return
+            return ""
         if self.config.sampling_positives == "retrieved" and self.mining.leaves_out:
             raise ConfigError(
                 "--sampling-positives retrieved: the lists were mined with --positive-margin or --duplicate-cosine, "
                 "which choose negatives by the positive; expected --sampling-positives mined"
             )
-        flag, needed = count_needed_negatives(self.list_config)
-        # In the smallest fold, for the query with the most items of its own.
-        least = None
-        for fold in folds:
-            pool = self._make_pool(fold)
-            others = len(pool.gallery) - int((pool.last - pool.first).max(initial=0))
-            least = others if least is None else min(least, others)
-        if least is not None and least < needed:
+        least = min(count_others(self._make_pool(fold)) for fold in folds)
+        if least < 1:
             raise ConfigError(
-                f"--sampling random-hard: the lists were mined with {flag} {needed}, but a fold of the training "
-                f"images has only {least} {self.direction} items of other images (--refine.members makes the folds)"
+                f"--sampling random-hard: a fold of the training images has no {self.direction} items of other images; "
+                "expected more images, a smaller --refine.members, or --sampling fixed --refine.members 0"
             )
+        wanted = self.list_config.random_candidates
+        if least >= wanted:
+            return ""
+        return (
+            f"{self.direction} lists are the hardest of {least} random candidates, not of {wanted}: a fold of the "
+            "training images has no more (--refine.members makes the folds)"
+        )
 
     def count_lists(self, images: np.ndarray) -> int:
         """The number of lists of an epoch: one for every image with a caption."""
@@ -110,9 +117,14 @@ class ListSampler:
     def list_config(self) -> MineConfig:
         """How the lists are made: as the mined ones were, but for what the configuration of the draw says."""
         if self.config.sampling == "random-hard":
-            mined = self.config.sampling_positives == "mined"
+            choice = self.config.sampling_positives
+            mined = choice == "mined" or (choice == "auto" and self.mining.leaves_out)
             return replace(
-                self.mining, strategy="random-hard", positives=self.mining.positives if mined else "retrieved"
+                self.mining,
+                strategy="random-hard",
+                positives=self.mining.positives if mined else "retrieved",
+                # Lists of another strategy may be longer than the draw that they did not need.
+                random_candidates=max(self.mining.random_candidates, self.mining.hard_negatives),
             )
         if self.config.sampling == "in-batch":
             # The hardest of the batch, and the positives: also where the mined lists need not hold them.
@@ -170,7 +182,7 @@ class ListSampler:
 
     def _draw_pool(self, pool: QueryPool, generator: np.random.Generator) -> Iterator[CandidateLists]:
         """The lists of all queries of a pool, some queries at a time."""
-        config = self.list_config
+        config = fit_candidates(self.list_config, pool)
         query_side, gallery_side = store_sides(self.store, self.direction)
         index = make_flat_index(gallery_side, pool.gallery)
         # In chunks, which bound the memory of the draws; the generator goes on from one chunk to the next.
@@ -187,6 +199,19 @@ class ListSampler:
                 nearest=partial(search_nearest, index, queries, count_searched(config, part)),
             )
             yield assemble_lists(part, STRATEGIES[config.strategy](chunk), generator)
+
+
+def count_others(pool: QueryPool) -> int:
+    """Items of other images for the query with the most items of its own."""
+    return len(pool.gallery) - int((pool.last - pool.first).max(initial=0))
+
+
+def fit_candidates(config: MineConfig, pool: QueryPool) -> MineConfig:
+    """How lists are drawn from a pool: a small one has fewer random candidates, and perhaps shorter lists."""
+    others = count_others(pool)
+    if config.strategy != "random-hard" or others >= config.random_candidates:
+        return config
+    return replace(config, random_candidates=others, hard_negatives=min(config.hard_negatives, others))
 
 
 def search_nearest(index: "faiss.IndexFlat", queries: np.ndarray, width: int) -> RankedItems:

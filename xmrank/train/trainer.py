@@ -29,7 +29,7 @@ from xmrank.train.loss_noise import VALIDATION_STEP, noise_seed
 from xmrank.train.schedule import VALIDATION_METRICS, Epoch, TrainingSchedule, TrialProgress
 from xmrank.train.stack_states import SavedState, save_together, settle_states
 from xmrank.train.step import ORDINAL, TrainingStep
-from xmrank.train.training_data import TrainingData, refinement_sizes
+from xmrank.train.training_data import SeedRefinement, TrainingData, refinement_key, refinement_sizes
 from xmrank.train.trial_groups import group_trials
 from xmrank.train.trial_log import TrialLog
 from xmrank.train.trials import HISTORY, STATE, Trial, TrialFailed, pending_trials
@@ -92,8 +92,9 @@ def train_trials(
         train = open_list_data(work, store, direction, "train", device)
         validation = open_list_data(work, store, direction, "validation", device)
         cost: TrialCost | None = None
-        # Trials of one configuration share their data: a refinement is fitted once for all trials of a seed.
+        # Trials of one configuration share their data, and those of one seed a refinement, whatever the ranker.
         data_of: dict[TrainConfig, TrainingData] = {}
+        refinements: dict[Any, dict[int, SeedRefinement]] = {}
         for together in group_trials(own, work.config_of, work.output, stacked=stacked):
             config = work.config_of(together[0])
             if config not in data_of:
@@ -101,6 +102,7 @@ def train_trials(
                     train, validation, store, work.lists, direction, config, work.detections
                 )
             data = data_of[config]
+            data.refinements = refinements.setdefault(refinement_key(config), data.refinements)
             cost = cost or TrialCost(data.lists_per_epoch, device, group.size)
             log = RunLog(work, cost, by_step=config.validate_every_steps is not None)
             train_group(together, TrainingJob(config, data, work.output, group, work.about, log))

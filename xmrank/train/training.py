@@ -94,7 +94,7 @@ def train_all(
 
 
 def check_config(config: TrainConfig, best: Best, store: EmbeddingStore, lists: Manifest) -> None:
-    """Refuse what cannot work before anything is started.
+    """Refuse what cannot work before anything is started, and say where little data changes the lists.
 
     Raises:
         ConfigError: names the flag.
@@ -106,16 +106,20 @@ def check_config(config: TrainConfig, best: Best, store: EmbeddingStore, lists: 
     if lists.inputs["embeddings"] != store.fingerprint:
         raise DataError(f"{resolve(config.lists)}: these lists were mined from other embeddings than {store.directory}")
     # Every trial may have settings of its own, from the best points of a search.
+    notes: dict[str, str] = {}  # one of each direction: those of its seeds hardly differ
     for trial in all_trials(config):
         settings = config_of(trial, config, best)
         check_loss(settings, trial.loss)
         check_tokens(settings.ranker, store)
-        check_sampling(resolve(config.lists), store, trial.direction, settings, trial.seed)
+        note = check_sampling(resolve(config.lists), store, trial.direction, settings, trial.seed)
+        notes.setdefault(trial.direction, note)
     # Points set neither the ranker's kind nor the word detection.
     images = read_role_images(resolve(config.lists), "train")
     detection = WordDetection.of(store, images, config, resolve(config.output))
     if detection is not None:
         detection.read_words()
+    for note in filter(None, notes.values()):
+        print(f"train: {note}")
 
 
 def make_run_tree(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -20,6 +20,7 @@ from xmrank.rankers.refinement import Refinement
 from xmrank.rankers.token_ranker import TokenRanker
 from xmrank.runtime.manifest import read_manifest
 from xmrank.train.adapters import TrainingPairs, fit_refinement, make_fold_refinement, split_into_folds
+from xmrank.train.first_stage_validation import mean_of_similarity
 from xmrank.train.fusion import fit_fusion_weights
 from xmrank.train.list_data import ListData
 from xmrank.train.list_sampler import ListSampler
@@ -147,21 +148,39 @@ class TrainingData:
         folds = split_into_folds(self.images, refinement.members, seed)
         pairs = TrainingPairs.of(sampler.store, self.images, self.train.device)
         fit_refinement(refinement, pairs, folds, config, sampler.direction, seed)
+        embeddings = self._embed_folds(refinement, folds, pairs, seed)
+        if config.learn_fusion:
+            # On lists that no epoch trains on: epochs count from 1. Where grades make every item relevant, there would
+            # be nothing to tell apart.
+            fit_fusion_weights(refinement, embeddings, sampler.draw_lists(folds, seed, epoch=0, graded=False))
+            embeddings = replace(embeddings, weights=refinement.fusion_weights[: len(embeddings.queries)])
+        validation = refine_list_data(ranker, self.validation)
+        # Little data may teach a refinement nothing that holds elsewhere: rankers would start below the first stage.
+        if mean_of_similarity(validation.lists) < mean_of_similarity(self.validation.lists):
+            refinement.reset_()
+            embeddings = self._embed_folds(refinement, folds, pairs, seed)
+            validation = refine_list_data(ranker, self.validation)
+        return SeedRefinement(refinement.state_dict(), folds, embeddings, validation)
 
-        # The embeddings of every fold, out of fold.
+    def _embed_folds(
+        self, refinement: Refinement, folds: Sequence[np.ndarray], pairs: TrainingPairs, seed: int
+    ) -> RefinedEmbeddings:
+        """The embeddings of every fold as the member sees them that was not trained on it."""
+        assert self.sampler is not None
         parts = []
         for member, fold in enumerate(folds):
-            pool = make_pool(sampler.store, RoleImages("train", "", fold), sampler.direction)
+            pool = make_pool(self.sampler.store, RoleImages("train", "", fold), self.sampler.direction)
             rows = np.sort(pool.queries), np.sort(pool.gallery)
             out_of_fold = make_fold_refinement(refinement, member, fold, pairs, seed)
             parts.append(RefinedEmbeddings.of(out_of_fold, self.train.queries, self.train.gallery, *rows))
-        embeddings = RefinedEmbeddings.join(parts)
+        return RefinedEmbeddings.join(parts)
 
-        if config.learn_fusion:
-            # On lists that no epoch trains on: epochs count from 1.
-            fit_fusion_weights(refinement, embeddings, sampler.draw_lists(folds, seed, epoch=0))
-            embeddings = replace(embeddings, weights=refinement.fusion_weights[: len(embeddings.queries)])
-        return SeedRefinement(refinement.state_dict(), folds, embeddings, refine_list_data(ranker, self.validation))
+
+def refinement_key(config: TrainConfig) -> tuple[Any, ...]:
+    """What decides a seed's refinement beside the lists: trainings for which it is equal can share refinements."""
+    drawn = config.sampling, config.sampling_positives, config.sampling_images, config.sampling_top
+    # In-batch galleries have the size of a batch; validation lists have the tokens that the ranker reads.
+    return config.refine, *drawn, config.batch_size, config.ranker.reads_tokens
 
 
 def refine_list_data(ranker: Ranker, data: ListData) -> ListData:
@@ -183,15 +202,19 @@ def read_mining(lists: Path) -> MineConfig:
     return MineConfig(**read_manifest(lists, MINE).config)
 
 
-def check_sampling(lists: Path, store: EmbeddingStore, direction: Direction, config: TrainConfig, seed: int) -> None:
+def check_sampling(lists: Path, store: EmbeddingStore, direction: Direction, config: TrainConfig, seed: int) -> str:
     """Refuse to draw lists from fewer items than they need.
+
+    Returns:
+        One line where lists are drawn from fewer candidates than the mined ones; otherwise empty.
 
     Raises:
         ConfigError: names the flag that needs more than there is.
     """
-    if config.sampling != "fixed":
-        folds = split_into_folds(read_role_images(lists, "train"), config.refine.members, seed)
-        ListSampler(store, direction, read_mining(lists), config).check_folds(folds)
+    if config.sampling == "fixed":
+        return ""
+    folds = split_into_folds(read_role_images(lists, "train"), config.refine.members, seed)
+    return ListSampler(store, direction, read_mining(lists), config).check_folds(folds)
 
 
 def refinement_sizes(data: TrainingData, config: RefinementSettings) -> RefinementSizes:

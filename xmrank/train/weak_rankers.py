@@ -11,8 +11,8 @@ FIRST_STAGE = "first_stage_validation"
 TOLERANCE = 1e-6
 """What sums in another order may differ by."""
 REMEDY = (
-    "try --preset strong, or start from the first stage and keep the best epoch: --validate-start "
-    "--ranker.features product cosine --ranker.residual 15 --ranker.zero-init-output"
+    "try the defaults of train, which start from a refined first stage and keep the best epoch (no --preset paper), or "
+    "at least: --validate-start --ranker.features product cosine --ranker.residual 15 --ranker.zero-init-output"
 )
 
 

@@ -25,7 +25,7 @@ from xmrank.train.run_journals import epoch_metrics_for_mlflow, read_epochs
 from xmrank.train.schedule import Epoch, TrialProgress
 from xmrank.train.trainer import TrainingJob, train_group
 from xmrank.train.training import check_config
-from xmrank.train.training_data import TrainingData
+from xmrank.train.training_data import SeedRefinement, TrainingData, refinement_key
 from xmrank.train.trial_log import TrialLog
 from xmrank.train.trial_settings import LOSS_PREFIX, check_loss, with_point
 from xmrank.train.trials import HISTORY, STATE, Trial
@@ -136,6 +136,8 @@ class RankerTarget(SearchTarget):
         # Beside the lists, so that the points of a search share it.
         detections = cache / "detections"
         data = TrainingData.open(train, validation, store, self.base.lists, trial.direction, settings, detections)
+        lists = self.base.embeddings, self.base.lists, trial.direction, device
+        data.refinements = share_refinements(*lists, refinement_key(settings))
         log = PointLog(report, data.lists_per_epoch)
         train_group([trial], TrainingJob(settings, data, folder, WorkerGroup(), {}, log))
         return outcome_of(self.read_progress(point, folder))
@@ -223,3 +225,15 @@ def read_list_data(
         for role in ("train", "validation")
     )
     return train, validation
+
+
+@lru_cache(maxsize=4)
+def share_refinements(
+    embeddings: Path,  # noqa: ARG001  (the arguments say whose refinements these are)
+    lists: Path,  # noqa: ARG001
+    direction: Direction,  # noqa: ARG001
+    device: torch.device,  # noqa: ARG001
+    key: tuple[Any, ...],  # noqa: ARG001
+) -> dict[int, SeedRefinement]:
+    """A process's refinements by seed, fitted once for all points that differ in the ranker or its training alone."""
+    return {}
