@@ -1,5 +1,6 @@
 """The baselines that are solved: equal to cca-zoo, to reference values, and to a plain singular value decomposition."""
 
+import math
 import os
 from dataclasses import replace
 from functools import lru_cache
@@ -7,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.spatial.distance
 from cca_zoo.linear import CCA, RidgeCCA
 from cca_zoo.nonparametric import KCCA
 
 from xmrank.baselines.baseline_settings import CcaSettings, CosineSettings, KernelSettings, RegularisedSettings
 from xmrank.baselines.closed import (
+    cca_objective,
     fit_cca,
     fit_cosine,
     fit_kernel_cca,
     fit_regularised_cca,
+    kernel_cca_objective,
     linear_cca,
 )
 from xmrank.baselines.feature_pairs import FeaturePairs
@@ -141,6 +145,48 @@ def test_kernel_cca_draws_pairs_of_different_images_first(pairs):
     towers = fit_kernel_cca(pairs, KernelSettings(dimensions=3, pairs=40))
     anchors = towers.image[1].anchors.numpy()
     assert len(np.unique(anchors.round(6), axis=0)) == 40
+
+
+def test_the_objective_of_cca_by_hand():
+    image, text = np.array([[1.0], [2.0], [6.0]]), np.array([[0.0, 1.0], [2.0, 1.0], [1.0, 4.0]])
+    # Less their means: −2, −1, 3 | −1, 1, 0 and −1, −1, 2; the image's second direction is negative.
+    first, second = (2 - 1) / math.sqrt(14 * 2), (2 + 1 + 6) / math.sqrt(14 * 6)
+    actual = cca_objective(image, text, np.array([[5.0, -1.0]]), np.array([[1.0, 0.0], [0.0, 3.0]]))
+    assert actual == pytest.approx(first - second)
+
+
+def test_the_solution_of_cca_is_the_best_and_its_objective_the_sum_of_correlations():
+    generator = np.random.default_rng(1)
+    image, text = generator.normal(size=(30, 3)), generator.normal(size=(30, 4))
+    one, other, correlated = linear_cca(image, text, 0.0, 2)
+    assert cca_objective(image, text, one, other) == pytest.approx(correlated.sum())
+    for _ in range(50):
+        tried = generator.normal(size=(3, 1)), generator.normal(size=(4, 1))
+        assert cca_objective(image, text, *tried) <= correlated[0] + 1e-9
+
+
+def test_the_objective_of_kernel_cca_by_hand():
+    # Linear kernels of centred features −1, 1 and −2, 2.
+    image, text = np.array([[1.0, -1.0], [-1.0, 1.0]]), np.array([[4.0, -4.0], [-4.0, 4.0]])
+    alpha, beta = np.array([[1.0], [0.0]]), np.array([[0.0], [0.5]])
+    # Kα = (1, −1), Kβ = (−2, 2), n − 1 = 1; αᵀKα = 1, βᵀKβ = 1.
+    expected = -4 / math.sqrt((0.8 * 2 + 0.2 * 1) * (0.8 * 8 + 0.2 * 1))
+    assert kernel_cca_objective(image, text, alpha, beta, shrinkage=0.2) == pytest.approx(expected)
+    assert kernel_cca_objective(image, text, alpha, beta, shrinkage=0.0) == pytest.approx(-1)  # a correlation
+
+
+def test_the_solution_of_kernel_cca_is_the_best_of_many():
+    generator = np.random.default_rng(2)
+    views = [generator.normal(size=(20, 2)) for _ in range(2)]
+    centre = np.eye(20) - 1 / 20
+    kernels = [centre @ np.exp(-0.5 * scipy.spatial.distance.cdist(v, v, "sqeuclidean")) @ centre for v in views]
+    model = KCCA(1, shrinkage=0.3, kernel="rbf", gamma=0.5, center=False).fit(views)
+    best = kernel_cca_objective(*kernels, *model.weights_, shrinkage=0.3)
+    for _ in range(50):
+        tried = generator.normal(size=(2, 20, 1))
+        near = [own + 0.1 * np.linalg.norm(own) * change for own, change in zip(model.weights_, tried, strict=True)]
+        assert kernel_cca_objective(*kernels, *tried, shrinkage=0.3) < best
+        assert kernel_cca_objective(*kernels, *near, shrinkage=0.3) < best
 
 
 def test_cosine_changes_nothing(pairs):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from test_supervised_methods import QUICK, blobs, mean_of
 
+from xmrank.supervised import peak_memory
 from xmrank.supervised.claim_tables import (
     format_remaining,
     neighbour_table,
@@ -15,7 +16,7 @@ from xmrank.supervised.claim_tables import (
     significance_table,
 )
 from xmrank.supervised.labelled_set import with_label_noise, with_labels
-from xmrank.supervised.lcm_tables import SupervisedResults, published_table
+from xmrank.supervised.lcm_tables import SupervisedResults, cost_table, published_table
 from xmrank.supervised.map_evaluation import (
     PREDICTED,
     TWO_STAGE,
@@ -26,8 +27,9 @@ from xmrank.supervised.map_evaluation import (
     share_name,
 )
 from xmrank.supervised.methods import fit_method
+from xmrank.supervised.peak_memory import with_peak_memory
 from xmrank.supervised.published_baselines import NOT_FROM_FEATURES, TABLE_2, TABLE_3, table_figures
-from xmrank.supervised.supervised_charts import draw_costs, draw_shares
+from xmrank.supervised.supervised_charts import COSTS, draw_cost, draw_shares
 
 
 def test_fewer_told_labels_are_a_part_of_more():
@@ -108,7 +110,9 @@ def make_results(**changes):
         for query in range(5)
     ]
     names = ["method", "search", "seed", "direction", "query", "metric", "value"]
-    timing = [{"method": "gma", "seconds": 2.0, "parameters": 12, "milliseconds": {}}]
+    timing = [
+        {"method": "gma", "seconds": 2.0, "parameters": 12, "peak_mib": peak, "milliseconds": {}} for peak in (3.0, 4.0)
+    ]
     results = SupervisedResults({"name": "wikipedia"}, runs, timing, pd.DataFrame(queries, columns=names))
     return replace(results, **changes)
 
@@ -166,9 +170,33 @@ def test_the_figures_of_tables_2_and_3_are_complete():
 
 def test_charts_of_shares_and_costs():
     assert draw_shares(make_results(), "a").svg.startswith("<svg")
-    assert "GMA" in draw_costs(make_results(), "b").svg
+    assert all("GMA" in draw_cost(make_results(), cost, "b").svg for cost in COSTS)
     plain = [{"method": "gma", "rows": rows_of({"distance": 0.2, PREDICTED: 0.2, TWO_STAGE: 0.4})}]
     assert draw_shares(make_results(runs=plain), "c") is None
+
+
+def test_costs_are_means_of_the_runs_that_have_them():
+    row = cost_table(make_results()).rows[0]
+    assert row[1:5] == ("2.0", "4", "0, 0", "12")  # 3.5 MiB, rounded to even
+    other = [{"method": "gma", "seconds": 1.0, "parameters": 12, "peak_mib": None, "milliseconds": {}}]
+    assert cost_table(make_results(timing=other)).rows[0][1:3] == ("1.0", "–")
+    assert draw_cost(make_results(timing=other), "peak_mib", "d") is None
+
+
+def test_peak_memory_is_what_the_work_adds():
+    kept = np.ones(8 * 2**20)
+
+    def work():
+        return np.ones(5 * 2**20).sum() + kept.sum()
+
+    value, peak = with_peak_memory(work)
+    assert value == 13 * 2**20
+    assert peak == pytest.approx(40, abs=4)  # five million doubles, and not the eight that were there
+
+
+def test_peak_memory_is_left_out_where_the_system_does_not_tell(monkeypatch, tmp_path):
+    monkeypatch.setattr(peak_memory, "RESET", tmp_path / "none" / "clear_refs")
+    assert with_peak_memory(lambda: 7) == (7, None)
 
 
 # --- the protocol of papers on hashing

@@ -102,6 +102,17 @@ def test_the_loss_of_acmr_is_the_sum_of_its_parts():
     assert whole.item() == pytest.approx((2 * alike + 3 * told).item(), rel=1e-5)
 
 
+def test_the_loss_of_acmr_by_hand():
+    image, text, logits = tensor([[0.0], [2.0]]), tensor([[1.0], [2.5]]), torch.zeros(2, 2)
+    # Distances 1, 2.5 | 1, 0.5: own pairs 1 and 0.5, others 2.5 and 1 (images), 1 and 2.5 (texts).
+    triplets = ((1 + 2 * 0) + (0.5 + 2 * 0.2)) / 2 + ((1 + 2 * 0.2) + (0.5 + 2 * 0)) / 2
+    norms = 0.5 * (1 + 4 + 9)
+    matrices = [tensor([[1.0, 2.0]]), tensor([[3.0]])]
+    given = {"alpha": 3.0, "beta": 4.0, "margin": 1.2, "weight": 2.0, "matrices": matrices, "decay": 0.5}
+    actual = acmr_loss(image, text, logits, logits, torch.eye(2), **given)
+    assert actual.item() == pytest.approx(3 * triplets + 4 * 2 * math.log(2) + norms, rel=1e-5)
+
+
 def test_coinciding_embeddings_have_a_finite_gradient_in_acmr():
     rows = torch.ones(3, 2, requires_grad=True)
     triplet_loss_of(rows, rows, torch.eye(3)).backward()
@@ -140,6 +151,19 @@ def test_the_loss_of_algcn_is_dscmrs_without_the_distance_of_pairs():
     assert algcn_loss(*values, labels).item() == pytest.approx(expected.item())
     with_pairs = dscmr_loss(*values, labels, alpha=0.2, beta=1.0)
     assert with_pairs.item() > expected.item()
+
+
+def test_the_loss_of_algcn_by_hand():
+    image, text, labels = tensor([[3.0, 0.0], [0.0, 2.0]]), tensor([[1.0, 0.0], [5.0, 0.0]]), torch.eye(2)
+    told, guessed = tensor([[1.0, 0.0], [0.0, 0.5]]), tensor([[0.0, 0.0], [0.3, 0.6]])
+    in_labels = 0.5 / 2 + (1 + 0.5) / 2
+    # Half of the cosines: images [[½, 0], [0, ½]], across [[½, ½], [0, 0]], texts all ½; own pairs share a label.
+    half, none = softplus(0.5), math.log(2)
+    images = (2 * half + 2 * none - 0.5 - 0.5) / 4
+    across = (2 * half + 2 * none - 0.5 - 0) / 4
+    texts = (4 * half - 0.5 - 0.5) / 4
+    expected = in_labels + 0.2 * (images + across + texts)
+    assert algcn_loss(image, text, told, guessed, labels, alpha=0.2).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_one_graph_layer_of_algcn_by_hand():

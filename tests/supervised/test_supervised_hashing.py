@@ -12,12 +12,20 @@ from test_supervised_methods import QUICK, blobs, mean_of
 from torch import tensor
 
 from xmrank.config.supervised_methods import DcdhConfig, SrlchConfig
-from xmrank.supervised.dcdh import Dcdh, DcdhTrainer, asymmetric_loss, balanced_similarity, focal_loss, update_codes
+from xmrank.supervised.dcdh import (
+    Dcdh,
+    DcdhTrainer,
+    asymmetric_loss,
+    balanced_similarity,
+    dcdh_loss,
+    focal_loss,
+    update_codes,
+)
 from xmrank.supervised.gch import affinity_of, beacon_loss, graph_code_loss, likelihood_loss, student_loss, teacher_loss
 from xmrank.supervised.hash_codes import by_hamming, pack_codes, signs_of
 from xmrank.supervised.map_evaluation import NAIVE, measure_searches
 from xmrank.supervised.methods import fit_method
-from xmrank.supervised.srlch import GaussianFeatures, SrlchState, improve_codes, srlch_objective
+from xmrank.supervised.srlch import WEIGHTS, gaussian_features, improve_codes, srlch_objective
 from xmrank.supervised.two_stage_knn import by_distance
 
 
@@ -55,15 +63,15 @@ def test_hamming_search_orders_codes_as_their_distance_does(bits):
 
 
 def test_the_objective_of_srlch_and_one_round_by_hand():
-    config = SrlchConfig(image_weight=0.5, text_weight=0.25, label_ridge=2.0, image_ridge=1.0, text_ridge=3.0, bits=1)
+    weights = {"image_weight": 0.5, "text_weight": 0.25, "label_ridge": 2.0, "image_ridge": 1.0, "text_ridge": 3.0}
     image, text, labels = np.array([[1.0], [0.0]]), np.array([[2.0], [1.0]]), np.array([[1.0], [1.0]])
     codes = np.array([[1.0], [-1.0]])
-    state = SrlchState(np.array([[0.5]]), np.array([[1.0]]), np.array([[0.25]]), codes)
+    state = np.array([[0.5]]), np.array([[1.0]]), np.array([[0.25]]), codes
     by_label = (1 - 0.25) ** 2 + (-1 - 0.25) ** 2 + 2 * 0.25**2
     by_image = 0.5 * ((1 - 0.5) ** 2 + 1 + 1 * 0.5**2)
     by_text = 0.25 * ((1 - 2) ** 2 + (-1 - 1) ** 2 + 3 * 1)
-    assert srlch_objective(image, text, labels, state, config) == pytest.approx(by_label + by_image + by_text)
-    after = improve_codes(image, text, labels, codes, config)
+    assert srlch_objective(image, text, labels, *state, **weights) == pytest.approx(by_label + by_image + by_text)
+    after = improve_codes(image, text, labels, codes, **weights)
     # P = 1 / (1 + 1), (2 − 1) / (5 + 3); W = (1 − 1) / (2 + 2).
     assert [after.image.item(), after.text.item(), after.labels.item()] == pytest.approx([1 / 2, 1 / 8, 0])
     # 0 + 0.5 · 0.5 + 0.25 · 0.25 and 0 + 0 + 0.25 · 0.125, both above 0.
@@ -75,17 +83,18 @@ def test_no_round_of_srlch_raises_its_objective():
     image, text = generator.random((30, 5)), generator.random((30, 6))
     labels = np.eye(3)[np.arange(30) % 3]
     codes = np.where(generator.random((30, 8)) < 0.5, -1.0, 1.0)
-    config, values = SrlchConfig(text_weight=0.2), []
+    weights = {name: getattr(SrlchConfig(text_weight=0.2), name) for name in WEIGHTS}
+    values = []
     for _ in range(5):
-        state = improve_codes(image, text, labels, codes, config)
+        state = improve_codes(image, text, labels, codes, **weights)
         codes = state.codes
-        values.append(srlch_objective(image, text, labels, state, config))
+        values.append(srlch_objective(image, text, labels, state.image, state.text, state.labels, codes, **weights))
     assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(values))
 
 
 def test_the_kernel_features_of_srlch_by_hand():
-    layer = GaussianFeatures(tensor([[0.0, 0.0], [1.0, 0.0]]), 0.5)
-    assert_allclose(layer(tensor([[1.0, 1.0]])), [[math.exp(-2 / 0.5), math.exp(-1 / 0.5)]], rtol=1e-5)
+    actual = gaussian_features(tensor([[1.0, 1.0]]), tensor([[0.0, 0.0], [1.0, 0.0]]), sigma=0.5)
+    assert_allclose(actual, [[math.exp(-2 / 0.5), math.exp(-1 / 0.5)]], rtol=1e-5)
 
 
 def test_the_hash_codes_of_srlch_are_the_signs_of_its_projections():
@@ -152,6 +161,22 @@ def test_moving_codes_lowers_what_they_are_for():
         values.append(measure(codes))
     assert all(later <= earlier + 1e-3 for earlier, later in itertools.pairwise(values))
     assert values[1] < values[0]
+
+
+def test_the_loss_of_dcdh_by_hand():
+    codes, labels, similarity = tensor([[1.0], [-1.0]]), tensor([[1.0]]), tensor([[1.0, -0.5]])
+    image, text, told, joined, other = (tensor([[value]]) for value in (0.5, 0.0, 0.25, 1.0, -0.5))
+
+    def asymmetric(u):  # k = 1, the item's own code is 1
+        return ((u - 1) ** 2 + (-u + 0.5) ** 2 + 2 * (1 - u) ** 2) / 2
+
+    focal = 0.25 * 0.5**2 * math.log(2)
+    by_image = asymmetric(0.5) + 3 * (asymmetric(1.0) + focal + 0.1 * 0.25**2)
+    by_text = asymmetric(0.0) + 3 * (asymmetric(-0.5) + focal + 0.1 * 0.25**2)
+    given = {"gamma": 2.0, "label_weight": 4.0, "product_weight": 3.0, "distance_weight": 0.1}
+    logits = [tensor([[0.0]])] * 2
+    loss = dcdh_loss((image, text), told, (joined, other), logits, labels, codes, codes[:1], similarity, **given)
+    assert loss.item() == pytest.approx(4 * asymmetric(0.25) + by_image + by_text, rel=1e-5)
 
 
 def test_the_loss_of_dcdh_is_the_sum_of_its_parts():

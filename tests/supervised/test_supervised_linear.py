@@ -12,12 +12,12 @@ from test_supervised_methods import QUICK, blobs, mean_of
 
 from xmrank.baselines.baseline_settings import CcaSettings
 from xmrank.config import SupervisedConfig
-from xmrank.config.supervised_methods import SOLVED, GmaConfig, JfsslConfig, JlslrConfig
+from xmrank.config.supervised_methods import SOLVED, GmaConfig, JfsslConfig
 from xmrank.runtime.errors import ConfigError
 from xmrank.supervised.cfa import cfa_objective, solve_cfa
 from xmrank.supervised.gma import class_scatters, gma_matrices, gma_objective, solve_gma
 from xmrank.supervised.jfssl import graph_blocks, jfssl_objective, neighbour_weights, update_weights
-from xmrank.supervised.jlslr import LatentRegression, improve, jlslr_objective, start_latent
+from xmrank.supervised.jlslr import improve, jlslr_objective, start_latent
 from xmrank.supervised.layouts import read_features
 from xmrank.supervised.map_evaluation import NAIVE, TWO_STAGE, measure_searches
 from xmrank.supervised.methods import fit_method
@@ -96,12 +96,19 @@ def test_ml_cca_finds_the_largest_correlations():
     generator = np.random.default_rng(2)
     image, text, labels = generator.normal(size=(40, 3)), generator.normal(size=(40, 4)), np.eye(4)[np.arange(40) % 4]
     covariances = weighted_covariances(image, text, labels, 1.0)
-    one, other = solve_ml_cca(covariances, 2, 0.0)
+    one, other = solve_ml_cca(*covariances, dimensions=2, ridge=0.0)
     assert_allclose(one.T @ covariances.image @ one, np.eye(2), atol=1e-9)
-    best = ml_cca_objective(covariances, one[:, :1], other[:, :1])
+    best = ml_cca_objective(*covariances, one[:, :1], other[:, :1])
     for _ in range(50):
         tried = generator.normal(size=(3, 1)), generator.normal(size=(4, 1))
-        assert ml_cca_objective(covariances, *tried) <= best + 1e-9
+        assert ml_cca_objective(*covariances, *tried) <= best + 1e-9
+
+
+def test_the_objective_of_ml_cca_by_hand():
+    image, text, between = np.diag([4.0, 1.0]), np.array([[9.0]]), np.array([[3.0], [-1.0]])
+    directions = np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([[1.0, 0.5]])
+    # 3 / √(4 · 9) and 2 · −1 · 0.5 / √(4 · 9/4).
+    assert ml_cca_objective(image, text, between, *directions) == pytest.approx(3 / 6 - 1 / 3)
 
 
 def test_ml_cca_of_distant_labels_is_cca():
@@ -125,18 +132,20 @@ def test_the_scatters_of_classes_by_hand():
 
 def test_the_matrices_of_gma_by_hand():
     image, text, labels = np.array([[1.0], [3.0], [-4.0]]), np.array([[2.0], [0.0], [-2.0]]), np.eye(2)[[0, 0, 1]]
-    upper, lower = gma_matrices(image, text, labels, GmaConfig(alignment=0.5, text_weight=2.0, ridge=0.0))
+    upper, lower = gma_matrices(image, text, labels, alignment=0.5, text_weight=2.0)
     across = 0.5 * (2 * 1 + -4 * -2)  # class means 2, −4 and 1, −2
     assert_allclose(upper, [[24, across], [across, 2 * (2 * 1 + 4)]])
     assert_allclose(lower, [[2, 0], [0, 2]])  # γ = 2 / 2, and the texts' scatter within is 2
-    paired, _ = gma_matrices(image, text, labels, GmaConfig(alignment=0.5, align_pairs=True))
+    paired, _ = gma_matrices(image, text, labels, alignment=0.5, align_pairs=True)
     assert paired[0, 1] == pytest.approx(0.5 * (1 * 2 + 3 * 0 + -4 * -2))
+    # One direction (1, 2): 24 + 2 · 2 · 5 + 4 · 12 over 2 + 4 · 2.
+    assert gma_objective(upper, lower, np.array([[1.0], [2.0]])) == pytest.approx((24 + 20 + 48) / (2 + 8))
 
 
 def test_gma_solves_its_eigenproblem():
     generator = np.random.default_rng(4)
     image, text, labels = generator.normal(size=(40, 3)), generator.normal(size=(40, 3)), np.eye(3)[np.arange(40) % 3]
-    upper, lower = gma_matrices(image, text, labels, GmaConfig())
+    upper, lower = gma_matrices(image, text, labels, alignment=3.0, ridge=1e-3)
     weights = solve_gma(upper, lower, 2)
     assert_allclose(weights.T @ lower @ weights, np.eye(2), atol=1e-9)
     values = np.sort(np.linalg.eigvals(np.linalg.solve(lower, upper)).real)[::-1]
@@ -146,7 +155,15 @@ def test_gma_solves_its_eigenproblem():
 
 # --- JFSSL
 
-LINE = JfsslConfig(nearest=1, bandwidth=1.0, within=0.5, sparsity=2.0, graph=0.25)
+LINE = {"nearest": 1, "bandwidth": 1.0, "within": 0.5}
+
+
+def laplacian_of(image, text, labels, *, nearest, bandwidth, within):
+    """D − W of all images and texts, as the paper has it."""
+    joined = (labels @ labels.T > 0).astype(float)
+    own = [within * neighbour_weights(rows, nearest, bandwidth).toarray() for rows in (image, text)]
+    whole = np.block([[own[0], joined], [joined, own[1]]])
+    return np.diag(whole.sum(1)) - whole
 
 
 def test_the_graph_of_jfssl_by_hand():
@@ -160,11 +177,8 @@ def test_the_blocks_of_jfssl_are_those_of_the_whole_laplacian():
     generator = np.random.default_rng(5)
     image, text = generator.normal(size=(8, 2)), generator.normal(size=(8, 3))
     labels = (generator.random((8, 3)) < 0.5).astype(float)
-    joined = (labels @ labels.T > 0).astype(float)
-    own = [0.5 * neighbour_weights(rows, 1, 1.0).toarray() for rows in (image, text)]
-    whole = np.block([[own[0], joined], [joined, own[1]]])
-    laplacian = np.diag(whole.sum(1)) - whole
-    blocks = graph_blocks(image, text, labels, LINE)
+    laplacian = laplacian_of(image, text, labels, **LINE)
+    blocks = graph_blocks(image, text, labels, **LINE)
     assert_allclose(blocks.image, image.T @ laplacian[:8, :8] @ image, atol=1e-9)
     assert_allclose(blocks.text, text.T @ laplacian[8:, 8:] @ text, atol=1e-9)
     assert_allclose(blocks.across, image.T @ laplacian[:8, 8:] @ text, atol=1e-9)
@@ -172,7 +186,7 @@ def test_the_blocks_of_jfssl_are_those_of_the_whole_laplacian():
 
 def test_the_objective_of_jfssl_and_one_step_by_hand():
     image, text, labels = np.array([[1.0], [2.0]]), np.array([[3.0], [1.0]]), np.array([[1.0], [0.0]])
-    blocks = graph_blocks(image, text, np.eye(2), LINE)
+    blocks = graph_blocks(image, text, np.eye(2), **LINE)
     # Within: both are nearest to each other. Across: each pair has its own label, so that every degree is 1 + w.
     i, t = 0.5 * E(-0.5), 0.5 * E(-2.0)
     assert blocks.image.item() == pytest.approx((1 + i) * 5 - 2 * i * 2)
@@ -181,23 +195,27 @@ def test_the_objective_of_jfssl_and_one_step_by_hand():
     u, v = 0.5, 0.25
     fit = (0.5 - 1) ** 2 + 1**2 + (0.75 - 1) ** 2 + 0.25**2
     graph = u * u * blocks.image.item() + v * v * blocks.text.item() + 2 * u * v * -5
-    actual = jfssl_objective(image, text, labels, np.array([[u]]), np.array([[v]]), blocks, sparsity=2.0, graph=0.25)
+    laplacian = [[1 + i, -i, -1, 0], [-i, 1 + i, 0, -1], [-1, 0, 1 + t, -t], [0, -1, -t, 1 + t]]
+    weights = np.array([[u]]), np.array([[v]])
+    actual = jfssl_objective(image, text, labels, *weights, np.array(laplacian), sparsity=2.0, graph=0.25)
     assert actual == pytest.approx(fit + 2 * (u + v) + 0.25 * graph)
-    step = update_weights(image, labels, np.array([[u]]), blocks.image, blocks.across * v, LINE)
+    step = update_weights(image, labels, np.array([[u]]), blocks.image, blocks.across * v, sparsity=2.0, graph=0.25)
     assert step.item() == pytest.approx((1 + 0.25 * 5 * v) / (5 + 2 / (2 * u) + 0.25 * blocks.image.item()), rel=1e-6)
 
 
 def test_the_rounds_of_jfssl_lower_its_objective():
-    data, config = blobs(), JfsslConfig(sparsity=1.0, graph=1e-3)
+    data, weights = blobs(), {"sparsity": 1.0, "graph": 1e-3}
+    edges = {"nearest": 10, "bandwidth": 0.5, "within": 1.0}
     image, text = data.train.image.astype(float), data.train.text.astype(float)
     labels = data.train.labels.astype(float)
-    blocks = graph_blocks(image, text, labels, config)
+    blocks = graph_blocks(image, text, labels, **edges)
+    laplacian = laplacian_of(image, text, labels, **edges)
     one, other = np.eye(12, 4), np.eye(12, 4)
     values = []
     for _ in range(6):
-        one = update_weights(image, labels, one, blocks.image, blocks.across @ other, config)
-        other = update_weights(text, labels, other, blocks.text, blocks.across.T @ one, config)
-        values.append(jfssl_objective(image, text, labels, one, other, blocks, sparsity=1.0, graph=1e-3))
+        one = update_weights(image, labels, one, blocks.image, blocks.across @ other, **weights)
+        other = update_weights(text, labels, other, blocks.text, blocks.across.T @ one, **weights)
+        values.append(jfssl_objective(image, text, labels, one, other, laplacian, **weights))
     assert all(later <= earlier + 1e-6 for earlier, later in itertools.pairwise(values))
 
 
@@ -205,13 +223,14 @@ def test_the_rounds_of_jfssl_lower_its_objective():
 
 
 def test_the_objective_of_jlslr_and_one_round_by_hand():
-    config = JlslrConfig(label_weight=2.0, ridge=0.5)
+    weights = {"label_weight": 2.0, "ridge": 0.5}
     image, text, labels = np.array([[1.0], [-1.0]]), np.array([[2.0], [-2.0]]), np.array([[1.0], [0.0]])
-    state = LatentRegression(np.array([[1.0]]), np.array([[0.25]]), np.array([[2.0]]), np.array([[0.5], [0.0]]))
+    latent = np.array([[0.5], [0.0]])
+    state = np.array([[1.0]]), np.array([[0.25]]), np.array([[2.0]]), latent
     fit = (1 - 0.5) ** 2 + (-1 - 0) ** 2 + (0.5 - 0.5) ** 2 + (-0.5 - 0) ** 2
     expected = fit + 2 * ((1 - 1) ** 2 + 0) + 0.5 * (1 + 0.25**2 + 4)
-    assert jlslr_objective(image, text, labels, state, config) == pytest.approx(expected)
-    after = improve(image, text, labels, state.latent, config)
+    assert jlslr_objective(image, text, labels, *state, **weights) == pytest.approx(expected)
+    after = improve(image, text, labels, latent, **weights)
     p, r, q = 0.5 / (2 + 0.5), 1.0 / (8 + 0.5), 0.5 / (0.25 + 0.5 / 2)
     assert [after.image.item(), after.text.item(), after.decoder.item()] == pytest.approx([p, r, q])
     first = (p + 2 * r + 2 * q) / (2 + 2 * q * q)
@@ -220,15 +239,16 @@ def test_the_objective_of_jlslr_and_one_round_by_hand():
 
 
 def test_no_round_of_jlslr_raises_its_objective():
-    data, config = blobs(several=True), JlslrConfig(dimensions=3)
+    data, weights = blobs(several=True), {"label_weight": 1.0, "ridge": 0.1}
     image, text = data.train.image.astype(float), data.train.text.astype(float)
     labels = data.train.labels.astype(float)
     latent, values = start_latent(labels, 3), []
     assert latent.shape == (200, 3)
     for _ in range(6):
-        state = improve(image, text, labels, latent, config)
+        state = improve(image, text, labels, latent, **weights)
         latent = state.latent
-        values.append(jlslr_objective(image, text, labels, state, config))
+        own = state.image, state.text, state.decoder, latent
+        values.append(jlslr_objective(image, text, labels, *own, **weights))
     assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(values))
 
 

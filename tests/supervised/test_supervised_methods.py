@@ -28,10 +28,10 @@ from xmrank.config.supervised_methods import (
     PanConfig,
     SrlchConfig,
 )
-from xmrank.supervised.clip4cmr import Clip4cmr
+from xmrank.supervised.clip4cmr import Clip4cmr, clip4cmr_loss
 from xmrank.supervised.dscmr import Dscmr, dscmr_loss
 from xmrank.supervised.labelled_set import LabelledItems, LabelledSet, labelled_set, with_labels
-from xmrank.supervised.lcm import Lcm, label_loss, make_pivots, squared_distance
+from xmrank.supervised.lcm import Lcm, LcmTrainer, label_loss, lcm_loss, make_pivots, pivot_loss, squared_distance
 from xmrank.supervised.map_evaluation import NAIVE, PREDICTED, TWO_STAGE, measure_searches
 from xmrank.supervised.method_training import TwoSides, average_precisions, draw_batches, train_module
 from xmrank.supervised.methods import FITS, fit_method
@@ -171,6 +171,18 @@ def test_clip4cmrs_network_is_the_papers():
     assert np.linalg.norm(module.embed("text", np.ones((2, 5), "f4")), axis=1) == pytest.approx([1, 1], abs=1e-6)
 
 
+def test_the_loss_of_clip4cmr_by_hand():
+    image, text = tensor([[0.6, 0.8]]), tensor([[0.0, 1.0]])
+    prototypes = tensor([[3.0, 0.0], [0.0, 0.5]])  # scaled to (1, 0) and (0, 1)
+    # Squared distances: 0.16 + 0.64 and 0.36 + 0.04; 2 and 0.
+    expected = math.log(1 + math.exp(-0.4 + 0.8)) + math.log(1 + math.exp(2.0))
+    assert clip4cmr_loss(image, text, prototypes, tensor([[1.0, 0.0]])).item() == pytest.approx(expected, rel=1e-5)
+    module = Clip4cmr(2, 2, 2, Clip4cmrConfig(width=4, dimensions=2)).eval()
+    outputs = module.image(image), module.text(text)
+    whole = clip4cmr_loss(*outputs, module.prototypes, torch.eye(2)[:1])
+    assert module.compute_loss(image, text, torch.eye(2)[:1]).item() == pytest.approx(whole.item())
+
+
 # --- LCM
 
 
@@ -185,18 +197,41 @@ def test_lcms_networks_are_the_papers():
 
 
 def test_pivots_are_signs_and_the_sign_of_0_is_1():
-    config = LcmConfig(a=0.5, b=0.25, c=1.0)
+    weights = {"a": 0.5, "b": 0.25, "c": 1.0}
     image, text, labels = tensor([[1.0, -1.0, 0.0]]), tensor([[0.0, 1.0, 0.0]]), tensor([[-0.4, 0.2, 0.0]])
     # 0.5 − 0.4; −0.5 + 0.25 + 0.2; 0
-    assert make_pivots(image, text, labels, config).tolist() == [[1.0, -1.0, 1.0]]
-    assert make_pivots(image, text, None, config).tolist() == [[1.0, -1.0, 1.0]]
-    assert make_pivots(-image, text, None, config).tolist() == [[-1.0, 1.0, 1.0]]
+    assert make_pivots(image, text, labels, **weights).tolist() == [[1.0, -1.0, 1.0]]
+    assert make_pivots(image, text, None, **weights).tolist() == [[1.0, -1.0, 1.0]]
+    assert make_pivots(-image, text, None, **weights).tolist() == [[-1.0, 1.0, 1.0]]
 
 
 def test_the_losses_of_lcm_spelled_out():
     assert (
         squared_distance(tensor([[1.0, 2.0], [0.0, 0.0]]), tensor([[0.0, 0.0], [0.0, 3.0]])).item() == (1 + 4 + 9) / 2
     )
+    image, text = tensor([[0.5], [0.0]]), tensor([[-0.5], [0.25]])
+    latent, rebuilt, labels = tensor([[0.5], [-1.0]]), tensor([[0.75], [0.5]]), tensor([[1.0], [0.0]])
+    pivots = tensor([[1.0], [-1.0]])
+    within = (0.25**2 + 0.5**2) / 2 + 0.5 * (0.5**2 + 0) / 2
+    assert label_loss(latent, rebuilt, labels, pivots, sigma=0.5).item() == pytest.approx(within)
+    # Sums over items, where all others are means.
+    pivot = 2 * (0.5**2 + 1) + 3 * (1.5**2 + 1.25**2) + 4 * (0.5**2 + 0)
+    weights = {"a": 2.0, "b": 3.0, "c": 4.0}
+    assert pivot_loss(image, text, latent, pivots, **weights).item() == pytest.approx(pivot)
+    whole = (0.5**2 + 1) / 2 + (1.5**2 + 1.25**2) / 2 + within + pivot
+    actual = lcm_loss(image, text, latent, rebuilt, labels, pivots, **weights, sigma=0.5)
+    assert actual.item() == pytest.approx(whole)
+
+
+def test_no_pivots_have_a_lower_loss_than_those_of_equation_6():
+    sides = torch.rand(3, 1, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    weights = {"a": 0.3, "b": 0.5, "c": 0.4}
+    best = pivot_loss(*sides, make_pivots(*sides, **weights), **weights)
+    others = [pivot_loss(*sides, tensor([signs]), **weights) for signs in itertools.product((-1.0, 1.0), repeat=4)]
+    assert best.item() == pytest.approx(min(others).item())
+
+
+def test_the_trainer_of_lcm_hands_the_networks_outputs_to_the_loss():
     module = Lcm(2, 2, 1, LcmConfig(dimensions=1))
     with torch.no_grad():
         for network in (module.encoder, module.decoder):
@@ -204,8 +239,9 @@ def test_the_losses_of_lcm_spelled_out():
             network[0].bias.fill_(-1.0)
     latent = math.tanh(2 * 1 - 1)
     decoded = 1 / (1 + math.exp(-(2 * latent - 1)))
+    trainer = LcmTrainer(module, blobs(), LcmConfig(dimensions=1, sigma=0.5), 0, torch.device("cpu"))
     expected = (decoded - 1) ** 2 + 0.5 * (latent + 1) ** 2
-    assert label_loss(module, tensor([[1.0]]), tensor([[-1.0]]), 0.5).item() == pytest.approx(expected)
+    assert trainer.measure_labels(tensor([[1.0]]), tensor([[-1.0]])).item() == pytest.approx(expected)
 
 
 def test_without_a_label_network_labels_change_no_training(monkeypatch):

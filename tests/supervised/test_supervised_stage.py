@@ -1,8 +1,10 @@
 """The supervised stage through its real parts: files, resume, refusals, MLflow, report."""
 
 import json
+import os
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ from labelled_features import write_features
 from mlflow.tracking import MlflowClient
 from pipeline import make_home
 
+from xmrank.cli import run_job
 from xmrank.config import SupervisedConfig
 from xmrank.config.supervised import Clip4cmrConfig, DscmrConfig, LcmConfig
 from xmrank.runtime.errors import ConfigError, DataError
@@ -21,6 +24,7 @@ from xmrank.supervised import stage
 from xmrank.supervised.lcm_tables import SupervisedResults, claim_table, feature_tables, format_change, format_spread
 from xmrank.supervised.stage import supervised
 
+DATA = os.environ.get("XMRANK_TEST_DATA")
 TINY = SupervisedConfig(
     data=("wikipedia=features",),
     methods=("embeddings", "lcm", "lcm_kmeans", "dscmr", "clip4cmr"),
@@ -133,7 +137,7 @@ def test_means_derive_from_the_values_of_queries(done):
 def test_the_report_of_an_experiment(done):
     folder = done.output / "report"
     page = (folder / "report.html").read_text()
-    assert page.count("<svg") == 3 + 2  # t-SNE, costs, and precision over recall
+    assert page.count("<svg") == 3 + 3 + 1  # t-SNE, costs, and precision over recall
     assert not [link for link in re.findall(r'(?:src|href)="([^"]+)', page) if not link.startswith(("#", "data:"))]
     lcm = [run for run in done.results["runs"] if run["method"] == "lcm"]
     values = [np.mean([r["map"] for r in run["rows"] if r["search"] == "two_stage"]) for run in lcm]
@@ -240,6 +244,21 @@ def test_told_labels_neighbours_and_wrong_labels_are_in_the_report(done, home, h
     timing = json.loads((home / "claims" / "results" / "timing.json").read_text())
     # GMA of three classes: two directions of six features, and an offset each, for both modalities.
     assert {entry["method"]: entry["parameters"] for entry in timing}["gma"] == 2 * (2 * 6 + 2)
+    assert all(entry["peak_mib"] >= 0 for entry in timing)
+
+
+@pytest.mark.skipif(DATA is None, reason="XMRANK_TEST_DATA does not name the folder of real data")
+def test_ccas_documented_figures_come_out_of_the_job(home, here, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "supervised.md").read_text()
+    # The command of the page, and what the page says that it gives.
+    command = re.search(r"python jobs/supervised.py (--data \S+ --methods cca .*?)\n```", page, re.DOTALL)[1]
+    said = re.search(r"gives mAP (0\.\d+) \(image query\) and (0\.\d+) \(text query\)", page)
+    words = command.replace("\\\n", " ").replace("data/features", DATA).split()
+    monkeypatch.setattr("sys.argv", ["supervised.py", *words])
+    run_job("supervised")
+    (run,) = json.loads((home / "runs" / "wikipedia-cca" / "results" / "results.json").read_text())["runs"]
+    actual = {row["direction"]: f"{row['map']:.3f}" for row in run["rows"] if row["search"] == "distance"}
+    assert actual == {"i2t": said[1], "t2i": said[2]}
 
 
 def test_other_features_and_settings_are_refused_by_name(home, here):

@@ -128,6 +128,8 @@ def linear_cca(
 
     Returns:
         Weights [d1, dimensions] and [d2, dimensions] of the centred sides, and the correlations, [dimensions].
+
+    Source: Hotelling, Biometrika 1936, as ``fit_cca``; of whitened sides.
     """
     centred = [np.asarray(side, np.float64) - side.mean(0, dtype=np.float64) for side in (first, second)]
     share = 1 / (len(first) - 1)
@@ -140,3 +142,52 @@ def linear_cca(
     directions = left[:, :dimensions], right.T[:, :dimensions]
     weights = [scipy.linalg.solve_triangular(r.T, d, lower=False) for r, d in zip(roots, directions, strict=True)]
     return weights[0], weights[1], correlations[:dimensions]
+
+
+def cca_objective(image: np.ndarray, text: np.ndarray, image_weights: np.ndarray, text_weights: np.ndarray) -> float:
+    """What CCA maximises, for uncorrelated directions: the sum over directions of the correlation of Xa and Yb.
+
+    Definition: Σ aᵀC_xy b / √(aᵀC_xx a · bᵀC_yy b), C the covariances.
+
+    Args:
+        image, text: features of pairs, [pairs, d1] and [pairs, d2]; centred here.
+        image_weights, text_weights: directions a and b, [d1, d] and [d2, d].
+
+    Source: Hotelling, "Relations between two sets of variates", Biometrika 1936; Hardoon, Szedmak and Shawe-Taylor,
+        Neural Computation 2004, section 2.
+    """
+    one, other = ((side - side.mean(0)) @ w for side, w in ((image, image_weights), (text, text_weights)))
+    lengths = np.linalg.norm(one, axis=0) * np.linalg.norm(other, axis=0)
+    return float(((one * other).sum(axis=0) / lengths).sum())
+
+
+def kernel_cca_objective(
+    image_kernel: np.ndarray,
+    text_kernel: np.ndarray,
+    image_weights: np.ndarray,
+    text_weights: np.ndarray,
+    *,
+    shrinkage: float = 0.1,
+) -> float:
+    """What kernel CCA maximises: the sum over directions of the shrunk correlation in the kernels' spaces.
+
+    Definition: Σ αᵀK_xK_y β / (n − 1) / √(αᵀB_x α · βᵀB_y β), B = (1 − c) K² / (n − 1) + c K.
+
+    Args:
+        image_kernel, text_kernel: K of the pairs, centred in the kernels' spaces, [pairs, pairs] each.
+        image_weights, text_weights: α and β, [pairs, d] each.
+        shrinkage: c, from 0 (kernel CCA without a ridge) to 1 (kernel partial least squares).
+
+    Source: Hardoon, Szedmak and Shawe-Taylor, "Canonical correlation analysis: an overview with application to learning
+        methods", Neural Computation 2004, section 4; the ridge as in cca-zoo, which solves it.
+    """
+    share = 1 / (len(image_kernel) - 1)
+    sides = (image_kernel, image_weights), (text_kernel, text_weights)
+    one, other = (kernel @ weights for kernel, weights in sides)
+    # αᵀK²α is the squared length of Kα.
+    variances = [
+        (1 - shrinkage) * share * np.square(kernel @ weights).sum(axis=0)
+        + shrinkage * np.einsum("id,ij,jd->d", weights, kernel, weights)
+        for kernel, weights in sides
+    ]
+    return float((share * (one * other).sum(axis=0) / np.sqrt(variances[0] * variances[1])).sum())

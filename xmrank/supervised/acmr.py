@@ -1,6 +1,6 @@
 """ACMR: embeddings predict labels, triplets order them, and an adversary cannot tell their modality."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -61,8 +61,12 @@ def acmr_loss(
     beta: float,
     margin: float = 0.1,
     weight: float = 1.0,
+    matrices: Sequence[Tensor] = (),
+    decay: float = 1.0,
 ) -> Tensor:
-    """L_emb without L_reg: α (L_imi of images + L_imi of texts) + β (L_imd of images + L_imd of texts).
+    """L_emb = α (L_imi of images + L_imi of texts) + β (L_imd of images + L_imd of texts) + L_reg.
+
+    The embedding networks minimise L_emb − L_adv, the adversary L_adv (``adversary_loss_of``).
 
     Args:
         image, text: embeddings, [pairs, d] each.
@@ -70,13 +74,16 @@ def acmr_loss(
         labels: 0 or 1, [pairs, classes].
         alpha, beta: weights.
         margin, weight: of ``triplet_loss_of``.
+        matrices: the weight matrices of both embedding networks, for L_reg = decay · Σ ‖W‖²_F; none leaves it out.
+        decay: weight of L_reg.
 
     Source: the same, equation 8.
     """
     pairs = ((image, text), (text, image))
     alike = [triplet_loss_of(anchors, others, labels, margin=margin, weight=weight) for anchors, others in pairs]
     told = label_loss_of(image_logits, labels) + label_loss_of(text_logits, labels)
-    return alpha * (alike[0] + alike[1]) + beta * told
+    loss = alpha * (alike[0] + alike[1]) + beta * told
+    return loss + decay * torch.stack([matrix.square().sum() for matrix in matrices]).sum() if matrices else loss
 
 
 def pair_distances(one: Tensor, other: Tensor) -> Tensor:
@@ -149,10 +156,11 @@ class Acmr(TwoSides):
             beta=own.beta,
             margin=own.margin,
             weight=own.triplet_weight,
+            matrices=tuple(self._embedding_weights()),
+            decay=own.decay,
         )
-        norms = torch.stack([matrix.square().sum() for matrix in self._embedding_weights()]).sum()
         flipped = [self.adversary(FlipGradient.apply(side, own.adversary)).squeeze(1) for side in (one, other)]
-        return loss + own.decay * norms + adversary_loss_of(flipped[0], flipped[1])
+        return loss + adversary_loss_of(flipped[0], flipped[1])
 
     def _embedding_weights(self) -> Iterator[Tensor]:
         """The weight matrices of both embedding networks; biases are not in L_reg."""

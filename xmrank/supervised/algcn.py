@@ -25,6 +25,9 @@ def label_graph(labels: np.ndarray, threshold: float) -> np.ndarray:
     Args:
         labels: of training items, 0 or 1, [items, classes].
         threshold: t, least share of a label's items that carry the other label too.
+
+    Source: as for ``algcn_loss``; the shares are those of Chen et al., "Multi-label image recognition with graph
+        convolutional networks", CVPR 2019.
     """
     values = np.asarray(labels, np.float64)
     together = values.T @ values
@@ -33,7 +36,13 @@ def label_graph(labels: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def normalise_graph(graph: Tensor) -> Tensor:
-    """D^(−½) Aᵀ D^(−½), D the row sums of A, [classes, classes]."""
+    """D^(−½) Aᵀ D^(−½), D the row sums of A, [classes, classes].
+
+    Args:
+        graph: A, at least 0, [classes, classes].
+
+    Source: as for ``label_graph``, its public code.
+    """
     scale = graph.sum(dim=1).clamp(min=LEAST_PRODUCT).rsqrt()
     return scale[:, None] * graph.T * scale
 
@@ -45,6 +54,8 @@ def graph_loss(adaptive: Tensor, graph: Tensor, drawn: Tensor) -> Tensor:
         adaptive: the normalised learned graph, [classes, classes].
         graph: A.
         drawn: 0 or 1, edges drawn at random, which keep the graph from copying A.
+
+    Source: as for ``algcn_loss``: the authors' code.
     """
     return F.mse_loss(adaptive, (graph + drawn).clamp(max=0.5))
 
@@ -62,6 +73,13 @@ def algcn_loss(
 
     Definition: Σ mean ‖p − y‖ over both modalities + α Σ mean[log(1 + e^Θ) − S Θ] over image–image, image–text and
     text–text; Θ = cos / 2, S = the number of labels that two items share: DSCMR's without its third part.
+
+    Args:
+        image, text: before they get unit length, [pairs, d] each.
+        image_predictions, text_predictions: cosines with the classifiers (``predict_labels_by_cosine``), [pairs,
+            classes] each.
+        labels: 0 or 1, [pairs, classes].
+        alpha: α.
 
     Source: Qian et al., "Adaptive label-aware graph convolutional networks for cross-modal retrieval", TMM 2021, and
         its authors' code.
@@ -112,7 +130,14 @@ class Algcn(TwoSides):
 
 
 def predict_labels_by_cosine(features: Tensor, classifiers: Tensor) -> Tensor:
-    """Cosines of items and classifiers, [items, classes]."""
+    """Cosines of items and classifiers, [items, classes].
+
+    Args:
+        features: [items, d].
+        classifiers: one a label, [classes, d].
+
+    Source: as for ``algcn_loss``: the authors' code.
+    """
     lengths = torch.linalg.vector_norm(features, dim=1)[:, None] * torch.linalg.vector_norm(classifiers, dim=1)
     return features @ classifiers.T / (lengths + LEAST_PRODUCT)
 

@@ -33,6 +33,8 @@ def solve_cfa(image: np.ndarray, text: np.ndarray, dimensions: int) -> tuple[np.
     Args:
         image, text: centred features of pairs.
         dimensions: d; no more than the shorter features have.
+
+    Source: as for ``cfa_objective``.
     """
     left, _, right = np.linalg.svd(image.T @ text, full_matrices=False)
     return left[:, :dimensions], right[:dimensions].T

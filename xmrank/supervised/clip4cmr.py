@@ -11,6 +11,21 @@ from xmrank.supervised.pan import pan_loss
 from xmrank.train.fit_loop import ReportEpoch
 
 
+def clip4cmr_loss(image: Tensor, text: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:
+    """The prototype loss of images plus that of texts.
+
+    Args:
+        image, text: in the common space, unit length, [pairs, d] each.
+        prototypes: one a class, [classes, d]; scaled to unit length here.
+        labels: 0 or 1, [pairs, classes].
+
+    Source: Zeng and Mao, "A comprehensive empirical study of vision-language pre-trained model for supervised
+        cross-modal retrieval", arXiv 2201.02772, with PAN's loss.
+    """
+    unit = F.normalize(prototypes, dim=1)
+    return pan_loss(image, unit, labels) + pan_loss(text, unit, labels)
+
+
 class Clip4cmr(TwoSides):
     """Linear, GELU, linear, dropout, unit length for each modality; prototypes of unit length."""
 
@@ -29,9 +44,8 @@ class Clip4cmr(TwoSides):
         self.prototypes = nn.Parameter(torch.randn(classes, config.dimensions))
 
     def compute_loss(self, image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
-        """The prototype loss of both modalities."""
-        prototypes = F.normalize(self.prototypes, dim=1)
-        return pan_loss(self.image(image), prototypes, labels) + pan_loss(self.text(text), prototypes, labels)
+        """The loss of pairs of features."""
+        return clip4cmr_loss(self.image(image), self.text(text), self.prototypes, labels)
 
 
 def fit_clip4cmr(

@@ -22,6 +22,8 @@ def balanced_similarity(labels: Tensor, others: Tensor) -> Tensor:
 
     Returns:
         [items, others]; all 1 where every pair shares a label.
+
+    Source: the public code of Jiang and Li's asymmetric hashing, as of ``asymmetric_loss``.
     """
     shared = (labels @ others.T > 0).to(labels.dtype)
     ratio = shared.sum() / (1 - shared).sum().clamp(min=1)
@@ -40,8 +42,8 @@ def asymmetric_loss(outputs: Tensor, codes: Tensor, own: Tensor, similarity: Ten
         similarity: S of the batch and the training items, [items, codes].
         gamma: γ.
 
-    Source: Wang et al., "Deep collaborative discrete hashing with semantic-invariant structure", SIGIR 2019, and TMM
-        2021; Jiang and Li, "Asymmetric deep supervised hashing", AAAI 2018, equation 2.
+    Source: Wang et al., "Deep collaborative discrete hashing with semantic-invariant structure", SIGIR 2019 (arXiv
+        1911.01565), section 2, and TMM 2021; Jiang and Li, "Asymmetric deep supervised hashing", AAAI 2018, equation 2.
     """
     square = (outputs @ codes.T - outputs.shape[1] * similarity).square().sum()
     return (square + gamma * (own - outputs).square().sum()) / (len(outputs) * len(codes))
@@ -51,6 +53,11 @@ def focal_loss(logits: Tensor, labels: Tensor, *, alpha: float = 0.25, gamma: fl
     """Binary cross entropy in which what is predicted well counts little; the mean over items and classes.
 
     Definition: w (1 − p)^γ · −log p, p the probability of the true answer, w = α for a label and 1 − α for none.
+
+    Args:
+        logits: [items, classes].
+        labels: 0 or 1, [items, classes].
+        alpha, gamma: α and γ.
 
     Source: Lin et al., "Focal loss for dense object detection", ICCV 2017, equation 5; of label predictions in DCDH.
     """
@@ -77,9 +84,53 @@ def product_loss(
         labels: 0 or 1, [items, classes].
         asymmetric: the ``asymmetric_loss`` of the outputs for outer products, a scalar.
         distance_weight: d.
+
+    Source: as for ``asymmetric_loss``.
     """
     apart = (outputs - told).square().sum(dim=1).mean()
     return asymmetric + focal_loss(logits, labels) + distance_weight * apart
+
+
+def dcdh_loss(
+    outputs: Sequence[Tensor],
+    told: Tensor,
+    joined: Sequence[Tensor],
+    logits: Sequence[Tensor],
+    labels: Tensor,
+    codes: Tensor,
+    own: Tensor,
+    similarity: Tensor,
+    *,
+    gamma: float = 200.0,
+    label_weight: float = 0.5,
+    product_weight: float = 0.5,
+    distance_weight: float = 0.01,
+) -> Tensor:
+    """The loss of a batch of pairs.
+
+    Definition: Σ over both modalities of [asym(u) + μ (asym(h) + focal + d ‖u − l‖²)], plus λ asym(l), where asym is
+    ``asymmetric_loss``, h the output for the outer product of u and l, and the distance of u and l a mean over items.
+
+    Args:
+        outputs: u of images and of texts, [items, k] each.
+        told: l, outputs of the label network, [items, k].
+        joined: h of images and of texts, [items, k] each.
+        logits: of labels, out of h of images and of texts, [items, classes] each.
+        labels: 0 or 1, [items, classes].
+        codes, own, similarity, gamma: as for ``asymmetric_loss``.
+        label_weight, product_weight, distance_weight: λ, μ and d.
+
+    Source: as for ``asymmetric_loss``, with texts as a second modality.
+    """
+
+    def measure(rows: Tensor) -> Tensor:
+        return asymmetric_loss(rows, codes, own, similarity, gamma=gamma)
+
+    total = label_weight * measure(told)
+    for rows, products, predicted in zip(outputs, joined, logits, strict=True):
+        product = product_loss(predicted, rows, told, labels, measure(products), distance_weight=distance_weight)
+        total = total + measure(rows) + product_weight * product
+    return total
 
 
 def update_codes(codes: Tensor, outputs: Sequence[tuple[float, Tensor]], similarity: Tensor, *, gamma: float) -> Tensor:
@@ -158,25 +209,27 @@ class DcdhTrainer:
         return {"total": sum(losses) / len(losses)}
 
     def compute_loss(self, rows: Tensor, drawn: Tensor) -> Tensor:
-        """Σ over both modalities of [asym(u) + μ (asym(h) + focal + d ‖u − l‖²)], plus λ asym(l).
-
-        Here h is the output for the outer product of u and l, and the distance of u and l is a mean over items.
-        """
+        """The loss of some items, with the codes of all that are drawn."""
         own, module, labels = self.config, self.module, self.labels[rows]
-        codes, similarity = self.codes[drawn], balanced_similarity(labels, self.labels[drawn])
-
-        def measure(outputs: Tensor) -> Tensor:
-            return asymmetric_loss(outputs, codes, self.codes[rows], similarity, gamma=own.gamma)
-
         told = module.label(labels)
-        total = own.label_weight * measure(told)
-        for network, features in ((module.image, self.sides[0]), (module.text, self.sides[1])):
-            outputs = network[:-1](features[rows])
-            joined = module.join_outputs(outputs, told)
-            logits, weight = module.classifier(joined), own.distance_weight
-            product = product_loss(logits, outputs, told, labels, measure(joined), distance_weight=weight)
-            total = total + measure(outputs) + own.product_weight * product
-        return total
+        outputs = [
+            network[:-1](side[rows]) for network, side in zip((module.image, module.text), self.sides, strict=True)
+        ]
+        joined = [module.join_outputs(side, told) for side in outputs]
+        return dcdh_loss(
+            outputs,
+            told,
+            joined,
+            [module.classifier(side) for side in joined],
+            labels,
+            self.codes[drawn],
+            self.codes[rows],
+            balanced_similarity(labels, self.labels[drawn]),
+            gamma=own.gamma,
+            label_weight=own.label_weight,
+            product_weight=own.product_weight,
+            distance_weight=own.distance_weight,
+        )
 
     @torch.no_grad()
     def _move_codes(self, drawn: Tensor) -> None:

@@ -32,29 +32,66 @@ def likelihood_loss(one: Tensor, other: Tensor, shared: Tensor) -> Tensor:
 
 
 def affinity_of(labels: Tensor) -> Tensor:
-    """D^(−½) A D^(−½) with A the numbers of labels that items share, [items, items]; items without labels have none."""
+    """D^(−½) A D^(−½) with A the numbers of labels that items share, [items, items]; items without labels have none.
+
+    Args:
+        labels: 0 or 1, [items, classes].
+
+    Source: as for ``likelihood_loss``.
+    """
     together = labels @ labels.T
     scale = together.sum(dim=1).clamp(min=1).rsqrt()
     return scale[:, None] * together * scale
 
 
 def teacher_loss(hashed: Tensor, logits: Tensor, labels: Tensor, shared: Tensor) -> Tensor:
-    """Of the label network: the likelihood of its codes, and mean squared error of the labels that it rebuilds."""
+    """Of the label network: the likelihood of its codes, and mean squared error of the labels that it rebuilds.
+
+    Args:
+        hashed: outputs of the label network, [items, bits].
+        logits: of the labels, out of them, [items, classes].
+        labels: 0 or 1, [items, classes].
+        shared: S, as for ``likelihood_loss``.
+
+    Source: as for ``likelihood_loss``.
+    """
     return likelihood_loss(hashed, hashed, shared) + F.mse_loss(logits.sigmoid(), labels)
 
 
 def student_loss(hashed: Tensor, logits: Tensor, codes: Tensor, labels: Tensor) -> Tensor:
-    """Of a modality: mean squared distance to the teacher's codes, and of the labels that it predicts."""
+    """Of a modality: mean squared distance to the teacher's codes, and of the labels that it predicts.
+
+    Args:
+        hashed: outputs of the modality, [items, bits].
+        logits: of the labels, [items, classes].
+        codes: of the label network, ±1, [items, bits].
+        labels: 0 or 1, [items, classes].
+
+    Source: as for ``likelihood_loss``.
+    """
     return F.mse_loss(hashed, codes) + F.mse_loss(logits.sigmoid(), labels)
 
 
 def graph_code_loss(hashed: Tensor, logits: Tensor, labels: Tensor, shared: Tensor) -> Tensor:
-    """Of the graph network: the likelihood of its codes, and binary cross entropy of labels."""
+    """Of the graph network: the likelihood of its codes, and binary cross entropy of labels.
+
+    Args:
+        hashed, logits, labels, shared: as for ``teacher_loss``, of the graph network.
+
+    Source: as for ``likelihood_loss``.
+    """
     return likelihood_loss(hashed, hashed, shared) + F.binary_cross_entropy_with_logits(logits, labels)
 
 
 def beacon_loss(hashed: Tensor, beacon: Tensor, codes: Tensor) -> Tensor:
-    """Of a modality, second: mean squared distance to the graph network's outputs and to the teacher's codes."""
+    """Of a modality, second: mean squared distance to the graph network's outputs and to the teacher's codes.
+
+    Args:
+        hashed, beacon: outputs of the modality and of the graph network, [items, bits] each.
+        codes: of the label network, ±1, [items, bits].
+
+    Source: as for ``likelihood_loss``.
+    """
     return F.mse_loss(hashed, beacon) + F.mse_loss(hashed, codes)
 
 

@@ -1,6 +1,7 @@
 """JFSSL: each modality is regressed on the labels, with few features chosen and a graph over both modalities."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.sparse
@@ -8,7 +9,6 @@ import torch
 from sklearn.neighbors import kneighbors_graph
 
 from xmrank.config.supervised import SupervisedConfig
-from xmrank.config.supervised_methods import JfsslConfig
 from xmrank.supervised.labelled_set import LabelledSet
 from xmrank.supervised.method_training import FittedMethod
 from xmrank.supervised.projected_sides import LabelGroups, Projection, project_linearly
@@ -39,8 +39,10 @@ def neighbour_weights(rows: np.ndarray, nearest: int, bandwidth: float) -> scipy
     return graph.maximum(graph.T).tocsr()
 
 
-def graph_blocks(image: np.ndarray, text: np.ndarray, labels: np.ndarray, config: JfsslConfig) -> GraphBlocks:
-    """The blocks of the Laplacian D − W, with features on both sides.
+def graph_blocks(
+    image: np.ndarray, text: np.ndarray, labels: np.ndarray, *, within: float, nearest: int, bandwidth: float
+) -> GraphBlocks:
+    """The blocks of the Laplacian D − W, with features on both sides, without the Laplacian itself.
 
     Definition: W joins an image and a text that share a label by 1, and the nearest items of a modality by β times
     their Gaussian; D is the degree over all of these edges.
@@ -48,13 +50,18 @@ def graph_blocks(image: np.ndarray, text: np.ndarray, labels: np.ndarray, config
     Args:
         image, text: float64 [items, d1] and [items, d2].
         labels: 0 or 1, [items, classes].
+        within: β.
+        nearest: how many items of a modality an item is joined to.
+        bandwidth: σ of the Gaussian.
+
+    Source: Wang, He, Wang, Wang and Tan, TPAMI 2016 (as ``jfssl_objective``), section 3.
     """
     groups = LabelGroups.of(labels)
     joined = (groups.rows @ groups.rows.T > 0).astype(np.float64)
     degree = (joined @ groups.counts)[groups.group]
     own = []
     for rows in (image, text):
-        weights = config.within * neighbour_weights(rows, config.nearest, config.bandwidth)
+        weights = within * neighbour_weights(rows, nearest, bandwidth)
         whole = degree + np.asarray(weights.sum(axis=1)).reshape(-1)
         own.append((whole[:, None] * rows).T @ rows - rows.T @ (weights @ rows))
     # Off the diagonal the Laplacian is −W, which only depends on labels: sums of groups are enough.
@@ -68,7 +75,7 @@ def jfssl_objective(
     labels: np.ndarray,
     image_weights: np.ndarray,
     text_weights: np.ndarray,
-    blocks: GraphBlocks,
+    laplacian: np.ndarray,
     *,
     sparsity: float,
     graph: float,
@@ -81,7 +88,7 @@ def jfssl_objective(
         image, text: features, [items, d1] and [items, d2].
         labels: Y, 0 or 1, [items, classes].
         image_weights, text_weights: U, [d1, classes] and [d2, classes].
-        blocks: of ``graph_blocks``.
+        laplacian: L = D − W of all images, then all texts, [2 items, 2 items].
         sparsity, graph: λ₁ and λ₂.
 
     Source: Wang, He, Wang, Wang and Tan, "Joint feature selection and subspace learning for cross-modal retrieval",
@@ -89,15 +96,20 @@ def jfssl_objective(
     """
     fit = np.square(image @ image_weights - labels).sum() + np.square(text @ text_weights - labels).sum()
     norms = np.linalg.norm(image_weights, axis=1).sum() + np.linalg.norm(text_weights, axis=1).sum()
-    own = np.trace(image_weights.T @ blocks.image @ image_weights) + np.trace(
-        text_weights.T @ blocks.text @ text_weights
-    )
-    across = 2 * np.trace(image_weights.T @ blocks.across @ text_weights)
-    return float(fit + sparsity * norms + graph * (own + across))
+    projected = np.concatenate([image @ image_weights, text @ text_weights])
+    # Σₚq tr(ZₚᵀLₚqZ_q) over the blocks is tr(ZᵀLZ) of both modalities, one above the other.
+    return float(fit + sparsity * norms + graph * np.sum(projected * (laplacian @ projected)))
 
 
 def update_weights(
-    rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, own: np.ndarray, pull: np.ndarray, config: JfsslConfig
+    rows: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    own: np.ndarray,
+    pull: np.ndarray,
+    *,
+    sparsity: float,
+    graph: float,
 ) -> np.ndarray:
     """One modality's step: (XᵀX + λ₁R + λ₂XᵀLX)⁻¹(XᵀY − λ₂ pull) with R = diag(1 / 2‖uᵢ‖).
 
@@ -107,12 +119,16 @@ def update_weights(
         weights: U before the step, [d, classes].
         own: the modality's block of the graph, [d, d].
         pull: XₚᵀLₚqX_qU_q of the other modality, [d, classes].
+        sparsity, graph: λ₁ and λ₂.
+
+    Returns:
+        U after the step, [d, classes].
 
     Source: the same, Algorithm 1.
     """
     shrink = np.diag(1 / (2 * np.sqrt(np.square(weights).sum(axis=1) + LEAST_NORM)))
-    left = rows.T @ rows + config.sparsity * shrink + config.graph * own
-    return np.asarray(np.linalg.solve(left, rows.T @ labels - config.graph * pull))
+    left = rows.T @ rows + sparsity * shrink + graph * own
+    return np.asarray(np.linalg.solve(left, rows.T @ labels - graph * pull))
 
 
 def fit_jfssl(
@@ -121,11 +137,12 @@ def fit_jfssl(
     """JFSSL, both modalities in turn; the common space is that of the labels."""
     own, labels = config.jfssl, data.train.labels.astype(np.float64)
     image, text = data.train.image.astype(np.float64), data.train.text.astype(np.float64)
-    blocks = graph_blocks(image, text, labels, own)
+    blocks = graph_blocks(image, text, labels, within=own.within, nearest=own.nearest, bandwidth=own.bandwidth)
+    update = partial(update_weights, sparsity=own.sparsity, graph=own.graph)
     # Identities, cut to shape, as in the authors' Algorithm 1.
     image_weights, text_weights = (np.eye(rows.shape[1], labels.shape[1]) for rows in (image, text))
     for _ in range(own.rounds):
-        image_weights = update_weights(image, labels, image_weights, blocks.image, blocks.across @ text_weights, own)
-        text_weights = update_weights(text, labels, text_weights, blocks.text, blocks.across.T @ image_weights, own)
+        image_weights = update(image, labels, image_weights, blocks.image, blocks.across @ text_weights)
+        text_weights = update(text, labels, text_weights, blocks.text, blocks.across.T @ image_weights)
     centres = np.zeros(image.shape[1]), np.zeros(text.shape[1])
     return project_linearly(data, Projection(centres[0], image_weights), Projection(centres[1], text_weights))

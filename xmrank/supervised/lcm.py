@@ -40,23 +40,92 @@ class Lcm(TwoSides):
         )
 
 
-def make_pivots(image: Tensor, text: Tensor, labels: Tensor | None, config: LcmConfig) -> Tensor:
-    """B = sign(a F + b G + c E), the paper's equation 6, with sign(0) = +1; labels None stands for c = 0."""
-    weighted = config.a * image + config.b * text
-    if labels is not None:
-        weighted = weighted + config.c * labels
+def make_pivots(image: Tensor, text: Tensor, latent: Tensor | None, *, a: float, b: float, c: float) -> Tensor:
+    """B = sign(a F + b G + c E) with sign(0) = +1: of all B of ±1, the one with the least ``pivot_loss``.
+
+    Args:
+        image, text: F and G, [items, d] each.
+        latent: E, [items, d]; None stands for c = 0.
+        a, b, c: weights.
+
+    Returns:
+        1 or −1, [items, d].
+
+    Source: Gohil, Bithel and Bedathur, "LCM", CODS-COMAD 2023, equation 6.
+    """
+    weighted = a * image + b * text
+    if latent is not None:
+        weighted = weighted + c * latent
     return torch.where(weighted >= 0, 1.0, -1.0)
 
 
-def label_loss(module: Lcm, labels: Tensor, target: Tensor, sigma: float) -> Tensor:
-    """L_intra = ‖D(E(Y)) − Y‖² + σ ‖B − E(Y)‖², means over items (equation 5)."""
-    latent = module.encoder(labels)
-    return squared_distance(module.decoder(latent), labels) + sigma * squared_distance(latent, target)
-
-
 def squared_distance(output: Tensor, target: Tensor) -> Tensor:
-    """The mean over items of the squared Euclidean distance (equations 3 and 4)."""
+    """L_F and L_G: the mean over items of the squared Euclidean distance of outputs and pivots.
+
+    Args:
+        output, target: [items, d] each.
+
+    Source: the same, equations 3 and 4.
+    """
     return (output - target).square().sum(dim=1).mean()
+
+
+def label_loss(latent: Tensor, rebuilt: Tensor, labels: Tensor, pivots: Tensor, *, sigma: float = 1e-2) -> Tensor:
+    """L_intra = ‖D(E(Y)) − Y‖² + σ ‖B − E(Y)‖², means over items.
+
+    Args:
+        latent: E(Y), [items, d].
+        rebuilt: D(E(Y)), [items, classes].
+        labels: Y, 0 or 1, [items, classes].
+        pivots: B, [items, d].
+        sigma: σ.
+
+    Source: the same, equation 5.
+    """
+    return squared_distance(rebuilt, labels) + sigma * squared_distance(latent, pivots)
+
+
+def pivot_loss(
+    image: Tensor, text: Tensor, latent: Tensor, pivots: Tensor, *, a: float = 1e-2, b: float = 1e-2, c: float = 1e-1
+) -> Tensor:
+    """L_pivot = a ‖B − F‖² + b ‖B − G‖² + c ‖B − E(Y)‖², squared Frobenius norms: sums over items.
+
+    Args:
+        image, text, latent: F, G and E(Y), [items, d] each.
+        pivots: B, [items, d].
+        a, b, c: weights.
+
+    Source: the same, section 3.1.3.
+    """
+    sides = (a, image), (b, text), (c, latent)
+    return torch.stack([weight * (pivots - side).square().sum() for weight, side in sides]).sum()
+
+
+def lcm_loss(
+    image: Tensor,
+    text: Tensor,
+    latent: Tensor,
+    rebuilt: Tensor,
+    labels: Tensor,
+    pivots: Tensor,
+    *,
+    a: float = 1e-2,
+    b: float = 1e-2,
+    c: float = 1e-1,
+    sigma: float = 1e-2,
+) -> Tensor:
+    """What LCM minimises in turn: L_F + L_G + L_intra + L_pivot.
+
+    Training lowers it part by part. What is logged as the total has means over items in L_pivot too.
+
+    Args:
+        image, text, latent, rebuilt, labels, pivots, a, b, c, sigma: as for ``label_loss`` and ``pivot_loss``.
+
+    Source: the same, equations 1 and 2.
+    """
+    across = squared_distance(image, pivots) + squared_distance(text, pivots)
+    within = label_loss(latent, rebuilt, labels, pivots, sigma=sigma)
+    return across + within + pivot_loss(image, text, latent, pivots, a=a, b=b, c=c)
 
 
 class LcmTrainer:
@@ -87,7 +156,7 @@ class LcmTrainer:
         if self.config.c:
             self._train_epoch(
                 self.adams[2],
-                lambda rows: label_loss(module, self.labels[rows], self.pivots[rows], self.config.sigma),
+                lambda rows: self.measure_labels(self.labels[rows], self.pivots[rows]),
             )
         return self._move_pivots()
 
@@ -98,17 +167,22 @@ class LcmTrainer:
             loss.backward()
             adam.step()
 
+    def measure_labels(self, labels: Tensor, pivots: Tensor) -> Tensor:
+        """The label network's loss of some items, [items, classes] and [items, d]."""
+        latent = self.module.encoder(labels)
+        return label_loss(latent, self.module.decoder(latent), labels, pivots, sigma=self.config.sigma)
+
     @torch.no_grad()
     def _move_pivots(self) -> EpochFigures:
         module, config = self.module.eval(), self.config
         image, text = module.image(self.image), module.text(self.text)
         latent = module.encoder(self.labels) if config.c else None
         # All networks in evaluation mode: dropout and batch statistics would move the pivots at random.
-        self.pivots = make_pivots(image, text, latent, config)
+        self.pivots = make_pivots(image, text, latent, a=config.a, b=config.b, c=config.c)
         losses = {"image": squared_distance(image, self.pivots), "text": squared_distance(text, self.pivots)}
         pivot = config.a * losses["image"] + config.b * losses["text"]
         if latent is not None:
-            losses["label"] = label_loss(module, self.labels, self.pivots, config.sigma)
+            losses["label"] = self.measure_labels(self.labels, self.pivots)
             pivot = pivot + config.c * squared_distance(latent, self.pivots)
         losses["pivot"] = pivot
         return {name: float(loss) for name, loss in losses.items()} | {"total": float(sum(losses.values()))}

@@ -102,6 +102,17 @@ class SupervisedResults:
         values = self.list_values(method, search, column)
         return statistics.fmean(values) if values else math.nan
 
+    def mean_cost(self, method: str, cost: str) -> float:
+        """The mean over runs of one of their costs; NaN where it was not measured.
+
+        Args:
+            method: the method.
+            cost: seconds, parameters, or peak_mib.
+        """
+        values = [entry.get(cost) for entry in self.timing if entry["method"] == method]
+        known = [value for value in values if value is not None]
+        return statistics.fmean(known) if known else math.nan
+
     def of_class(self, method: str, search: str, number: int) -> float:
         """mAP over the queries of a class, both directions and all runs; NaN where it was not measured."""
         values = [
@@ -240,7 +251,7 @@ def hashing_table(results: SupervisedResults) -> PlainTable:
 
 
 def cost_table(results: SupervisedResults) -> PlainTable:
-    """Time to train, and a query's time."""
+    """Time and memory to train, numbers that embed, and a query's time."""
     rows = []
     for method in results.methods:
         own = [timing for timing in results.timing if timing["method"] == method]
@@ -250,19 +261,22 @@ def cost_table(results: SupervisedResults) -> PlainTable:
             times = [entry["milliseconds"].get(f"{d}/{search}") for entry in own for d in DIRECTIONS]
             known = [value for value in times if value is not None]
             cells.append(f"{statistics.fmean(known):.3f}" if known else NONE)
-        seconds = statistics.fmean(entry["seconds"] for entry in own)
-        numbers = f"{own[0]['parameters']:,}"
-        rows.append((METHOD_NAMES[method], f"{seconds:.1f}", ", ".join(rounds), numbers, *cells))
+        seconds = results.mean_cost(method, "seconds")
+        numbers, peak = f"{own[0]['parameters']:,}", results.mean_cost(method, "peak_mib")
+        memory = NONE if math.isnan(peak) else f"{peak:.0f}"
+        rows.append((METHOD_NAMES[method], f"{seconds:.1f}", memory, ", ".join(rounds), numbers, *cells))
     heading = (
         "method",
         "s to train",
+        "MiB to train",
         "round kept, a run",
         "numbers in the networks",
         *(f"ms a query, {name}" for name in SEARCH_NAMES.values()),
     )
     note = (
         "One thread; a query's time is that of all queries in one call, without embedding them. The numbers are those "
-        "that embed images and texts: weights, and what kernels keep; at 4 bytes each (8 for CCA and kernel CCA)."
+        "that embed images and texts: weights, and what kernels keep; at 4 bytes each (8 for CCA and kernel CCA). MiB "
+        "are by how much the process grew at most while it trained, without the data; on a GPU, PyTorch's peak there."
     )
     return PlainTable("Cost", heading, tuple(rows), note)
 

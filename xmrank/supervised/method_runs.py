@@ -23,6 +23,7 @@ from xmrank.supervised.labelled_set import LabelledSet, with_label_noise
 from xmrank.supervised.map_evaluation import CUT, ExtraSearches, SearchResult, measure_searches
 from xmrank.supervised.method_training import FittedMethod
 from xmrank.supervised.methods import fit_method
+from xmrank.supervised.peak_memory import with_peak_memory
 from xmrank.supervised.set_readers import SetSource, read_source
 
 METRICS = pa.schema(
@@ -88,12 +89,13 @@ def make_run(run: MethodRun) -> str:
     extra = ExtraSearches(own.label_shares, own.neighbour_counts, own.split_seed)
     started = time.perf_counter()
     # Only the training is timed: a search is timed on its own.
-    fitted = fit_method(run.method, data, run.config, run.seed)
+    fitted, peak = with_peak_memory(lambda: fit_method(run.method, data, run.config, run.seed))
     seconds = time.perf_counter() - started
     results = measure_searches(data, fitted, own.neighbours, extra)
     keys = {"dataset": data.name, "features": data.features, "method": run.method, "seed": run.seed}
     write_table(run.path_of("metrics.parquet"), metrics_table(keys, results))
-    costs = {"seconds": seconds, "milliseconds": list_milliseconds(results), "parameters": count_numbers(fitted)}
+    costs = {"seconds": seconds, "milliseconds": list_milliseconds(results)}
+    costs |= {"parameters": count_numbers(fitted), "peak_mib": peak}
     write_json(run.path_of("timing.json"), {**keys, **costs})
     if fitted.module is not None:
         save_model(run, fitted)

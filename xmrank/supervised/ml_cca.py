@@ -1,6 +1,6 @@
 """Multi-label CCA: CCA over all pairs of an image and a text, weighted by how alike their labels are."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -13,9 +13,8 @@ from xmrank.supervised.projected_sides import LabelGroups, Projection, centre_ro
 from xmrank.train.fit_loop import ReportEpoch
 
 
-@dataclass(frozen=True)
-class WeightedCovariances:
-    """Covariances over weighted pairs: of images, of texts, and between both."""
+class WeightedCovariances(NamedTuple):
+    """Covariances over weighted pairs: of images [d1, d1], of texts [d2, d2], and between both [d1, d2]."""
 
     image: np.ndarray
     text: np.ndarray
@@ -53,27 +52,40 @@ def weighted_covariances(
     return WeightedCovariances((total * image).T @ image / pairs, (total * text).T @ text / pairs, between / pairs)
 
 
-def ml_cca_objective(covariances: WeightedCovariances, image_weights: np.ndarray, text_weights: np.ndarray) -> float:
-    """What ml-CCA maximises: the sum over directions of aᵀC_xy b / √(aᵀC_xx a · bᵀC_yy b)."""
-    across = np.einsum("id,ij,jd->d", image_weights, covariances.between, text_weights)
-    image = np.einsum("id,ij,jd->d", image_weights, covariances.image, image_weights)
-    text = np.einsum("id,ij,jd->d", text_weights, covariances.text, text_weights)
-    return float((across / np.sqrt(image * text)).sum())
+def ml_cca_objective(
+    image: np.ndarray, text: np.ndarray, between: np.ndarray, image_weights: np.ndarray, text_weights: np.ndarray
+) -> float:
+    """What ml-CCA maximises: the sum over directions of aᵀC_xy b / √(aᵀC_xx a · bᵀC_yy b).
+
+    Args:
+        image, text, between: C_xx, C_yy and C_xy as of ``weighted_covariances``, [d1, d1], [d2, d2] and [d1, d2].
+        image_weights, text_weights: directions a and b, [d1, d] and [d2, d].
+
+    Source: the same, section 3: CCA's correlation with these covariances.
+    """
+    # Rows of d directions: each sum is one quadratic form a direction.
+    across = np.einsum("id,ij,jd->d", image_weights, between, text_weights)
+    variances = np.einsum("id,ij,jd->d", image_weights, image, image_weights)
+    others = np.einsum("id,ij,jd->d", text_weights, text, text_weights)
+    return float((across / np.sqrt(variances * others)).sum())
 
 
-def solve_ml_cca(covariances: WeightedCovariances, dimensions: int, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+def solve_ml_cca(
+    image: np.ndarray, text: np.ndarray, between: np.ndarray, *, dimensions: int, ridge: float
+) -> tuple[np.ndarray, np.ndarray]:
     """The directions of largest correlation, [d1, d] and [d2, d]: whiten both sides, then singular vectors.
 
     Args:
-        covariances: of ``weighted_covariances``.
+        image, text, between: as for ``ml_cca_objective``.
         dimensions: d; no more than the shorter features have.
         ridge: added to the variances, as a share of their mean.
+
+    Source: as for ``weighted_covariances``; the eigenproblem of CCA, with its directions scaled to unit variance.
     """
     roots = [
-        scipy.linalg.cholesky(covariance + ridge_of(covariance, ridge), lower=True)
-        for covariance in (covariances.image, covariances.text)
+        scipy.linalg.cholesky(covariance + ridge_of(covariance, ridge), lower=True) for covariance in (image, text)
     ]
-    half = scipy.linalg.solve_triangular(roots[0], covariances.between, lower=True)
+    half = scipy.linalg.solve_triangular(roots[0], between, lower=True)
     left, _, right = np.linalg.svd(scipy.linalg.solve_triangular(roots[1], half.T, lower=True).T, full_matrices=False)
     directions = left[:, :dimensions], right[:dimensions].T
     weights = [scipy.linalg.solve_triangular(r.T, d, lower=False) for r, d in zip(roots, directions, strict=True)]
@@ -87,5 +99,5 @@ def fit_ml_cca(
     own = config.ml_cca
     (image, image_mean), (text, text_mean) = centre_rows(data.train.image), centre_rows(data.train.text)
     covariances = weighted_covariances(image, text, data.train.labels, own.bandwidth)
-    image_weights, text_weights = solve_ml_cca(covariances, own.dimensions, own.ridge)
+    image_weights, text_weights = solve_ml_cca(*covariances, dimensions=own.dimensions, ridge=own.ridge)
     return project_linearly(data, Projection(image_mean, image_weights), Projection(text_mean, text_weights))

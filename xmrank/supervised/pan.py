@@ -66,6 +66,11 @@ def adaptive_margins(prototypes: Tensor) -> Tensor:
     """Half the squared distance of each prototype to the nearest other one, [classes]; no gradient goes through it.
 
     A margin that moves with the prototypes: classes that are far from all others have to be kept apart more.
+
+    Args:
+        prototypes: [classes, d].
+
+    Source: our reading of the margins that Zeng et al., SIGIR 2021 (as ``pan_loss``) name; no public source has them.
     """
     squared = squared_distances(prototypes, prototypes).detach()
     own = torch.eye(len(prototypes), dtype=torch.bool, device=prototypes.device)
@@ -92,6 +97,8 @@ def pan_objective(
         features, prototypes, labels: as for ``pan_loss``.
         classifier: distance, or dot product.
         regularisation, margin: weights; 0 leaves a part out, and with both 0 and distances this is ``pan_loss``.
+
+    Source: as for ``pan_loss``; the dot product is CLIP4CMR's, as its text has it beside distances.
     """
     logits = -squared_distances(features, prototypes) if classifier == "distance" else features @ prototypes.T
     if margin:

@@ -36,7 +36,7 @@ from xmrank.supervised.lcm_tables import (
     to_csv,
 )
 from xmrank.supervised.result_files import METRICS, RESULTS, TIMING, TSNE
-from xmrank.supervised.supervised_charts import draw_costs, draw_recall, draw_shares
+from xmrank.supervised.supervised_charts import COSTS, draw_cost, draw_recall, draw_shares
 
 PAGE, MARKDOWN, CSV = "report.html", "report.md", "table.csv"
 STAGE = "supervised-report"
@@ -151,7 +151,8 @@ def charts_of(drawn: dict[str, Any], results: SupervisedResults, number_of_set: 
     about = results.about
     key = f"{about['name']}-{about['features']}" if about["features"] else about["name"]
     shares = draw_shares(results, f"shares-{number_of_set}")
-    charts = [*([shares] if shares else []), draw_costs(results, f"costs-{number_of_set}")]
+    costs = [draw_cost(results, cost, f"{cost}-{number_of_set}") for cost in COSTS]
+    charts = [chart for chart in (shares, *costs) if chart is not None]
     charts.append(draw_recall(results, f"recall-{number_of_set}"))
     for number, picture in enumerate(drawn.get(key, [])):
         charts.append(draw_scatter(picture, f"tsne-{number_of_set}-{number}"))

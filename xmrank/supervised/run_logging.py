@@ -35,6 +35,8 @@ def log_run(runs: RunTree, run: MethodRun) -> None:
     runs.log_history(run.name, history)
     times = {f"{search}/ms_per_query": value for search, value in timing["milliseconds"].items()}
     costs = {"cost/train_seconds": timing["seconds"], "best_round": result["best_round"]}
+    if timing["peak_mib"] is not None:
+        costs["cost/train_peak_memory_mb"] = timing["peak_mib"]
     runs.log_metrics(run.name, {**average_rows(result["rows"]), **times, **costs})
     runs.end_child(run.name)
 

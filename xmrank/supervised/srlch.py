@@ -15,6 +15,9 @@ from xmrank.supervised.labelled_set import LabelledSet, unit_rows
 from xmrank.supervised.method_training import FittedMethod, TwoSides, UnitLength
 from xmrank.train.fit_loop import ReportEpoch
 
+WEIGHTS = ("image_weight", "text_weight", "label_ridge", "image_ridge", "text_ridge")
+"""Settings that stand in the objective."""
+
 
 @dataclass(frozen=True)
 class SrlchState:
@@ -33,7 +36,19 @@ class SrlchState:
 
 
 def srlch_objective(
-    image: np.ndarray, text: np.ndarray, labels: np.ndarray, state: SrlchState, config: SrlchConfig
+    image: np.ndarray,
+    text: np.ndarray,
+    labels: np.ndarray,
+    image_weights: np.ndarray,
+    text_weights: np.ndarray,
+    label_weights: np.ndarray,
+    codes: np.ndarray,
+    *,
+    image_weight: float,
+    text_weight: float,
+    label_ridge: float,
+    image_ridge: float,
+    text_ridge: float,
 ) -> float:
     """What SRLCH minimises over P, W and B of ±1.
 
@@ -42,40 +57,66 @@ def srlch_objective(
     Args:
         image, text: kernel features φ(X) with a last column of ones, [items, anchors + 1].
         labels: Y, 0 or 1, [items, classes].
-        state: P, W and B.
-        config: λ, μ and α.
+        image_weights, text_weights: P, [anchors + 1, bits] each.
+        label_weights: W, [classes, bits].
+        codes: B, ±1, [items, bits].
+        image_weight, text_weight: μ.
+        label_ridge: λ.
+        image_ridge, text_ridge: α.
 
     Source: Shen et al., "Exploiting subspace relation in semantic labels for cross-modal hashing", TKDE 2021 (Liu et
         al., DASFAA 2018); the norms of P and W are those that its steps and its authors' code imply.
     """
-    total = np.square(state.codes - labels @ state.labels).sum() + config.label_ridge * np.square(state.labels).sum()
+    total = np.square(codes - labels @ label_weights).sum() + label_ridge * np.square(label_weights).sum()
     sides = (
-        (config.image_weight, config.image_ridge, image, state.image),
-        (config.text_weight, config.text_ridge, text, state.text),
+        (image_weight, image_ridge, image, image_weights),
+        (text_weight, text_ridge, text, text_weights),
     )
     for weight, ridge, rows, projection in sides:
-        distance = np.square(state.codes - rows @ projection).sum()
+        distance = np.square(codes - rows @ projection).sum()
         total += weight * (distance + ridge * np.square(projection).sum())
     return float(total)
 
 
 def improve_codes(
-    image: np.ndarray, text: np.ndarray, labels: np.ndarray, codes: np.ndarray, config: SrlchConfig
+    image: np.ndarray,
+    text: np.ndarray,
+    labels: np.ndarray,
+    codes: np.ndarray,
+    *,
+    image_weight: float,
+    text_weight: float,
+    label_ridge: float,
+    image_ridge: float,
+    text_ridge: float,
 ) -> SrlchState:
     """One round: P and W by ridge regression on B, then B = sign(YW + Σₘ μₘφ(Xₘ)Pₘ) with sign(0) = +1.
 
     Each step is the objective's minimum over one group of variables.
 
     Args:
-        image, text, labels: as for ``srlch_objective``.
+        image, text, labels, image_weight, text_weight, label_ridge, image_ridge, text_ridge: as for
+            ``srlch_objective``.
         codes: B before the round.
 
     Source: the same, steps 1 to 3 of its algorithm.
     """
-    own = solve_ridge(image, codes, config.image_ridge), solve_ridge(text, codes, config.text_ridge)
-    semantic = solve_ridge(labels, codes, config.label_ridge)
-    weighted = labels @ semantic + config.image_weight * image @ own[0] + config.text_weight * text @ own[1]
+    own = solve_ridge(image, codes, image_ridge), solve_ridge(text, codes, text_ridge)
+    semantic = solve_ridge(labels, codes, label_ridge)
+    weighted = labels @ semantic + image_weight * image @ own[0] + text_weight * text @ own[1]
     return SrlchState(own[0], own[1], semantic, np.where(weighted >= 0, 1.0, -1.0))
+
+
+def gaussian_features(rows: Tensor, anchors: Tensor, *, sigma: float) -> Tensor:
+    """φ without its column of ones: exp(−‖x − anchor‖² / 2σ²), [rows, anchors].
+
+    Args:
+        rows, anchors: centred features of unit length, [rows, d] and [anchors, d].
+        sigma: σ.
+
+    Source: the same; as in its authors' code.
+    """
+    return torch.exp(-torch.cdist(rows, anchors).square() / (2 * sigma**2))
 
 
 class GaussianFeatures(nn.Module):
@@ -90,7 +131,7 @@ class GaussianFeatures(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[rows, d] → [rows, anchors]."""
-        return torch.exp(-torch.cdist(rows, self.anchors).square() / (2 * self.sigma**2))
+        return gaussian_features(rows, self.anchors, sigma=self.sigma)
 
 
 class Srlch(TwoSides):
@@ -135,8 +176,9 @@ def _fit(data: LabelledSet, config: SrlchConfig, seed: int, *, binary: bool) -> 
         ]
     labels = data.train.labels.astype(np.float64)
     codes = np.where(generator.random((len(labels), config.bits)) < 0.5, -1.0, 1.0)
+    weights = {name: getattr(config, name) for name in WEIGHTS}
     for _ in range(config.rounds):
-        state = improve_codes(features[0], features[1], labels, codes, config)
+        state = improve_codes(features[0], features[1], labels, codes, **weights)
         codes = state.codes
     sides = [nn.Sequential(*own, _as_layer(w)) for own, w in zip(maps, (state.image, state.text), strict=True)]
     if binary:

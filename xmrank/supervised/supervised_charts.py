@@ -1,5 +1,6 @@
-"""Pictures of a supervised experiment beside t-SNE: mAP over told labels, and mAP over the seconds of training."""
+"""Pictures of a supervised experiment beside t-SNE: mAP over told labels, and mAP over what methods cost."""
 
+import math
 import statistics
 
 from xmrank.pages.charts import Chart, line_style, make_canvas, svg_of
@@ -7,8 +8,12 @@ from xmrank.supervised.claim_tables import told_shares
 from xmrank.supervised.lcm_tables import METHOD_NAMES, SupervisedResults
 from xmrank.supervised.map_evaluation import NAIVE, PREDICTED, RECALLS, TWO_STAGE, share_name
 
-LEAST_SECONDS = 0.01
-"""The axis of seconds is logarithmic; what took less stands at its start."""
+COSTS = {
+    "seconds": ("seconds to train, one thread", 0.01),
+    "parameters": ("numbers that embed images and texts", 100),
+    "peak_mib": ("MiB of memory to train", 1.0),
+}
+"""What a run costs, as in timing.json → the name of its axis, and where the axis starts."""
 
 
 def draw_shares(results: SupervisedResults, name: str) -> Chart | None:
@@ -32,26 +37,35 @@ def draw_shares(results: SupervisedResults, name: str) -> Chart | None:
     return Chart(svg_of(figure, name, description), description)
 
 
-def draw_costs(results: SupervisedResults, name: str) -> Chart:
-    """mAP by distance (open) and by two-stage search (filled) over the seconds of a training."""
+def draw_cost(results: SupervisedResults, cost: str, name: str) -> Chart | None:
+    """mAP by distance (open) and by two-stage search (filled) over one cost; None where it was not measured.
+
+    Args:
+        results: of one set.
+        cost: one of ``COSTS``.
+        name: of the picture, for its marks.
+    """
+    title, least = COSTS[cost]
+    costs = {method: results.mean_cost(method, cost) for method in results.methods}
+    if all(map(math.isnan, costs.values())):
+        return None
     figure, axes = make_canvas(7.2, 4.6)
-    for number, method in enumerate(results.methods):
+    for number, (method, value) in enumerate(costs.items()):
         colour, _ = line_style(number)
-        times = [entry["seconds"] for entry in results.timing if entry["method"] == method]
-        seconds = max(LEAST_SECONDS, statistics.fmean(times))
+        # The axis is logarithmic: less than it shows stands at its start.
+        across = max(least, value)
         for search, face in ((NAIVE, "none"), (TWO_STAGE, colour)):
-            if results.list_values(method, search, "average"):
-                value = results.average_runs(method, search)
-                axes.scatter([seconds], [value], s=30, marker="o", facecolors=face, edgecolors=colour)
-                if search == TWO_STAGE:
-                    axes.annotate(
-                        METHOD_NAMES[method], (seconds, value), (4, 4), textcoords="offset points", fontsize=8
-                    )
+            up = results.average_runs(method, search)
+            if math.isnan(up) or math.isnan(value):
+                continue
+            axes.scatter([across], [up], s=30, marker="o", facecolors=face, edgecolors=colour)
+            if search == TWO_STAGE:
+                axes.annotate(METHOD_NAMES[method], (across, up), (4, 4), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
-    axes.set_xlabel("seconds to train, one thread")
+    axes.set_xlabel(title)
     axes.set_ylabel("mAP")
     axes.grid(axis="y")
-    description = "mAP over the seconds of a training: open circles by distance, filled ones by two-stage search"
+    description = f"mAP over {title}: open circles by distance, filled ones by two-stage search"
     return Chart(svg_of(figure, name, description), description)
 
 
