@@ -14,7 +14,6 @@ size, and the sizes of plan and manifest. Memory and time of Ray's own processes
 """
 
 import argparse
-import hashlib
 import itertools
 import json
 import os
@@ -29,55 +28,20 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
+from constant_encoder import IMAGE_BYTES, ConstantShardEncoder
 
 from xmrank.config import EmbedConfig
 from xmrank.datasets.dataset import CAPTIONS, IMAGES, Dataset
 from xmrank.datasets.locations import in_tar
 from xmrank.embed import encoding
 from xmrank.embed import ray as ray_stage
-from xmrank.embed.shard_report import ShardReport
-from xmrank.embed.shards import PreparedShard, Shard
+from xmrank.embed.shards import Shard
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.paths import resolve
 
-ITEMS, DIMENSIONS, IMAGE_BYTES = 8, 16, 100
+ITEMS = 8
 FAREWELL = 3
 """Exit status of the process that ends before the store is assembled."""
-
-
-class ConstantEncoder:
-    """Stands for a model: every item has the same embedding."""
-
-    name, dimensions = "constant", DIMENSIONS
-
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """[items, DIMENSIONS]."""
-        return torch.eye(1, DIMENSIONS).expand(len(pixels), -1)
-
-    encode_tokens = encode_images
-
-
-def make_constant_encoder(encoder: object) -> type:
-    """The encoders' class without model and reading. Ray pickles a class defined in a function by value."""
-
-    class ConstantShardEncoder(ray_stage.ShardEncoder):
-        # No cached property, whose lock cannot be pickled with the class.
-        @property
-        def encoder(self) -> Any:
-            return encoder
-
-        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-            shard = Shard(**row)
-            report = ShardReport(len(shard), settings=self.preparer.settings)
-            if shard.kind == "image":
-                rows = range(shard.start, shard.stop)
-                report.bytes = [IMAGE_BYTES] * len(shard)
-                report.sha256 = [hashlib.sha256(str(image).encode()).hexdigest() for image in rows]
-            batch = list(range(len(shard))), torch.zeros(len(shard), 1)
-            return super().__call__(row | {"prepared": PreparedShard(report, [batch])})
-
-    return ConstantShardEncoder
 
 
 def make_dataset(folder: Path, shards: int) -> Dataset:
@@ -137,8 +101,7 @@ def drive(folder: Path, output: str, shards: int, assemble: bool, no_ray: bool) 
     clock = Clock()
     dataset = make_dataset(folder, shards)
     before = peak_mib()
-    encoder_class = make_constant_encoder(ConstantEncoder())
-    ray_stage.ShardEncoder = encoder_class  # type: ignore[misc, assignment]
+    ray_stage.ShardEncoder = ConstantShardEncoder  # type: ignore[misc]
     clock.time_calls(StageDirectory, "open", "open_directory")
     clock.time_calls(encoding, "make_plan", "plan")
     clock.time_calls(encoding, "find_earlier", "find_finished")
