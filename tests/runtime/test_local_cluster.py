@@ -1,10 +1,12 @@
 """The local Ray cluster: its token, its start, and the handlers of signals."""
 
+import gc
 import os
 import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import ray
 
 from xmrank.runtime import cluster
 from xmrank.runtime.endings import Terminated, install_handlers, kept_handlers
-from xmrank.runtime.errors import ConfigError
+from xmrank.runtime.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -109,8 +111,24 @@ def test_a_port_that_other_machines_reach_answers_nobody_without_the_token(ray_c
 def test_what_ray_tells_of_a_lost_node_is_one_line(monkeypatch, capsys):
     worker = ray._private.worker
     monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
+    monkeypatch.delenv("RAY_IGNORE_UNHANDLED_ERRORS", raising=False)
     cluster.shorten_messages()
     text = "Raylet is terminated. Termination is unexpected. Last 20 lines:\n    [state-dump] 1 total\n"
     worker.print_to_stdstream({"lines": [text], "pid": "raylet", "is_err": False}, ignore_prefix=False)
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("", "ray: Raylet is terminated\n")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_errors_that_nobody_waits_for_are_not_shown(monkeypatch):
+    shown = []
+    monkeypatch.setattr(ray._private.worker, "_unhandled_error_handler", shown.append)
+
+    def refuse(number):
+        raise DataError(f"row {number}")
+
+    with pytest.raises(ray.exceptions.RayTaskError, match="row 0"):
+        list(cluster.run_tasks(refuse, range(3), workers=2))
+    gc.collect()
+    time.sleep(2)
+    assert shown == []

@@ -75,8 +75,10 @@ def connect() -> None:
 def shorten_messages() -> None:
     """Show of what Ray tells every driver about lost nodes and processes the first sentence, on standard error.
 
-    It comes as some twenty lines of a node's log on standard output, whatever the level.
+    It comes as some twenty lines of a node's log on standard output, whatever the level. Where one task fails and ends
+    the job, the errors of others, for which nobody waits any more, would come with tracebacks: they are not shown.
     """
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
     def print_first_sentence(message: Mapping[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 (Ray's names)
         text = " ".join(str(line) for line in message["lines"])
