@@ -629,6 +629,7 @@ def test_the_console_command_lists_the_jobs_in_a_line_each(monkeypatch, capsys, 
     listed = [line.split()[0] for line in lines if line.startswith("  ")]
     assert listed == [*JOBS, "sync", "verify", "push", "pull"]
     assert all(len(line) <= 100 for line in lines)
+    assert lines[-1] == "Flags of every job: --preset, --log-level, --device, --print-config, --dry-run"
 
 
 def test_an_unknown_job_is_one_line(monkeypatch, capsys):

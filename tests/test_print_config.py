@@ -98,6 +98,7 @@ def test_common_flags_are_taken_out_of_the_arguments():
     assert take_common_flags(["--seed", "1"]) == (["--seed", "1"], CommonFlags())
     words = ["--log-level", "info", "--seed", "1", "--preset=a", "--print-config"]
     assert take_common_flags(words) == (["--seed", "1"], CommonFlags("a", "info", print_config=True))
+    assert take_common_flags(["--device=cpu"]) == ([], CommonFlags(device="cpu"))
     words = ["--log-level=info", "--preset", "a", "--log-level", "debug", "--preset=b"]
     assert take_common_flags(words) == ([], CommonFlags("b", "debug"))
 
@@ -114,3 +115,15 @@ def test_a_switch_takes_no_value_and_a_preset_needs_one():
     for words in (["--preset"], ["--preset="]):
         with pytest.raises(ConfigError, match=r"^--preset needs the name of a preset or the path of a YAML file$"):
             take_common_flags(words)
+
+
+def test_a_device_is_chosen_where_one_is_used(monkeypatch, capsys):
+    with pytest.raises(ConfigError, match=r"^--device tpu: expected one of auto, cpu, cuda$"):
+        take_common_flags(["--device", "tpu"])
+    code, _, errors = call(monkeypatch, capsys, "report", "--device", "cpu")
+    assert (code, errors) == (
+        2,
+        ["report: --device cpu: report computes on no device that could be chosen; leave it out"],
+    )
+    assert "--device" not in call(monkeypatch, capsys, "report", "--help")[1]
+    assert "--device {auto,cpu,cuda}: " in call(monkeypatch, capsys, "train", "--help")[1]

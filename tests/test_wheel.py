@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import xmrank
+from xmrank.config import TrainConfig
+from xmrank.config.presets import PRESETS, list_presets
 
 ROOT = Path(__file__).parent.parent
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
@@ -69,7 +71,8 @@ def test_the_wheel_has_every_file_of_the_package_and_no_other(wheel):
 def test_the_command_has_a_version_and_the_presets(run):
     assert run("xmrank", "--version") == f"xmrank {xmrank.__version__}\n"
     text = " ".join(run("python", "-m", "xmrank", "train", "--help").split())
-    assert "--preset {demo,paper,strong,strongest,FILE.yaml}: settings" in text
+    known = ",".join(list_presets(PRESETS, "train", TrainConfig))
+    assert f"--preset {{{known},FILE.yaml}}: settings" in text and "paper" in known
 
 
 def test_the_installed_package_reads_its_templates_and_its_encoder(run, tmp_path):

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xmrank import __version__
-from xmrank.config.common_flags import take_common_flags
+from xmrank.config.common_flags import COMMON_FLAGS, take_common_flags
 from xmrank.config.hub import HUB_COMMANDS, PushConfig
-from xmrank.config.jobs import JOBS
+from xmrank.config.jobs import JOBS, uses_device
 from xmrank.config.parsing import parse_command, parse_config
 from xmrank.config.printing import format_config
+from xmrank.runtime.device import request_device
 from xmrank.runtime.endings import Terminated, install_handlers
 from xmrank.runtime.errors import ConfigError, XmrankError, describe_error, find_cause, is_loss
 from xmrank.runtime.log_levels import start_logging
@@ -121,6 +122,7 @@ def describe_jobs() -> str:
     for name, job in JOBS.items():
         lines.append(f"  {name:<{width}}  {first_sentence(job.load_config())}")
     lines += ["", "Commands:", "", *(f"  {name:<20}  {about}" for name, about in commands.items())]
+    lines += ["", f"Flags of every job: {', '.join(COMMON_FLAGS)}"]
     return "\n".join(lines)
 
 
@@ -148,7 +150,7 @@ def run_job(name: str, *, program: str | None = None) -> None:
 def run(
     job: Callable[[Config], object], config_type: type[Config], *, name: str | None = None, program: str | None = None
 ) -> None:
-    """Run a function with the configuration that the flags in ``sys.argv`` give, or print that, and exit.
+    """Run a function with the configuration that the flags in ``sys.argv`` give, and exit; or print what that would be.
 
     Args:
         job: takes the configuration.
@@ -168,6 +170,13 @@ def run(
         if common.print_config:
             print(format_config(config, name))
             return
+        if uses_device(name):
+            request_device(common.device)
+        if common.dry_run:
+            # Imports what reads data sets and manifests.
+            from xmrank.dry_run import print_dry_run
+
+            sys.exit(print_dry_run(name, config))
         read_cost_per_hour()  # a wrong price ends here, and not after hours
         job(config)
     except KeyboardInterrupt as stop:

@@ -217,7 +217,7 @@ def test_the_lists_do_not_depend_on_the_workers(large, alone, ray_cluster, tmp_p
 
 
 def test_the_cluster_is_used_when_it_pays_or_workers_are_given(monkeypatch):
-    monkeypatch.setattr(cluster, "run_tasks", lambda function, tasks, workers: iter([f"{workers} workers"]))
+    monkeypatch.setattr(cluster, "run_tasks", lambda function, tasks, workers, on_gpus: iter([f"{workers} workers"]))
 
     def choose_worker(queries, workers):
         return next(iter(stage.run_chunks(lambda task: "here", [None], queries, workers)))

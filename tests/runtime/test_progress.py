@@ -219,6 +219,20 @@ def test_activity_goes_to_the_innermost_progress_and_nowhere_without_one():
     assert Progress.current is None
 
 
+def test_the_device_is_said_once_and_again_when_it_changes(clock, capsys, monkeypatch):
+    monkeypatch.setattr(Progress, "said", "")
+    for label in ("embed", "train"):
+        with Progress(label, 1):
+            show_activity("shards", 2, "cpu")
+            show_activity("shards", 2, "cpu")
+    with Progress("rank", 1):
+        show_activity("batches", 1, "cuda")
+    assert [line for line in lines_of(capsys) if "device" in line] == [
+        "embed: device cpu, 2 workers",
+        "rank: device cuda, 1 worker",
+    ]
+
+
 def fake_ray(query=lambda: {"CPU": 2.0}):
     return types.SimpleNamespace(
         is_initialized=lambda: True,

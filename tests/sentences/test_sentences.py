@@ -46,14 +46,14 @@ def model(tmp_path_factory):
     BertModel(BertConfig(vocab_size=12, **size)).save_pretrained(folder)
     BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
     parts = models.Transformer(str(folder)), models.Pooling(16)
-    whole = sentence_transformers.SentenceTransformer(modules=list(parts), device="cpu")
+    whole = sentence_transformers.SentenceTransformer(modules=list(parts))
     whole.save(str(folder / "whole"))
     return folder / "whole", whole
 
 
 def test_every_caption_gets_what_the_model_says_of_its_text(worded, model, tmp_path):
     store, texts = worded
-    config = SentencesConfig(embeddings=store.directory, model=str(model[0]), output=tmp_path / "out", device="cpu")
+    config = SentencesConfig(embeddings=store.directory, model=str(model[0]), output=tmp_path / "out")
     manifest = sentences(config)
     written = np.load(tmp_path / "out" / "texts.npy")
     expected = model[1].encode(texts)
@@ -88,7 +88,7 @@ def test_a_model_that_cannot_be_loaded_is_named(worded, tmp_path):
     pytest.importorskip("sentence_transformers", reason="needs the extra sentences")
     folder = tmp_path / "no-model"
     folder.mkdir()
-    config = SentencesConfig(embeddings=worded[0].directory, model=str(folder), output=tmp_path / "out", device="cpu")
+    config = SentencesConfig(embeddings=worded[0].directory, model=str(folder), output=tmp_path / "out")
     with pytest.raises(DataError, match="no-model: no model of sentence-transformers could be loaded"):
         sentences(config)
 

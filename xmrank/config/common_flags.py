@@ -4,13 +4,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xmrank.runtime.device import AUTO, CUDA, DEVICES
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.log_levels import DEFAULT_LEVEL, LEVELS
 
 PRESET = "--preset"
-CHOICES = {"--log-level": LEVELS}
+DEVICE = "--device"
+CHOICES = {"--log-level": LEVELS, DEVICE: DEVICES}
 """Flags with one of a few values."""
-SWITCHES = ("--print-config",)
+SWITCHES = ("--print-config", "--dry-run")
 """Flags without a value."""
 COMMON_FLAGS = (PRESET, *CHOICES, *SWITCHES)
 
@@ -22,12 +24,16 @@ class CommonFlags:
     Attributes:
         preset: a name or the path of a YAML file, whose settings are under those of the flags.
         log_level: which messages are shown.
+        device: one of `DEVICES`; None: not given.
         print_config: print the configuration instead of running the job.
+        dry_run: print what the job would do instead of doing it.
     """
 
     preset: str | None = None
     log_level: str = DEFAULT_LEVEL
+    device: str | None = None
     print_config: bool = False
+    dry_run: bool = False
 
 
 def take_common_flags(arguments: Iterable[str]) -> tuple[list[str], CommonFlags]:
@@ -70,16 +76,20 @@ def read_value(flag: str, value: str) -> str:
     return value
 
 
-def describe_common_flags(presets: Sequence[str]) -> list[str]:
+def describe_common_flags(presets: Sequence[str], *, uses_device: bool) -> list[str]:
     """The help text of each common flag.
 
     Args:
         presets: names of those that the job can take.
+        uses_device: whether the job computes on one.
     """
     names = ",".join([*presets, "FILE.yaml"])
     levels = ",".join(LEVELS)
+    device = f"{DEVICE} {{{','.join(DEVICES)}}}: {AUTO} (default) uses GPUs where there are some; {CUDA} needs one"
     return [
         f"{PRESET} {{{names}}}: settings under those of the flags, from a preset or a YAML file of your own",
+        *([device] if uses_device else []),
         "--print-config: print all settings as a YAML file, which --preset reads, and do nothing else",
+        "--dry-run: say what would be read, done and written, on which device, and what the last such run took",
         f"--log-level {{{levels}}}: messages to show, also those of Ray and MLflow (default {DEFAULT_LEVEL})",
     ]

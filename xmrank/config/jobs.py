@@ -16,10 +16,12 @@ class Job:
     Attributes:
         config: class in `xmrank.config`; its docstring says what the job does.
         stage: the function to call with the configuration, as MODULE:FUNCTION.
+        uses_device: whether it computes on a GPU where there is one.
     """
 
     config: str
     stage: str
+    uses_device: bool = True
 
     def load_config(self) -> type[Any]:
         """The class of the configuration."""
@@ -42,11 +44,16 @@ JOBS = {
     "baselines": Job("BaselinesConfig", "xmrank.baselines.stage:baselines"),
     "supervised": Job("SupervisedConfig", "xmrank.supervised.stage:supervised"),
     "evaluate": Job("EvaluateConfig", "xmrank.evaluate.stage:evaluate"),
-    "register": Job("RegisterConfig", "xmrank.register.stage:register"),
+    "register": Job("RegisterConfig", "xmrank.register.stage:register", uses_device=False),
     "rank": Job("RankConfig", "xmrank.rank.stage:rank"),
-    "report": Job("ReportConfig", "xmrank.report.stage:report"),
-    "qrels": Job("QrelsConfig", "xmrank.qrels.stage:evaluate_qrels"),
+    "report": Job("ReportConfig", "xmrank.report.stage:report", uses_device=False),
+    "qrels": Job("QrelsConfig", "xmrank.qrels.stage:evaluate_qrels", uses_device=False),
     "sentences": Job("SentencesConfig", "xmrank.sentences.stage:sentences"),
     "train_encoder": Job("TrainEncoderConfig", "xmrank.train_encoder.stage:train_encoder"),
 }
 """All jobs by name: ``jobs/NAME.py``, ``xmrank NAME``, and a section of a preset."""
+
+
+def uses_device(name: str) -> bool:
+    """Whether a job, of the registry or not, computes on a GPU where there is one."""
+    return name not in JOBS or JOBS[name].uses_device

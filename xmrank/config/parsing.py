@@ -12,6 +12,7 @@ import tyro
 
 from xmrank.config.choices import Choice, choose, find_choices, make_defaults
 from xmrank.config.common_flags import describe_common_flags, take_common_flags
+from xmrank.config.jobs import uses_device
 from xmrank.config.presets import PRESETS, list_flags, list_presets, read_settings
 from xmrank.runtime.errors import ConfigError
 
@@ -44,6 +45,8 @@ def parse_config(
     """
     program = program or f"{name}.py"
     arguments, common = take_common_flags(arguments)
+    if common.device and not uses_device(name):
+        raise ConfigError(f"--device {common.device}: {name} computes on no device that could be chosen; leave it out")
     preset = common.preset
     values: Mapping[str, Any] = read_settings(preset, presets, name, config_type) if preset else {}
     # Choices come first: which flags there are depends on them.
@@ -56,7 +59,8 @@ def parse_config(
     wants_help = any(word in ("-h", "--help") for word in arguments)
     known = list_presets(presets, name, config_type) if wants_help else []
     words = [word for flag in given for word in flag]
-    description = describe_job(config_type, choices, chosen, known)
+    common_flags = describe_common_flags(known, uses_device=uses_device(name))
+    description = describe_job(config_type, choices, chosen, common_flags)
     source = f" (preset {preset})" if preset else ""
     config = call_tyro(config_type, words, source, prog=program, default=defaults, description=description)
     return mark_explicit(config, {name_setting(flag) for flag in explicit})
@@ -214,12 +218,12 @@ def refuse_setting(choice: Choice, name: str, flag: list[str]) -> None:
 
 
 def describe_job(
-    config_type: type[Any], choices: list[Choice], chosen: Mapping[str, str], presets: Sequence[str]
+    config_type: type[Any], choices: list[Choice], chosen: Mapping[str, str], common: Sequence[str]
 ) -> str:
-    """The text above the flags in ``--help``: what the job does, and presets and choices, which tyro does not list."""
+    """The text above the flags in ``--help``: what the job does, common flags and choices, which tyro does not list."""
     # A paragraph for the docstring and for each choice: tyro keeps empty lines only.
     lines = [" ".join((config_type.__doc__ or "").split())]
-    lines += describe_common_flags(presets)
+    lines += common
     for choice in choices:
         flag, name = f"--{choice.path.replace('_', '-')}", chosen[choice.path]
         names = ",".join(choice.options)

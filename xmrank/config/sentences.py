@@ -11,7 +11,7 @@ from xmrank.config.common import RUN, at_least
 class SentencesConfig:
     """Embed the captions of a store with a model of sentence-transformers."""
 
-    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"embeddings", "output", "batch_size", "device", "overwrite"})
+    RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset({"embeddings", "output", "batch_size", "overwrite"})
     embeddings: Path = RUN / "embeddings"
     """Embedding store whose captions are embedded; it must contain their texts."""
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
@@ -21,8 +21,6 @@ class SentencesConfig:
     """Directory of texts.npy, [captions, d], unit length, for --relevance-texts."""
     batch_size: int = 256
     """Captions per batch."""
-    device: str | None = None
-    """Device of the model, such as cuda or cpu; None: a GPU if there is one."""
     overwrite: bool = False
     """Delete the contents of the output directory first."""
 

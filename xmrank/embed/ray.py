@@ -18,6 +18,7 @@ from xmrank.embed.token_planning import TokenShape
 from xmrank.embed.token_projection import TokenProjection
 from xmrank.embed.token_store import Side
 from xmrank.runtime.cluster import connect, pool_size, silence_ray_data
+from xmrank.runtime.device import name_device, own_device
 from xmrank.runtime.errors import DataError, XmrankError
 from xmrank.runtime.progress import show_activity
 
@@ -148,7 +149,7 @@ def load_from_settings(settings: dict[str, Any]) -> Encoder:
         settings["pretrained"],
         init_seed=settings["init_seed"],
         precision=settings["precision"],
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=own_device(),
     )
     return encoder.compile_model() if settings["compile"] else encoder
 
@@ -260,7 +261,11 @@ def encode_shards(
         num_cpus=pools.cpus,
         num_gpus=pools.gpus,
     )
-    show_activity("shards from encoders" + (f" and {pools.readers} readers" if pools.readers else ""), pools.encoders)
+    show_activity(
+        "shards from encoders" + (f" and {pools.readers} readers" if pools.readers else ""),
+        pools.encoders,
+        name_device(pools.gpus),
+    )
     for result in done.iter_rows():
         # Raised here, in the driver, where it is still the original message.
         if result["failure"]:

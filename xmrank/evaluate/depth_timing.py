@@ -13,6 +13,7 @@ from xmrank.evaluate.list_scoring import make_list_data
 from xmrank.evaluate.query_timing import time_queries
 from xmrank.protocols.galleries import ListProtocol, make_galleries, make_tops
 from xmrank.protocols.reported import reported_images
+from xmrank.runtime.device import own_device
 from xmrank.train.checkpoint import read_ranker
 
 DEPTHS = (10, 50, 100, 200)
@@ -45,7 +46,7 @@ def time_depths(task: DepthTimingTask) -> list[dict[str, Any]]:
         DataError: no ranker there, or weights that do not fit its parameters.
     """
     torch.set_num_threads(1)  # as in evaluation
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     ranker, about = read_ranker(task.ranker, device)
     store = EmbeddingStore.open(task.embeddings, verify=False)
     tops = make_small_tops(store, reported_images(task.lists), task.direction)

@@ -16,6 +16,7 @@ from xmrank.protocols.galleries import ListProtocol
 from xmrank.protocols.scorer import DirectionProtocols, MethodResult, Scorer
 from xmrank.rankers import Ranker
 from xmrank.rankers.refinement import Refinement
+from xmrank.runtime.device import own_device
 from xmrank.train.checkpoint import read_ranker
 from xmrank.train.list_data import ListData
 from xmrank.train.projected_tokens import project_list_data
@@ -91,7 +92,7 @@ class RefinedScorer(Scorer):
 def prepare_process() -> torch.device:
     """Set torch up for the scoring of lists; returns the device."""
     torch.set_num_threads(1)  # as in training, so that scores do not depend on the machine's cores
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return own_device()
 
 
 def join_lists(protocols: DirectionProtocols) -> CandidateLists:

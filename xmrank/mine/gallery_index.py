@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xmrank.config import MineConfig
+from xmrank.runtime.device import may_use_gpu
 
 if TYPE_CHECKING:
     import faiss
@@ -57,6 +58,20 @@ def make_flat_index(side: np.ndarray, rows: np.ndarray) -> faiss.IndexFlat:
     return index
 
 
+def can_use_gpus(config: MineConfig) -> bool:
+    """Whether this build of FAISS has the configured index on GPUs."""
+    import faiss
+
+    return config.index in ("flat", "ivf") and hasattr(faiss, "StandardGpuResources")
+
+
+def sees_gpu() -> bool:
+    """Whether FAISS, in a build for GPUs, has one here that this process may use."""
+    import faiss
+
+    return may_use_gpu() and bool(faiss.get_num_gpus())
+
+
 def make_index(side: np.ndarray, rows: np.ndarray, config: MineConfig) -> faiss.Index:
     """The index that ``--index`` names (all but ``ivfpq``), on a GPU where FAISS has one; its id i is ``rows[i]``.
 
@@ -81,8 +96,7 @@ def make_index(side: np.ndarray, rows: np.ndarray, config: MineConfig) -> faiss.
     elif config.index == "hnsw":
         index = faiss.IndexHNSWFlat(dimensions, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efSearch = config.ef_search
-    # FAISS's CPU build has no get_num_gpus, and no build has HNSW on a GPU.
-    if config.index != "hnsw" and getattr(faiss, "get_num_gpus", lambda: 0)():
+    if can_use_gpus(config) and sees_gpu():
         index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     add_rows(index, side, rows)
     return index

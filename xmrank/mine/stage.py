@@ -19,6 +19,7 @@ from xmrank.mine.chunks import (
     run_build,
     run_search,
 )
+from xmrank.mine.gallery_index import can_use_gpus, sees_gpu
 from xmrank.mine.in_memory import refuse_short_gallery
 from xmrank.mine.list_paths import SPLITS, STAGE, lists_path
 from xmrank.mine.nearest import count_shards, plan_indexes, plan_searches
@@ -26,13 +27,14 @@ from xmrank.mine.pool import QueryPool
 from xmrank.mine.relevance import read_relevance_texts
 from xmrank.mine.roles import ROLES, Role, RoleImages, choose_role_images, describe_unused
 from xmrank.mine.strategies import count_searched
+from xmrank.runtime.device import CPU, CUDA
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import sha256_file, write_json
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.pieces import record_piece
-from xmrank.runtime.progress import Progress
+from xmrank.runtime.progress import Progress, show_activity
 from xmrank.runtime.storage import remove_tree
 
 Item = TypeVar("Item")
@@ -129,7 +131,8 @@ def search_gallery(store: EmbeddingStore, pool: QueryPool, config: MineConfig, r
     total = count_shards(pool, config) * len(pool.queries)
     with Progress(f"search {pool.direction} {role}", total) as progress:
         progress.advance(total - sum(search.stop - search.start for search in left))
-        for queries in run_chunks(run_search, tasks, len(pool.queries), config.workers):
+        on_gpus = can_use_gpus(config)
+        for queries in run_chunks(run_search, tasks, len(pool.queries), config.workers, on_gpus=on_gpus):
             progress.advance(queries)
 
 
@@ -193,10 +196,13 @@ def count_positives_last(lists: CandidateLists) -> int:
     return int(((best < worst) & np.isfinite(best) & np.isfinite(worst)).sum())
 
 
-def run_chunks(function: Callable[[Item], Result], tasks: list[Item], queries: int, workers: int) -> Iterator[Result]:
-    """The results of all tasks, in order: computed here, or on the cluster when it pays."""
+def run_chunks(
+    function: Callable[[Item], Result], tasks: list[Item], queries: int, workers: int, *, on_gpus: bool = False
+) -> Iterator[Result]:
+    """The results of all tasks, in order: computed here, or on the cluster when it pays; GPUs serve searches only."""
     if queries < RAY_PAYS_FROM and workers in (0, 1):
+        show_activity("lists", device=CUDA if on_gpus and sees_gpu() else CPU)
         return map(function, tasks)
     from xmrank.runtime.cluster import run_tasks  # Ray takes seconds to import, and most mining does without
 
-    return run_tasks(function, tasks, workers)
+    return run_tasks(function, tasks, workers, on_gpus=on_gpus)

@@ -28,6 +28,7 @@ from xmrank.rank.query_set import Kind
 from xmrank.rank.query_tokens import KEPT, TOKEN_SIDES, GalleryTokens
 from xmrank.rank.results import RESULTS_SCHEMA
 from xmrank.rankers.token_ranker import TokenRanker
+from xmrank.runtime.device import own_device
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import write_json, write_table
 from xmrank.runtime.pieces import record_piece
@@ -133,7 +134,7 @@ class QueryRanker:
 
     def __init__(self, job: RankingJob) -> None:
         self.job = job
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = own_device()
         self.store = EmbeddingStore.open(job.embeddings, verify=False)
         self.side = self.store.text if job.direction == "i2t" else self.store.image
         # The gallery is a selection of rows: embeddings are never copied.

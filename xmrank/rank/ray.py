@@ -10,6 +10,7 @@ import torch
 
 from xmrank.rank.batches import QueryBatch, QueryRanker, RankingJob
 from xmrank.runtime.cluster import connect, pool_size, silence_ray_data
+from xmrank.runtime.device import name_device
 from xmrank.runtime.errors import DataError, XmrankError
 from xmrank.runtime.progress import show_activity
 
@@ -66,7 +67,7 @@ def rank_batches(batches: list[QueryBatch], job: RankingJob, workers: int) -> It
         num_cpus=cpus,
         num_gpus=gpus,
     )
-    show_activity("ranked batches", min(workers, len(batches)))
+    show_activity("ranked batches", min(workers, len(batches)), name_device(gpus))
     for result in done.iter_rows():
         if result["failure"]:
             raise DataError(result["failure"])

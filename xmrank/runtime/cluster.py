@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import ray
 from ray.util import placement_group, remove_placement_group
 
+from xmrank.runtime.device import CPU, CUDA, name_device, requested_device
 from xmrank.runtime.endings import kept_handlers
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.head_watch import watch_head
 from xmrank.runtime.log_levels import drop_notice, is_verbose
-from xmrank.runtime.paths import in_ray_job
+from xmrank.runtime.paths import is_given_cluster
 from xmrank.runtime.progress import show_activity
 
 Item = TypeVar("Item")
@@ -48,7 +49,8 @@ def connect() -> None:
     cluster: what keeps others out is Ray's token, without which no local cluster is started.
 
     Raises:
-        ConfigError: RAY_AUTH_MODE turns the token off, and there is no cluster to connect to; XMRANK_WAIT_FOR is wrong.
+        ConfigError: RAY_AUTH_MODE turns the token off, and there is no cluster to connect to; XMRANK_WAIT_FOR is wrong;
+            with ``--device cuda``, the cluster has no GPU.
     """
     if ray.is_initialized():
         return
@@ -59,6 +61,7 @@ def connect() -> None:
             ray.init(logging_level=logging.INFO if is_verbose() else logging.WARNING, log_to_driver=is_verbose())
         watch_head(ray.get_runtime_context().gcs_address)
         wait_for_resources(os.environ.get(WAIT_FOR, ""), WAIT_S)
+        refuse_missing_gpus()
         return
     require_token()
     with kept_handlers(), drop_notice():
@@ -70,6 +73,7 @@ def connect() -> None:
             # A busy machine: what was started goes, and the second start finds the files in memory.
             ray.shutdown()
             start_local_cluster()
+    refuse_missing_gpus()
 
 
 def shorten_messages() -> None:
@@ -87,11 +91,6 @@ def shorten_messages() -> None:
     ray._private.worker.print_to_stdstream = print_first_sentence
 
 
-def is_given_cluster() -> bool:
-    """Whether there is a cluster to connect to: that of the submitted job, or the one in RAY_ADDRESS."""
-    return in_ray_job() or bool(os.environ.get("RAY_ADDRESS"))
-
-
 def start_local_cluster() -> None:
     """Start Ray on this machine."""
     # Its processes inherit these; the allocator reads them when a process starts.
@@ -104,6 +103,17 @@ def start_local_cluster() -> None:
         logging_level=logging.INFO if is_verbose() else logging.ERROR,
         log_to_driver=False,
     )
+
+
+def refuse_missing_gpus() -> None:
+    """Raise ConfigError where ``--device cuda`` is wanted and the cluster has no GPU."""
+    if requested_device() == CUDA and not count_gpus():
+        raise ConfigError(f"--device {CUDA}: the cluster has {describe_resources()}")
+
+
+def count_gpus() -> float:
+    """How many GPUs of the cluster work may use: none with ``--device cpu``."""
+    return 0.0 if requested_device() == CPU else float(ray.cluster_resources().get("GPU", 0.0))
 
 
 def is_timeout(error: Exception) -> bool:
@@ -135,19 +145,24 @@ def require_token() -> None:
         path.chmod(0o600)
 
 
-def pool_size(requested: int) -> tuple[int, float, int]:
+def pool_size(requested: int, *, on_gpus: bool = True) -> tuple[int, float, int]:
     """The number of worker processes for the cluster, and the resources of each.
 
     Args:
         requested: the user's number; 0: one per GPU if there are GPUs, otherwise one per core.
+        on_gpus: whether the work has a use for GPUs.
 
     Returns:
         The number of workers, the CPUs of each and the GPUs of each. The CPUs may be a fraction, so that half a core is
         left for the tasks that feed the workers.
+
+    Raises:
+        ConfigError: with ``--device cuda``, more workers than GPUs.
     """
-    resources = ray.cluster_resources()
-    cpus, gpus = resources.get("CPU", 1.0), int(resources.get("GPU", 0))
+    cpus, gpus = ray.cluster_resources().get("CPU", 1.0), int(count_gpus()) if on_gpus else 0
     workers = requested or gpus or max(1, int(cpus))
+    if on_gpus and workers > gpus and requested_device() == CUDA:
+        raise ConfigError(f"--workers {workers}: expected at most {gpus} with --device {CUDA}, one for each GPU")
     spare = max(cpus - 0.5, 0.5)
     # Rounded down: rounded up, many workers together would also take the spare half.
     share = max(1, math.floor(UNITS * spare / workers)) / UNITS
@@ -222,16 +237,24 @@ def describe_resources() -> str:
     return f"{text} and {gpus:g} GPU{'' if gpus == 1 else 's'}" if gpus else text
 
 
-def run_tasks(function: Callable[[Item], Result], items: Iterable[Item], workers: int = 0) -> Iterator[Result]:
+def run_tasks(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int = 0, *, on_gpus: bool = True
+) -> Iterator[Result]:
     """Run a function on every item as a task of the cluster, at most ``workers`` at once (0: one per GPU, or per core).
+
+    Args:
+        function: of a module, so that worker processes can import it.
+        items: its arguments.
+        workers: most tasks at once.
+        on_gpus: whether the function has a use for a GPU.
 
     Yields:
         The results in the order of the items.
     """
     connect()
-    workers, cpus, gpus = pool_size(workers)
+    workers, cpus, gpus = pool_size(workers, on_gpus=on_gpus)
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
-    show_activity("the results of tasks", workers)
+    show_activity("the results of tasks", workers, name_device(gpus))
     pending: list[ray.ObjectRef] = []
     for item in items:
         pending.append(remote.remote(item))

@@ -6,6 +6,7 @@ every file with its hash, so that its presence means that the output is complete
 
 import json
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from xmrank.runtime.manifest import (
     describe_outside,
     read_manifest,
 )
+from xmrank.runtime.measurements import record_run
 from xmrank.runtime.pieces import Piece, describe_file, group_outputs, is_piece, read_pieces
 from xmrank.runtime.redaction import redact_values
 from xmrank.runtime.storage import fetch_all, list_files, remove_tree
@@ -51,6 +53,7 @@ class StageDirectory:
     config: dict[str, Any]
     inputs: dict[str, str]
     done: Manifest | None = None
+    _begun: float | None = field(default=None, repr=False, compare=False)
     _release: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
 
     @classmethod
@@ -86,6 +89,8 @@ class StageDirectory:
         directory.mkdir(parents=True, exist_ok=True)
         stage._hold()
         stage._prepare(overwrite=overwrite)
+        # How long a run takes is known of one that makes everything.
+        stage._begun = None if stage._holds_work() else time.monotonic()
         return stage
 
     @classmethod
@@ -109,6 +114,13 @@ class StageDirectory:
             return stage.done if not overwrite and stage._find_finished() else None
         except DataError:
             return None
+
+    def refuse_unusable(self, *, overwrite: bool) -> None:
+        """Raise DataError for what ``open`` would refuse; nothing is changed, and no contents are verified."""
+        self._refuse_other_files()
+        refuse_live_holder(self.directory)
+        if not overwrite:
+            self._refuse_difference()
 
     def _find_finished(self) -> bool:
         """Whether the stage is finished and whole; ``done`` is then its manifest.
@@ -195,13 +207,16 @@ class StageDirectory:
         # Only now: until the manifest is written, a killed run resumes from these files.
         remove_tree(self.directory / WORK)
         self._release()
+        if self._begun is not None:
+            size = sum(entry["bytes"] for entry in outputs.values())
+            record_run(self.name, self.directory, time.monotonic() - self._begun, size, counts)
         return manifest
 
     def _is_beside_output(self, path: Path) -> bool:
         """Whether a file in the directory is not part of the output."""
         return path.name in NOT_HASHED or path.relative_to(self.directory).parts[0] in (WORK, DAMAGED, JOURNAL)
 
-    def _read_plan(self) -> dict[str, Any] | None:
+    def read_plan(self) -> dict[str, Any] | None:
         """The plan in the directory; None if there is none, or if the file of that name is something else."""
         path = self.directory / PLAN
         # To open a pipe would wait for another process without end.
@@ -219,7 +234,7 @@ class StageDirectory:
         """Refuse a folder with files that this stage did not plan: it is never written to and never emptied."""
         if self.directory.exists() and not self.directory.is_dir():
             raise DataError(f"{self.directory}: expected a directory for the output, this is a file")
-        plan = self._read_plan()
+        plan = self.read_plan()
         if plan and plan["stage"] != self.name:
             raise DataError(
                 f"{self.directory}: holds the output of the stage {plan['stage']}, not of {self.name}; "
@@ -257,7 +272,7 @@ class StageDirectory:
 
     def _describe_difference(self) -> str:
         """How the plan in the directory differs from this stage; empty if it does not."""
-        plan = self._read_plan()
+        plan = self.read_plan()
         if plan is None:
             return ""
         # In this order: of another schema, the configuration cannot be compared.
@@ -306,7 +321,7 @@ class StageDirectory:
 
     def _read_finished_pieces(self) -> list[Piece]:
         """The pieces in the plan: of a stage that was finished, or of one that lost its manifest."""
-        pieces = (self._read_plan() or {}).get("finished")
+        pieces = (self.read_plan() or {}).get("finished")
         return [piece for piece in pieces if is_piece(self.directory, piece)] if isinstance(pieces, list) else []
 
     def _drop_damaged_pieces(self) -> None:

@@ -13,9 +13,11 @@ from ray.exceptions import RayActorError
 from ray.train import FailureConfig, PreemptionError, RunConfig, ScalingConfig, TrainingFailedError, get_context
 from ray.train.torch import TorchConfig, get_device
 
-from xmrank.runtime.cluster import connect, is_given_cluster
+from xmrank.runtime.cluster import connect
+from xmrank.runtime.device import CPU, may_use_gpu, name_device
 from xmrank.runtime.errors import describe_error, find_cause, is_permanent
 from xmrank.runtime.log_levels import is_verbose
+from xmrank.runtime.paths import is_given_cluster
 from xmrank.runtime.progress import show_activity, show_restart
 from xmrank.runtime.ray_trainer import LeanTrainer
 from xmrank.runtime.storage import drop_scratch, scratch_folder
@@ -91,7 +93,7 @@ def launch_workers(
     while True:
         prepare()
         count = room.find_count()
-        show_activity("the workers of a Ray Train run", count)
+        show_activity("the workers of a Ray Train run", count, name_device(room.resources.get("GPU", 0)))
         try:
             make_trainer(function, payload, name, scratch, count, room.resources).fit()
             drop_scratch(scratch)
@@ -135,7 +137,7 @@ def run_worker(settings: dict[str, Any]) -> None:
     """What Ray Train calls in every process: set torch up, then call the function."""
     # One process a core is faster than one process with several threads.
     torch.set_num_threads(1)
-    device = get_device()
+    device = get_device() if may_use_gpu() else torch.device(CPU)
     if device.type == "cuda":
         # All workers of a node see all of its GPUs. NCCL gathers objects on the current one, so it must be the own.
         torch.cuda.set_device(device)

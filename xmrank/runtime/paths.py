@@ -49,6 +49,11 @@ def in_ray_job() -> bool:
     return "working_dir_files" in Path.cwd().parts
 
 
+def is_given_cluster() -> bool:
+    """Whether there is a Ray cluster to connect to: that of the submitted job, or the one in RAY_ADDRESS."""
+    return in_ray_job() or bool(os.environ.get("RAY_ADDRESS"))
+
+
 def resolve(path: Path | str) -> Path:
     """The absolute path: of this machine's files, or of an object store's for a URI.
 

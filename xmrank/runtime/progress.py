@@ -46,6 +46,8 @@ class Progress:
 
     current: "Progress | None" = None
     """The progress that is shown at present: code below a stage tells it what it does."""
+    said = ""
+    """What was said last of the device: it is said again when it changes, also from one stage to the next."""
 
     def __init__(self, label: str, total: int, done: int = 0) -> None:
         self.label, self.total, self.done = label, total, done
@@ -96,6 +98,17 @@ class Progress:
         if self.bar or now - self.printed >= min(LONGEST_PERIOD_S, max(SHORTEST_PERIOD_S, (now - self.started) / 20)):
             self._print_state()
 
+    def say_device(self, device: str) -> None:
+        """Say in a line what the workers compute on, unless the line before said the same."""
+        text = f"device {device}" + (f", {self._describe_workers()}" if self.workers else "")
+        if text != Progress.said:
+            Progress.said = text
+            self._print_line(text)
+
+    def _describe_workers(self) -> str:
+        """The number of workers in words."""
+        return f"{self.workers} worker{'' if self.workers == 1 else 's'}"
+
     def _mark(self, now: float) -> None:
         """Note how many items are done, and forget what is not recent, but for the last of that."""
         if len(self.marks) > 2 and now - self.marks[-2][0] < RECENT_S / 100:
@@ -127,7 +140,7 @@ class Progress:
         elif self.activity and self.done < self.total:
             parts.append(f"waiting for {self.activity}")
         if self.workers:
-            parts.append(f"{self.workers} worker{'' if self.workers == 1 else 's'}")
+            parts.append(self._describe_workers())
         if self.restarts:
             parts.append(f"{self.restarts} restart{'' if self.restarts == 1 else 's'}")
         if self.price is not None:
@@ -171,12 +184,14 @@ class Progress:
             print(f"{self.label}: {text}", file=sys.stderr, flush=True)
 
 
-def show_activity(activity: str, workers: int | None = None) -> None:
-    """Tell the progress that is shown, if there is one, what is waited for now and how many processes work."""
+def show_activity(activity: str, workers: int | None = None, device: str | None = None) -> None:
+    """Tell the progress that is shown, if there is one, what is waited for, how many processes work, and on what."""
     if Progress.current:
         Progress.current.activity = activity
         if workers is not None:
             Progress.current.workers = workers
+        if device is not None:
+            Progress.current.say_device(device)
 
 
 def show_restart() -> None:

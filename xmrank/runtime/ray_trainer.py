@@ -9,7 +9,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 
-from xmrank.runtime.cluster import is_given_cluster
+from xmrank.runtime.paths import is_given_cluster
 
 PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 

@@ -1,11 +1,13 @@
 """The stage that embeds captions with a text model, to compute relevance between captions from."""
 
+import sys
 from typing import Any
 
 import numpy as np
 
 from xmrank.config import SentencesConfig, semantic
 from xmrank.embed.store import EmbeddingStore, to_unit_length
+from xmrank.runtime.device import own_device
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import write_array
@@ -61,13 +63,15 @@ def load_model(config: SentencesConfig) -> Any:
         from sentence_transformers import SentenceTransformer  # an extra
     except ImportError as error:
         raise ConfigError("--model: needs sentence-transformers; pip install 'xmrank[sentences]'") from error
+    device = own_device().type
+    print(f"{STAGE}: device {device}", file=sys.stderr, flush=True)
     folder = local_tree(resolve(config.model))
     name, _, revision = config.model.partition("@")
     try:
         return SentenceTransformer(
             str(folder) if folder.is_dir() else name,
             revision=None if folder.is_dir() else revision or None,
-            device=config.device,
+            device=device,
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True},
         )

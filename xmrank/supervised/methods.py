@@ -8,6 +8,7 @@ import torch
 
 from xmrank.config import SupervisedConfig
 from xmrank.config.supervised_methods import SOLVED
+from xmrank.runtime.device import own_device
 from xmrank.supervised.acmr import fit_acmr
 from xmrank.supervised.algcn import fit_algcn
 from xmrank.supervised.cfa import fit_cfa
@@ -99,7 +100,7 @@ def fit_method(
         seed: of weights, dropout and the order of items.
         report: called with the figures of every epoch or round.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     fitted_on = data
     if config.fit_validation and name in SOLVED:
         fitted_on = replace(data, train=join_items(data.train, data.validation))

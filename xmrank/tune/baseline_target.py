@@ -7,8 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from xmrank.baselines.baseline_features import BaselineFeatures, fingerprint_sources
 from xmrank.baselines.baseline_registry import (
     BASELINES,
@@ -26,6 +24,7 @@ from xmrank.config.baselines import SETTINGS
 from xmrank.embed.store import EmbeddingStore
 from xmrank.metrics import mlflow_name
 from xmrank.mine.list_paths import STAGE as MINE
+from xmrank.runtime.device import own_device
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.verification import read_outputs
@@ -121,7 +120,7 @@ class BaselineTarget(SearchTarget):
             metrics = {mlflow_name(name): value for name, value in epoch.items() if name != "epoch"}
             report(int(epoch["epoch"]), metrics, epoch[METRIC])
 
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = own_device()
         training = HeadTraining(fit.seed, device, validation.measure_towers, fit.listwise, report_epoch)
         towers, best = BASELINES[fit.baseline].fit(data.pairs_for(fit), settings, training)
         if not best.epochs:

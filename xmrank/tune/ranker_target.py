@@ -16,6 +16,7 @@ from xmrank.losses import LOSSES
 from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.mine.list_paths import lists_path
 from xmrank.mine.mapped_lists import open_lists
+from xmrank.runtime.device import own_device
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.verification import read_outputs
@@ -130,7 +131,7 @@ class RankerTarget(SearchTarget):
     def run_point(self, point: SearchPoint, folder: Path, cache: Path, report: ReportEpoch) -> PointOutcome:
         """Train a ranker; an interrupted training goes on after its last validation."""
         settings, trial = self.config_of(point), self.trial_of(point)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = own_device()
         train, validation = read_list_data(self.base.embeddings, self.base.lists, cache, trial.direction, device)
         store = EmbeddingStore.open(self.base.embeddings, verify=False)
         # Beside the lists, so that the points of a search share it.

@@ -20,7 +20,8 @@ from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
-from xmrank.runtime.cluster import UNITS, connect, describe_resources, fit_share
+from xmrank.runtime.cluster import UNITS, connect, count_gpus, describe_resources, fit_share
+from xmrank.runtime.device import name_device
 from xmrank.runtime.errors import XmrankError, describe_error, find_cause, is_permanent
 from xmrank.runtime.files import write_json
 from xmrank.runtime.progress import Progress, show_activity
@@ -159,7 +160,7 @@ def run_tuner(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback for each lost process; one line is enough
     connect()
     workers, resources = divide_resources(job.config.workers)
-    show_activity("the results of points", workers)
+    show_activity("the results of points", workers, name_device(resources.get("gpu", 0)))
     trainable = tune.with_parameters(try_point, job=job, point_of=batch.point_of)
     Tuner(
         tune.with_resources(trainable, resources),
@@ -216,8 +217,7 @@ def divide_resources(requested: int) -> tuple[int, dict[str, float]]:
     Args:
         requested: the user's number, or 0: one a GPU, or one a core without GPUs.
     """
-    resources = ray.cluster_resources()
-    cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+    cpus, gpus = ray.cluster_resources().get("CPU", 1.0), count_gpus()
     workers = requested or int(gpus) or max(1, int(cpus))
     held = {"CPU": min(1.0, int(UNITS * cpus / workers) / UNITS)}
     if gpus:
