@@ -139,7 +139,7 @@ def test_a_preset_without_a_section_for_the_job_is_refused(preset, text, section
         ("mine", "paper,strong,strongest,table1,"),
         ("train", "demo,paper,strong,strongest,table1,"),
         ("embed", "demo,strongest,"),
-        ("supervised", "lcm_paper,lcm_quick,"),
+        ("supervised", "lcm_paper,lcm_quick,supervised_wikipedia,"),
     ],
 )
 def test_every_help_names_the_presets_of_the_job(capsys, job, known):
