@@ -6,7 +6,15 @@ import pytest
 import torch
 from ranker_samples import TEXT, build, tokens_of
 
-from xmrank.rankers import ListTokens, SideTokens, TokenSizes, build_ranker, make_parameters, token_ranker
+from xmrank.rankers import (
+    ListTokens,
+    SideTokens,
+    TokenSizes,
+    build_ranker,
+    late_interaction,
+    make_parameters,
+    token_ranker,
+)
 from xmrank.rankers.item_features import cosine_columns
 
 NAMES = ["late_interaction", "cross_attention"]
@@ -156,6 +164,34 @@ def test_an_item_in_several_lists_is_encoded_once(name, sizes, lists):
     index[1] = index[0]
     shared = replace(tokens, candidate=replace(tokens.candidate, index=index))
     torch.testing.assert_close(ranker(*lists, tokens=shared), ranker(*lists, tokens=tokens), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("all_real", [True, False])
+def test_images_that_lists_share_are_compared_once(lists, monkeypatch, all_real):
+    ranker, tokens = make("late_interaction"), tokens_of(TEXT, lists[0], lists[2])
+    mask = tokens.candidate.mask.clone()
+    mask[:] = True
+    mask[1, 2:] = mask[4] = all_real
+    # Every list has some of the first seven images, in an order of its own.
+    index = torch.tensor([[4, 1, 0, 6, 2], [0, 0, 3, 1, 5], [6, 5, 4, 3, 1]])
+    candidate = replace(tokens.candidate, values=tokens.candidate.values[:7], mask=mask[:7], index=index)
+    scores = []
+    for most in (0, 7 / 5):
+        monkeypatch.setattr(late_interaction, "SHARED", most)
+        scores.append(ranker(*lists, tokens=replace(tokens, candidate=candidate)))
+        # From here on, the comparison list by list is not used.
+        monkeypatch.setattr(SideTokens, "gather", forbid_copies(SideTokens.gather))
+    torch.testing.assert_close(scores[1], scores[0], rtol=0, atol=1e-12)
+
+
+def forbid_copies(gather):
+    """`SideTokens.gather`, which must not be called for candidates."""
+
+    def checked(side):
+        assert side.index.dim() == 1, "the regions of a list were copied"
+        return gather(side)
+
+    return checked
 
 
 @each
