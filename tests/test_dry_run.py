@@ -52,7 +52,7 @@ def make_stage(folder, name, *, config=None, inputs=None, finish=True, content="
 @pytest.fixture
 def inputs(home):
     """An embedding store and lists, by their names; their fingerprints."""
-    embeddings = make_stage(home / "e", "embed", images=300, captions=1500)
+    embeddings = make_stage(home / "e", "embed", images=300, captions=1500, broken=0)
     lists = make_stage(home / "l", "mine", lists=1800)
     return {"embeddings": embeddings, "lists": lists}
 

@@ -93,9 +93,19 @@ def test_items_of_one_moment_have_no_rate(clock, capsys):
 def test_before_the_first_item_a_line_says_what_it_waits_for(clock, capsys):
     with Progress("train", 10) as progress:
         show_activity("the workers of a Ray Train run", 2)
-        assert last_line(progress, clock, capsys, (30, 0)) == (
-            "train: 0/10, 30 s, waiting for the workers of a Ray Train run, 2 workers"
+        assert last_line(progress, clock, capsys, (60, 0)) == (
+            "train: 0/10, 1 min, waiting for the workers of a Ray Train run, 2 workers"
         )
+
+
+def test_looks_at_which_nothing_has_moved_are_not_shown(clock, capsys):
+    with Progress("train", 10) as progress:
+        for _ in range(118):
+            clock.seconds += 1
+            progress.advance(0, note="word detection")
+        # The note is new at first, and then there is a line a minute.
+        assert lines_of(capsys) == ["train: 0/10, 1 min, word detection"]
+    assert lines_of(capsys) == []
 
 
 def test_a_slow_item_slows_the_rate(clock, capsys):

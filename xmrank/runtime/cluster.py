@@ -54,6 +54,7 @@ def connect() -> None:
     """
     if ray.is_initialized():
         return
+    show_activity("Ray")
     if not is_verbose():
         shorten_messages()
     if is_given_cluster():

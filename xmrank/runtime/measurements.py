@@ -72,6 +72,6 @@ def find_last(stage: str, directory: Path) -> Measurement | None:
 
 
 def describe_counts(counts: Mapping[str, Any]) -> str:
-    """The first numbers of a manifest's counts in words: ``300 images, 1,500 captions``."""
-    numbers = [(name, count) for name, count in counts.items() if isinstance(count, int)]
+    """The first numbers of a manifest's counts that are not 0, in words: ``300 images, 1,500 captions``."""
+    numbers = [(name, count) for name, count in counts.items() if isinstance(count, int) and count]
     return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in numbers[:SHOWN_COUNTS])

@@ -89,13 +89,16 @@ class Progress:
         """Count ``items`` as done; ``note`` is shown after the numbers (failures, a loss)."""
         now = time.monotonic()
         # Also within an item something may move, such as the epochs of a point.
-        if items or (note and note != self.note):
+        moves = items or (note and note != self.note)
+        if moves:
             self.moved = now
         self.done += items
         self.note = note or self.note
         if items:
             self._mark(now)
-        if self.bar or now - self.printed >= min(LONGEST_PERIOD_S, max(SHORTEST_PERIOD_S, (now - self.started) / 20)):
+        # Where nothing moves, a line a minute is enough.
+        period = min(LONGEST_PERIOD_S, max(SHORTEST_PERIOD_S, (now - self.started) / 20)) if moves else LONGEST_PERIOD_S
+        if self.bar or now - self.printed >= period:
             self._print_state()
 
     def say_device(self, device: str) -> None:
