@@ -210,3 +210,12 @@ def test_seed_spread_by_hand():
 def test_what_does_not_fit_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+def test_the_rounding_of_a_mean_over_seeds_is_no_difference():
+    # (0.2 + 0.2 + 0.2) / 3 is above 0.2 by one unit in the last digit, for every query.
+    values = np.full((3, 40, 1), 0.2)
+    differences = paired_differences(values, values[:1])
+    assert np.all(differences > 0)
+    tests = paired_tests(differences)
+    assert (tests.p[0], tests.low[0], tests.high[0]) == (1.0, 0.0, 0.0)

@@ -13,6 +13,7 @@ import pytest
 from xmrank.config import ReportConfig
 from xmrank.metrics import holm_correction, paired_tests
 from xmrank.report.comparison import SignFlips, add_tests
+from xmrank.report.gain_charts import draw_gains
 from xmrank.report.inputs import TrialRecord
 from xmrank.report.kept_start import mark_kept_starts
 from xmrank.report.latex import escape_latex, render_latex
@@ -264,6 +265,31 @@ def test_marks_on_the_terminal(capsys, tested, mark):
     printed = capsys.readouterr().out
     assert mark in printed
     assert "sign-flip test by image" in printed
+
+
+def test_the_picture_of_gains_has_their_intervals_and_colours_what_is_significant():
+    (gain,) = draw_gains([one_table(cell(difference=0.1))])
+    assert "rank_net +10.0 (+8.0 to +12.0) over the first stage." in gain.chart.description
+    assert "var(--up)" in gain.chart.svg and "var(--down)" not in gain.chart.svg and not gain.refined
+    (gain,) = draw_gains([one_table(cell(difference=-0.1))])
+    assert "var(--down)" in gain.chart.svg and "var(--up)" not in gain.chart.svg
+    (gain,) = draw_gains([one_table(cell(p=0.2))])
+    assert "var(--down)" not in gain.chart.svg and "var(--up)" not in gain.chart.svg
+    assert draw_gains([one_table(TableCell((0.4,), 100, 0))]) == []
+
+
+def test_the_picture_of_gains_has_those_over_the_refined_first_stage():
+    own = dataclasses.replace(
+        cell(), refined_difference=0.02, refined_test=ComparedCell(-0.01, 0.05, 0.4, 0.8, 1, 1, 1, 1)
+    )
+    refined = TableRow("refined", "", "Refined first stage", {"hit@1": cell(difference=0.08)})
+    table = one_table(own)
+    (gain,) = draw_gains([dataclasses.replace(table, rows=(table.rows[0], refined, table.rows[1]))])
+    assert (
+        "+10.0 (+8.0 to +12.0) over the first stage, +2.0 (−1.0 to +5.0) over the refined first stage."
+        in gain.chart.description
+    )
+    assert gain.refined and "Refined first stage +" not in gain.chart.description
 
 
 def test_the_summary_follows_the_test():

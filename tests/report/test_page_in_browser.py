@@ -2,7 +2,10 @@
 
 import pytest
 
+from xmrank.report.stage import report
+
 from .browser import find_browser, open_browser
+from .synthetic import World, make_run
 
 BROWSER = find_browser()
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome is installed")
@@ -35,6 +38,66 @@ def test_page_opens(page, made, width, dark):
     assert page.value("document.documentElement.scrollWidth") == width
     background = page.value("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(20, 23, 26)" if dark else "rgb(251, 250, 247)")
+
+
+def test_the_pointer_shows_the_values_of_the_lines_under_it(page, made):
+    page.trouble.clear()
+    page.open((made.config.output / "report.html").as_uri(), 1280)
+    charts = page.value("document.querySelectorAll('svg[data-hover]').length")
+    assert charts == 2 + 4  # learning curves, recall over k
+    move = """(() => {
+        const chart = document.querySelector('#learning-curves svg[data-hover]'), box = chart.getBoundingClientRect();
+        const stop = JSON.parse(chart.dataset.hover)[2];
+        const at = {clientX: box.left + stop.at * box.width, clientY: box.top + 20};
+        chart.dispatchEvent(new PointerEvent('pointermove', at));
+        return document.querySelector('.tip').innerText;
+    })()"""
+    heading, *lines = page.value(move).split("\n")
+    assert heading == "epoch 3" and [line.split()[0] for line in lines] == [
+        "LambdaRank",
+        "NeuralNDCG",
+        "ListNet",
+        "RankNet",
+    ]
+    assert page.value("document.querySelector('.tip').getBoundingClientRect().right") <= 1280
+    page.value("document.querySelector('#learning-curves svg').dispatchEvent(new PointerEvent('pointerleave'))")
+    assert page.value("document.querySelector('.tip').hidden")
+    assert page.trouble == []
+
+
+def test_examples_are_searched_and_sorted(page, made):
+    page.trouble.clear()
+    page.open((made.config.output / "report.html").as_uri(), 390)
+    shown = "[...document.querySelectorAll('article.example')].filter(e => e.checkVisibility())"
+    assert page.value(f"{shown}.length") == 12
+    enter = """(() => {
+        const field = document.querySelector('.example-tools %s');
+        field.value = %r;
+        field.dispatchEvent(new Event('input', {bubbles: true}));
+    })()"""
+    page.value(enter % ("input", "HELPED scene"))
+    assert page.value(f"{shown}.every(e => e.className.includes('helped'))")
+    assert 0 < page.value(f"{shown}.length") < 12
+    assert page.value("document.querySelector('.example-tools output').value").endswith("of 12 queries")
+    page.value(enter % ("input", ""))
+    page.value(enter % ("select", "hurt"))
+    gains = page.value(f"{shown}.map(e => ['after', 'before'].map(n => +e.dataset[n]).map(r => r ? 1 / r : 0))")
+    differences = [after - before for after, before in gains]
+    assert differences == sorted(differences) and differences[0] < 0 < differences[-1]
+    assert page.trouble == []
+
+
+def test_no_text_of_the_data_can_run(page, tmp_path):
+    world = World(
+        images=8, losses=("listnet",), epochs=2, seeds=(0,), first_caption="<script>document.title='run'</script>"
+    )
+    config = make_run(tmp_path, world)
+    report(config)
+    page.open((config.output / "report.html").as_uri(), 1280)
+    assert page.value("document.title") == config.title
+    assert page.value("document.scripts.length") == 1
+    page.value("document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'}))")
+    assert page.value("window.ran") is None  # the policy allows the page's own script only
 
 
 def test_text_is_readable_on_its_background(page, made):

@@ -2,11 +2,13 @@
 
 import csv
 import dataclasses
+import html
 import io
 import json
 import math
 import re
 import shutil
+from importlib import resources
 
 import pytest
 from changed_stages import accept_changes
@@ -64,7 +66,7 @@ def test_page_has_all_parts(made):
     assert "40 random candidates per query, the 20 most similar kept" in made.page
     assert made.page.count("<article") == 12
     assert "✓ relevant" in made.page
-    assert made.page.count('<svg role="img"') == 2 * (1 + 4) + 4 + 4  # learning, recall over k, seeds
+    assert made.page.count('<svg role="img"') == 4 + 2 * (1 + 4) + 4 + 4  # gains, learning, recall over k, seeds
     assert 'lang="en"' in made.page
     assert "scene900" in made.page
 
@@ -109,7 +111,10 @@ def test_an_evaluation_without_times_has_no_latency(tmp_path):
 
 def test_page_needs_nothing_else(made):
     assert not re.search(r'(src|href)="(?!data:|#)', made.page)
-    assert "<script" not in made.page
+    # One script, the package's own, which makes no request.
+    own = (resources.files("xmrank.pages") / "templates" / "page.js").read_text()
+    assert made.page.count("<script") == 1 and f"<script>{own}</script>" in made.page
+    assert not re.search(r"fetch|XMLHttpRequest|import|sendBeacon|eval", own)
     assert not re.search(r"url\((?!#)|@import", made.page)
 
 
@@ -199,7 +204,7 @@ def test_captions_and_ids_are_data_not_markup(tmp_path):
     config = make_run(tmp_path, dataclasses.replace(SMALL, first_caption=evil, images=6))
     report(dataclasses.replace(config, title="<script>title</script>", examples=40))
     page, markdown = read_text(config, "report.html"), read_text(config, "report.md")
-    assert "<script" not in page
+    assert page.count("<script") == 1  # the page's own
     assert "<b>" not in page
     assert "&lt;script&gt;alert(" in page
     assert "<script" not in markdown
@@ -331,18 +336,64 @@ def test_run_card_describes_the_refined_similarity_and_the_sampled_lists(tmp_pat
     assert "lists drawn anew every epoch (random-hard, positives retrieved)" in text
 
 
+def test_the_result_comes_first_and_what_was_run_after_it(made):
+    parts = ['class="headline"', 'class="gains"', 'id="results"', 'id="run"', 'id="learning-curves"']
+    assert sorted(parts, key=made.page.index) == parts
+
+
+def test_colour_is_for_what_is_significant(made):
+    cells = re.findall(
+        r'<span class="difference ([a-z]*)"[^>]*>(.*?)</span>', made.page.replace("</span></span>", "</span>")
+    )
+    marks = {"up": "▲", "down": "▼", "": ""}
+    assert {colour for colour, _ in cells} == set(marks)
+    assert [text for colour, text in cells if re.sub(r"[^▲▼]", "", text) != marks[colour]] == []
+
+
+def test_equal_columns_are_shown_once(made):
+    one_right, several = (made.page.split(f'aria-label="{title}"')[1].split("</table>")[0] for title in TITLES)
+    assert "hit@k = recall@k" in one_right and "NDCG@10" in one_right and ">recall@k<" not in one_right
+    assert ">hit@k<" in several and ">recall@k<" in several
+    assert "| method | hit = recall@1 | hit = recall@5 | hit = recall@10 | MRR | NDCG@10 |" in made.markdown
+    assert "| method | hit@1 | hit@5 | hit@10 | recall@1 |" in made.markdown
+
+
+TITLES = ("Candidate lists: image → text", "Full gallery, top 20 re-ranked: image → text")
+"""Of a table with one right answer for each query, and of one with five."""
+
+
+def test_learning_curves_are_differences_to_the_first_stage_on_the_same_lists():
+    epochs = [{"epoch": 0, "validation_mean": 0.40}, {"epoch": 1, "validation_mean": 0.46}]
+    trials = [TrialRecord("ranknet", "t2i", 0, 1, epochs)]
+    (curves,) = draw_learning_curves(trials, {"t2i": 0.43, "i2t": 0.9})
+    assert "points over the first stage's 43.0 %" in curves.mean.description
+    assert "RankNet +3.0 (epoch 1)" in curves.mean.description
+    assert "minus the first stage’s 43.0\N{NO-BREAK SPACE}% there" in curves.caption
+    # What the pointer shows: the same differences, at each epoch.
+    stops = json.loads(html.unescape(re.search('data-hover="([^"]*)"', curves.mean.svg)[1]))
+    assert [(stop["label"], stop["lines"][0][:2]) for stop in stops] == [
+        ("epoch 0", ["RankNet", "−3.0"]),
+        ("epoch 1", ["RankNet", "+3.0"]),
+    ]
+    assert 0 < stops[0]["at"] < stops[1]["at"] < 1
+    # Rankers of earlier versions do not say how the first stage did there.
+    (curves,) = draw_learning_curves(trials, {})
+    assert "RankNet 46.0 (epoch 1)" in curves.mean.description and "first stage" not in curves.mean.svg
+
+
 def test_an_epoch_before_the_first_step_has_its_own_figures():
     epochs = [{"epoch": 0, "validation_hit@1": 0.4}, {"epoch": 1, "validation_hit@1": 0.3, "train_loss": 2.0}]
+    epochs = [{**epoch, "validation_mean": 0.5} for epoch in epochs]
     trial = TrialRecord("ranknet", "t2i", 0, 0, epochs)
     assert trial.epoch_numbers == [0, 1] and trial.value_at_best("validation_hit@1") == 0.4
-    (curves,) = draw_learning_curves([trial], [], "test")
-    assert curves.hit is not None and curves.best[0].epochs == (0,)
+    (curves,) = draw_learning_curves([trial], {})
+    assert curves.mean is not None and curves.best[0].epochs == (0,)
 
 
 def test_curves_do_without_figures_that_are_missing():
     epochs = [{"epoch": 1, "validation_loss": None}, {"epoch": 2, "validation_loss": 0.5}]
-    (curves,) = draw_learning_curves([TrialRecord("ranknet", "t2i", 0, 2, epochs)], [], "test")
-    assert curves.hit is None
+    (curves,) = draw_learning_curves([TrialRecord("ranknet", "t2i", 0, 2, epochs)], {})
+    assert curves.mean is None
     assert len(curves.losses) == 1
 
 

@@ -29,7 +29,7 @@ from xmrank.supervised.map_evaluation import (
 from xmrank.supervised.methods import fit_method
 from xmrank.supervised.peak_memory import with_peak_memory
 from xmrank.supervised.published_baselines import NOT_FROM_FEATURES, TABLE_2, TABLE_3, table_figures
-from xmrank.supervised.supervised_charts import COSTS, draw_cost, draw_shares
+from xmrank.supervised.supervised_charts import COSTS, draw_cost, draw_scatter, draw_shares
 
 
 def test_fewer_told_labels_are_a_part_of_more():
@@ -211,3 +211,14 @@ def test_precision_of_the_first_n_and_over_recall_by_hand():
     tied = np.array([[False, True, False, False]] * 2)
     assert PrecisionCurves.of(relevant, tied).top.tolist() == [0.5]  # either of two items at rank 1
     assert np.isnan(PrecisionCurves.of(relevant[1:], tied[1:]).recall).all()
+
+
+def test_a_picture_of_the_space_has_a_legend():
+    groups = [{"name": name, "points": [[0, 1], [1, 0]], "labels": [0, 1]} for name in ("query images", "query texts")]
+    chart = draw_scatter({"title": "By distance", "groups": groups}, "c")
+    assert all(f">{text}</text>" in chart.svg for text in ("query images", "query texts", "class 1", "class 2"))
+    assert chart.description == "By distance: 2 query images and 2 query texts; one colour a class"
+    # More classes than colours: a legend of colours would lie.
+    groups = [{"name": "query texts", "points": [[number, 0] for number in range(9)], "labels": list(range(9))}]
+    chart = draw_scatter({"title": "By distance", "groups": groups}, "d")
+    assert "class 1" not in chart.svg and chart.description.endswith("9 classes in 8 colours, in turn")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from xmrank.config.common import RUN, at_least
+from xmrank.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,8 @@ class ReportConfig:
     """Make the tables and the page of an evaluation."""
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
-        {"embeddings", "rankers", "evaluation", "search", "baselines", "output", "overwrite"} | {"remote_images"}
+        {"embeddings", "rankers", "evaluation", "search", "baselines", "output", "overwrite"}
+        | {"remote_images", "compare"}
     )
     embeddings: Path = RUN / "embeddings"
     """Embedding store, for the captions and pictures of the examples."""
@@ -25,6 +27,9 @@ class ReportConfig:
     hyper-parameters."""
     baselines: Path | None = None
     """Results of baselines.py on the same lists; their rows come between the first stage and the rankers."""
+    compare: tuple[Path, ...] = ()
+    """Directories of experiments with their reports, to compare on one page (comparison.html in the output) instead of
+    reporting one."""
     output: Path = RUN / "report"
     """Directory of the report."""
     title: str = "xmrank report"
@@ -43,6 +48,8 @@ class ReportConfig:
     """Delete the contents of the output directory first."""
 
     def __post_init__(self) -> None:
+        if len(self.compare) == 1:
+            raise ConfigError(f"--compare {self.compare[0]}: expected at least two experiments")
         at_least("--examples", self.examples, 0)
         at_least("--draws", self.draws, 1)
         at_least("--seed", self.seed, 0)

@@ -114,14 +114,14 @@ def paired_tests(
     # NaN counts nowhere: as 0 in the sums, and not at all in the numbers of queries.
     values, codes = _check_differences(differences, clusters, draws)
     counted = ~np.isnan(values)
-    present = np.where(counted, values, 0.0)
+    # Rounding leaves tiny differences between equal values, all with the same sign: they are ties, and no evidence.
+    present = np.where(counted & (np.abs(values) > EQUAL), values, 0.0)
     queries = counted.sum(axis=0)
     sums, sizes = _sum_clusters(present, codes), _sum_clusters(counted.astype(np.float64), codes)
     with np.errstate(invalid="ignore"):
         difference = np.where(queries > 0, present.sum(axis=0) / queries, np.nan)
     low, high = _bootstrap_intervals(sums, sizes, draws, seed)
-    # Rounding leaves tiny differences between equal values; they are ties.
-    wins, losses = (present > EQUAL).sum(axis=0), (present < -EQUAL).sum(axis=0)
+    wins, losses = (present > 0).sum(axis=0), (present < 0).sum(axis=0)
     p = np.where(queries > 0, _sign_flip_p(sums, flips or draws, seed), np.nan)
     return PairedTests(difference, low, high, p, wins, losses, queries - wins - losses, queries)
 

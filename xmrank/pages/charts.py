@@ -1,6 +1,7 @@
 """Charts as inline SVG that takes its colours from the page, light or dark."""
 
 import io
+import json
 import math
 import re
 import statistics
@@ -13,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 # What matplotlib draws in these colours is written as a variable of the page's style sheet.
-INK, MUTED, GRID = "#010101", "#010102", "#010103"
+INK, MUTED, GRID, UP, DOWN = "#010101", "#010102", "#010103", "#010104", "#010105"
 SERIES = tuple(f"#0102{number:02x}" for number in range(1, 9))
-VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)"} | {
+VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", UP: "var(--up)", DOWN: "var(--down)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, start=1)
 }
 DASHES = ("-", (0, (6, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
@@ -43,6 +44,15 @@ class Chart:
 
     svg: str
     description: str
+
+
+@dataclass(frozen=True)
+class HoverLine:
+    """What is shown of a line where the pointer is: its name, its colour and, by x, its value in words."""
+
+    label: str
+    colour: str
+    values: dict[float, str]
 
 
 def line_style(number: int) -> tuple[str, Any]:
@@ -119,8 +129,15 @@ def _mean_height(values: list[float]) -> float:
     return statistics.fmean(values)
 
 
-def svg_of(figure: Any, name: str, description: str) -> str:
-    """The figure as an SVG element: without a prologue, with ids of its own, in the page's colours and font."""
+def svg_of(figure: Any, name: str, description: str, hover: str = "") -> str:
+    """The figure as an SVG element: without a prologue, with ids of its own, in the page's colours and font.
+
+    Args:
+        figure: of matplotlib.
+        name: of the chart, another one for each of a page.
+        description: for those who do not see it.
+        hover: what `describe_hover` gives.
+    """
     sink = io.StringIO()
     with rc_context(STYLE):
         # Without date and creator, the same figures give the same file.
@@ -138,10 +155,29 @@ def svg_of(figure: Any, name: str, description: str) -> str:
     text = re.sub(r"#0[0-9a-f]{5}", lambda match: VARIABLES.get(match[0], match[0]), text)
     size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text)
     head = f'<svg role="img" aria-labelledby="{name}-title"'
+    head += f' data-hover="{_escape_xml(hover)}"' if hover else ""
     text = text.replace(size[0], f'style="max-width:{float(size[1]) * 4 / 3:.0f}px"', 1) if size else text
     title = f'<title id="{name}-title">{_escape_xml(description)}</title>'
     return re.sub(r"<svg([^>]*)>", lambda match: f"{head}{match[1]}>{title}", text, count=1)
 
 
+def describe_hover(axes: Any, lines: Sequence[HoverLine], unit: str) -> str:
+    """What the page's script shows under the pointer, as JSON: for each x, where it is and the lines' values there.
+
+    Args:
+        axes: of a chart that is drawn; nothing may be added to it after this.
+        lines: those of the chart, in the order in which they are listed.
+        unit: what x is: "epoch", "k".
+    """
+    figure = axes.figure
+    figure.draw_without_rendering()
+    stops = []
+    for x in sorted({x for line in lines for x in line.values}):
+        across = axes.transData.transform((x, axes.get_ylim()[0]))[0] / figure.bbox.width
+        shown = [[line.label, line.values[x], VARIABLES[line.colour]] for line in lines if x in line.values]
+        stops.append({"at": round(float(across), 4), "label": f"{unit} {x:g}", "lines": shown})
+    return json.dumps(stops, ensure_ascii=False) if stops else ""
+
+
 def _escape_xml(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")

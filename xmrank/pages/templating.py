@@ -1,5 +1,7 @@
 """Templates become pages: the environment, filters and style sheet that all pages have in common."""
 
+import base64
+import hashlib
 from importlib import resources
 from typing import Any
 
@@ -36,9 +38,13 @@ def fill_template(template: str, *, room: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= FILTERS
-    style = resources.files("xmrank.pages").joinpath("templates/page.css").read_text()
+    templates = resources.files("xmrank.pages").joinpath("templates")
+    style, script = (templates.joinpath(name).read_text() for name in ("page.css", "page.js"))
     return environment.get_template(template).render(
         style=Markup(style),  # noqa: S704 - a file of this package
+        script=Markup(script),  # noqa: S704 - a file of this package
+        # The page's policy lets this script run, and nothing that an id or a caption might bring.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         svg=Markup,  # the charts: matplotlib's own markup, which has escaped its texts
         **values,
     )

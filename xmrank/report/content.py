@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from xmrank.config.report import ReportConfig
 from xmrank.report import run_card
 from xmrank.report.examples import ExampleGallery, choose_examples
+from xmrank.report.gain_charts import GainChart, draw_gains
 from xmrank.report.hyperparameter_importance import HyperparameterImportance, importance_of_searches
 from xmrank.report.inputs import ReportInputs
 from xmrank.report.latency_table import LatencyTable, read_latency
@@ -36,6 +37,7 @@ class ReportContent:
     subtitle: str
     split: str
     summary: Summary
+    gains: list[GainChart]
     run_card: list[tuple[str, str]]
     fingerprints: list[tuple[str, str]]
     tables: list[ResultTable]
@@ -70,6 +72,7 @@ def build_content(
         subtitle=run_card.make_subtitle(inputs, tables),
         split=inputs.split,
         summary=summarise_results(tables),
+        gains=draw_gains(tables),
         run_card=run_card.make_run_card(inputs, tables),
         fingerprints=run_card.stage_fingerprints(inputs),
         tables=tables,
@@ -79,7 +82,7 @@ def build_content(
         importance=importance_of_searches(inputs.search_results),
         depths=measure_depths(tables),
         latency=read_latency(inputs.timing),
-        learning_curves=draw_learning_curves(inputs.trials, tables, inputs.split),
+        learning_curves=draw_learning_curves(inputs.trials, inputs.first_stage_validation),
         example_gallery=choose_examples(inputs, tables, config.examples, remote_images=config.remote_images),
         published=compare_published(tables),
         stage_counts=run_card.stage_counts(inputs),

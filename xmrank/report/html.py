@@ -1,7 +1,7 @@
 """The report as one HTML page without any other file."""
 
 from xmrank.pages.templating import fill_template
-from xmrank.pages.wording import CEILING, GLOSSARY, METRIC_GROUPS
+from xmrank.pages.wording import CEILING, GLOSSARY
 from xmrank.report.content import ReportContent
 from xmrank.report.latency_table import READING as LATENCY_READING
 from xmrank.report.pairwise_tests import SHOWN as PAIRWISE_METRICS
@@ -15,7 +15,6 @@ def render_page(content: ReportContent) -> str:
         room="xmrank.report",
         content=content,
         pairwise_metrics=PAIRWISE_METRICS,
-        metric_groups=METRIC_GROUPS,
         glossary=GLOSSARY,
         reading=READING,
         latency_reading=LATENCY_READING,

@@ -99,6 +99,20 @@ class ReportInputs:
         return find_images_root(self.embeddings)
 
     @property
+    def first_stage_validation(self) -> dict[str, float]:
+        """The first stage's mean on the validation lists, by direction; rankers of earlier versions do not say it.
+
+        Raises:
+            DataError: the manifest has something else there, which its fingerprint does not cover.
+        """
+        known = self.rankers.settings.get("first_stage_validation", {})
+        if not isinstance(known, dict) or not all(isinstance(value, int | float) for value in known.values()):
+            raise DataError(
+                f"{self.rankers_directory / MANIFEST}: first_stage_validation: expected numbers by direction"
+            )
+        return known
+
+    @property
     def curves(self) -> Path:
         """The file of hit@k and recall@k over many k."""
         return self.evaluation_directory / "curves.json"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from xmrank.pages.markdown_text import escape_markdown, format_table
-from xmrank.pages.wording import DIRECTION_NAMES, GLOSSARY, METRICS, format_percent, format_points, metric_name
+from xmrank.pages.wording import DIRECTION_NAMES, GLOSSARY, METRIC_GROUPS, format_percent, format_points, metric_name
 from xmrank.report.content import ReportContent
 from xmrank.report.examples import ExampleGallery, ExampleItem, ExampleQuery
 from xmrank.report.hyperparameter_importance import HyperparameterImportance
@@ -65,11 +65,17 @@ def result_lines(table: ResultTable, note: str | None) -> list[str]:
     """A result table under its title, and the note on it."""
     # The ceiling is the last row.
     shown = (*table.rows, *([table.ceiling] if table.ceiling else []))
+    metrics = [metric for _, group in table.metric_groups for metric in group]
+    # The same figures as recall@k, and so named.
+    twins = len(table.metric_groups) < len(METRIC_GROUPS)
+    named = [
+        f"hit = recall{name.removeprefix('hit')}" if twins and "hit" in name else metric_name(name) for name in metrics
+    ]
     rows = []
     for row in shown:
-        cells = [row.cells.get(metric) for metric in METRICS]
+        cells = [row.cells.get(metric) for metric in metrics]
         rows.append((row.marked_label, *map(_format_cell, cells)))
-    grid = format_table(("method", *map(metric_name, METRICS)), rows)
+    grid = format_table(("method", *named), rows)
     return [f"### {escape_markdown(table.title)}", "", *grid, "", *([escape_markdown(note), ""] if note else [])]
 
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xmrank.pages.charts import MUTED, Chart, label_ends, line_style, make_canvas, svg_of
+from xmrank.pages.charts import (
+    MUTED,
+    Chart,
+    HoverLine,
+    describe_hover,
+    label_ends,
+    line_style,
+    make_canvas,
+    svg_of,
+)
 from xmrank.pages.wording import format_percent
 from xmrank.report.inputs import read_json_object
 from xmrank.report.protocol_names import first_stage_protocol
@@ -74,7 +83,7 @@ def _seed_curves(row: TableRow, table: ResultTable, rows: Iterable[dict[str, Any
 
 def _draw_table(number: int, table: ResultTable, rows: list[dict[str, Any]]) -> Chart:
     figure, axes = make_canvas(5.0, 3.3)
-    ends, described = [], []
+    ends, lines, described = [], [], []
     methods = [row.label for row in table.rows if not row.first_stage]
     for row in table.rows:
         seeds = _seed_curves(row, table, rows)
@@ -83,6 +92,8 @@ def _draw_table(number: int, table: ResultTable, rows: list[dict[str, Any]]) -> 
             continue
         colour, dash = (MUTED, (0, (4, 3))) if row.first_stage else line_style(methods.index(row.label))
         ks, middle = _draw_method(axes, seeds, colour, dash)
+        values = {float(k): f"{height:.1f}" for k, height in zip(ks, middle, strict=True) if not math.isnan(height)}
+        lines.append(HoverLine(row.label, colour, values))
         ends.append((middle[-1], row.label, colour))
         figures = [f"@{k} {format_percent(middle[ks.index(k)] / 100)} %" for k in DESCRIBED if k in ks]
         described.append(f"{row.label} {', '.join(figures)}")
@@ -95,7 +106,7 @@ def _draw_table(number: int, table: ResultTable, rows: list[dict[str, Any]]) -> 
     axes.set_ylabel("recall@k, %")
     label_ends(axes, ends)
     words = f"Recall@k over k, {table.title}. {'; '.join(described)}."
-    return Chart(svg_of(figure, f"recall-{number}", words), words)
+    return Chart(svg_of(figure, f"recall-{number}", words, describe_hover(axes, lines, "k =")), words)
 
 
 def _draw_method(axes: Any, seeds: list[dict[str, Any]], colour: str, dash: Any) -> tuple[list[int], list[float]]:

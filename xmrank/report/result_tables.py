@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from xmrank.config.method_names import BASELINE, FIRST_STAGE, REFINED
-from xmrank.pages.wording import ALPHA, DIRECTION_NAMES, MARKS, format_points, format_probability
+from xmrank.metrics.significance import EQUAL
+from xmrank.pages.wording import (
+    ALPHA,
+    DIRECTION_NAMES,
+    MARKS,
+    METRIC_GROUPS,
+    format_points,
+    format_probability,
+)
 from xmrank.report.protocol_names import first_stage_protocol, protocol_name, reranking_depth
 
 
@@ -204,6 +212,21 @@ class ResultTable:
         return next((row for row in self.rows if row.refined), None)
 
     @property
+    def metric_groups(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The columns in groups; recall@k and hit@k are shown once where every list has one right answer."""
+        if not self._has_one_positive():
+            return list(METRIC_GROUPS)
+        (hit, hits), (recall, _), others = METRIC_GROUPS
+        return [(f"{hit} = {recall}", hits), others]
+
+    def _has_one_positive(self) -> bool:
+        """Whether recall@k is hit@k in all rows."""
+        rows = [*self.rows, *([self.ceiling] if self.ceiling else [])]
+        pairs = list(zip(METRIC_GROUPS[0][1], METRIC_GROUPS[1][1], strict=True))
+        cells = [(row.cells.get(hit), row.cells.get(recall)) for row in rows for hit, recall in pairs]
+        return bool(cells) and all(hit and recall and _are_equal(hit, recall) for hit, recall in cells)
+
+    @property
     def query_counts(self) -> list[int]:
         """The different numbers of queries behind the rows' means; a single one where the rows can be compared."""
         # Rankers and the first stage rank different lists, which may exclude different queries.
@@ -217,6 +240,12 @@ class ResultTable:
     def all_cells(self) -> list[TableCell]:
         """The cells of all rows."""
         return [cell for row in self.rows for cell in row.cells.values()]
+
+
+def _are_equal(one: TableCell, other: TableCell) -> bool:
+    """Whether two cells hold the same figures."""
+    pairs = list(zip(one.by_seed, other.by_seed, strict=False))
+    return len(one.by_seed) == len(other.by_seed) and all(abs(a - b) <= EQUAL for a, b in pairs)
 
 
 def deepest_tables(tables: Sequence[ResultTable]) -> list[ResultTable]:

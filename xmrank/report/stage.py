@@ -21,7 +21,8 @@ def report(config: ReportConfig) -> Manifest:
     """Write the report of an evaluation and print its tables.
 
     Args:
-        config: the directories of the stages before, the output, title and number of examples.
+        config: the directories of the stages before, the output, title and number of examples; or the experiments to
+            compare.
 
     Returns:
         The manifest. The report's files are only made when they are not there already; the tables are always printed.
@@ -29,6 +30,11 @@ def report(config: ReportConfig) -> Manifest:
     Raises:
         DataError: a stage before is not finished, or the stages were not made from one another.
     """
+    if config.compare:
+        # matplotlib takes a second to import.
+        from xmrank.report.experiment_comparison import compare_experiments
+
+        return compare_experiments(config)
     inputs, output = open_inputs(config), resolve(config.output)
     manifest = StageDirectory.find_finished(
         output, STAGE, config=describe_content(config), inputs=inputs.fingerprints, overwrite=config.overwrite

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xmrank.pages.charts import SERIES, Chart, make_canvas, svg_of
+from xmrank.pages.charts import Chart
 from xmrank.pages.markdown_text import escape_markdown
 from xmrank.pages.templating import fill_template
 from xmrank.runtime.directory import StageDirectory
@@ -36,11 +36,10 @@ from xmrank.supervised.lcm_tables import (
     to_csv,
 )
 from xmrank.supervised.result_files import METRICS, RESULTS, TIMING, TSNE
-from xmrank.supervised.supervised_charts import COSTS, draw_cost, draw_recall, draw_shares
+from xmrank.supervised.supervised_charts import COSTS, draw_cost, draw_recall, draw_scatter, draw_shares
 
 PAGE, MARKDOWN, CSV = "report.html", "report.md", "table.csv"
 STAGE = "supervised-report"
-MARKERS = {"training images": ".", "training texts": ".", "query images": "x", "query texts": "+"}
 TERMINAL = (map_table, claim_table, share_table, stage_1_table)
 TABLES = (
     *(map_table, claim_table, significance_table, share_table, neighbour_table, stage_1_table),
@@ -157,21 +156,6 @@ def charts_of(drawn: dict[str, Any], results: SupervisedResults, number_of_set: 
     for number, picture in enumerate(drawn.get(key, [])):
         charts.append(draw_scatter(picture, f"tsne-{number_of_set}-{number}"))
     return charts
-
-
-def draw_scatter(picture: dict[str, Any], name: str) -> Chart:
-    """Points in the plane: the colour is the class (eight colours in turn), the marker the kind of item."""
-    figure, axes = make_canvas(4.6, 4.0)
-    axes.set_axis_off()
-    axes.set_title(picture["title"], fontsize=11)
-    for group in picture["groups"]:
-        for label in sorted(set(group["labels"])):
-            points = [p for p, own in zip(group["points"], group["labels"], strict=True) if own == label]
-            across, up = zip(*points, strict=True)
-            axes.scatter(across, up, s=12, marker=MARKERS[group["name"]], color=SERIES[label % len(SERIES)], lw=0.8)
-    kinds = " and ".join(f"{len(group['points'])} {group['name']}" for group in picture["groups"])
-    description = f"t-SNE of LCM's common space: {kinds}; one colour a class"
-    return Chart(svg_of(figure, name, description), f"{picture['title']}: {kinds}")
 
 
 def render_page(content: SupervisedContent) -> str:

@@ -1,13 +1,16 @@
-"""Pictures of a supervised experiment beside t-SNE: mAP over told labels, and mAP over what methods cost."""
+"""Pictures of a supervised experiment: mAP over told labels and over what methods cost, and t-SNE."""
 
 import math
 import statistics
+from typing import Any
 
-from xmrank.pages.charts import Chart, line_style, make_canvas, svg_of
+from xmrank.pages.charts import MUTED, SERIES, Chart, line_style, make_canvas, svg_of
 from xmrank.supervised.claim_tables import told_shares
 from xmrank.supervised.lcm_tables import METHOD_NAMES, SupervisedResults
 from xmrank.supervised.map_evaluation import NAIVE, PREDICTED, RECALLS, TWO_STAGE, share_name
 
+MARKERS = {"training images": ".", "training texts": ".", "query images": "x", "query texts": "+"}
+"""The mark of a kind of item in the pictures of the common space."""
 COSTS = {
     "seconds": ("seconds to train, one thread", 0.01),
     "parameters": ("numbers that embed images and texts", 100),
@@ -86,3 +89,27 @@ def draw_recall(results: SupervisedResults, name: str) -> Chart:
     figure.legend(loc="outside right center", frameon=False, fontsize=9)
     description = "Interpolated precision over recall by distance, one line a method"
     return Chart(svg_of(figure, name, description), description)
+
+
+def draw_scatter(picture: dict[str, Any], name: str) -> Chart:
+    """Points in the plane: the colour is the class (eight colours in turn), the marker the kind of item."""
+    figure, axes = make_canvas(4.6, 4.6)
+    axes.set_axis_off()
+    axes.set_title(picture["title"], fontsize=11)
+    classes = sorted({label for group in picture["groups"] for label in group["labels"]})
+    for group in picture["groups"]:
+        for label in sorted(set(group["labels"])):
+            points = [p for p, own in zip(group["points"], group["labels"], strict=True) if own == label]
+            across, up = zip(*points, strict=True)
+            axes.scatter(across, up, s=12, marker=MARKERS[group["name"]], color=SERIES[label % len(SERIES)], lw=0.8)
+        # For the legend: the kind without a class.
+        axes.scatter([], [], s=18, marker=MARKERS[group["name"]], color=MUTED, lw=0.8, label=group["name"])
+    told_apart = len(classes) <= len(SERIES)
+    for label in classes if told_apart else ():
+        named = f"class {label + 1}" if label >= 0 else "no class"
+        axes.scatter([], [], s=18, marker="s", color=SERIES[label % len(SERIES)], label=named)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=9, ncols=3)
+    kinds = " and ".join(f"{len(group['points'])} {group['name']}" for group in picture["groups"])
+    colours = "one colour a class" if told_apart else f"{len(classes)} classes in {len(SERIES)} colours, in turn"
+    description = f"t-SNE of LCM's common space: {kinds}; {colours}"
+    return Chart(svg_of(figure, name, description), f"{picture['title']}: {kinds}; {colours}")
