@@ -177,6 +177,20 @@ class TestParent:
         run = ExperimentRun(output, small()).begin_run()
         assert ExperimentRun(output, small()).begin_run() == run
 
+    def test_has_the_settings_that_matter_and_a_file_of_all_that_a_preset_is(self, output):
+        parent = ExperimentRun(output, small())
+        with parent.runs.open():
+            parent.begin_run()
+        params = MlflowClient(parent.runs.uri).get_run(parent.runs.ids["parent"]).data.params
+        assert {
+            "train.epochs": "2",
+            "train.losses": "listnet ranknet",
+            "mine.hard_negatives": "10",
+        }.items() <= params.items()
+        assert not [name for name in params if name.startswith(("train.refine.", "train.detect.", "mine.probes"))]
+        path = str(output / "config.yaml")
+        assert parse_config(ExperimentConfig, ["--preset", path], name="experiment") == small()
+
     def test_shows_and_keeps_its_uri_without_credentials(self, output, monkeypatch, capsys):
         uri = f"sqlite:///file:{output}/mlflow.db?uri=true&token=SECRET"
         monkeypatch.setattr(run_tree, "connect_tracking", lambda: uri)
@@ -195,6 +209,7 @@ class TestParent:
         client = MlflowClient(parent.runs.uri)
         assert client.get_run(run).info.status == "FINISHED"
         assert {file.path for file in client.list_artifacts(run)} == {
+            "config.yaml",
             "report.html",
             "report.md",
             "table.csv",

@@ -59,7 +59,7 @@ def log_training(folder, parent):
         # The second epoch is in the history only: its process was killed before it was logged.
         tree.log_metrics(trial.name, {"validation/mean": 0.25}, step=1)
         (trial.directory(folder) / "history.json").write_text(json.dumps({"epochs": epochs}))
-        about = {"best_epoch": 2}
+        about = {"best_epoch": 2, "loss": "listnet", "direction": "i2t", "seed": 0}
         (trial.directory(folder) / "ranker.json").write_text(json.dumps({**about, ABOUT_HASH: hash_about(about)}))
 
 
@@ -88,7 +88,9 @@ def log_methods(folder):
     history = [{"validation_map": 0.25}, {"validation_map": 0.5}]
     result = {"history": history, "best_round": 2, "rows": []}
     run.path_of("result.json").write_text(json.dumps(result))
-    run.path_of("timing.json").write_text(json.dumps({"seconds": 1.5, "milliseconds": {"two_stage": 0.5}}))
+    run.path_of("timing.json").write_text(
+        json.dumps({"seconds": 1.5, "peak_mib": 9.0, "milliseconds": {"two_stage": 0.5}})
+    )
     tree = RunTree(folder, "supervised", inputs={"data wiki": "abc"})
     with tree.open():
         for _ in range(2):
@@ -104,6 +106,9 @@ class Target:
     def run_point(self, point, folder, cache, report):
         report(1, {"validation/mean": 0.25}, 0.25)
         return PointOutcome(0.5, figures={"best/mean": 0.5})
+
+    def describe_outcome(self, outcome):
+        return {"kept/value": outcome.value}
 
     def list_epochs(self, folder):  # the second was saved and not reported
         return [(1, {"validation/mean": 0.25}), (2, {"validation/mean": 0.5})]
@@ -171,8 +176,8 @@ def test_a_server_that_never_answers_costs_a_moment_and_loses_nothing(home, sile
     assert history("vsepp-seed0", "i2t/hit_at_1") == [(0, 0.25)]
     assert history("wiki-lcm-run0", "validation_map") == [(1, 0.25), (2, 0.5)]
     assert history("wiki-lcm-run0", "cost/train_seconds") == [(0, 1.5)]
-    assert history("listnet-i2t-abc", "validation/mean") == [(1, 0.25), (2, 0.5)]
-    assert history("listnet-i2t-abc", "best/mean") == [(0, 0.5)]
+    assert history("listnet i2t", "validation/mean") == [(1, 0.25), (2, 0.5)]
+    assert history("listnet i2t", "best/mean") == [(0, 0.5)]
     assert {file.path for file in client.list_artifacts(by_name["experiment run"])} >= {"report.html", "table.tex"}
     children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == by_name["experiment run"]]
     assert sorted(run.info.run_name for run in children) == ["cosine", "listnet-i2t-seed0"]

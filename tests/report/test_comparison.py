@@ -12,13 +12,13 @@ import pytest
 
 from xmrank.config import ReportConfig
 from xmrank.metrics import holm_correction, paired_tests
+from xmrank.protocols.protocol_names import first_stage_protocol, protocol_name, reranking_depth, shown_protocols
 from xmrank.report.comparison import SignFlips, add_tests
 from xmrank.report.gain_charts import draw_gains
 from xmrank.report.inputs import TrialRecord
 from xmrank.report.kept_start import mark_kept_starts
 from xmrank.report.latex import escape_latex, render_latex
 from xmrank.report.pairwise_tests import compare_pairs
-from xmrank.report.protocol_names import first_stage_protocol, protocol_name, reranking_depth, shown_protocols
 from xmrank.report.published import compare_published
 from xmrank.report.reranking_depth import measure_depths
 from xmrank.report.result_tables import (

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from xmrank.report.protocol_names import protocol_name
+from xmrank.protocols.protocol_names import protocol_name
 from xmrank.report.result_tables import ResultTable, TableCell, TableRow
 from xmrank.report.summary import summarise_results
 

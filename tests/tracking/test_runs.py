@@ -2,12 +2,14 @@
 
 import multiprocessing
 import sqlite3
+import sys
 import time
 
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+import xmrank
 from xmrank import tracking
 from xmrank.metrics import METRICS, mlflow_name
 from xmrank.tracking import runs
@@ -232,11 +234,28 @@ def test_a_run_says_which_code_it_came_from(monkeypatch, changes, dirty):
     monkeypatch.setattr(runs, "run_git", lambda command, *rest: "abc123" if command == "rev-parse" else changes)
     monkeypatch.setenv("RAY_JOB_SUBMISSION_ID", "raysubmit_1")
     expected = {"git_sha": "abc123", "git_dirty": dirty, "ray_submission_id": "raysubmit_1"}
-    assert tracking.origin_tags() == expected
+    expected |= {"mlflow.source.git.commit": "abc123", "mlflow.source.type": "JOB"}
+    assert expected.items() <= tracking.origin_tags().items()
 
 
 def test_code_outside_of_a_repository_has_no_commit(monkeypatch):
     monkeypatch.setattr(runs, "run_git", lambda *arguments: None)
-    assert tracking.origin_tags() == {}
+    assert not {"git_sha", "git_dirty", "mlflow.source.git.commit"} & tracking.origin_tags().keys()
     monkeypatch.setenv("PATH", "/nonexistent")
     assert runs.run_git("status") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["/opt/bin/xmrank", "train", "--output", "s3://key@bucket"], "xmrank train"),
+        (["/site-packages/xmrank/__main__.py", "mine"], "xmrank mine"),
+        (["jobs/train.py", "--epochs", "3"], "train.py"),
+        ([""], "python"),
+    ],
+)
+def test_a_runs_source_is_its_command_without_arguments(words, name, monkeypatch):
+    monkeypatch.setattr(sys, "argv", words)
+    tags = runs.origin_tags()
+    assert tags["mlflow.source.name"] == name and tags["xmrank_version"] == xmrank.__version__
+    assert tags.get("mlflow.source.git.commit") == tags.get("git_sha")

@@ -88,10 +88,14 @@ def test_a_child_has_its_parameters_tags_inputs_metrics_and_files(trained):
     params = {"loss": "listnet", "direction": "t2i", "seed": "1", "epochs": "3", "ranker.width": "8"}
     assert params.items() <= run.data.params.items()
     assert not {"losses", "directions", "seeds", "output", "workers"} & set(run.data.params)
+    # There is no refinement, no word detection, and no sampling that these would be settings of.
+    off = ("refine.", "detect.", "sampling_", "ranker.residual", "ranker.positional", "ranker.max_rank", "patience")
+    assert not [name for name in run.data.params if name.startswith(off)]
     tags = {"stage": "train", "loss": "listnet", "direction": "t2i", "encoder": "imported", "dataset": "imported"}
     assert tags.items() <= run.data.tags.items()
     assert run.data.tags["candidates"] == trained.manifest.inputs["lists"]
-    inputs = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
+    assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {"imported"}
+    inputs = {entry.tags[0].value: entry.dataset.digest for entry in run.inputs.dataset_inputs}
     assert inputs == {name: fingerprint[:36] for name, fingerprint in trained.manifest.inputs.items()}
     while_training = {name for name in run.data.metrics if name.startswith(("train/", "validation/", "cost/"))}
     assert while_training == {  # the evaluation of the same rankers may have logged its own by now

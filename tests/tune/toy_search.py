@@ -24,7 +24,7 @@ class NoRuns:
     def begin_child(self, *arguments, **settings):
         """Nothing, as the others."""
 
-    log_metrics = log_history = end_child = end = begin_child
+    log_metrics = log_history = end_child = end = is_open = begin_child
 
 
 class ToyTarget(SearchTarget):

@@ -4,11 +4,19 @@ from pathlib import Path
 from typing import Any
 
 from xmrank.config.method_names import FIRST_STAGE, ORACLE, REFINED
+from xmrank.evaluate.headline import NOTE_TAG, choose_losses, describe_results, list_headline
 from xmrank.protocols.evaluation_run import tracked_name
 from xmrank.tracking.journal import PARENT, Journal
 from xmrank.tracking.run_tree import RunTree, read_run_ids
+from xmrank.train.checkpoint_json import read_about
+from xmrank.train.trials import Trial
+from xmrank.train.weak_rankers import best_validations
 
 Rows = list[dict[str, Any]]
+HEADLINE = "headline"
+"""Key of the journal for the run above the rankers'."""
+NOTE_LIMIT = 8000
+"""Characters of a tag, at most."""
 
 
 def make_run_tree(directory: Path, rankers: Path, stage: str) -> RunTree | None:
@@ -42,9 +50,23 @@ def log_results(runs: RunTree, rankers: Path, rows: Rows, timing: Rows) -> None:
     for row in [*rows, *(make_time_row(row) for row in timing)]:
         if run_name(row) in ids and row["mean"] is not None:
             metrics.setdefault(run_name(row), {})[tracked_name(row)] = row["mean"]
+    log_headline(runs, rankers, rows)
     for name, values in metrics.items():
         # Rankers that were trained with another tracking server have their runs there: this one refuses the record.
         Journal(runs.journals, name).add_new(ids[name], [(0, values)])
+
+
+def log_headline(runs: RunTree, rankers: Path, rows: Rows) -> None:
+    """Log what the training came to, to the run above those of its rankers: figures, the best losses, a description."""
+    trials = [Trial.from_about(read_about(folder)) for folder in sorted((rankers / "trials").iterdir())]
+    best = choose_losses(best_validations(trials, rankers))
+    tags = {f"best_loss_{direction}": loss for direction, loss in best.items()}
+    note = describe_results(rows, best)
+    # MLflow refuses longer ones.
+    if len(note) <= NOTE_LIMIT:
+        tags[NOTE_TAG] = note
+    journal = Journal(runs.journals, HEADLINE)
+    journal.add(runs.begin_parent(), metrics=list_headline(rows, best), tags=tags)
 
 
 def run_name(row: dict[str, Any]) -> str:

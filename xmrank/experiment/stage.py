@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from xmrank.config import ExperimentConfig, RegisterConfig
+from xmrank.config import ExperimentConfig, RegisterConfig, semantic
+from xmrank.config.presets import EXPERIMENT
+from xmrank.config.printing import format_config
 from xmrank.embed.stage import embed
+from xmrank.embed.store import EmbeddingStore
 from xmrank.evaluate.stage import evaluate
 from xmrank.mine.stage import mine
 from xmrank.report.stage import report
@@ -14,6 +17,7 @@ from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.manifest import MANIFEST, Manifest, read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.redaction import redact_uri
+from xmrank.tracking.active_settings import list_active
 from xmrank.tracking.journal import PARENT
 from xmrank.tracking.run_tree import RunTree
 from xmrank.tracking.runs import TrackingError, connect_tracking
@@ -35,9 +39,9 @@ def experiment(config: ExperimentConfig) -> Manifest:
     Raises:
         ConfigError, DataError: as the stages do.
     """
-    config = with_stage_directories(config)
     output = resolve(config.output)
     parent = ExperimentRun(output, config)
+    config = with_stage_directories(config)
     # A server that is away is refused now, not after hours of embedding.
     if not is_reported(config, output):
         connect_tracking()
@@ -88,17 +92,34 @@ def with_stage_directories(config: ExperimentConfig) -> ExperimentConfig:
     return dataclasses.replace(config, **changes)
 
 
+def list_params(config: ExperimentConfig) -> dict[str, Any]:
+    """The settings of an experiment that have an effect, as params of its run; its file of settings has all."""
+    embedded = {name: getattr(config.embed, name) for name in ("model", "pretrained")}
+    embedded["dataset"] = config.embed.dataset.name
+    return {
+        "embed": list_active(embedded),
+        "mine": {**list_active(semantic(config.mine)), "seed": config.mine.seed},
+        "train": list_active(semantic(config.train)),
+        "evaluate": list_active({"top_n": config.evaluate.top_n, "galleries": config.evaluate.galleries}),
+    }
+
+
 class ExperimentRun:
     """The experiment's MLflow run: begun when there is something to train, continued by a rerun."""
 
     def __init__(self, output: Path, config: ExperimentConfig) -> None:
-        self.config = config
-        params = {"embed.model": config.embed.model, "mine.seed": config.mine.seed}
-        self.runs = RunTree(output, "experiment", params=params)
+        self.config, self.output = config, output
+        self.runs = RunTree(output, EXPERIMENT, params=list_params(config))
 
     def begin_run(self) -> str:
         """Begin or continue the run; returns its id."""
+        # Known by now, since the training, which begins the run, comes after the embedding.
+        if (self.output / "embeddings" / MANIFEST).exists():
+            store = EmbeddingStore.open(self.output / "embeddings", verify=False)
+            self.runs.tags |= {"dataset": store.dataset, "encoder": str(store.encoder["name"])}
+            self.runs.inputs = {"embeddings": store.fingerprint}
         run_id = self.runs.begin_parent()
+        self.runs.log_config(format_config(self.config, EXPERIMENT))
         uri = redact_uri(self.runs.uri)
         if self.runs.notes.get(URI) != uri:
             self.runs.keep_note(URI, uri)

@@ -12,7 +12,7 @@ from xmrank.config.method_names import FIRST_STAGE, REFINED
 from xmrank.metrics import PairedTests, holm_correction, paired_differences, paired_tests, seed_spread
 from xmrank.metrics.significance import EQUAL
 from xmrank.pages.wording import METRICS
-from xmrank.report.protocol_names import first_stage_protocol
+from xmrank.protocols.protocol_names import first_stage_protocol
 from xmrank.report.result_tables import ComparedCell, ResultTable, TableRow
 from xmrank.report.statistical_power import find_smallest_p
 from xmrank.runtime.files import read_parquet

@@ -12,9 +12,9 @@ import pandas as pd
 from xmrank.config.method_names import FIRST_STAGE
 from xmrank.pages.thumbnails import Thumbnail, ThumbnailAlbum
 from xmrank.pages.wording import DIRECTION_NAMES, count_noun, method_name
+from xmrank.protocols.protocol_names import first_stage_protocol, protocol_name
 from xmrank.report.captions import CaptionTexts, open_album, read_captions
 from xmrank.report.inputs import ReportInputs, TrialRecord
-from xmrank.report.protocol_names import first_stage_protocol, protocol_name
 from xmrank.report.result_tables import ResultTable
 from xmrank.runtime.files import read_parquet
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from xmrank.config.method_names import FIRST_STAGE
 from xmrank.pages.wording import DIRECTION_NAMES, format_percent, join_words, method_name
-from xmrank.report.protocol_names import first_stage_protocol, protocol_name
+from xmrank.protocols.protocol_names import first_stage_protocol, protocol_name
 from xmrank.report.result_tables import ResultTable, TableRow, deepest_tables
 
 Figures = tuple[str, str, str]

@@ -18,8 +18,8 @@ from xmrank.pages.charts import (
     svg_of,
 )
 from xmrank.pages.wording import format_percent
+from xmrank.protocols.protocol_names import first_stage_protocol
 from xmrank.report.inputs import read_json_object
-from xmrank.report.protocol_names import first_stage_protocol
 from xmrank.report.result_tables import ResultTable, TableRow, deepest_tables
 from xmrank.runtime.errors import DataError
 

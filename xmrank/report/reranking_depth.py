@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from xmrank.pages.charts import MUTED, Chart, label_ends, line_style, make_canvas, svg_of
 from xmrank.pages.wording import CEILING, DIRECTION_NAMES, format_percent, metric_name
-from xmrank.report.protocol_names import first_stage_protocol, gallery_name, reranking_depth
+from xmrank.protocols.protocol_names import first_stage_protocol, gallery_name, reranking_depth
 from xmrank.report.result_tables import ResultTable, TableCell, TableRow
 
 SHOWN = ("hit@1", "recall@10")

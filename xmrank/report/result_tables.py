@@ -14,7 +14,7 @@ from xmrank.pages.wording import (
     format_points,
     format_probability,
 )
-from xmrank.report.protocol_names import first_stage_protocol, protocol_name, reranking_depth
+from xmrank.protocols.protocol_names import first_stage_protocol, protocol_name, reranking_depth
 
 
 @dataclass(frozen=True)

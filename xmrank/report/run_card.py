@@ -5,8 +5,8 @@ from typing import Any
 
 from xmrank.config.method_names import FIRST_STAGE
 from xmrank.pages.wording import count_noun, describe_value, join_words
+from xmrank.protocols.protocol_names import first_stage_protocol, protocol_name
 from xmrank.report.inputs import ReportInputs
-from xmrank.report.protocol_names import first_stage_protocol, protocol_name
 from xmrank.report.result_tables import ResultTable
 
 LEFT_OUT_SHOWN = 8

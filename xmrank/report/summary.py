@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xmrank.pages.wording import ALPHA, DIRECTION_NAMES, format_percent, format_percentage, format_points, join_words
-from xmrank.report.protocol_names import protocol_name
+from xmrank.protocols.protocol_names import protocol_name
 from xmrank.report.result_tables import ResultTable, TableCell, TableRow, deepest_tables
 
 LEAD_METRIC = "hit@1"

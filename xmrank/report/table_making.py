@@ -9,8 +9,8 @@ import pandas as pd
 from xmrank.config import DIRECTIONS
 from xmrank.config.method_names import BASELINE, FIRST_STAGE, ORACLE, REFINED
 from xmrank.pages.wording import CEILING, method_name
+from xmrank.protocols.protocol_names import first_stage_protocol, reranking_depth, shown_protocols
 from xmrank.report.inputs import loss_sort_key
-from xmrank.report.protocol_names import first_stage_protocol, reranking_depth, shown_protocols
 from xmrank.report.result_tables import ResultTable, TableCell, TableRow, mark_best
 from xmrank.runtime.files import read_batches
 

@@ -21,8 +21,10 @@ LOCK = "run.lock"
 """Names the run that works in a stage directory."""
 CARD = "README.md"
 """Says what a directory holds that was pulled from the hub."""
-NOT_HASHED = {PLAN, MANIFEST, LOCK, "tracking.json", "timing.json", "results.html", "report.html", "report.md"} | {CARD}
-"""Files that are not part of the output: run ids, times, the card, and pages, which can be made again."""
+NOT_HASHED = {PLAN, MANIFEST, LOCK, CARD, "tracking.json", "config.yaml", "timing.json", "results.html", "report.html",
+              "report.md"}  # fmt: skip
+"""Files that are not part of the output: run ids, settings of a run, times, the card, and pages, which can be made
+again."""
 TYPES = {
     "stage": str,
     "config": dict,

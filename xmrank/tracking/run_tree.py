@@ -1,13 +1,14 @@
 """The MLflow runs of a stage: a parent and its children, whose ids are kept beside the stage's output."""
 
 import contextlib
+import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import read_kept_json, write_json
+from xmrank.runtime.files import read_kept_json, write_json, write_text
 from xmrank.runtime.paths import home
 from xmrank.runtime.redaction import redact_uri
 from xmrank.tracking import runs
@@ -18,6 +19,8 @@ from xmrank.tracking.runs import connect_tracking
 TRACKING = "tracking.json"
 """File beside a stage's output: key → run id, and the notes."""
 NOTES = "notes"
+CONFIG = "config.yaml"
+"""File with the full configuration of the tree's own parent, an artefact of its run."""
 
 
 def read_run_ids(folder: Path) -> dict[str, str]:
@@ -147,6 +150,7 @@ class RunTree:
         self,
         key: str,
         *,
+        name: str = "",
         tags: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         inputs: Iterable[str] | None = None,
@@ -154,7 +158,8 @@ class RunTree:
         """Begin a child or continue it.
 
         Args:
-            key: its name, and what it is called in the other methods.
+            key: what it is called in the other methods.
+            name: shown in the UI; the default is the key.
             tags: beside those of all runs.
             params: logged when it is new.
             inputs: names of the tree's inputs that it uses; None: all.
@@ -163,7 +168,7 @@ class RunTree:
             The run id; a reference where the server did not answer.
         """
         parent = self.begin_parent()
-        return self._begin(key, key, parent=parent, tags=tags, params=params, inputs=inputs)
+        return self._begin(key, name or key, parent=parent, tags=tags, params=params, inputs=inputs)
 
     def branch_off(self, folder: Path) -> "RunTree":
         """A tree of the same parent that keeps its run ids in another folder, for use in another process.
@@ -229,6 +234,19 @@ class RunTree:
             self.end_child(key, failed=not done)
         if self.owns_parent and self.is_open(PARENT):
             self.end_child(PARENT, failed=failed)
+
+    def log_config(self, text: str) -> None:
+        """Keep a configuration beside the run ids, and copy it to the artefacts of the tree's own parent, once.
+
+        Args:
+            text: as `xmrank.config.printing.format_config` writes it.
+        """
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if self.owns_parent and self.notes.get(CONFIG) != digest:
+            path = self.path.with_name(CONFIG)
+            write_text(path, text + "\n")
+            self.log_artifacts(PARENT, path)
+            self.keep_note(CONFIG, digest)
 
     def keep_note(self, key: str, value: str) -> None:
         """Keep a fact beside the run ids for later calls; they find it in ``notes``."""

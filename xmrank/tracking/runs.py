@@ -4,6 +4,7 @@ MLflow takes more than a second to import: functions that call it do so, and a s
 """
 
 import contextlib
+import getpass
 import os
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xmrank import __version__
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.paths import home as find_home
 from xmrank.runtime.redaction import redact_uri
@@ -182,7 +184,7 @@ def begin_run(
         parent: run id of the sweep that this trial belongs to.
         resume: run id or reference of an interrupted run; continued when it exists. A new run is found by it later.
         tags, params: logged at the start.
-        inputs: name → fingerprint of the data that the run uses.
+        inputs: name → fingerprint of the data that the run uses; all are of the data set in the tag ``dataset``.
         start: when it began, in ms; None: now.
 
     Returns:
@@ -206,9 +208,10 @@ def begin_run(
         # One batch: a call for each parameter would take seconds on a server.
         values = [Param(k, redact_uri(str(v))[:PARAM_LIMIT]) for k, v in flatten_settings(params).items()]
         client.log_batch(run_id, params=values)
+    dataset = (tags or {}).get("dataset")
     if inputs and not (run.inputs and run.inputs.dataset_inputs):
         data = [
-            DatasetInput(Dataset(k, digest[:36], "xmrank", k), [InputTag("mlflow.data.context", k)])
+            DatasetInput(Dataset(dataset or k, digest[:36], "xmrank", k), [InputTag("mlflow.data.context", k)])
             for k, digest in inputs.items()
         ]
         client.log_inputs(run_id, datasets=data)
@@ -295,13 +298,30 @@ def flatten_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, A
 
 
 def origin_tags() -> dict[str, str]:
-    """Where a run comes from: the code's git commit and whether it was changed, the Ray submission's id."""
-    tags: dict[str, str] = {}
+    """Where a run comes from: command, user, version, git commit and whether it was changed, Ray submission.
+
+    Names that begin with ``mlflow.`` are those of the columns Source, User and Version of its table.
+    """
+    tags = {"xmrank_version": __version__, "mlflow.source.name": name_command(), "mlflow.source.type": "LOCAL"}
+    # Without an entry for the user, as in some containers, there is none to name.
+    with contextlib.suppress(OSError, KeyError, ImportError):
+        tags["mlflow.user"] = getpass.getuser()
     commit, changed = run_git("rev-parse", "HEAD"), run_git("status", "--porcelain", "--untracked-files=no")
     if commit:
-        tags |= {"git_sha": commit, "git_dirty": str(bool(changed)).lower()}
-    submission = os.environ.get("RAY_JOB_SUBMISSION_ID")
-    return tags | ({"ray_submission_id": submission} if submission else {})
+        tags |= {"git_sha": commit, "git_dirty": str(bool(changed)).lower(), "mlflow.source.git.commit": commit}
+    if submission := os.environ.get("RAY_JOB_SUBMISSION_ID"):
+        tags |= {"ray_submission_id": submission, "mlflow.source.type": "JOB"}
+    return tags
+
+
+def name_command() -> str:
+    """The command that runs, without its arguments, which may hold paths: ``train.py``, ``xmrank train``."""
+    script, *arguments = sys.argv or [""]
+    path = Path(script)
+    # The console script, or python -m xmrank.
+    if arguments and (path.name == "xmrank" or (path.name == "__main__.py" and path.parent.name == "xmrank")):
+        return f"xmrank {arguments[0]}"
+    return path.name or "python"
 
 
 def run_git(*arguments: str) -> str | None:

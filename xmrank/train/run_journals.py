@@ -31,10 +31,25 @@ def step_for_mlflow(epoch: Epoch, *, by_step: bool) -> int:
 
 def add_end(trial: Trial, run: str, output: Path) -> None:
     """Add the files and the end of a finished trial to its journal."""
+    best = read_about(trial.directory(output))["best_epoch"]
     # A ranker whose best epoch is 0 is the start that it was given, whatever its loss.
-    kept_start = read_about(trial.directory(output))["best_epoch"] == 0
-    tags = {"kept_start": "true"} if kept_start else {}
-    Journal(output, trial.name).add(run, tags=tags, artifacts=trial.output_files(output), failed=False)
+    tags = {"kept_start": "true"} if best == 0 else {}
+    metrics = list_kept_metrics(read_epochs(trial.directory(output)), best)
+    Journal(output, trial.name).add(run, metrics=metrics, tags=tags, artifacts=trial.output_files(output), failed=False)
+
+
+def list_kept_metrics(epochs: Iterable[Epoch], best: float) -> dict[str, float]:
+    """The figures of the epoch whose ranker is kept: ``kept/validation/mean`` beside the curve ``validation/mean``.
+
+    MLflow's table shows the last value of a curve, by which other rankers would win than those that are kept.
+
+    Args:
+        epochs: the validations of a trial.
+        best: the epoch that is kept.
+    """
+    kept = next((epoch for epoch in epochs if epoch["epoch"] == best), None)
+    figures = epoch_metrics_for_mlflow(kept) if kept else {}
+    return {f"kept/{name}": value for name, value in figures.items()} | {"kept/epoch": best}
 
 
 def end_runs(runs: RunTree, trials: Iterable[Trial], output: Path, *, by_step: bool, failed: bool) -> None:

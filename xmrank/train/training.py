@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from xmrank.config import DIRECTIONS, TrainConfig, semantic
+from xmrank.config.printing import format_config
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.list_paths import lists_path, read_role_images
 from xmrank.mine.mapped_lists import open_lists
@@ -15,6 +16,7 @@ from xmrank.runtime.launcher import launch_workers
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.storage import remove_tree
+from xmrank.tracking.active_settings import list_active
 from xmrank.tracking.journal import Journal
 from xmrank.tracking.run_tree import RunTree
 from xmrank.train.epoch_watcher import watch_epochs
@@ -65,6 +67,7 @@ def train_all(
         if config.precision == "bf16":
             warn_of_slow_bf16("train: --precision bf16")
         runs.begin_parent()
+        runs.log_config(format_config(config, STAGE))
         pending = pending_trials(trials, output)
         if pending:
             # The driver begins the runs; workers add to their journals.
@@ -135,7 +138,7 @@ def make_run_tree(
             "dataset": store.dataset,
             "candidates": str(stage.inputs["lists"]),
         },
-        params=semantic(config),
+        params=list_active(semantic(config)),
         inputs=stage.inputs,
         parent=parent,
     )

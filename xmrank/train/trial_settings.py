@@ -12,6 +12,7 @@ from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import read_json_file
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.verification import verify_file
+from xmrank.tracking.active_settings import list_active
 from xmrank.train.trials import Trial
 
 Point = dict[str, Any]
@@ -162,11 +163,13 @@ def config_of(trial: Trial, config: TrainConfig, best: Best) -> TrainConfig:
 
 
 def list_params(settings: TrainConfig, loss: str, direction: Direction, seed: int) -> dict[str, Any]:
-    """The settings of one trial as the params of its MLflow run: of the losses' parameters those of its own loss."""
-    params = {**semantic(settings), "loss": loss, "direction": direction, "seed": seed}
-    for name in ("losses", "directions", "seeds"):
+    """The settings of one trial as the params of its MLflow run: those that have an effect."""
+    params = semantic(settings)
+    # Of the losses' parameters, those of its own loss.
+    for name in ("losses", "directions", "seeds", "loss"):
         del params[name]
-    return {**params, "loss_parameters": loss_parameters(settings, loss)}
+    own = {"loss": loss, "direction": direction, "seed": seed}
+    return list_active({**params, "loss_parameters": loss_parameters(settings, loss)}) | own
 
 
 def semantic_with(config: TrainConfig, best: Best) -> dict[str, Any]:

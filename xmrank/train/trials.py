@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xmrank.config.common import Direction
 from xmrank.runtime.errors import DataError
@@ -32,6 +32,11 @@ class Trial:
     loss: str
     direction: Direction
     seed: int
+
+    @classmethod
+    def from_about(cls, about: Mapping[str, Any]) -> Trial:
+        """The trial whose ranker's JSON this is."""
+        return cls(about["loss"], about["direction"], about["seed"])
 
     @property
     def name(self) -> str:

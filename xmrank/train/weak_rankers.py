@@ -16,13 +16,17 @@ REMEDY = (
 )
 
 
+def best_validations(trials: Sequence[Trial], output: Path) -> dict[Trial, float]:
+    """What the kept ranker of each trial reaches on the lists that chose its epoch."""
+    best = {}
+    for trial in trials:
+        best[trial] = max(float(epoch["validation_mean"]) for epoch in read_epochs(trial.directory(output)))
+    return best
+
+
 def describe_weak_rankers(trials: Sequence[Trial], output: Path, first_stage: Mapping[str, float]) -> str:
     """One line about the rankers whose best validation is below the first stage; empty where there are none."""
-    best = {
-        trial: max(float(epoch["validation_mean"]) for epoch in read_epochs(trial.directory(output)))
-        for trial in trials
-        if trial.direction in first_stage
-    }
+    best = best_validations([trial for trial in trials if trial.direction in first_stage], output)
     weak = [trial for trial, value in best.items() if value < first_stage[trial.direction] - TOLERANCE]
     if not weak:
         return ""

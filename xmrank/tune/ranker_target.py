@@ -28,7 +28,7 @@ from xmrank.train.trainer import TrainingJob, train_group
 from xmrank.train.training import check_config
 from xmrank.train.training_data import SeedRefinement, TrainingData, refinement_key
 from xmrank.train.trial_log import TrialLog
-from xmrank.train.trial_settings import LOSS_PREFIX, check_loss, with_point
+from xmrank.train.trial_settings import LOSS_PREFIX, check_loss, list_params, with_point
 from xmrank.train.trials import HISTORY, STATE, Trial
 from xmrank.train.worker_group import WorkerGroup
 from xmrank.tune.search_target import (
@@ -89,7 +89,7 @@ class RankerTarget(SearchTarget):
         for loss in base.losses:
             check_loss(base, loss)
         inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint}
-        return cls(config, base, inputs, {"encoder": str(store.encoder["name"])})
+        return cls(config, base, inputs, {"encoder": str(store.encoder["name"]), "dataset": store.dataset})
 
     def describe_config(self) -> dict[str, Any]:
         """The semantic configuration of the trainings; a search has one seed of its own."""
@@ -123,10 +123,14 @@ class RankerTarget(SearchTarget):
 
     def describe_run(self, point: SearchPoint) -> dict[str, Any]:
         """The settings of a training."""
-        params = {**semantic(self.config_of(point)), "seed": self.config.seed}
-        for name in ("losses", "directions", "seeds"):
-            del params[name]
-        return params
+        labels = point.group.labels
+        params = list_params(self.config_of(point), labels["loss"], direction_of(labels["direction"]), self.config.seed)
+        # What varies is shown also where it is off.
+        return {**params, **{name.replace(LOSS_PREFIX, "loss_parameters."): v for name, v in point.settings.items()}}
+
+    def describe_outcome(self, outcome: PointOutcome) -> dict[str, float]:
+        """As the run of a ranker has it."""
+        return {"kept/validation/mean": outcome.value, "kept/epoch": outcome.best_epoch}
 
     def run_point(self, point: SearchPoint, folder: Path, cache: Path, report: ReportEpoch) -> PointOutcome:
         """Train a ranker; an interrupted training goes on after its last validation."""

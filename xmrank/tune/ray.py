@@ -28,7 +28,7 @@ from xmrank.runtime.progress import Progress, show_activity
 from xmrank.runtime.storage import drop_scratch, scratch_folder
 from xmrank.tune.proposals import ProposalStudy
 from xmrank.tune.search_job import SearchJob, close_stopped, end_point_run
-from xmrank.tune.search_target import EPOCHS, SearchGroup, SearchPoint, SearchTarget
+from xmrank.tune.search_target import EPOCHS, SearchGroup, SearchPoint, SearchTarget, title_of
 from xmrank.tune.space import Point
 
 METRIC = "value"
@@ -241,9 +241,9 @@ def try_point(given: dict[str, Any], job: SearchJob, point_of: PointOf) -> None:
         return
     folder = job.points.folder_of(point)
     run = job.runs.branch_off(folder)
-    run.begin_child(
-        point.name, tags=point.group.labels, params={**job.target.describe_run(point), **point.group.labels}
-    )
+    labels = point.group.labels
+    params = {**job.target.describe_run(point), **labels}
+    run.begin_child(point.name, name=title_of(point), tags={**labels, "point": point.name}, params=params)
     values: list[float] = []
 
     def report_value(value: float) -> None:
@@ -270,8 +270,7 @@ def try_point(given: dict[str, Any], job: SearchJob, point_of: PointOf) -> None:
         run.end_child(point.name, failed=True)
         report_value(0.0)  # a scheduler or a search algorithm needs a figure
         return
-    if outcome.figures:
-        run.log_metrics(point.name, outcome.figures)
+    run.log_metrics(point.name, job.target.describe_outcome(outcome) | outcome.figures)
     # A process that was killed may have saved an epoch and not logged it.
     run.log_history(point.name, job.target.list_epochs(folder))
     solved_at_once = not values

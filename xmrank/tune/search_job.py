@@ -48,6 +48,9 @@ def close_stopped(job: SearchJob, point: SearchPoint) -> None:
     # At its last report a point was trained to its end, whatever the scheduler then said.
     stopped = outcome.epochs < job.target.count_epochs(point.group)
     job.points.write_outcome(point, outcome, stopped=stopped)
+    run = job.runs.branch_off(folder)
+    if run.is_open(point.name):
+        run.log_metrics(point.name, job.target.describe_outcome(outcome))
     end_point_run(job, folder, failed=False)
     job.target.remove_state(point, folder)
 

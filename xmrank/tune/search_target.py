@@ -97,6 +97,17 @@ class PointResult:
         return cls(labels=labels, **values)
 
 
+def title_of(point: SearchPoint) -> str:
+    """A point as MLflow's table names it: its group and what varies, "listnet t2i learning_rate=0.003"."""
+    varied = [f"{name}={format_value(value)}" for name, value in point.settings.items()]
+    return " ".join([point.group.title, *varied])
+
+
+def format_value(value: Any) -> str:
+    """A setting in a few characters."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 class SearchTarget(ABC):
     """Things whose settings are searched. It is pickled into workers, so it holds paths and no arrays.
 
@@ -174,6 +185,10 @@ class SearchTarget(ABC):
     def list_epochs(self, folder: Path) -> list[tuple[int, dict[str, float]]]:  # noqa: ARG002
         """The epochs that a point has on disk, as they are reported; none where interrupted points start again."""
         return []
+
+    def describe_outcome(self, outcome: PointOutcome) -> dict[str, float]:
+        """What a point came to as metrics of its MLflow run: those of the best epoch, not the last one."""
+        return {"kept/value": outcome.value, "kept/epoch": outcome.best_epoch}
 
     def remove_state(self, point: SearchPoint, folder: Path) -> None:  # noqa: B027
         """Remove what only an unfinished point needs; there may be nothing."""

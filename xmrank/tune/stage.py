@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xmrank.config import TuneConfig
+from xmrank.config.printing import format_config
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.files import write_json
 from xmrank.runtime.manifest import Manifest
@@ -99,6 +100,7 @@ def search_groups(
 ) -> Manifest:
     """Try the points that are not done, and finish the stage."""
     runs.begin_parent()
+    runs.log_config(format_config(config, STAGE))
     points = SearchFolder(stage.directory / POINTS)
     job = SearchJob(config, target, points, stage.work, runs)
     try:
