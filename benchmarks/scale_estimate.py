@@ -8,10 +8,11 @@ calculated from a measured one, or assumed. ``--set`` replaces some of them. A p
 """
 
 import argparse
+import math
 from dataclasses import dataclass
 
 PAIRS, GPUS = (10**6, 10**8, 10**9), (8, 64, 512)
-DIMENSIONS, FLOAT16, LIST_ITEMS, ITEM_BYTES, SHARD = 512, 2, 51, 12, 512
+DIMENSIONS, FLOAT16, LIST_ITEMS, ITEM_BYTES = 512, 2, 51, 12
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ RATES = {
     "gpu_images": Rate(1000, "images/s a GPU", "assumed", "ViT-B-32 on an L4, read and decoded by its 16 vCPUs"),
     "gpu_captions": Rate(5000, "captions/s a GPU", "assumed", "the same model"),
     "start": Rate(54, "s a stage", "measured", "start-up of the embedding stage with ViT-B-32"),
-    "driver_shard": Rate(0.013, "s a shard", "measured", "many_shards.py, 10,000 shards, busy machine"),
+    "shard": Rate(512, "items a shard", "given", "--shard-size, its default"),
+    "handed_out": Rate(102, "shards/s", "measured", "many_shards.py, 100,000 shards on Ray, one worker, two cores"),
+    "driver_shard": Rate(0.0029, "s a shard", "measured", "many_shards.py, 100,000 shards: assembling and hashes"),
     "hash": Rate(1.5e9, "bytes/s", "measured", "hashing a store, one core"),
     "cores": Rate(8, "cores a GPU", "assumed", "16 vCPUs beside each GPU do what 8 of the measured cores do"),
     "mined": Rate(29_000 / 2.7, "queries/s a core", "measured", "random-hard, gallery of 145,000 in memory"),
@@ -61,10 +64,12 @@ def estimate_seconds(pairs: int, gpus: int, rate: dict[str, float]) -> dict[str,
     mined = rate["mined" if pairs * DIMENSIONS * 4 <= 2**31 else "mined_large"]
     test = min(rate["test"], pairs / 10)
     lists = rate["list_passes"] * min(1.0, pairs / 1e6)
-    # On the driver, whatever the number of GPUs: reports, arrays, hashes.
-    assembled = 2 * pairs / SHARD * rate["driver_shard"] + store_bytes(pairs) / rate["hash"]
+    # On the driver, whatever the number of GPUs: shards are handed out, then reports, arrays, hashes.
+    shards = 2 * pairs / rate["shard"]
+    assembled = shards * rate["driver_shard"] + store_bytes(pairs) / rate["hash"]
+    encoded = pairs / gpus * (1 / rate["gpu_images"] + 1 / rate["gpu_captions"])
     return {
-        "embed": rate["start"] + pairs / gpus * (1 / rate["gpu_images"] + 1 / rate["gpu_captions"]) + assembled,
+        "embed": rate["start"] + max(encoded, shards / rate["handed_out"]) + assembled,
         "mine": 2 * pairs / cores / mined + lists_bytes(pairs) / rate["hash"],
         "train": rate["start"] + lists / rate["lists"] / min(gpus, 8),
         "evaluate": rate["start"] + 2 * rate["methods"] * test * test / rate["compared"] / cores,
@@ -109,7 +114,7 @@ def make_size_table(rate: dict[str, float]) -> list[str]:
         cells = [
             *map(format_bytes, (store_bytes(pairs), lists_bytes(pairs))),
             f"${stored / 1e9 * rate['gb_month']:,.2f}",
-            f"{6 * -(-pairs // SHARD):,}",
+            f"{6 * math.ceil(pairs / rate['shard']):,}",
             *map(format_bytes, (driver, pairs * DIMENSIONS * 4, pairs * (DIMENSIONS // 8 + 8))),
         ]
         lines.append(f"| {pairs:,} | {' | '.join(cells)} |")

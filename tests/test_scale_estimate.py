@@ -21,8 +21,14 @@ def test_the_page_has_the_tables_of_the_script(script):
 
 
 def test_embedding_by_hand(script):
-    """10,240 pairs on 2 GPUs: 10 s of start, 51.2 s of images, 10.24 of captions, 40 shards of 1 s, 2,097,152 bytes."""
+    """10,240 pairs on 2 GPUs: 10 s of start, 51.2 s of images, 10.24 of captions, 40 shards of 1 s, 2,097,152 bytes.
+
+    Where only one shard in 2 s is handed out, the 40 shards take 80 s, and the GPUs wait.
+    """
     rate = dict.fromkeys(script["RATES"], 1.0)
     rate |= {"start": 10, "gpu_images": 100, "gpu_captions": 500, "driver_shard": 1, "hash": 20_971_520}
+    rate |= {"shard": 512, "handed_out": 10}
     seconds = script["estimate_seconds"](10_240, 2, rate)["embed"]
     assert seconds == pytest.approx(10 + 51.2 + 10.24 + 40 + 1)
+    seconds = script["estimate_seconds"](10_240, 2, rate | {"handed_out": 0.5})["embed"]
+    assert seconds == pytest.approx(10 + 80 + 40 + 1)

@@ -1,5 +1,6 @@
 """The results of drills as a Markdown table."""
 
+import math
 from typing import Any
 
 from benchmarks.drills.drill_faults import FAULTS, nothing
@@ -32,6 +33,9 @@ def describe_outcome(result: dict[str, Any]) -> str:
         return "nothing is shown: the stage was not at work"
     if result.get("hung"):
         text = "hangs"
+    elif "second_status" in result:
+        refused = result["second_status"] == 1
+        text = "the second is refused in one line" if refused else "the first was done before the second began"
     elif statuses[0] == 0:
         text = "goes on by itself"
     else:
@@ -44,5 +48,7 @@ def missed_work(result: dict[str, Any]) -> bool:
     """Whether a fault came before the first piece was done, or after the last one."""
     if FAULTS[result["fault"]].inject is nothing:
         return False
-    at_work = not result["pieces"] or 0 < result["pieces_at_fault"] < result["pieces"]
+    # An experiment goes on with other stages when its rankers, of which a piece was done, are all there.
+    last = result["pieces"] if result["stage"] != "experiment" else math.inf
+    at_work = not result["pieces"] or 0 < result["pieces_at_fault"] < last
     return not (result["running"] and at_work)
