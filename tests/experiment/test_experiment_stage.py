@@ -293,7 +293,8 @@ def test_the_files_of_an_experiment(home):
             names = [f"cosine-{direction}" if name == "cosine" else name for name in names]
             expected |= {f"evaluation/trec/{direction}/{protocol}/{name}.trec.gz" for name in names}
     expected |= {f"report/{name}" for name in ("report.html", "report.md", "table.csv", "table.tex", "tables.json")}
-    assert actual == expected | {"tracking.json", "rankers/tracking.json", "evaluation/tracking.json"}
+    tracked = {"config.yaml", "tracking.json", "rankers/tracking.json", "evaluation/tracking.json"}
+    assert actual == expected | tracked
 
 
 @pytest.mark.own_ray
@@ -317,7 +318,7 @@ def test_one_parent_has_a_child_a_trial_and_one_for_the_first_stage(home):
     assert sorted(run.info.run_name for run in children) == sorted([*TRIALS, "cosine"])
     assert len(runs) == 1 + len(children)
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
-    assert files == {"report.html", "report.md", "table.csv", "table.tex"}
+    assert files == {"config.yaml", "report.html", "report.md", "table.csv", "table.tex"}
     (trial,) = [run for run in children if run.info.run_name == "ranknet-t2i-seed0"]
     assert {"validation/mean", "t2i/recall_at_1", "t2i/top-20/hit_at_1"} <= set(trial.data.metrics)
     assert {"cost/seconds", "cost/lists_per_second", "cost/peak_memory_mb"} <= set(trial.data.metrics)

@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from pipeline import kill_train_workers
 from ray.cluster_utils import Cluster
 
+from xmrank.tracking.run_tree import read_run_ids
 from xmrank.train.stage import train
 from xmrank.train.trials import HISTORY, all_trials, pending_trials
 
@@ -24,8 +25,8 @@ from .toys import result
 pytestmark = pytest.mark.ray
 JOB = Path(__file__).parents[2] / "jobs/train.py"
 FLAGS = (
-    "--losses listnet lambdarank --seeds 0 1 --epochs 3 --batch-size 16 --workers 2 --ranker.width 8 --ranker.layers 1 "
-    "--ranker.heads 2 --ranker.feed-forward 8 --ranker.dropout 0.1"
+    "--preset paper --losses listnet lambdarank --seeds 0 1 --epochs 3 --batch-size 16 --workers 2 --ranker.width 8 "
+    "--ranker.layers 1 --ranker.heads 2 --ranker.feed-forward 8 --ranker.dropout 0.1"
 )
 """``pipeline.TRAINING`` on the command line."""
 
@@ -94,7 +95,7 @@ def test_a_job_that_is_terminated_and_then_killed_is_continued_to_the_same_resul
     lines = log.read_text().splitlines()
     assert lines[-1] == "train: terminated"
     assert not [line for line in lines if not line.startswith("train")]
-    begun = json.loads((output / "tracking.json").read_text())
+    begun = read_run_ids(output)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     assert {client.get_run(run).info.status for run in begun.values()} == {"KILLED"}
     assert not psutil.wait_procs(started, timeout=30)[1]
@@ -110,7 +111,7 @@ def test_a_job_that_is_terminated_and_then_killed_is_continued_to_the_same_resul
 
     manifest = train(replace(trained.config, output=output))
     assert manifest.fingerprint == trained.manifest.fingerprint
-    assert json.loads((output / "tracking.json").read_text()) == begun
+    assert read_run_ids(output) == begun
     runs = client.search_runs([client.get_experiment_by_name("xmrank").experiment_id])
     assert {run.info.run_id for run in runs} == set(begun.values())
     assert {run.info.status for run in runs} == {"FINISHED"}

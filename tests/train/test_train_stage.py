@@ -13,6 +13,7 @@ from xmrank import tracking
 from xmrank.cli import run
 from xmrank.config import TrainConfig
 from xmrank.runtime.errors import DataError
+from xmrank.tracking.run_tree import read_run_ids
 from xmrank.tracking.sending import Delivery
 from xmrank.train import trainer, training
 from xmrank.train.stage import train
@@ -46,8 +47,7 @@ def no_training(monkeypatch):
 def runs_of(manifest_directory, home):
     """Name → MLflow run of a trained stage, as the tracking file has them."""
     client = MlflowClient(f"sqlite:///{home}/mlflow.db")
-    known = json.loads((manifest_directory / "tracking.json").read_text())
-    return {name: client.get_run(run) for name, run in known.items()}
+    return {name: client.get_run(run) for name, run in read_run_ids(manifest_directory).items()}
 
 
 @pytest.mark.ray
@@ -55,7 +55,7 @@ def test_every_trial_leaves_a_ranker_and_its_history(trained):
     assert set(trained.manifest.outputs) == {f"trials/{name}/{file}" for name in NAMES for file in FILES}
     assert trained.manifest.counts == {"rankers": 8}
     assert sorted(p.name for p in trained.config.output.iterdir()) == [
-        "manifest.json", "plan.json", "tracking.json", "trials",
+        "config.yaml", "manifest.json", "plan.json", "tracking.json", "trials",
     ]  # fmt: skip
 
 
