@@ -20,7 +20,8 @@ from .toys import result
 JOB = Path(__file__).parents[2] / "jobs/train.py"
 FLAGS = (
     "--preset paper --losses lambdarank --directions i2t --seeds 0 --epochs 8 --batch-size 7 --ranker.width 8 "
-    "--ranker.layers 1 --ranker.heads 2 --ranker.feed-forward 8 --ranker.dropout 0 --workers 0 --workers-per-trial 2 --worker-timeout 1"
+    "--ranker.layers 1 --ranker.heads 2 --ranker.feed-forward 8 --ranker.dropout 0 --workers 0 --workers-per-trial 2 "
+    "--worker-timeout 1"
 )
 """300 lists in batches of 7: the processes have 4 and 3 lists, and 3 each of the last batch."""
 FIGURES = 1e-3
