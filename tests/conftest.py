@@ -20,7 +20,7 @@ from xmrank.runtime.paths import HOME_VARIABLE
 settings.register_profile("xmrank", deadline=None)  # machines that are shared have slow moments
 settings.load_profile("xmrank")
 
-pytest_plugins = ["pipeline", "object_store", "hub_server"]
+pytest_plugins = ["pipeline", "token_galleries", "object_store", "hub_server"]
 
 SPLITS = {"train": 60, "val": 20, "test": 20}
 

@@ -14,9 +14,11 @@ import torch
 from mlflow.tracking import MlflowClient
 from plain import plain_ranker, plain_training
 
-from xmrank.config import MineConfig, TrainConfig
+from xmrank.config import MineConfig, RegisterConfig, TrainConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.stage import mine
+from xmrank.register import stage as registry
+from xmrank.register.alias_guard import FirstStageGain
 from xmrank.runtime import launcher
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import HOME_VARIABLE
@@ -122,3 +124,24 @@ def in_process(monkeypatch):
     monkeypatch.setattr(launcher, "connect", lambda: None)
     room = SimpleNamespace(find_count=lambda: 1, count_lost_nodes=lambda: 0, resources={"CPU": 1.0})
     monkeypatch.setattr(launcher, "WorkerRoom", lambda *_: room)
+
+
+ABOVE = FirstStageGain(0.4, 0.5, 0.01)
+
+
+@pytest.fixture
+def rankers(trained, track_at):
+    """The trained run's rankers, at home."""
+    track_at(trained.home)
+    return trained.config.output
+
+
+@pytest.fixture
+def configure(rankers, trained, monkeypatch):
+    """A configuration for a name; the evaluation says the given gain."""
+
+    def configured(name, gain=ABOVE, **changes):
+        monkeypatch.setattr(registry, "measure_gain", lambda *arguments: gain)
+        return RegisterConfig(rankers, name, trained.config.embeddings, **changes)
+
+    return configured

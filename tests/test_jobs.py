@@ -82,7 +82,7 @@ def test_a_job_that_is_stopped_leaves_nothing_and_continues(head, tmp_path):
 
     wrong = head.start("python", "jobs/embed.py", "--shard-size", 0, home=tmp_path)
     status, printed = head.submit(*command, home=tmp_path)
-    assert status == 0 and re.search(r"^embed: [1-9]\d* of 1920 done before$", printed, re.MULTILINE), printed
+    assert status == 0 and re.search(r"^embed: [1-9]\d* of 1,920 done before$", printed, re.MULTILINE), printed
     assert read_manifest(output, "embed").counts["images"] == 320
     printed = wrong.client.communicate(timeout=60)[0]
     record = wrong.read_record()

@@ -4,11 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
+from environments import make_environment
 
 import xmrank
 from xmrank.config import TrainConfig
@@ -32,13 +32,7 @@ def wheel(tmp_path_factory):
 @pytest.fixture(scope="module")
 def environment(wheel, tmp_path_factory):
     """The programs of an environment that has the wheel, and xmrank's dependencies but no checkout of it."""
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    scripts = folder / "bin"
-    paths = {"base": str(folder), "platbase": str(folder)}
-    # A path in such a file is searched for packages; what lies there, such as an editable xmrank, is not followed.
-    dependencies = Path(sysconfig.get_path("purelib", vars=paths)) / "dependencies.pth"
-    dependencies.write_text(sysconfig.get_path("purelib"))
+    scripts = make_environment(tmp_path_factory.mktemp("environment"))
     pip = [sys.executable, "-m", "pip", "--python", scripts / "python", "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
     return scripts

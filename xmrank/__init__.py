@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xmrank.mine.candidate_lists import CandidateLists
     from xmrank.mine.in_memory import mine_lists
     from xmrank.rank.reranking import rerank
-    from xmrank.register.model_registry import load_ranker
+    from xmrank.rank.trained_rankers import load_ranker
     from xmrank.train.api import train_ranker
 
 __version__ = "0.1.0"
@@ -34,7 +34,7 @@ _MODULES = {
     "CandidateLists": "xmrank.mine.candidate_lists",
     "mine_lists": "xmrank.mine.in_memory",
     "train_ranker": "xmrank.train.api",
-    "load_ranker": "xmrank.register.model_registry",
+    "load_ranker": "xmrank.rank.trained_rankers",
     "rerank": "xmrank.rank.reranking",
     "evaluate_run": "xmrank.evaluate.run_metrics",
 }

@@ -55,7 +55,7 @@ def test_region_features_become_image_tokens(folder, capsys):
     assert manifest.counts == {"images": 8, "captions": 40, "image_tokens": 24}
     assert manifest.config["tokens"] == {"width": 128, "dtype": "float16", "seed": 0}
     # 3 regions of 6 float16 numbers, and an offset.
-    assert "embed: 3 tokens and 44 bytes an image: 0.000352 MB of tokens in all\n" in capsys.readouterr().out
+    assert "embed: 3 tokens and 44 bytes an image: 0.352 kB of tokens in all\n" in capsys.readouterr().out
     store = EmbeddingStore.open(folder / "store", verify=True)
     values, mask = store.tokens("image").gather(np.arange(8))
     assert mask.all()

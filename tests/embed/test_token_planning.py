@@ -36,7 +36,7 @@ def test_bytes_are_those_of_the_files():
     assert budget.bytes == {"image": 49 * 256 + 8, "text": 10.5 * 160 + 8}
     assert budget.total == 3 * 12552 + 6 * 1688
     assert budget.describe() == (
-        "embed: 49 tokens and 12,552 bytes an image, 10.5 tokens and 1,688 bytes a caption: 0.0478 MB of tokens in all"
+        "embed: 49 tokens and 12,552 bytes an image, 10.5 tokens and 1,688 bytes a caption: 47.8 kB of tokens in all"
     )
     assert plan_budget(SHAPE, settings(dtype="int8"), dataset(), 10).bytes["image"] == 49 * (128 + 4) + 8
     assert plan_budget(SHAPE, settings(width=0), dataset(), 10).bytes["image"] == 49 * 4096 + 8

@@ -15,11 +15,11 @@ import torch
 from xmrank.cli import run
 from xmrank.config import RankConfig, RegisterConfig
 from xmrank.embed.model_source import find_model
-from xmrank.rank import batches, checks
+from xmrank.rank import batches, checks, ranking_job
 from xmrank.rank import stage as stage
-from xmrank.rank.batches import QueryBatch
+from xmrank.rank.ranking_job import QueryBatch
 from xmrank.rank.stage import rank
-from xmrank.register.model_registry import best_rankers
+from xmrank.rank.trained_rankers import best_rankers
 from xmrank.register.stage import register
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file
@@ -283,7 +283,7 @@ def test_the_weights_in_a_models_folder_are_compared(trained, tmp_path):
 )  # fmt: skip
 def test_queries_are_encoded_in_batches_like_the_gallerys(trained, config, settings, size):
     manifest = replace(trained.store.manifest, config=config, settings=settings)
-    assert stage.encoding_batch_size(replace(trained.store, manifest=manifest)) == size
+    assert ranking_job.encoding_batch_size(replace(trained.store, manifest=manifest)) == size
 
 
 def test_queries_that_are_all_broken_fail_with_the_first_reason(trained, queries, tmp_path):

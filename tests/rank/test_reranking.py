@@ -97,7 +97,7 @@ def test_a_given_similarity_is_what_the_ranker_sees(ranker):
 
 
 def test_equal_scores_keep_the_order_of_the_similarity():
-    constant = build_ranker(LinearParameters(zero_init_output=True), dimensions=DIMENSIONS)
+    constant = build_ranker(LinearParameters(residual=None), dimensions=DIMENSIONS)
     similarity = np.array([0.1, 0.7, 0.7, 0.3], np.float32)
     best = rerank(constant, unit(1)[0], unit(4, seed=1), similarity=similarity)
     assert best.scores.tolist() == [0] * 4

@@ -11,10 +11,10 @@ from mlflow.tracking import MlflowClient
 
 from xmrank.config import RegisterConfig
 from xmrank.config.register import model_prefix
+from xmrank.rank.trained_rankers import GAIN, best_rankers, read_registered_tags
 from xmrank.register import serving
 from xmrank.register import stage as registry
-from xmrank.register.alias_guard import GAIN, FirstStageGain, is_not_below
-from xmrank.register.model_registry import best_rankers, read_registered_tags
+from xmrank.register.alias_guard import FirstStageGain, is_not_below
 from xmrank.register.stage import register
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.tracking.runs import TrackingError
@@ -39,16 +39,17 @@ def test_both_directions_are_registered_once_with_what_tells_them_apart(rankers,
     said = capsys.readouterr().out.splitlines()
     candidate = best_rankers(rankers)["i2t"]
     gain = "test 50.0 % against the first stage's 40.0 %, p = 0.01"
+    takes = "it takes embeddings and returns scores"
     figures = f"{candidate.directory.name} (validation {candidate.validation:.4f}; {gain})"
-    assert said[0] == f"register: {figures} is twice-i2t version 1, models:/twice-i2t@best"
-    assert said[2] == f"register: {figures} is twice-i2t version 1, registered before, models:/twice-i2t@best"
+    assert said[0] == f"register: {figures} is twice-i2t version 1; {takes}: models:/twice-i2t@best"
+    assert said[2] == f"register: {figures} is twice-i2t version 1, registered before; {takes}: models:/twice-i2t@best"
 
 
 def test_a_ranker_that_is_not_above_its_first_stage_has_the_alias_only_by_force(trained, configure, capsys):
     client = MlflowClient(f"sqlite:///{trained.home}/mlflow.db")
     register(configure("guarded", BELOW))
     assert client.get_registered_model("guarded-t2i").aliases == {}
-    assert "has no models:/guarded-t2i@best, since it is not significantly above" in capsys.readouterr().out
+    assert "there is no models:/guarded-t2i@best, since it is not significantly above" in capsys.readouterr().out
     register(configure("guarded", BELOW, force=True))
     assert str(client.get_model_version_by_alias("guarded-t2i", "best").version) == "1"
     assert read_registered_tags("models:/guarded-t2i@best")[GAIN].startswith("10.0 % against the first stage's 50.0 %")
@@ -61,8 +62,8 @@ def test_models_are_named_after_the_data_set(trained, configure):
     assert model_prefix("auto", "a/b: 30%") == "xmrank-a-b-30-"
 
 
-def test_the_registered_model_scores_as_the_ranker_does(rankers, trained, configure, monkeypatch):
-    register(configure("served"))
+def test_a_ranker_registered_alone_scores_as_it_does(rankers, trained, configure, monkeypatch):
+    register(configure("served", gallery="none"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{trained.home}/mlflow.db")
     model = mlflow.pyfunc.load_model("models:/served-t2i@best")
     query, candidates = trained.store.text[:3], trained.store.image[:15].reshape(3, 5, -1)

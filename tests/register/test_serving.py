@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from xmrank.rank.trained_rankers import RANKER_FOLDER
 from xmrank.rankers import LateInteractionParameters, ListTokens, TokenSizes, build_ranker
 from xmrank.register import serving
 from xmrank.train.checkpoint import save_ranker
@@ -28,7 +29,7 @@ def test_a_ranker_that_reads_tokens_is_served_with_them(tmp_path, text):
 
     # The last token of every query is padding.
     example["query_token_mask"][:, -1] = 0
-    scores = serving.load_scoring_function(tmp_path)(example)
+    scores = serving.load_scoring_function({RANKER_FOLDER: tmp_path}, {})(example, {})
     arrays = {name: torch.from_numpy(array) for name, array in example.items()}
     tokens = ListTokens.of_lists(
         arrays["query_tokens"],

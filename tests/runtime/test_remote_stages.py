@@ -13,7 +13,7 @@ from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.evaluate.stage import evaluate
 from xmrank.mine.stage import mine
-from xmrank.register.model_registry import load_ranker
+from xmrank.rank.trained_rankers import load_ranker
 from xmrank.report.stage import report
 from xmrank.runtime import object_stores
 from xmrank.runtime.paths import resolve

@@ -1,11 +1,14 @@
 """Models logged as code beside plain files: registered once, the alias decided once, nothing pickled."""
 
 import json
+from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
+from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
+from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from xmrank import tracking
 from xmrank.tracking import models
@@ -14,10 +17,10 @@ from xmrank.tracking.models import ModelPackage
 NAME = "toy-t2i"
 
 
-def load_toy(folder):
+def load_toy(folders, settings):
     """The toy's loader: a model that multiplies."""
-    factor = json.loads((folder / "toy.json").read_text())
-    return lambda arrays: arrays["x"] * np.float32(factor)
+    factor = json.loads((folders["numbers"] / "toy.json").read_text())
+    return lambda arrays, parameters: arrays["x"] * np.float32(factor) + parameters["shift"] + settings["more"]
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +46,16 @@ def register(uri, home, tmp_path):
     def make(factor, run=None, folder="toy", *, good=True, force=False):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "toy.json").write_text(str(factor))
-        inputs = {"x": np.ones((1, 2), np.float32)}
-        loader = f"{__name__}:load_toy"
-        package = ModelPackage(tmp_path / folder, loader, inputs, {"x": (-1, 2)}, (-1, 2), ["mlflow"])
+        spec = Schema([TensorSpec(np.dtype(np.float32), (-1, 2), "x")])
+        signature = ModelSignature(spec, spec, ParamSchema([ParamSpec("shift", DataType.long, 0)]))
+        package = ModelPackage(
+            {"numbers": tmp_path / folder},
+            f"{__name__}:load_toy",
+            {"more": 0},
+            signature,
+            {"x": np.ones((1, 2), np.float32)},
+            ["mlflow"],
+        )
         deserves = lambda holder: good and (holder is None or factor > float(holder["score"]))  # noqa: E731
         tags = {"score": str(factor)}
         return models.register_model(
@@ -68,7 +78,12 @@ def test_a_model_comes_back_through_mlflow_with_its_signature(register, uri, mon
     register(3)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     model = mlflow.pyfunc.load_model(f"models:/{NAME}@best")
-    assert model.predict({"x": np.full((2, 2), 2, np.float32)}).tolist() == [[6, 6], [6, 6]]
+    twos = {"x": np.full((2, 2), 2, np.float32)}
+    assert model.predict(twos).tolist() == [[6, 6], [6, 6]]
+    assert model.predict(twos, params={"shift": 1}).tolist() == [[7, 7], [7, 7]]
+    # Whoever loads it may give other settings.
+    other = mlflow.pyfunc.load_model(f"models:/{NAME}@best", model_config={"more": 10})
+    assert other.predict(twos).tolist() == [[16, 16], [16, 16]]
     (spec,) = model.metadata.signature.inputs.inputs
     assert (spec.name, spec.type, spec.shape) == ("x", np.float32, (-1, 2))
     with pytest.raises(mlflow.MlflowException):
@@ -81,7 +96,9 @@ def test_nothing_is_pickled_and_the_example_is_small(register, home):
     assert {"MLmodel", "model_code.py", "toy.json", "input_example.json", "requirements.txt"} <= {p.name for p in files}
     assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".bin")]
     assert next(p for p in files if p.name == "requirements.txt").read_text().split() == ["mlflow"]
-    assert all(path.stat().st_size < 10_000 for path in files)
+    assert all(path.stat().st_size < 10_000 for path in files if "code" not in path.parts)
+    # The package of the loader, which here is the folder of the tests.
+    assert Path(__file__).read_text() in [path.read_text() for path in files if path.name == Path(__file__).name]
 
 
 def test_the_same_model_is_registered_once(register, client):
@@ -166,12 +183,12 @@ def test_a_run_that_is_not_there_is_left_out(register, client):
 def test_files_are_fetched(register, uri, tmp_path):
     register(3)
     for model in (f"models:/{NAME}@best", f"models:/{NAME}/1"):
-        assert (models.download_model(uri, model, tmp_path / model[-2:]) / "toy.json").read_text() == "3"
+        assert (models.download_folder(uri, model, "toy", tmp_path / model[-2:]) / "toy.json").read_text() == "3"
 
 
 @pytest.mark.parametrize("model", ["models:/other@best", f"models:/{NAME}@other", f"models:/{NAME}/7", "models:/"])
 def test_a_model_that_is_not_there_is_one_line_with_those_that_are(register, uri, tmp_path, model):
     register(3)
     with pytest.raises(tracking.TrackingError, match=f"{model}: no such model in .*models:/{NAME}@best") as failure:
-        models.download_model(uri, model, tmp_path / "fetched")
+        models.download_folder(uri, model, "toy", tmp_path / "fetched")
     assert "\n" not in str(failure.value)

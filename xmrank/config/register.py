@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from xmrank.config.common import RUN
 from xmrank.runtime.errors import ConfigError
@@ -24,6 +25,14 @@ class RegisterConfig:
     """Embedding store that the rankers were trained on."""
     evaluation: Path = RUN / "evaluation"
     """Evaluation of the rankers. The alias moves only to a ranker that is significantly above the first stage there."""
+    gallery: Literal["auto", "copy", "path", "none"] = "auto"
+    """The registered model takes captions or images and ranks the embedding store: it has a copy of it (copy), reads it
+    from its path (path), or is the ranker alone, which takes embeddings (none). auto: a copy up to 1 GiB, the path
+    above; the ranker alone where queries cannot be encoded."""
+    model: str | None = None
+    """The encoder, local-dir:PATH or PATH.json, if the embeddings were made by one from a folder or file."""
+    pretrained: Path | None = None
+    """Checkpoint of the encoder, if the embeddings were made by one from a file."""
     force: bool = False
     """Give the alias to the best rankers without an evaluation, whatever holds it."""
 

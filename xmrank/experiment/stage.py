@@ -136,7 +136,14 @@ class ExperimentRun:
 
     def register_best(self, output: Path) -> None:
         """Register the best rankers, unless an earlier call did so under this name: the registry takes seconds."""
-        stages = RegisterConfig(output / "rankers", self.config.register, output / "embeddings", output / "evaluation")
+        stages = RegisterConfig(
+            output / "rankers",
+            self.config.register,
+            output / "embeddings",
+            output / "evaluation",
+            model=self.config.embed.model,
+            pretrained=Path(self.config.embed.pretrained) if self.config.embed.pretrained else None,
+        )
         done = f"{self.config.register} {read_manifest(stages.rankers, TRAIN).fingerprint}"
         if self.config.registers and self.runs.notes.get(REGISTERED) != done:
             # Imports MLflow and torch.

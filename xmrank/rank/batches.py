@@ -13,19 +13,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from xmrank.config.common import Direction
 from xmrank.config.mine import MineConfig
 from xmrank.embed.encoder import Encoder, load_encoder
 from xmrank.embed.image_files import make_batches, prepare_images
 from xmrank.embed.shard_report import ItemBatch, ShardReport
 from xmrank.embed.store import EmbeddingStore
-from xmrank.embed.token_shards import ShardTokens, TokenRecipe
+from xmrank.embed.token_shards import ShardTokens
 from xmrank.embed.token_store import TokenArray
 from xmrank.mine.gallery_index import SHARD, make_index
 from xmrank.protocols.table_parts import side_ids
 from xmrank.rank.checks import gallery_rows
-from xmrank.rank.query_set import Kind
 from xmrank.rank.query_tokens import KEPT, TOKEN_SIDES, GalleryTokens
+from xmrank.rank.ranking_job import EMBEDDINGS, QueryBatch, RankingJob
 from xmrank.rank.results import RESULTS_SCHEMA
 from xmrank.rankers.token_ranker import TokenRanker
 from xmrank.runtime.device import own_device
@@ -40,63 +39,6 @@ from xmrank.train.refined_gallery import RefinedGallery
 
 SCORED = 64
 """Queries scored at once: with long lists, more only costs memory."""
-EMBEDDINGS = "queries.npy"
-"""The queries' embeddings, where they are given."""
-
-
-@dataclass(frozen=True)
-class RankingJob:
-    """Everything that a worker needs to know.
-
-    Attributes:
-        embeddings: folder of the gallery's store.
-        split: of the gallery; None: all of it.
-        ranker: folder of the ranker.
-        kind: of the queries.
-        encoder: arguments of ``load_encoder``; empty for queries that are embeddings.
-        tokens: how the gallery's were made; None for a ranker that reads none.
-        weights_hash: the encoder's weights must have it.
-        batch_size: queries encoded at once.
-        top_n: candidates from the first stage for each query.
-        queries: how many there are in all batches.
-        folder: takes the parts; has the queries' embeddings where they are given.
-    """
-
-    embeddings: Path
-    split: str | None
-    direction: Direction
-    ranker: Path
-    kind: Kind
-    encoder: dict[str, Any]
-    tokens: TokenRecipe | None
-    weights_hash: str | None
-    batch_size: int
-    top_n: int
-    queries: int
-    folder: Path
-
-
-@dataclass(frozen=True)
-class QueryBatch:
-    """Consecutive queries.
-
-    Attributes:
-        start: number of the first of them.
-        ids, shown, items: as in ``QuerySet``.
-    """
-
-    start: int
-    ids: list[str]
-    shown: list[str]
-    items: list[str]
-
-    def part_path(self, folder: Path) -> Path:
-        """The file of its results."""
-        return folder / f"part-{self.start:09d}.parquet"
-
-    def record_path(self, folder: Path) -> Path:
-        """The file of its times and of the queries that could not be read; written last, so it marks a done batch."""
-        return folder / f"part-{self.start:09d}.json"
 
 
 @dataclass(frozen=True)
@@ -197,8 +139,26 @@ class QueryRanker:
 
     def rank_batch(self, batch: QueryBatch) -> int:
         """Rank a batch and write its part and record; returns the number of queries that could not be read."""
-        timing, reading = QueryTiming(), ShardReport(len(batch.ids))
+        timing = QueryTiming()
         self.load_all()
+        table, broken = self.rank_queries(batch, timing)
+        write_table(batch.part_path(self.job.folder), table)
+        record = batch.record_path(self.job.folder)
+        write_json(record, {"broken": broken, "seconds": timing.seconds})
+        record_piece(self.job.folder, record.stem, [batch.part_path(self.job.folder), record])
+        return len(broken)
+
+    def rank_queries(self, batch: QueryBatch, timing: QueryTiming) -> tuple[pa.Table, dict[str, str]]:
+        """Rank a batch.
+
+        Args:
+            batch: the queries.
+            timing: takes the seconds of each step.
+
+        Returns:
+            The results, in ``RESULTS_SCHEMA``, and why queries could not be read, by their ids.
+        """
+        reading = ShardReport(len(batch.ids))
         with timing.measure_step("embed"):
             queries = self.embed_queries(batch, reading)
         with timing.measure_step("search"):
@@ -206,12 +166,7 @@ class QueryRanker:
         with timing.measure_step("rank"):
             scores = self.score_candidates(queries, nearest, similarity)
         table = self.make_table(batch, queries.readable, nearest, similarity, scores)
-        write_table(batch.part_path(self.job.folder), table)
-        broken = {batch.ids[row - batch.start]: reason for row, reason in reading.broken.items()}
-        record = batch.record_path(self.job.folder)
-        write_json(record, {"broken": broken, "seconds": timing.seconds})
-        record_piece(self.job.folder, record.stem, [batch.part_path(self.job.folder), record])
-        return len(broken)
+        return table, {batch.ids[row - batch.start]: reason for row, reason in reading.broken.items()}
 
     def load_all(self) -> None:
         """Load what all batches share: that is not part of a query's time."""

@@ -12,7 +12,7 @@ from xmrank.embed.store import EmbeddingStore, encoder_name, identify_encoder
 from xmrank.rank.query_set import KIND_DIRECTIONS, QuerySet
 from xmrank.rank.query_tokens import check_query_tokens
 from xmrank.rank.results import SIDES
-from xmrank.register.model_registry import MODEL_URI
+from xmrank.rank.trained_rankers import MODEL_URI
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import sha256_file
 from xmrank.runtime.paths import resolve

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xmrank.config.common import Direction, semantic
+from xmrank.config.common import semantic
 from xmrank.config.rank import RankConfig
 from xmrank.config.register import AUTO_NAME, model_prefix
 from xmrank.embed.store import EmbeddingStore
 from xmrank.protocols.table_parts import join_tables
-from xmrank.rank.batches import EMBEDDINGS, QueryBatch, RankingJob, read_batch_record
+from xmrank.rank.batches import read_batch_record
 from xmrank.rank.checks import (
     check_request,
     direction_of_queries,
@@ -21,12 +21,12 @@ from xmrank.rank.checks import (
 )
 from xmrank.rank.queries import read_queries
 from xmrank.rank.query_set import QuerySet
-from xmrank.rank.query_tokens import make_recipe
+from xmrank.rank.ranking_job import BATCH, EMBEDDINGS, QueryBatch, RankingJob
 from xmrank.rank.ray import rank_batches
 from xmrank.rank.results import RESULTS, RESULTS_SCHEMA, SIDES, STEPS
-from xmrank.register.alias_guard import GAIN
-from xmrank.register.model_registry import (
+from xmrank.rank.trained_rankers import (
     ALIAS,
+    GAIN,
     MODEL_URI,
     copy_ranker,
     locate_ranker,
@@ -42,10 +42,6 @@ from xmrank.runtime.progress import Progress
 from xmrank.train.checkpoint_json import read_about
 
 STAGE = "rank"
-BATCH = 256
-"""Queries of one task; an interrupted run loses at most this many for each worker."""
-ENCODED = 64
-"""Queries encoded at once where the gallery does not record a batch size."""
 
 
 def rank(config: RankConfig) -> Manifest:
@@ -75,7 +71,7 @@ def rank(config: RankConfig) -> Manifest:
         inputs["ranker"] = ranker_fingerprint(ranker)
         settings = {**semantic(config), "direction": direction}
         stage = StageDirectory.open(output, STAGE, config=settings, inputs=inputs, overwrite=config.overwrite)
-        manifest = stage.done or rank_all(stage, config, store, queries, direction, ranker, encoder)
+        manifest = stage.done or rank_all(stage, config, store, queries, ranker, encoder)
         print(describe_ranker(source, ranker))
     print(summarise_ranking(manifest, output))
     if config.page:
@@ -99,27 +95,20 @@ def rank_all(
     config: RankConfig,
     store: EmbeddingStore,
     queries: QuerySet,
-    direction: Direction,
     ranker: Path,
     encoder: dict[str, Any],
 ) -> Manifest:
     """Rank the batches that are not done, join the parts and finish the stage."""
-    gallery = len(gallery_rows(store, direction, config.split))
-    job = RankingJob(
-        embeddings=store.directory,
-        split=config.split,
-        direction=direction,
+    job = RankingJob.of(
+        store,
         # Workers read the ranker from the output: a downloaded one lies on this machine alone.
-        ranker=copy_ranker(ranker, stage.work / "ranker"),
+        copy_ranker(ranker, stage.work / "ranker"),
         kind=queries.kind,
         encoder=encoder,
-        tokens=make_recipe(store) if read_about(ranker).get("tokens") else None,
-        weights_hash=store.encoder.get("weights_hash"),
-        batch_size=encoding_batch_size(store),
-        # A smaller gallery is ranked as a whole, as in evaluation.
-        top_n=min(config.top_n, gallery),
+        top_n=config.top_n,
         queries=len(queries.ids),
         folder=stage.work,
+        split=config.split,
     )
     if queries.embeddings is not None:
         write_array(job.folder / EMBEDDINGS, queries.embeddings)
@@ -133,13 +122,6 @@ def rank_all(
         for result in rank_batches(left, job, config.workers) if left else ():
             progress.advance(int(result["queries"]))
     return finish_ranking(stage, job, batches, queries, time.perf_counter() - started)
-
-
-def encoding_batch_size(store: EmbeddingStore) -> int:
-    """Queries to encode at once: as many as the gallery's items, where that is recorded, and at most a batch."""
-    # Encoders are not exactly independent of the batch size: the gallery's own gives the gallery's own rounding.
-    recorded = store.manifest.settings.get("batch_size") or store.manifest.config.get("batch_size")
-    return min(int(recorded or ENCODED), BATCH)
 
 
 def plan_batches(queries: QuerySet) -> list[QueryBatch]:

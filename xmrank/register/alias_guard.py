@@ -15,8 +15,6 @@ from xmrank.runtime.verification import read_outputs
 
 METRICS = ("hit@1", "hit@5", "hit@10")
 """The figure that is compared is the mean of these, the one that chooses a ranker's epoch."""
-GAIN = "against_first_stage"
-"""Tag of a registered version: how it did against its first stage."""
 LEVEL = 0.05
 """A gain is significant if its p is below this."""
 

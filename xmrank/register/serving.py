@@ -1,4 +1,4 @@
-"""A trained ranker as a function of named arrays: MLflow calls models that way."""
+"""A trained ranker alone as a function of named arrays, where there is no encoder for captions and images."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from xmrank.rank.trained_rankers import RANKER_FOLDER
 from xmrank.rankers import ListTokens, TokenSizes
 from xmrank.train.checkpoint import read_ranker
 
 LOADER = f"{__name__}:load_scoring_function"
 """Kept with a registered model, which MLflow loads by it: as module:function."""
+ScoringFunction = Callable[[Mapping[str, np.ndarray], Mapping[str, Any]], np.ndarray]
 
 
 def input_shapes(dimensions: int, tokens: TokenSizes | None = None) -> dict[str, tuple[int, ...]]:
@@ -60,23 +62,27 @@ def read_token_sizes(about: Mapping[str, Any]) -> TokenSizes | None:
     return TokenSizes(**about["tokens"]) if about.get("tokens") else None
 
 
-def load_scoring_function(directory: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """The scoring function of the ranker in a folder.
+def load_scoring_function(folders: Mapping[str, Path], settings: Mapping[str, Any]) -> ScoringFunction:  # noqa: ARG001
+    """The scoring function of a ranker.
+
+    Args:
+        folders: the ranker's, as ``ranker``.
+        settings: none is used.
 
     Returns:
         A function of arrays by name, query [lists, d], candidates [lists, items, d] and similarity [lists, items], and
         for a ranker that reads tokens those of ``input_shapes``, that gives scores, float32 [lists, items], higher is
-        better.
+        better. It has no parameters.
 
     Raises:
         DataError: no ranker there, or weights that do not fit its parameters.
     """
-    ranker, about = read_ranker(directory)
+    ranker, about = read_ranker(folders[RANKER_FOLDER])
     # In the order of the ranker's arguments.
     names = list(input_shapes(about["dimensions"], read_token_sizes(about)))
 
     @torch.inference_mode()
-    def scores(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    def scores(arrays: Mapping[str, np.ndarray], parameters: Mapping[str, Any]) -> np.ndarray:  # noqa: ARG001
         # MLflow may pass arrays that torch cannot write to: copies are safe.
         inputs = [torch.from_numpy(np.array(arrays[name], np.float32)) for name in names]
         tokens = None

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +9,21 @@ from xmrank.config import RegisterConfig
 from xmrank.config.common import Direction
 from xmrank.config.register import model_prefix
 from xmrank.embed.store import EmbeddingStore
-from xmrank.register import serving
-from xmrank.register.alias_guard import GAIN, FirstStageGain, is_not_below, measure_gain
-from xmrank.register.model_registry import (
+from xmrank.rank.trained_rankers import (
     ALIAS,
+    GAIN,
     MODEL_URI,
     TrainedRanker,
     best_rankers,
-    copy_ranker,
-    ranker_fingerprint,
 )
+from xmrank.register.alias_guard import FirstStageGain, is_not_below, measure_gain
+from xmrank.register.packaging import RankerPackage, package_ranker
 from xmrank.runtime.manifest import read_manifest
 from xmrank.runtime.paths import home, resolve
 from xmrank.tracking import models
 from xmrank.tracking.run_tree import read_run_ids
 from xmrank.tracking.runs import connect_tracking
 from xmrank.train.checkpoint_json import read_about
-
-REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "pyarrow")
-"""What a ranker needs beside xmrank itself, which no package index has."""
 
 
 def register(config: RegisterConfig) -> None:
@@ -42,14 +37,16 @@ def register(config: RegisterConfig) -> None:
         TrackingError: a tracking server that cannot be used.
     """
     rankers, embeddings = resolve(config.rankers), resolve(config.embeddings)
-    best = best_rankers(rankers)
-    prefix = model_prefix(config.name, EmbeddingStore.open(embeddings, verify=False).dataset)
+    best, store = best_rankers(rankers), EmbeddingStore.open(embeddings)
+    prefix = model_prefix(config.name, store.dataset)
     gains = {} if config.force else measure_gains(best, rankers, resolve(config.evaluation), embeddings)
     uri, runs = connect_tracking(), read_run_ids(rankers)
     for direction, trained in best.items():
-        run = runs.get(trained.directory.name)
-        made = register_ranker(uri, f"{prefix}-{direction}", trained, run, gains.get(direction))
-        print(describe_registration(made, trained, gains.get(direction)))
+        run, gain = runs.get(trained.directory.name), gains.get(direction)
+        with tempfile.TemporaryDirectory() as folder:
+            package = package_ranker(trained.directory, store, config, Path(folder))
+            made = register_ranker(uri, f"{prefix}-{direction}", trained, package, run, gain)
+        print(describe_registration(made, trained, gain, package.takes))
 
 
 def measure_gains(
@@ -71,46 +68,33 @@ def measure_gains(
 
 
 def register_ranker(
-    uri: str, name: str, trained: TrainedRanker, run: str | None, gain: FirstStageGain | None
+    uri: str, name: str, trained: TrainedRanker, package: RankerPackage, run: str | None, gain: FirstStageGain | None
 ) -> models.RegisteredModel:
     """Register one ranker.
 
     Args:
         uri: of the tracking server.
         name: of the registered model.
-        trained: the ranker.
+        trained, package: the ranker, and the model that was made of it.
         run: id of the MLflow run that trained it, where it is known.
         gain: over the first stage; None: the alias is forced.
 
     Raises:
         TrackingError: the server has no registry, or refuses.
     """
-    about = read_about(trained.directory)
-    dimensions, tokens = int(about["dimensions"]), serving.read_token_sizes(about)
-    # MLflow copies the whole folder; a trial's folder has more than the ranker's two files.
-    with tempfile.TemporaryDirectory() as folder:
-        package = models.ModelPackage(
-            folder=copy_ranker(trained.directory, Path(folder) / "ranker"),
-            loader=serving.LOADER,
-            inputs=serving.example_inputs(dimensions, tokens),
-            shapes=serving.input_shapes(dimensions, tokens),
-            output=(-1, -1),
-            # The versions of this environment, with which the ranker is known to load.
-            requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
-        )
-        tags = version_tags(about, trained, gain)
-        return models.register_model(
-            uri,
-            home(),
-            name,
-            package,
-            fingerprint=ranker_fingerprint(trained.directory),
-            tags=tags,
-            alias=ALIAS,
-            deserves=lambda holder: gain is None or (gain.is_significant and is_not_below(tags, holder)),
-            force=gain is None,
-            run=run,
-        )
+    tags = version_tags(read_about(trained.directory), trained, gain)
+    return models.register_model(
+        uri,
+        home(),
+        name,
+        package.model,
+        fingerprint=package.fingerprint,
+        tags=tags,
+        alias=ALIAS,
+        deserves=lambda holder: gain is None or (gain.is_significant and is_not_below(tags, holder)),
+        force=gain is None,
+        run=run,
+    )
 
 
 def version_tags(about: Mapping[str, Any], trained: TrainedRanker, gain: FirstStageGain | None) -> dict[str, str]:
@@ -127,14 +111,16 @@ def version_tags(about: Mapping[str, Any], trained: TrainedRanker, gain: FirstSt
     }
 
 
-def describe_registration(made: models.RegisteredModel, trained: TrainedRanker, gain: FirstStageGain | None) -> str:
-    """One line: which ranker is which version now, how it did, and which version has the alias."""
+def describe_registration(
+    made: models.RegisteredModel, trained: TrainedRanker, gain: FirstStageGain | None, takes: str
+) -> str:
+    """One line: which ranker is which version now, how it did, what it takes, and which version has the alias."""
     uri = f"{MODEL_URI}{made.name}@{ALIAS}"
     state = f"version {made.version}" + ("" if made.new else ", registered before")
     figures = f"validation {trained.validation:.4f}" + (f"; test {gain.describe()}" if gain else "")
-    line = f"register: {trained.directory.name} ({figures}) is {made.name} {state}"
+    line = f"register: {trained.directory.name} ({figures}) is {made.name} {state}; it {takes}"
     if made.holder == made.version:
-        return f"{line}, {uri}"
+        return f"{line}: {uri}"
     if made.holder is None:
-        return f"{line}; it has no {uri}, since it is not significantly above the first stage (--force gives it)"
+        return f"{line}; there is no {uri}, since it is not significantly above the first stage (--force gives it)"
     return f"{line}; {uri} stays version {made.holder}"

@@ -1,6 +1,6 @@
 """The code of a registered model, as MLflow keeps it beside the weights: what there is to run is in the package.
 
-MLflow runs a copy of this file whenever the model is loaded with ``mlflow.pyfunc``; the environment must hold xmrank.
+MLflow runs a copy of this file whenever the model is loaded with ``mlflow.pyfunc``, with a copy of the package at hand.
 """
 
 import warnings
@@ -15,16 +15,17 @@ from mlflow.pyfunc import PythonModel
 with warnings.catch_warnings(record=True):
 
     class PackagedModel(PythonModel):  # type: ignore[misc]
-        """A model whose artefact is a folder of plain files, and whose loader is a function of xmrank."""
+        """A model whose artefacts are folders of plain files, and whose loader is a function of the package."""
 
         def load_context(self, context: Any) -> None:
-            """Load the model: ``loader`` of its configuration takes the folder and returns a function."""
+            """Load the model: ``loader`` of its configuration takes the folders and returns a function."""
             module, _, name = context.model_config["loader"].partition(":")
-            self.function = getattr(import_module(module), name)(Path(context.artifacts["model"]))
+            folders = {key: Path(path) for key, path in context.artifacts.items()}
+            self.function = getattr(import_module(module), name)(folders, context.model_config)
 
         def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
-            """What the function makes of named arrays."""
-            return self.function(model_input)
+            """What the function makes of an input and parameters."""
+            return self.function(model_input, params or {})
 
 
 set_model(PackagedModel())

@@ -7,16 +7,15 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
-import numpy as np
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
-from mlflow.types import Schema, TensorSpec
 
 from xmrank.tracking.runs import TrackingError, default_environment, describe_error, experiment_id, find_run
 
@@ -24,7 +23,6 @@ CODE = Path(__file__).with_name("model_code.py")
 FINGERPRINT = "fingerprint"
 SETTLED = "settled"
 """Tag of a version about whose alias was decided: a rerun does not take the alias back."""
-Shape = tuple[int, ...]
 
 
 def set_environment(uri: str) -> AbstractContextManager[None]:
@@ -37,26 +35,27 @@ class ModelPackage:
     """A model as it is logged.
 
     Attributes:
-        folder: plain files that are the model.
-        loader: what makes a function of named arrays out of the folder, as ``module:function``.
-        inputs: name → example array; few rows, it is kept with the model.
-        shapes: name → shape that the input may have, -1 where any length is allowed.
-        output: shape of the result, float32.
+        folders: name → folder of plain files, which together are the model.
+        loader: what makes a function of an input and parameters out of the folders, by name, and the settings, as
+            ``module:function``. The package of the module is kept with the model.
+        settings: JSON values for the loader; whoever loads the model may give others.
+        signature: the names and types of inputs, output and parameters.
+        example: an input of few rows; it is kept with the model, and tried before that is kept.
         requirements: pip requirements; given, because MLflow takes long to find them out.
     """
 
-    folder: Path
+    folders: Mapping[str, Path]
     loader: str
-    inputs: Mapping[str, np.ndarray]
-    shapes: Mapping[str, Shape]
-    output: Shape
+    settings: Mapping[str, Any]
+    signature: ModelSignature
+    example: Any
     requirements: Sequence[str]
 
     @property
-    def signature(self) -> ModelSignature:
-        """The names, types and shapes of inputs and output."""
-        inputs = [TensorSpec(array.dtype, self.shapes[name], name) for name, array in self.inputs.items()]
-        return ModelSignature(Schema(inputs), Schema([TensorSpec(np.dtype(np.float32), self.output)]))
+    def code(self) -> Path:
+        """The folder of the loader's package."""
+        module = self.loader.partition(":")[0]
+        return Path(str(import_module(module.partition(".")[0]).__file__)).parent
 
 
 @dataclass(frozen=True)
@@ -199,35 +198,37 @@ def save_model(path: Path, package: ModelPackage, model: Model) -> None:
             path,
             mlflow_model=model,
             python_model=str(CODE),
-            artifacts={"model": str(package.folder)},
-            model_config={"loader": package.loader},
+            # So that the model loads where the package is not installed.
+            code_paths=[str(package.code)],
+            artifacts={name: str(folder) for name, folder in package.folders.items()},
+            model_config={"loader": package.loader, **package.settings},
             signature=package.signature,
-            input_example=dict(package.inputs),
+            input_example=package.example,
             pip_requirements=list(package.requirements),
         )
 
 
-def download_model(uri: str, model: str, folder: Path) -> Path:
-    """Fetch the files of a registered model.
+def download_folder(uri: str, model: str, name: str, target: Path) -> Path:
+    """Fetch one of the folders that are a registered model.
 
     Args:
         uri: what ``connect`` returned.
         model: ``models:/name@alias`` or ``models:/name/version``.
-        folder: where they go.
+        name: the last part of the folder's path when it was logged.
+        target: where it goes.
 
     Returns:
-        The folder that was logged, below ``folder``.
+        The folder, below ``target``.
 
     Raises:
         TrackingError: no such model, version or alias, or its files are gone; it names what there is.
     """
     try:
         with set_environment(uri):
-            path_text = mlflow.artifacts.download_artifacts(
-                f"{model}/artifacts", dst_path=str(folder), tracking_uri=uri
+            return Path(
+                mlflow.artifacts.download_artifacts(f"{model}/artifacts/{name}", dst_path=str(target), tracking_uri=uri)
             )
-        return next(path for path in Path(path_text).iterdir() if path.is_dir())
-    except (MlflowException, OSError, StopIteration) as error:
+    except (MlflowException, OSError) as error:
         known = ", ".join(list_aliases(uri)) or "none"
         raise TrackingError(
             f"{model}: no such model in {uri}: {describe_error(error)} (registered there: {known})"

@@ -27,6 +27,12 @@ ALIAS = "best"
 """The alias that the best version of a registered ranker has."""
 
 
+GAIN = "against_first_stage"
+"""Tag of a registered version: how it did against its first stage."""
+RANKER_FOLDER = "ranker"
+"""The folder with a ranker's files in a registered model."""
+
+
 @dataclass(frozen=True)
 class TrainedRanker:
     """A trained ranker and its mean on the validation lists, at the epoch that was kept."""
@@ -108,7 +114,7 @@ def download_ranker(uri: str, downloads: Path) -> Path:
     from xmrank.tracking.runs import connect_tracking
 
     try:
-        return models.download_model(connect_tracking(), uri, downloads)
+        return models.download_folder(connect_tracking(), uri, RANKER_FOLDER, downloads)
     except tracking.TrackingError as error:
         raise DataError(f"--ranker {error}") from None
 

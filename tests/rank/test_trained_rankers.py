@@ -7,7 +7,7 @@ import pytest
 import torch
 from changed_stages import accept_changes, flip_byte
 
-from xmrank.register.model_registry import best_rankers, load_ranker, locate_ranker, ranker_fingerprint
+from xmrank.rank.trained_rankers import best_rankers, load_ranker, locate_ranker, ranker_fingerprint
 from xmrank.register.stage import register
 from xmrank.runtime.errors import ConfigError, DataError
 
