@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -25,6 +26,7 @@ def no_cluster(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(cluster, "shorten_end", lambda node: None)
 
 
 @pytest.mark.usefixtures("no_cluster")
@@ -132,3 +134,14 @@ def test_errors_that_nobody_waits_for_are_not_shown(monkeypatch):
     gc.collect()
     time.sleep(2)
     assert shown == []
+
+
+def test_at_the_end_only_the_raylet_has_time_to_end_by_itself():
+    ended = []
+    node = SimpleNamespace(_kill_process_type=lambda kind, **settings: ended.append((kind, settings)))
+    cluster.shorten_end(node)
+    for kind in ("raylet", "gcs_server", "dashboard"):
+        node._kill_process_type(kind, allow_graceful=True, check_alive=False, wait=False)
+    rest = {"check_alive": False, "wait": False}
+    graceful = {"raylet": True, "gcs_server": False, "dashboard": False}
+    assert ended == [(kind, {"allow_graceful": value, **rest}) for kind, value in graceful.items()]
