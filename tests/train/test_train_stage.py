@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -233,6 +234,16 @@ def test_a_failed_training_is_continued_in_the_same_runs(inputs, tmp_path, monke
     after = runs_of(inputs.output, tmp_path)
     assert {name: run.info.run_id for name, run in after.items()} == {name: r.info.run_id for name, r in before.items()}
     assert {run.info.status for run in after.values()} == {"FINISHED"}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_trials_have_the_load_of_the_machine_that_trains_them(inputs, tmp_path, monkeypatch):
+    log_validation = RunLog.log_validation
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    monkeypatch.setattr(RunLog, "log_validation", lambda *given: time.sleep(0.5) or log_validation(*given))
+    train(inputs)
+    runs = runs_of(inputs.output, tmp_path)
+    assert len(runs) == 3 and all("system/cpu_utilization_percentage" in run.data.metrics for run in runs.values())
 
 
 def logged_epochs(output, home):

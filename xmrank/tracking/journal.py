@@ -5,6 +5,7 @@ A stage appends to journals and never waits for a server; ``delivery`` sends the
 
 import io
 import json
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from xmrank.tracking import runs
 
 PARENT = "parent"
 """The key of the run that the others of a stage belong to."""
+APPENDING = threading.Lock()
 Record = dict[str, Any]
 """``run``, ``time`` in ms, ``step``, and one or more of ``begin`` (what the run is made of), ``metrics``, ``tags``,
 ``artifacts`` (paths) and ``status``."""
@@ -102,7 +104,9 @@ class Journal:
 
     def _append(self, record: Record) -> None:
         self.create()
-        append_line(self.path, json.dumps(record | {"time": int(time.time() * 1000)}).encode())
+        # The load of the machine is added by a thread of its own.
+        with APPENDING:
+            append_line(self.path, json.dumps(record | {"time": int(time.time() * 1000)}).encode())
 
     def read_records(self, start: int = 0) -> list[tuple[Record, int]]:
         """The records from a byte on, each with the number of bytes up to its end."""

@@ -15,6 +15,7 @@ from xmrank.tracking import runs
 from xmrank.tracking.delivery import DeliverySession, attempt_once, deliver_while_open
 from xmrank.tracking.journal import PARENT, Journal
 from xmrank.tracking.runs import connect_tracking
+from xmrank.tracking.system_metrics import sample_system
 
 TRACKING = "tracking.json"
 """File beside a stage's output: key → run id, and the notes."""
@@ -124,7 +125,8 @@ class RunTree:
         with deliver_while_open(self.journals):
             failed = True
             try:
-                yield
+                with sample_system(self._log_system) if self.owns_parent else contextlib.nullcontext():
+                    yield
                 failed = False
             finally:
                 if self.is_begun:
@@ -287,6 +289,11 @@ class RunTree:
         journal.add_begin(self.ids[key], None if made else begin)
         self._deliver()
         return self.ids[key]
+
+    def _log_system(self, metrics: Mapping[str, float], step: int) -> None:
+        # Nothing may have been begun yet: a stage may read for long before it trains.
+        if self.is_begun:
+            self.journal(PARENT).add(self.ids[PARENT], metrics=metrics, step=step)
 
     def _deliver(self) -> None:
         """See that journals are delivered from now on; in another process than the stage's, nothing is."""

@@ -1,5 +1,6 @@
 """What the driver of the training stage gives to its workers, and how they log trials to MLflow."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from xmrank.runtime.files import write_text
 from xmrank.runtime.manifest import WORK
 from xmrank.runtime.pieces import record_piece
 from xmrank.tracking.journal import Journal
+from xmrank.tracking.system_metrics import sample_system
 from xmrank.train.cost import TrialCost
 from xmrank.train.run_journals import add_end, epoch_metrics_for_mlflow, step_for_mlflow
 from xmrank.train.schedule import Epoch
@@ -63,6 +65,11 @@ class RunLog(TrialLog):
     work: TrainingWork
     cost: TrialCost
     by_step: bool
+
+    def watch_machine(self, trial: Trial) -> AbstractContextManager[None]:
+        """Add the load of this machine to the trial's journal."""
+        journal, run = Journal(self.work.output, trial.name), self.work.runs[trial.name]
+        return sample_system(lambda metrics, step: journal.add(run, metrics=metrics, step=step))
 
     def log_validation(self, trial: Trial, epoch: Epoch, seconds: float) -> None:
         """Add metrics and costs to the trial's journal."""

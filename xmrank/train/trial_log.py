@@ -1,5 +1,7 @@
 """What a training tells while it runs: every validation of a trial, and how the trial ended."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 from xmrank.train.schedule import Epoch
 from xmrank.train.trials import Trial, TrialFailed
 
@@ -9,6 +11,10 @@ class TrialLog:
 
     Of the processes that train a trial together, only the leading one calls it.
     """
+
+    def watch_machine(self, trial: Trial) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Called with the first trial of a stack, for the time of its training."""
+        return nullcontext()
 
     def log_validation(self, trial: Trial, epoch: Epoch, seconds: float) -> None:
         """Called after each validation, when the trial's state is saved.
