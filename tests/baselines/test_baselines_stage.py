@@ -144,6 +144,7 @@ def test_runs_of_mlflow(done):
     assert run.data.metrics["i2t/hit_at_1"] == pytest.approx(expected)
     assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 2
     assert client.get_run(known["parent"]).info.status == "FINISHED"
+    assert [file.path for file in client.list_artifacts(known["parent"])] == ["config.yaml"]
 
 
 def test_a_rerun_does_nothing_and_an_interrupted_one_fits_only_what_is_missing(done, track_at, monkeypatch, capsys):

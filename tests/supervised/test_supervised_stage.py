@@ -168,6 +168,8 @@ def test_every_run_is_a_child_in_mlflow_once(home, here):
     supervised(config)
     parent, children = children_of(home)
     assert parent.info.status == "FINISHED"
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["config.yaml"]
     assert set(children) == {"wikipedia-lcm-run0", "wikipedia-lcm-run1"}
     child = children["wikipedia-lcm-run1"]
     metrics = child.data.metrics

@@ -13,6 +13,7 @@ from xmrank.baselines.fit_watcher import watch_fits
 from xmrank.baselines.fitting import FITS, HISTORY, FittingJob, directory_of
 from xmrank.baselines.ray import fit_on_cluster
 from xmrank.config import DIRECTIONS, BaselinesConfig
+from xmrank.config.printing import format_config
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.list_paths import STAGE as MINE
 from xmrank.protocols.evaluation_run import TIE_RULE, TREC, read_rows, run_evaluation, tracked_name
@@ -91,6 +92,7 @@ def fit_and_evaluate(stage: StageDirectory, config: BaselinesConfig, store: Embe
     fits, output = list_fits(config), stage.directory
     # Begun for all fits, also for those that are done: their means are logged below.
     ids = {fit.name: begin_run(runs, config, fit) for fit in fits}
+    runs.log_config(format_config(config, STAGE))
     job = FittingJob(config, output, fits, stage.work / "failures", ids)
     with watch_fits(job):
         fit_on_cluster(job, stage.work / "ray")

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from xmrank.config import SupervisedConfig, semantic
+from xmrank.config.printing import format_config
 from xmrank.config.supervised_methods import SOLVED
 from xmrank.runtime.cluster import run_tasks
 from xmrank.runtime.directory import StageDirectory
@@ -114,6 +115,7 @@ def run_all(
 ) -> Manifest:
     """Make what is not made, log it, join it and finish the stage."""
     tracked.begin_parent()
+    tracked.log_config(format_config(config, STAGE))
     settings = {source.key: with_method_settings(config, best.get(source.key, {})) for source in sources}
     runs = plan_runs(stage, config, sources, settings)
     left = [run for run in runs if not run.done]
