@@ -28,6 +28,7 @@ from benchmarks.drills.drill_table import make_table
 from benchmarks.drills.drilled_stages import STAGES, DrilledStage
 from benchmarks.drills.servers import Servers
 from benchmarks.drills.simulated_cluster import SimulatedCluster
+from xmrank.tracking.delivery import list_pending
 
 EPOCHS = 8
 """Of the encoder's training."""
@@ -177,7 +178,7 @@ class Drills:
         """Run `xmrank sync`; says whether records are left that the server did not get."""
         command = [sys.executable, "-m", "xmrank", "sync", str(scene.output)]
         status = subprocess.run(command, env=os.environ | scene.environment, check=False, cwd=scene.home).returncode
-        return {"sync_status": status, "records_left": len(list(Path(scene.output).rglob("journal/*")))}
+        return {"sync_status": status, "journals_left": len(list_pending(Path(scene.output)))}
 
     def close(self) -> None:
         """End everything that was started."""
