@@ -221,6 +221,23 @@ def test_flags_that_contradict_each_other_are_named(config_type, arguments, name
     assert named in refused(config_type, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epoch", "3"], "--epoch: no such flag; close to it: --epochs"),
+        (["--lerning-rate=3"], "--lerning-rate: no such flag; close to it: --learning-rate"),
+        (["--zzzz", "1"], "--zzzz: no such flag"),
+        (["faster"], "faster: expected a flag"),
+        (["--epochs", "three"], "--epochs three: expected a whole number"),
+        (["--learning_rate", "x"], "--learning-rate x: expected a number"),
+        (["--seeds", "0", "a"], "--seeds 0 a: expected whole numbers"),
+        (["--patience", "x"], "--patience x: expected a whole number, or None"),
+    ],
+)
+def test_a_mistyped_flag_or_value_comes_with_a_remedy(arguments, message):
+    assert refused(TrainConfig, *arguments) == message
+
+
 @dataclass(frozen=True)
 class Boosted:
     """Trees."""
@@ -657,7 +674,7 @@ def test_the_console_command_verifies_directories(monkeypatch, capsys, tmp_path)
     [
         (("push",), 2, "push: DIR, OWNER/NAME: required"),
         (("push", "runs", "demo"), 2, "push: demo: expected OWNER/NAME of a repository on the hub"),
-        (("push", "runs", "me/demo", "--secret"), 2, "push: Unrecognized options: --secret"),
+        (("push", "runs", "me/demo", "--secret"), 2, "push: --secret: no such flag"),
         (("pull", "me/demo"), 2, "pull: DIR: required"),
         (("pull", "me/demo", "s3://bucket/x"), 2, "pull: s3://bucket/x: expected a folder of this machine"),
         (("push", "none", "me/demo"), 1, "push: {home}/none: not a finished stage (no manifest.json)"),

@@ -4,6 +4,7 @@ import pytest
 
 from xmrank.config import TrainConfig, TuneConfig
 from xmrank.runtime.errors import ConfigError
+from xmrank.tune.baseline_target import BaselineTarget
 from xmrank.tune.ranker_target import RankerTarget, read_loss_space
 from xmrank.tune.search_target import SearchGroup
 from xmrank.tune.space import NumberRange, draw_points, list_grid
@@ -84,6 +85,13 @@ def test_a_point_is_named_by_its_settings_alone():
 def test_what_cannot_be_searched_is_refused(entry, message):
     with pytest.raises(ConfigError, match=message):
         read_loss_space(searching(entry), "listnet")
+
+
+def test_a_wrong_space_is_refused_before_the_inputs_are_read(home):
+    with pytest.raises(ConfigError, match="--space learning_rate: expected NAME="):
+        RankerTarget.open_inputs(searching("learning_rate"))
+    with pytest.raises(ConfigError, match="--space nothing: expected NAME="):
+        BaselineTarget.open_inputs(searching("nothing"))
 
 
 def test_nothing_to_search_is_refused():

@@ -39,6 +39,7 @@ def baselines(config: BaselinesConfig) -> Manifest:
         ConfigError: an unknown baseline, setting or split.
         DataError: inputs that are not finished or do not belong together, features of other rows than the store's.
     """
+    check_baselines(config)
     store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_outputs(resolve(config.lists), MINE)
     check_inputs(config, store, lists)
     output = resolve(config.output)
@@ -60,7 +61,6 @@ def baselines(config: BaselinesConfig) -> Manifest:
 
 def check_inputs(config: BaselinesConfig, store: EmbeddingStore, lists: Manifest) -> None:
     """Refuse what cannot work before anything is started."""
-    check_baselines(config)
     if lists.inputs["embeddings"] != store.fingerprint:
         raise DataError(f"{resolve(config.lists)}: these lists were mined from other embeddings than {store.directory}")
     folder = resolve(config.lists)

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +22,21 @@ Config = TypeVar("Config")
 NESTED_ERROR = re.compile(r"^Error parsing (\w[\w.-]*): (\w+) ")
 """How tyro reports the ValueError "width 0: expected …" of a nested dataclass that knows nothing of flags."""
 
-REQUIRED_FLAG = re.compile(r"^[│ ] {5}(--[\w.-]+|[A-Z]+(?:/[A-Z]+)?) ", re.MULTILINE)
-"""How tyro lists a flag or an argument that is missing; its help text follows, indented further."""
+LISTED_FLAG = re.compile(r"^[│ ] {5}(--[\w.-]+|[A-Z]+(?:/[A-Z]+)?) ", re.MULTILINE)
+"""How tyro lists a flag or an argument, such as one that is missing; its help text follows, indented further."""
+UNKNOWN = re.compile(r"Unrecognized options: (.+)")
+WRONG_VALUE = re.compile(r"Error parsing (--[\w.-]+): ")
+FORMS = {
+    "INT": "a whole number",
+    "FLOAT": "a number",
+    "INT|{None}": "a whole number, or None",
+    "FLOAT|{None}": "a number, or None",
+    "{None}|INT": "a whole number, or None",
+    "{None}|FLOAT": "a number, or None",
+    "[INT [INT ...]]": "whole numbers",
+    "[FLOAT [FLOAT ...]]": "numbers",
+}
+"""How tyro writes what a flag takes, and how people do."""
 RULE = re.compile(r"[─-]{4,}")
 """A horizontal line in tyro's messages; plain characters where the terminal's encoding is not UTF-8."""
 
@@ -97,7 +111,7 @@ def call_tyro(config_type: type[Config], words: list[str], source: str = "", **o
     except SystemExit as stop:
         if stop.code in (0, None):  # after --help
             raise
-        raise ConfigError(join_message(complaint.getvalue()) + source) from None
+        raise ConfigError(join_message(complaint.getvalue(), words) + source) from None
 
 
 def mark_explicit(config: Config, names: Iterable[str], prefix: str = "") -> Config:
@@ -233,17 +247,55 @@ def describe_job(
     return "\n\n".join(lines)
 
 
-def join_message(box: str) -> str:
-    """The message inside tyro's framed error in one line: the text above the first rule."""
+def join_message(box: str, words: Sequence[str]) -> str:
+    """The message inside tyro's framed error in one line.
+
+    Args:
+        box: the frame with its text.
+        words: of the command line.
+    """
     if "Missing from" in box:
         # Flags that do not exist are listed behind the missing ones, in the same form.
         required, _, unknown = box.partition("Unrecognized options")
-        message = f"{', '.join(REQUIRED_FLAG.findall(required))}: required"
-        not_known = REQUIRED_FLAG.findall(unknown)
+        message = f"{', '.join(LISTED_FLAG.findall(required))}: required"
+        not_known = LISTED_FLAG.findall(unknown)
         return f"{message}; {', '.join(not_known)}: no such flag" if not_known else message
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]  # the first line is a title
     if lines and RULE.fullmatch(lines[0]):
         del lines[0]
     end = next((number for number, line in enumerate(lines) if RULE.fullmatch(line)), len(lines))
     message = " ".join(" ".join(lines[:end]).split()) or " ".join(box.split())
+    if unknown_words := UNKNOWN.match(message):
+        return describe_unknown(unknown_words[1].split(", "), LISTED_FLAG.findall(box))
+    if wrong := WRONG_VALUE.match(message):
+        return describe_wrong_value(wrong[1], words, lines[end:]) or message
     return NESTED_ERROR.sub(lambda error: f"--{error[1]}.{error[2].replace('_', '-')} ", message)
+
+
+def describe_unknown(unknown: Sequence[str], alike: Sequence[str]) -> str:
+    """What is wrong with words that are no flag, nor the value of one.
+
+    Args:
+        unknown: the words.
+        alike: flags that there are and that look alike.
+    """
+    flags = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+    if not flags:
+        return f"{' '.join(unknown)}: expected a flag"
+    close = [name for flag in flags for name in get_close_matches(flag, alike, 2, 0.7)]
+    return f"{', '.join(flags)}: no such flag" + (f"; close to it: {', '.join(dict.fromkeys(close))}" if close else "")
+
+
+def describe_wrong_value(flag: str, words: Sequence[str], lines: Sequence[str]) -> str:
+    """What is wrong with the value of a flag; empty where its help says nothing of numbers.
+
+    Args:
+        flag: begins with ``--``.
+        words: of the command line.
+        lines: the flag's help.
+    """
+    form = next((line.removeprefix(flag).strip() for line in lines if line.startswith(f"{flag} ")), "")
+    if form not in FORMS:
+        return ""
+    values = next((given[1:] for given in split_flags(words) if given[0].replace("_", "-") == flag), [])
+    return f"{flag} {' '.join(values)}: expected {FORMS[form]}"

@@ -68,6 +68,7 @@ class BaselineTarget(SearchTarget):
         """
         base = dataclasses.replace(config.baselines, embeddings=resolve(config.embeddings), lists=resolve(config.lists))
         check_baselines(base)
+        read_baseline_spaces(config, base)
         store, lists = EmbeddingStore.open(base.embeddings), read_outputs(base.lists, MINE)
         BaselineFeatures.open(base, store)
         inputs = {"embeddings": store.fingerprint, "lists": lists.fingerprint, **fingerprint_sources(base)}

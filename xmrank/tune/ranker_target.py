@@ -83,6 +83,8 @@ class RankerTarget(SearchTarget):
             ConfigError: a setting that is not possible.
             DataError: inputs that are not finished.
         """
+        for loss in config.train.losses:
+            read_loss_space(config, loss)
         store, lists = EmbeddingStore.open(resolve(config.embeddings)), read_outputs(resolve(config.lists), MINE)
         base = dataclasses.replace(config.train, embeddings=store.directory, lists=resolve(config.lists))
         check_config(base, {}, store, lists)
