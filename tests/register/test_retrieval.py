@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from cluster_head import free_port
 from environments import make_environment
+from mlflow.tracking import MlflowClient
 from token_galleries import save_random
 
 from xmrank.config import RankConfig, RegisterConfig
@@ -198,6 +199,8 @@ def test_mlflow_serves_a_registered_model_where_xmrank_is_not_installed(store, p
         environment.setenv("MLFLOW_TRACKING_URI", connect_tracking())
         here = mlflow.pyfunc.load_model("models:/served-t2i@best")
     (expected,) = here.predict(pd.DataFrame({"caption": [caption]}), params={"top_k": 4}).to_dict("records")
+    version = MlflowClient(connect_tracking()).get_model_version("served-t2i", "1")
+    assert 'predict(pd.DataFrame({"caption": [...]}))' in version.description
     (served,) = answer["predictions"]
     assert served["ids"] == expected["ids"] and len(served["ids"]) == 4
     np.testing.assert_allclose(served["scores"], expected["scores"], atol=1e-4)

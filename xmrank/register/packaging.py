@@ -52,6 +52,11 @@ class RankerPackage:
     fingerprint: str
     takes: str
 
+    @property
+    def retrieves(self) -> bool:
+        """Whether it takes captions or images, and not arrays."""
+        return self.model.loader == retrieval.LOADER
+
 
 def package_ranker(ranker: Path, store: EmbeddingStore, config: RegisterConfig, folder: Path) -> RankerPackage:
     """Make a model of a ranker.

@@ -18,6 +18,7 @@ from xmrank.rank.trained_rankers import (
 )
 from xmrank.register.alias_guard import FirstStageGain, is_not_below, measure_gain
 from xmrank.register.packaging import RankerPackage, package_ranker
+from xmrank.register.retrieval import CAPTION, IMAGE
 from xmrank.runtime.manifest import read_manifest
 from xmrank.runtime.paths import home, resolve
 from xmrank.tracking import models
@@ -90,6 +91,7 @@ def register_ranker(
         package.model,
         fingerprint=package.fingerprint,
         tags=tags,
+        description=describe_version(name, tags, package),
         alias=ALIAS,
         deserves=lambda holder: gain is None or (gain.is_significant and is_not_below(tags, holder)),
         force=gain is None,
@@ -109,6 +111,22 @@ def version_tags(about: Mapping[str, Any], trained: TrainedRanker, gain: FirstSt
         "validation_mean": str(trained.validation),
         GAIN: gain.describe() if gain else "not evaluated",
     }
+
+
+def describe_version(name: str, tags: Mapping[str, str], package: RankerPackage) -> str:
+    """The version's page in the UI: what the model is, how it did, and how it is called."""
+    column = CAPTION if tags["direction"] == "t2i" else IMAGE
+    call = f'pd.DataFrame({{"{column}": [...]}})' if package.retrieves else "{...}"
+    return f"""A {tags["ranker"]} ranker ({tags["direction"]}), trained with {tags["loss"]}, seed {tags["seed"]}, on
+embeddings of {tags["encoder"]}. It {package.takes}.
+
+- Test, mean of hit@1, hit@5 and hit@10 on candidate lists: {tags[GAIN]}
+- Validation, the same mean: {100 * float(tags["validation_mean"]):.1f} %
+
+```python
+mlflow.pyfunc.load_model("{MODEL_URI}{name}@{ALIAS}").predict({call})
+```
+"""
 
 
 def describe_registration(

@@ -81,6 +81,7 @@ def register_model(
     *,
     fingerprint: str,
     tags: Mapping[str, str],
+    description: str = "",
     alias: str,
     deserves: Callable[[Mapping[str, str] | None], bool],
     force: bool = False,
@@ -94,6 +95,7 @@ def register_model(
         package: the model.
         fingerprint: of its content; a version with the same one is not made twice.
         tags: of the version.
+        description: of the version, in Markdown.
         alias: moves here only when ``deserves`` says so of the tags of the version that has it (None: none has).
         force: decide about the alias although an earlier call did.
         run: id of the run that made the model; one that is not there is left out.
@@ -114,6 +116,7 @@ def register_model(
                 name,
                 find_or_log(client, home, package, fingerprint, tags, run),
                 {FINGERPRINT: fingerprint, **tags},
+                description,
             )
             settled = SETTLED in version.tags and not force
             holder = assign_alias(client, name, str(version.version), alias, deserves, settled=settled)
@@ -122,10 +125,15 @@ def register_model(
         raise TrackingError(f"{uri}: the model {name} cannot be registered there: {describe_error(error)}") from error
 
 
-def add_version(client: MlflowClient, name: str, model: Any, tags: Mapping[str, str]) -> Any:
+def add_version(client: MlflowClient, name: str, model: Any, tags: Mapping[str, str], description: str) -> Any:
     """A logged model as a new version of a registered one."""
     return client.create_model_version(
-        name, f"models:/{model.model_id}", run_id=model.source_run_id, model_id=model.model_id, tags=dict(tags)
+        name,
+        f"models:/{model.model_id}",
+        run_id=model.source_run_id,
+        model_id=model.model_id,
+        tags=dict(tags),
+        description=description,
     )
 
 
