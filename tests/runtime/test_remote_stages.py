@@ -7,12 +7,14 @@ import pytest
 from embedding_samples import configured, make_pictures
 from pipeline import TRAINING
 
-from xmrank.config import EvaluateConfig, MineConfig, ReportConfig
+from xmrank.config import EvaluateConfig, MineConfig, RankConfig, ReportConfig
 from xmrank.embed.ray import ShardEncoder
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.evaluate.stage import evaluate
 from xmrank.mine.stage import mine
+from xmrank.rank.batches import QueryRanker
+from xmrank.rank.stage import rank
 from xmrank.rank.trained_rankers import load_ranker
 from xmrank.report.stage import report
 from xmrank.runtime import object_stores
@@ -40,9 +42,17 @@ def encoded(monkeypatch):
     return done, limit
 
 
+def rank_here(left, job, workers):
+    """Batches of queries are ranked in this process."""
+    ranker = QueryRanker(job)
+    for batch in left:
+        yield {"queries": len(batch.ids), "broken": ranker.rank_batch(batch)}
+
+
 @pytest.fixture
 def one_process(monkeypatch, in_process, encoded, track_at, tmp_path):
     """No stage starts a cluster, and attempts follow each other soon."""
+    monkeypatch.setattr("xmrank.rank.stage.rank_batches", rank_here)
     for module in ("xmrank.protocols.evaluation_run", "xmrank.evaluate.all_methods"):
         monkeypatch.setattr(f"{module}.run_tasks", lambda function, tasks: map(function, tasks))
     monkeypatch.setattr(object_stores, "FIRST_PAUSE_S", 0.05)
@@ -61,12 +71,15 @@ def run_stages(folder, root, before=lambda: None):
     reporting = ReportConfig(
         embeddings=embeddings, rankers=rankers, evaluation=evaluation, output=root / "report", draws=100
     )
+    (folder / "queries.txt").write_text("a red circle\na blue square\n")
+    ranking = RankConfig(folder / "queries.txt", embeddings=embeddings, ranker=str(rankers), output=root / "ranking")
     stages = {
         "embed": lambda: embed(configured(folder, output=embeddings)),
         "mine": lambda: mine(mining),
         "train": lambda: train(training),
         "evaluate": lambda: evaluate(evaluating),
         "report": lambda: report(reporting),
+        "rank": lambda: rank(ranking),
     }
     fingerprints = {}
     for name, stage in stages.items():

@@ -12,7 +12,7 @@ import torch
 from xmrank.config.common import DIRECTIONS, Direction
 from xmrank.rankers import Ranker
 from xmrank.runtime.errors import ConfigError, DataError
-from xmrank.runtime.files import sha256_file, sha256_json
+from xmrank.runtime.files import atomic_path, sha256_file, sha256_json
 from xmrank.runtime.manifest import MANIFEST
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.storage import local_copy
@@ -177,5 +177,7 @@ def copy_ranker(source: Path, target: Path) -> Path:
     """Copy a ranker's two files; returns the target."""
     target.mkdir(parents=True, exist_ok=True)
     for name in (RANKER, RANKER_JSON):
-        shutil.copyfile(local_copy(source / name), target / name)
+        # The target may be in an object store, for workers elsewhere.
+        with atomic_path(target / name) as path:
+            shutil.copyfile(local_copy(source / name), path)
     return target
