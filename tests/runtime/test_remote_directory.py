@@ -195,11 +195,11 @@ def test_a_stage_that_is_collected_in_the_thread_of_the_client_gives_its_lock_ba
 
 
 def test_a_store_that_is_away_keeps_the_lock_and_delays_nobody(folder, object_store):
-    opened(folder)
+    stage = opened(folder)  # kept: a stage that is collected gives its lock back
     object_store.stop()
     start = time.monotonic()
     lock.touch_locks()
-    lock.release_lock(folder)
+    lock.release_lock(stage.directory)
     assert time.monotonic() - start < 30
     object_store.start()
-    assert names(folder) == ["plan.json", "run.lock"]
+    assert names(stage.directory) == ["plan.json", "run.lock"]
