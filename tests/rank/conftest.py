@@ -3,7 +3,7 @@
 import pytest
 
 from xmrank.rank import stage
-from xmrank.rank.batches import QueryRanker
+from xmrank.rank.query_ranker import QueryRanker
 
 
 @pytest.fixture

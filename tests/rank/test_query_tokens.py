@@ -17,8 +17,8 @@ from xmrank.config import EmbedConfig, RankConfig
 from xmrank.datasets.reader_settings import ArraySettings
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
-from xmrank.rank import batches, query_tokens
-from xmrank.rank.batches import QueryRanker
+from xmrank.rank import query_ranker, query_tokens
+from xmrank.rank.query_ranker import QueryRanker
 from xmrank.rank.query_tokens import check_query_tokens
 from xmrank.rank.stage import rank
 from xmrank.runtime.errors import ConfigError, DataError
@@ -120,14 +120,14 @@ def test_the_gallery_is_projected_once_and_before_its_first_query(ranking, here,
 @pytest.mark.usefixtures("here")
 def test_of_a_gallery_too_large_for_memory_the_candidates_are_projected(ranking, monkeypatch):
     monkeypatch.setattr(query_tokens, "KEPT", 12 * 64 * SIZES["token_width"] - 1)
-    monkeypatch.setattr(batches, "SCORED", 5)
+    monkeypatch.setattr(query_ranker, "SCORED", 5)
     rank(ranking.config)
     assert_all_ranked(ranking)
 
 
 def test_an_interrupted_ranking_continues_to_the_same_scores(ranking, here, tmp_path):
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(batches, "write_json", lambda *given: interrupt())
+        broken.setattr(query_ranker, "write_json", lambda *given: interrupt())
         with pytest.raises(KeyboardInterrupt):
             rank(ranking.config)
     assert here == [0]

@@ -12,7 +12,7 @@ import pytest
 from xmrank.config import RankConfig
 from xmrank.embed.store import EmbeddingStore
 from xmrank.rank import stage as stage
-from xmrank.rank.batches import QueryRanker
+from xmrank.rank.query_ranker import QueryRanker
 from xmrank.rank.stage import rank
 
 pytestmark = pytest.mark.ray

@@ -15,7 +15,7 @@ import torch
 from xmrank.cli import run
 from xmrank.config import RankConfig, RegisterConfig
 from xmrank.embed.model_source import find_model
-from xmrank.rank import batches, checks, ranking_job
+from xmrank.rank import checks, query_ranker, ranking_job
 from xmrank.rank import stage as stage
 from xmrank.rank.ranking_job import QueryBatch
 from xmrank.rank.stage import rank
@@ -129,7 +129,7 @@ def test_rows_that_are_no_queries_are_listed(queries, tmp_path, monkeypatch, cap
 def test_an_interrupted_ranking_keeps_the_batches_that_are_done(queries, ranked, here, tmp_path):
     config = replace(queries.config, output=tmp_path / "ranking")
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(batches, "write_json", stopped_after(2))
+        broken.setattr(query_ranker, "write_json", stopped_after(2))
         with pytest.raises(KeyboardInterrupt):
             rank(config)
     assert here == [0, 32, 64]
@@ -144,7 +144,7 @@ def stopped_after(count):
     """A writer of records that is interrupted."""
     written = []
 
-    def write(path, value, write_json=batches.write_json):
+    def write(path, value, write_json=query_ranker.write_json):
         if len(written) == count:
             raise KeyboardInterrupt
         written.append(path)
@@ -154,7 +154,7 @@ def stopped_after(count):
 
 
 def test_a_gallery_of_several_shards_gives_the_same(queries, ranked, here, tmp_path, monkeypatch):
-    monkeypatch.setattr(batches, "SHARD", 7)
+    monkeypatch.setattr(query_ranker, "SHARD", 7)
     rank(replace(queries.config, output=tmp_path / "ranking"))
     again = pd.read_parquet(tmp_path / "ranking/results.parquet")
     pd.testing.assert_frame_equal(again, ranked.table, rtol=1e-5, check_categorical=False)

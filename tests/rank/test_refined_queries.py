@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from xmrank.rank import batches
-from xmrank.rank.batches import EncodedQueries, QueryRanker
+from xmrank.rank import query_ranker
+from xmrank.rank.query_ranker import EncodedQueries, QueryRanker
 from xmrank.rankers import LinearParameters, RefinementParameters, RefinementSizes, build_ranker
 
 ROWS = np.array([1, 2, 4, 7, 8, 9])
@@ -46,5 +46,5 @@ def test_scores_are_those_of_candidates_that_are_refined_query_by_query(make_que
 
 
 def test_a_gallery_that_does_not_fit_into_memory_is_not_refined_as_a_whole(make_query_ranker, monkeypatch):
-    monkeypatch.setattr(batches, "KEPT", len(ROWS) * 2 * 6 - 1)
+    monkeypatch.setattr(query_ranker, "KEPT", len(ROWS) * 2 * 6 - 1)
     assert make_query_ranker(queries=2).refined_gallery is None

@@ -13,7 +13,7 @@ from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.evaluate.stage import evaluate
 from xmrank.mine.stage import mine
-from xmrank.rank.batches import QueryRanker
+from xmrank.rank.query_ranker import QueryRanker
 from xmrank.rank.stage import rank
 from xmrank.rank.trained_rankers import load_ranker
 from xmrank.report.stage import report

@@ -79,6 +79,20 @@ def make_canvas(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
+def write_beside(axes: Any, text: str, height: float, colour: str) -> None:
+    """Write a text to the right of a chart, at a height of its axis."""
+    axes.annotate(
+        text,
+        (1, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        color=colour,
+        fontsize=10,
+    )
+
+
 def label_ends(axes: Any, ends: list[tuple[float, str, str]]) -> None:
     """Write each line's name right of it, moved where names would overlap.
 
@@ -91,16 +105,7 @@ def label_ends(axes: Any, ends: list[tuple[float, str, str]]) -> None:
     ends = sorted((end for end in ends if not math.isnan(end[0])), key=lambda end: end[:2])
     heights = spread_heights([value for value, *_ in ends], (high - low) * 0.075)
     for height, (_, label, colour) in zip(heights, ends, strict=True):
-        axes.annotate(
-            label,
-            (1, height),
-            xycoords=("axes fraction", "data"),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            fontsize=10,
-        )
+        write_beside(axes, label, height, colour)
 
 
 def spread_heights(values: Sequence[float], step: float) -> list[float]:

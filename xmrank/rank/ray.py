@@ -8,7 +8,7 @@ from typing import Any
 import ray
 import torch
 
-from xmrank.rank.batches import QueryRanker
+from xmrank.rank.query_ranker import QueryRanker
 from xmrank.rank.ranking_job import QueryBatch, RankingJob
 from xmrank.runtime.cluster import connect, pool_size, silence_ray_data
 from xmrank.runtime.device import name_device

@@ -11,7 +11,6 @@ from xmrank.config.rank import RankConfig
 from xmrank.config.register import AUTO_NAME, model_prefix
 from xmrank.embed.store import EmbeddingStore
 from xmrank.protocols.table_parts import join_tables
-from xmrank.rank.batches import read_batch_record
 from xmrank.rank.checks import (
     check_request,
     direction_of_queries,
@@ -20,6 +19,7 @@ from xmrank.rank.checks import (
     gallery_rows,
 )
 from xmrank.rank.queries import read_queries
+from xmrank.rank.query_ranker import read_batch_record
 from xmrank.rank.query_set import QuerySet
 from xmrank.rank.ranking_job import BATCH, EMBEDDINGS, QueryBatch, RankingJob
 from xmrank.rank.ray import rank_batches

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from xmrank.config.common import Direction
 from xmrank.embed.store import EmbeddingStore
-from xmrank.rank.batches import QueryRanker, QueryTiming
+from xmrank.rank.query_ranker import QueryRanker, QueryTiming
 from xmrank.rank.ranking_job import QueryBatch, RankingJob
 from xmrank.rank.trained_rankers import RANKER_FOLDER
 from xmrank.runtime.paths import as_path, resolve_uri

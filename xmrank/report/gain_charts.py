@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xmrank.pages.charts import DOWN, MUTED, UP, Chart, make_canvas, svg_of
+from xmrank.pages.charts import DOWN, MUTED, UP, Chart, make_canvas, svg_of, write_beside
 from xmrank.pages.wording import format_points
 from xmrank.report.result_tables import ComparedCell, ResultTable, TableCell, TableRow, deepest_tables
 from xmrank.report.summary import LEAD_METRIC
@@ -109,13 +109,4 @@ def _draw_gain(axes: Any, gain: Gain, height: float, marker: str) -> None:
     axes.plot([100 * low, 100 * high], [height, height], color=colour, linewidth=1.6)
     face = colour if marker == "o" else "none"
     axes.plot([100 * gain.difference], [height], marker, color=colour, markerfacecolor=face, markersize=6)
-    axes.annotate(
-        format_points(gain.difference),
-        (1, height),
-        xycoords=("axes fraction", "data"),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        color=colour,
-        fontsize=10,
-    )
+    write_beside(axes, format_points(gain.difference), height, colour)

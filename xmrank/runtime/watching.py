@@ -21,21 +21,30 @@ def look_repeatedly(look: Callable[[], None], folder: Path) -> Iterator[None]:
         folder: where they are; a remote one is looked at less often. One that is away is passed over: the processes
             that write there say so when they have waited too long.
     """
-    stop = threading.Event()
 
     def look_once() -> None:
         with contextlib.suppress(StorageError):
             look()
 
-    def watch() -> None:
+    def watch(stop: threading.Event) -> None:
         while not stop.wait(seconds_between_looks(folder, PERIOD_S)):
             look_once()
 
-    thread = threading.Thread(target=watch, daemon=True)
+    try:
+        with run_beside(watch):
+            yield
+    finally:
+        look_once()
+
+
+@contextlib.contextmanager
+def run_beside(loop: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run a function in a thread while the block runs; it ends soon after the event that it gets is set."""
+    stop = threading.Event()
+    thread = threading.Thread(target=loop, args=(stop,), daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
-        look_once()

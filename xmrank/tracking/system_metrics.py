@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from xmrank.runtime.watching import run_beside
+
 SWITCH, INTERVAL = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
 """MLflow's variables: false turns them off; seconds between two samples."""
 PERIOD_S = 10.0
@@ -27,14 +29,9 @@ def sample_system(log: Callable[[Mapping[str, float], int], None]) -> Iterator[N
     if os.environ.get(SWITCH, "true").lower() in ("false", "0"):
         yield
         return
-    stop = threading.Event()
-    thread = threading.Thread(target=log_samples, args=(log, stop, read_interval()), daemon=True)
-    thread.start()
-    try:
+    interval = read_interval()
+    with run_beside(lambda stop: log_samples(log, stop, interval)):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def read_interval() -> float:

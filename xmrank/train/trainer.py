@@ -33,7 +33,7 @@ from xmrank.train.training_data import SeedRefinement, TrainingData, refinement_
 from xmrank.train.trial_groups import group_trials
 from xmrank.train.trial_log import TrialLog
 from xmrank.train.trials import HISTORY, STATE, Trial, TrialFailed, pending_trials
-from xmrank.train.worker_group import WorkerGroup, split_into_groups, wait_for_all
+from xmrank.train.worker_group import WorkerGroup, broadcast_state, split_into_groups, wait_for_all
 
 if TYPE_CHECKING:
     from xmrank.runtime.launcher import Worker
@@ -279,27 +279,6 @@ def open_trial(trial: Trial, job: TrainingJob) -> TrialState:
         return TrialState(trial, ranker, TrialProgress(), {}, {})
     best, moments, meta = saved
     return TrialState(trial, ranker, TrialProgress(**meta), best, moments)
-
-
-def broadcast_state(saved: tuple[Any, ...] | None, ranker: Ranker, group: WorkerGroup) -> tuple[Any, ...] | None:
-    """The state that the leading process has read, on every process; its weights are put into the ranker."""
-    if group.size == 1:
-        return saved
-    device = next(ranker.parameters()).device
-    if saved is not None:
-        best, moments, meta = saved
-        saved = *(move_tensors(named, "cpu") for named in (ranker.state_dict(), best, moments)), meta
-    saved = group.broadcast(saved)
-    if saved is None:
-        return None
-    weights, best, moments, meta = saved
-    ranker.load_state_dict(weights)
-    return move_tensors(best, device), move_tensors(moments, device), meta
-
-
-def move_tensors(tensors: dict[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
-    """Named tensors on a device."""
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def validate_rankers(step: TrainingStep, data: Sequence[ListData], seeds: Sequence[int]) -> list[Epoch]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -88,3 +89,24 @@ def wait_for_all(world: int) -> None:
         # On CPUs and with a long limit, whatever the processes compute with: they may come hours apart.
         everyone: Any = dist.new_group(backend="gloo", timeout=LONG_WAIT)
         dist.barrier(everyone)
+
+
+def broadcast_state(saved: tuple[Any, ...] | None, ranker: nn.Module, group: WorkerGroup) -> tuple[Any, ...] | None:
+    """The state that the leading process has read, on every process; its weights are put into the ranker."""
+    if group.size == 1:
+        return saved
+    device = next(ranker.parameters()).device
+    if saved is not None:
+        best, moments, meta = saved
+        saved = *(move_tensors(named, "cpu") for named in (ranker.state_dict(), best, moments)), meta
+    saved = group.broadcast(saved)
+    if saved is None:
+        return None
+    weights, best, moments, meta = saved
+    ranker.load_state_dict(weights)
+    return move_tensors(best, device), move_tensors(moments, device), meta
+
+
+def move_tensors(tensors: dict[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
+    """Named tensors on a device."""
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
