@@ -79,7 +79,7 @@ def test_a_training_that_is_interrupted_within_an_epoch_goes_on_there(tmp_path):
 )
 def test_a_training_stops_after_so_many_validations_without_a_better_one(tmp_path, monkeypatch, means, patience, count):
     given = iter(means)
-    monkeypatch.setattr(trainer, "validate_rankers", lambda step, data, seeds: [{"validation_mean": next(given)}])
+    monkeypatch.setattr(trainer, "validate_rankers", lambda *_: [{"validation_mean": next(given)}])
     _, history = train_toy(tmp_path, settings(epochs=len(means), patience=patience))
     assert len(history["epochs"]) == count
 

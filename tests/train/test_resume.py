@@ -68,7 +68,7 @@ def test_the_best_epoch_before_an_interruption_is_still_the_best_after_it(tmp_pa
     means = iter((0.1, 0.9, 0.5, 0.2))
     kept = []
 
-    def validate(step, data, seeds):
+    def validate(step, data, seeds, scored):
         kept.append(step.copy_weights(0))
         return [{"validation_mean": next(means)}]
 

@@ -24,7 +24,7 @@ from xmrank.train.trainer import make_ranker
 from xmrank.train.trials import Trial
 from xmrank.train.worker_group import WorkerGroup
 
-from .toys import TRIAL, assert_equal_weights, result, run_toys, settings, toy_data, train_toy
+from .toys import TINY, TRIAL, assert_equal_weights, result, run_toys, settings, toy_data, train_toy
 
 PAPER_LOSSES = ("lambdarank", "neural_ndcg", "listnet", "ranknet")
 STANDSTILL = 1e-300
@@ -59,7 +59,7 @@ def test_a_training_leaves_its_ranker_and_history_and_no_state(tmp_path):
 def test_the_best_epoch_is_kept_and_the_earliest_on_ties(tmp_path, monkeypatch, means, best):
     seen = []
 
-    def validate(step, data, seeds):
+    def validate(step, data, seeds, scored):
         seen.append(step.copy_weights(0))
         return [{"validation_mean": means[len(seen) - 1]}]
 
@@ -71,7 +71,7 @@ def test_the_best_epoch_is_kept_and_the_earliest_on_ties(tmp_path, monkeypatch, 
 
 
 def test_a_trial_whose_validations_are_all_nan_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "validate_rankers", lambda step, data, seeds: [{"validation_mean": math.nan}])
+    monkeypatch.setattr(trainer, "validate_rankers", lambda *_: [{"validation_mean": math.nan}])
     with pytest.raises(DataError, match="listnet-i2t-seed0: no validation gave a number"):
         train_toy(tmp_path, settings())
     assert not (tmp_path / "ranker.safetensors").exists()
@@ -139,6 +139,23 @@ def test_a_start_that_training_does_not_better_is_kept(tmp_path):
     assert history["best_epoch"] == 0 and not weights["output.weight"].any()
     later, history = train_toy(tmp_path / "none", replace(config, validate_start=False), **run)
     assert history["best_epoch"] == 1 and later["output.weight"].any()
+
+
+def test_losses_of_one_seed_share_the_scores_of_their_start(tmp_path, monkeypatch):
+    config = settings(epochs=1, validate_start=True, ranker=replace(TINY, levels=3))
+    trials = [Trial(name, "i2t", seed) for name in ("listnet", "ranknet", "ordinal") for seed in (0, 1)]
+    alone = [train_toy(tmp_path / "alone" / trial.name, config, trial)[1] for trial in trials]
+    counts = []
+    score = TrainingStep.score_batch
+    monkeypatch.setattr(TrainingStep, "score_batch", lambda step, batch: counts.append(1) or score(step, batch))
+    assert run_toys(tmp_path / "one", config, trials[:1]) == {}
+    one = len(counts)
+    assert run_toys(tmp_path / "all", config, trials) == {}
+    # The lists fit in one batch. Of each seed, the second loss scores no start; the ordinal head is another ranker.
+    assert len(counts) - one == one * len(trials) - 2
+    assert [result(tmp_path / "all" / trial.name)[1] for trial in trials] == alone
+    losses = {history["epochs"][0]["validation_loss"] for history in alone}
+    assert len(losses) == len(trials)
 
 
 def test_a_training_that_was_killed_after_its_first_validation_goes_on_to_the_same_end(tmp_path):

@@ -190,8 +190,9 @@ class TokenRanker(ContextAwareRanker):
             vectors, bias, prior, weight = (part[:, None] for part in (vectors, bias, prior, weight))
         products = vectors * matched
         evidence = F.logsigmoid(products.sum(-1) * self.token_width**-0.5 + bias) - prior
-        mean = (weight[..., None] * products).sum(2) / weight.sum(-1, keepdim=True)
-        return mean, (weight * evidence).sum(2)
+        # As a matrix product, the weighted products are not kept, nor their gradient.
+        total = (weight[..., None, :] @ products).squeeze(-2)
+        return total / weight.sum(-1, keepdim=True), (weight * evidence).sum(2)
 
     def _split_words(self, words: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The vectors of encoded words, and their logit bias, log prior and weight, without the last dimension."""

@@ -132,23 +132,29 @@ class TrainingStep:
         metrics.loss_sums += torch.stack([totals[:, 0], torch.where(is_sum, lists, totals[:, 1])], 1)
 
     @torch.no_grad()
-    def validate(self, data: Sequence[ListData], noise_seeds: Sequence[int]) -> EpochMetrics:
+    def validate(
+        self, data: Sequence[ListData], noise_seeds: Sequence[int], scored: list[Tensor] | None = None
+    ) -> EpochMetrics:
         """The loss and metrics of every ranker on its validation lists, each list once, divided among the processes.
 
         Args:
             data: the lists of each ranker; equally many for all.
             noise_seeds: of each ranker's loss; all of its lists get the same noise.
+            scored: what this process has scored with the same weights before, batch by batch; filled if it is empty.
         """
+        scored = [] if scored is None else scored
         self.module.eval()
         noise = StepNoise(self.config, noise_seeds, lists=1)
         metrics = EpochMetrics(self.models, self.device)
         rows = np.arange(len(data[0].lists))[self.group.rank :: self.group.size]
         at_once = max(1, VALIDATION_BATCH // self.models)
-        for start in range(0, len(rows), at_once):
+        for number, start in enumerate(range(0, len(rows), at_once)):
             part = rows[start : start + at_once]
             batch = gather_stacked_batch(data, [part] * self.models)
-            with self.autocast():
-                scores = self.score_batch(batch)
+            if number == len(scored):
+                with self.autocast():
+                    scored.append(self.score_batch(batch))
+            scores = scored[number]
             numerators, denominators, is_sum = self.sum_losses(scores, batch, noise)
             # A loss that is a sum over the lists is reported per list.
             counted = torch.where(is_sum, float(len(part)), denominators.double())

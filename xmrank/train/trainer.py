@@ -203,7 +203,8 @@ def train_group(trials: Sequence[Trial], job: TrainingJob) -> None:
 
         # Validate: one entry of the history for each trial. Training metrics are those of the steps' own scores.
         seeds = [state.trial.seed for state in states]
-        entries = validate_rankers(step, [data.validation_lists(seed) for seed in seeds], seeds)
+        scored = data.start_scores(seeds, [state.ranker for state in states]) if start_is_due else None
+        entries = validate_rankers(step, [data.validation_lists(seed) for seed in seeds], seeds, scored)
         if end > start:
             trained = training.summarise("train", group)
             entries = [figures | entry for figures, entry in zip(trained, entries, strict=True)]
@@ -281,11 +282,13 @@ def open_trial(trial: Trial, job: TrainingJob) -> TrialState:
     return TrialState(trial, ranker, TrialProgress(**meta), best, moments)
 
 
-def validate_rankers(step: TrainingStep, data: Sequence[ListData], seeds: Sequence[int]) -> list[Epoch]:
+def validate_rankers(
+    step: TrainingStep, data: Sequence[ListData], seeds: Sequence[int], scored: list[Tensor] | None
+) -> list[Epoch]:
     """Loss and metrics of every ranker on its validation lists; ``validation_mean`` chooses the epoch."""
     # The same noise every time, so that the losses of two validations can be compared.
     noise_seeds = [noise_seed(seed, VALIDATION_STEP) for seed in seeds]
-    entries = step.validate(data, noise_seeds).summarise("validation", step.group)
+    entries = step.validate(data, noise_seeds, scored).summarise("validation", step.group)
     for entry in entries:
         total = sum(entry[f"validation_{name}"] for name in VALIDATION_METRICS)
         entry["validation_mean"] = total / len(VALIDATION_METRICS)

@@ -59,6 +59,7 @@ class TrainingData:
         detection: what the encoders of token rankers learn first; None: nothing.
         refinements: what is fitted so far, by seed.
         drawn: the lists that were drawn last, by seed, and their epoch.
+        starts: the validation scores of initial weights, by seeds and outputs of the rankers.
     """
 
     train: ListData
@@ -69,6 +70,7 @@ class TrainingData:
     detection: WordDetection | None = None
     refinements: dict[int, SeedRefinement] = field(default_factory=dict)
     drawn: dict[int, tuple[int, ListData]] = field(default_factory=dict)
+    starts: dict[tuple[tuple[int, int], ...], list[Tensor]] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -127,6 +129,14 @@ class TrainingData:
         """The lists that choose the epoch of the seed's trials."""
         refinement = self.refinements.get(seed)
         return refinement.validation if refinement else self.validation
+
+    def start_scores(self, seeds: Sequence[int], rankers: Sequence[Ranker]) -> list[Tensor]:
+        """The validation scores of rankers before their first step, for `TrainingStep.validate`; at first none.
+
+        Initial weights depend on the seed and on the number of outputs, not on the loss: losses share the scores.
+        """
+        key = tuple((seed, ranker.levels) for seed, ranker in zip(seeds, rankers, strict=True))
+        return self.starts.setdefault(key, [])
 
     def load_detection(self, seed: int, ranker: Ranker) -> None:
         """Fill the encoders of a ranker that reads tokens with a word detection, if there is one."""
