@@ -22,6 +22,8 @@ from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.protocols import evaluation_run
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.manifest import read_manifest
+from xmrank.tracking.run_tree import read_run_ids
+from xmrank.tracking.runs import find_run
 from xmrank.train.checkpoint import read_ranker
 
 pytestmark = pytest.mark.ray
@@ -208,8 +210,9 @@ def test_rankers_rank_the_first_stages_top_of_the_gallery(evaluated):
 
 def test_mlflow_has_the_means_under_each_trial_and_a_run_of_the_first_stage(trained, evaluated):
     client = MlflowClient(f"sqlite:///{trained.home}/mlflow.db")
-    runs = json.loads((trained.config.output / "tracking.json").read_text())
-    logged = client.get_run(runs[RANKER]).data.metrics
+    runs = read_run_ids(trained.config.output)
+    ranker = find_run(client, trained.home, runs[RANKER])
+    logged = ranker.data.metrics
     key = {"loss": "lambdarank", "seed": 1, "direction": "t2i"}
     assert logged["t2i/recall_at_5"] == mean(evaluated, "recall@5", protocol="lists", **key)
     assert logged[f"t2i/top-{TOP}/hit_at_1"] == mean(evaluated, "hit@1", protocol=f"top-{TOP}", **key)
@@ -218,7 +221,7 @@ def test_mlflow_has_the_means_under_each_trial_and_a_run_of_the_first_stage(trai
     assert first.data.tags["mlflow.parentRunId"] == runs["parent"]
     key = {"method": "cosine", "direction": "i2t", "protocol": "gallery"}
     assert first.data.metrics["i2t/gallery/mrr"] == mean(evaluated, "mrr", **key)
-    assert client.get_run(runs[RANKER]).info.status == "FINISHED"
+    assert ranker.info.status == "FINISHED"
 
 
 def test_a_second_call_does_nothing(trained, evaluated, monkeypatch):

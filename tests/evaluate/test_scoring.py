@@ -61,7 +61,7 @@ def test_scores_are_those_of_every_list_alone(store, lists, monkeypatch, batch):
     torch.manual_seed(0)
     parameters = ContextAwareParameters(width=8, heads=2, dropout=0.5, features=("concat", "cosine"))
     ranker = build_ranker(parameters, dimensions=6).eval()
-    monkeypatch.setattr(list_scoring, "BATCH", batch)
+    monkeypatch.setitem(list_scoring.SCORED_AT_ONCE, "cpu", batch)
     scores = score_lists(ranker, make_list_data(ranker, lists, store, "i2t", CPU))
     assert scores.dtype == np.float32
     for number, query in enumerate(lists.queries):
@@ -169,7 +169,7 @@ def test_tokens_that_are_projected_once_give_the_scores_of_every_list_alone(list
     encoded = []
     project = ranker.project_tokens
     monkeypatch.setattr(ranker, "project_tokens", lambda side, *rest: encoded.append(side) or project(side, *rest))
-    monkeypatch.setattr(list_scoring, "BATCH", 3)
+    monkeypatch.setitem(list_scoring.SCORED_AT_ONCE, "cpu", 3)
     scores = score_lists(ranker, make_list_data(ranker, lists, store, direction, CPU))
     assert encoded == ["candidate", "query", "query", "query"]
 

@@ -17,6 +17,7 @@ from pipeline import kill_train_workers
 from ray.cluster_utils import Cluster
 
 from xmrank.tracking.run_tree import read_run_ids
+from xmrank.tracking.runs import find_run
 from xmrank.train.stage import train
 from xmrank.train.trials import HISTORY, all_trials, pending_trials
 
@@ -95,9 +96,11 @@ def test_a_job_that_is_terminated_and_then_killed_is_continued_to_the_same_resul
     lines = log.read_text().splitlines()
     assert lines[-1] == "train: terminated"
     assert not [line for line in lines if not line.startswith("train")]
-    begun = read_run_ids(output)
+    planned = read_run_ids(output)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    assert {client.get_run(run).info.status for run in begun.values()} == {"KILLED"}
+    # No trial had begun, so none has a run.
+    killed = [run for run in (find_run(client, tmp_path, run) for run in planned.values()) if run]
+    assert [run.info.status for run in killed] == ["KILLED"] and len(planned) == 9
     assert not psutil.wait_procs(started, timeout=30)[1]
 
     # SIGKILL, when some trials are done.
@@ -111,9 +114,11 @@ def test_a_job_that_is_terminated_and_then_killed_is_continued_to_the_same_resul
 
     manifest = train(replace(trained.config, output=output))
     assert manifest.fingerprint == trained.manifest.fingerprint
-    assert read_run_ids(output) == begun
+    assert read_run_ids(output) == planned
     runs = client.search_runs([client.get_experiment_by_name("xmrank").experiment_id])
-    assert {run.info.run_id for run in runs} == set(begun.values())
+    assert {run.info.run_id for run in runs} == {
+        find_run(client, tmp_path, run).info.run_id for run in planned.values()
+    }
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 

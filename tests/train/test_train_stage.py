@@ -15,6 +15,7 @@ from xmrank.cli import run
 from xmrank.config import TrainConfig
 from xmrank.runtime.errors import DataError
 from xmrank.tracking.run_tree import read_run_ids
+from xmrank.tracking.runs import find_run
 from xmrank.tracking.sending import Delivery
 from xmrank.train import trainer, training
 from xmrank.train.stage import train
@@ -46,9 +47,10 @@ def no_training(monkeypatch):
 
 
 def runs_of(manifest_directory, home):
-    """Name → MLflow run of a trained stage, as the tracking file has them."""
+    """Name → MLflow run of a trained stage, of those in the tracking file that have begun."""
     client = MlflowClient(f"sqlite:///{home}/mlflow.db")
-    return {name: client.get_run(run) for name, run in read_run_ids(manifest_directory).items()}
+    found = {name: find_run(client, home, run) for name, run in read_run_ids(manifest_directory).items()}
+    return {name: run for name, run in found.items() if run}
 
 
 @pytest.mark.ray
@@ -230,10 +232,22 @@ def test_a_failed_training_is_continued_in_the_same_runs(inputs, tmp_path, monke
             train(inputs)
     before = runs_of(inputs.output, tmp_path)
     assert {run.info.status for run in before.values()} == {"KILLED"}
+    assert len(before) == 2  # the second trial has not begun
     assert train(inputs).fingerprint == undisturbed.fingerprint
     after = runs_of(inputs.output, tmp_path)
-    assert {name: run.info.run_id for name, run in after.items()} == {name: r.info.run_id for name, r in before.items()}
+    assert {name: after[name].info.run_id for name in before} == {name: r.info.run_id for name, r in before.items()}
+    assert len(after) == 3
     assert {run.info.status for run in after.values()} == {"FINISHED"}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_run_of_a_trial_lasts_as_long_as_its_training(inputs, tmp_path):
+    train(inputs)
+    runs = runs_of(inputs.output, tmp_path)
+    parent = runs.pop("parent").info
+    first, second = sorted((run.info for run in runs.values()), key=lambda info: info.start_time)
+    assert parent.start_time < first.start_time <= first.end_time <= second.start_time <= second.end_time
+    assert second.end_time <= parent.end_time
 
 
 @pytest.mark.usefixtures("in_process")

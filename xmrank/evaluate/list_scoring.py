@@ -9,12 +9,9 @@ from xmrank.config.common import Direction
 from xmrank.embed.store import EmbeddingStore
 from xmrank.mine.candidate_lists import CandidateLists
 from xmrank.rankers import Ranker
-from xmrank.train.list_data import ListData
+from xmrank.train.list_data import SCORED_AT_ONCE, ListData
 from xmrank.train.projected_tokens import project_list_data
 from xmrank.train.refined_gallery import RefinedGallery
-
-BATCH = 256
-"""Lists scored at once."""
 
 
 def make_list_data(
@@ -54,9 +51,9 @@ def refine_similarity(data: ListData) -> np.ndarray:
 
 
 def split_lists(data: ListData) -> list[np.ndarray]:
-    """The numbers of all lists, ``BATCH`` at a time."""
-    numbers = np.arange(len(data.lists))
-    return [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
+    """The numbers of all lists, as many at a time as ``SCORED_AT_ONCE`` says."""
+    numbers, size = np.arange(len(data.lists)), SCORED_AT_ONCE[data.device.type]
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
 @torch.inference_mode()

@@ -11,9 +11,9 @@ from xmrank.evaluate.list_scoring import score_batch
 from xmrank.rankers import Ranker
 from xmrank.train.list_data import ListData
 
-SAMPLE = 50
+SAMPLE = 20
 """Queries that are timed one at a time."""
-BATCH = 64
+BATCH = 32
 """Queries that are timed together."""
 REPEATS = 3
 """How often a batch is timed; the median counts."""

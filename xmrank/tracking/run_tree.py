@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,32 @@ def read_kept(path: Path) -> dict[str, Any]:
     if not isinstance(notes, dict) or not all(isinstance(value, str) for value in [*ids, *notes.values()]):
         raise DataError(f"{path}: damaged: expected run ids by key (remove it to begin new runs)")
     return content
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that begins when its work does; can be pickled.
+
+    Attributes:
+        folder: of the journals.
+        key: of the run in its tree.
+        id: the run id, or a reference until the run is made.
+        contents: what it is made of.
+    """
+
+    folder: Path
+    key: str
+    id: str
+    contents: dict[str, Any]
+
+    def begin(self) -> None:
+        """Begin or continue it."""
+        self.journal.add_begin(self.id, self.contents)
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of the run."""
+        return Journal(self.folder, self.key)
 
 
 class RunTree:
@@ -172,6 +199,22 @@ class RunTree:
         parent = self.begin_parent()
         return self._begin(key, name or key, parent=parent, tags=tags, params=params, inputs=inputs)
 
+    def plan_child(
+        self,
+        key: str,
+        *,
+        tags: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> PlannedRun:
+        """A child that begins when its work does, in another process; arguments as for `begin_child`.
+
+        It is made when its journal is delivered, with the time of the record that begins it.
+        """
+        parent = self.begin_parent()
+        if key not in self.ids:
+            self._keep(key, f"{runs.LATER}{uuid.uuid4().hex}")
+        return PlannedRun(self.journals, key, self.ids[key], self._describe(key, parent, tags, params))
+
     def branch_off(self, folder: Path) -> "RunTree":
         """A tree of the same parent that keeps its run ids in another folder, for use in another process.
 
@@ -266,16 +309,7 @@ class RunTree:
         inputs: Iterable[str] | None = None,
     ) -> str:
         uri, session = self.uri, DeliverySession.open
-        if self._origin is None:
-            self._origin = runs.origin_tags()
-        used = self.inputs if inputs is None else {name: self.inputs[name] for name in inputs}
-        begin: dict[str, Any] = {
-            "name": name,
-            "parent": parent,
-            "tags": {**self.tags, **self._origin, **(tags or {})},
-            "params": {name: redact_uri(str(v)) for name, v in runs.flatten_settings(params or {}).items()},
-            "inputs": used,
-        }
+        begin = self._describe(name, parent, tags, params, inputs)
         # Kept at once, so that a call that is killed now is continued and leaves no second run.
         if key not in self.ids:
             self._keep(key, f"{runs.LATER}{uuid.uuid4().hex}")
@@ -289,6 +323,25 @@ class RunTree:
         journal.add_begin(self.ids[key], None if made else begin)
         self._deliver()
         return self.ids[key]
+
+    def _describe(
+        self,
+        name: str,
+        parent: str | None,
+        tags: Mapping[str, str] | None,
+        params: Mapping[str, Any] | None,
+        inputs: Iterable[str] | None = None,
+    ) -> dict[str, Any]:
+        """What a run is made of, for `Journal.add_begin`."""
+        if self._origin is None:
+            self._origin = runs.origin_tags()
+        return {
+            "name": name,
+            "parent": parent,
+            "tags": {**self.tags, **self._origin, **(tags or {})},
+            "params": {name: redact_uri(str(v)) for name, v in runs.flatten_settings(params or {}).items()},
+            "inputs": self.inputs if inputs is None else {name: self.inputs[name] for name in inputs},
+        }
 
     def _log_system(self, metrics: Mapping[str, float], step: int) -> None:
         # Nothing may have been begun yet: a stage may read for long before it trains.

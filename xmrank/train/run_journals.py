@@ -73,7 +73,8 @@ def end_runs(runs: RunTree, trials: Iterable[Trial], output: Path, *, by_step: b
         last = [record.get("status") for record in journal.records_of(run)][-1:]
         if done and last != ["FINISHED"]:
             add_end(trial, run, output)
-        elif not done:
+        # A trial that no worker came to has no run.
+        elif not done and last:
             journal.add(run, failed=True)
     if runs.owns_parent:
         runs.end_child(PARENT, failed=failed)

@@ -16,7 +16,7 @@ from xmrank.losses import LOSSES
 from xmrank.rankers import Ranker
 from xmrank.rankers.layers import dropout_draws
 from xmrank.train.epoch_metrics import EpochMetrics
-from xmrank.train.list_data import ListData, RankerBatch, gather_stacked_batch
+from xmrank.train.list_data import SCORED_AT_ONCE, ListData, RankerBatch, gather_stacked_batch
 from xmrank.train.loss_noise import StepNoise
 from xmrank.train.trial_settings import loss_parameters
 from xmrank.train.worker_group import WorkerGroup
@@ -26,8 +26,6 @@ INDEPENDENT = {"neural_ndcg": {"independent": True}}
 
 ORDINAL = "ordinal"
 """The loss whose ranker has one output for each level of relevance."""
-VALIDATION_BATCH = 256
-"""Validation lists scored at once, over all rankers of a stack."""
 
 warnings.filterwarnings("ignore", message=".*batching rule for aten::_scaled_dot_product_flash_attention_for_cpu")
 
@@ -147,7 +145,7 @@ class TrainingStep:
         noise = StepNoise(self.config, noise_seeds, lists=1)
         metrics = EpochMetrics(self.models, self.device)
         rows = np.arange(len(data[0].lists))[self.group.rank :: self.group.size]
-        at_once = max(1, VALIDATION_BATCH // self.models)
+        at_once = max(1, SCORED_AT_ONCE[self.device.type] // self.models)
         for number, start in enumerate(range(0, len(rows), at_once)):
             part = rows[start : start + at_once]
             batch = gather_stacked_batch(data, [part] * self.models)

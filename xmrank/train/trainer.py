@@ -105,6 +105,8 @@ def train_trials(
             data.refinements = refinements.setdefault(refinement_key(config), data.refinements)
             cost = cost or TrialCost(data.lists_per_epoch, device, group.size)
             log = RunLog(work, cost, by_step=config.validate_every_steps is not None)
+            if group.leads:
+                log.begin_runs(together)
             with log.watch_machine(together[0]) if group.leads else contextlib.nullcontext():
                 train_group(together, TrainingJob(config, data, work.output, group, work.about, log))
 

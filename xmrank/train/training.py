@@ -18,7 +18,7 @@ from xmrank.runtime.paths import resolve
 from xmrank.runtime.storage import remove_tree
 from xmrank.tracking.active_settings import list_active
 from xmrank.tracking.journal import Journal
-from xmrank.tracking.run_tree import RunTree
+from xmrank.tracking.run_tree import PlannedRun, RunTree
 from xmrank.train.epoch_watcher import watch_epochs
 from xmrank.train.first_stage_validation import measure_first_stage
 from xmrank.train.run_journals import end_runs
@@ -70,9 +70,9 @@ def train_all(
         runs.log_config(format_config(config, STAGE))
         pending = pending_trials(trials, output)
         if pending:
-            # The driver begins the runs; workers add to their journals.
-            run_ids = {trial.name: begin_run(runs, trial, config, best) for trial in pending}
-            work = plan_work(stage, config, best, store, run_ids)
+            # Workers begin the runs, so that each lasts as long as its trial.
+            planned = {trial.name: plan_run(runs, trial, config, best) for trial in pending}
+            work = plan_work(stage, config, best, store, planned)
             # One Ray Train run for all trials, since its start takes longer than many a trial.
             with watch_epochs(work):
                 launch_workers(
@@ -144,12 +144,12 @@ def make_run_tree(
     )
 
 
-def begin_run(runs: RunTree, trial: Trial, config: TrainConfig, best: Best) -> str:
-    """Begin or continue the MLflow run of a trial; returns its id."""
+def plan_run(runs: RunTree, trial: Trial, config: TrainConfig, best: Best) -> PlannedRun:
+    """The MLflow run of a trial, which begins with the trial."""
     params = list_params(config_of(trial, config, best), trial.loss, trial.direction, trial.seed)
     # From now on, a validation that is not in the journal was saved by a process that was then killed.
     Journal(runs.path.parent, trial.name).create()
-    return runs.begin_child(trial.name, tags={"loss": trial.loss, "direction": trial.direction}, params=params)
+    return runs.plan_child(trial.name, tags={"loss": trial.loss, "direction": trial.direction}, params=params)
 
 
 def plan_work(
@@ -157,7 +157,7 @@ def plan_work(
     config: TrainConfig,
     best: Best,
     store: EmbeddingStore,
-    run_ids: Mapping[str, str],
+    planned: Mapping[str, PlannedRun],
 ) -> TrainingWork:
     """What the workers are given; no failure of an earlier run is left."""
     work = TrainingWork(
@@ -171,7 +171,7 @@ def plan_work(
         failures=stage.work / "failures",
         cache=stage.work / CACHE,
         detections=stage.work / "detections",
-        runs=dict(run_ids),
+        runs=dict(planned),
     )
     remove_tree(work.failures)
     # Large lists are unpacked here, once, so that workers only map the files.
