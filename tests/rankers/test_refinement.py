@@ -99,6 +99,22 @@ def test_a_caption_retrieves_the_images_of_similar_captions():
     torch.testing.assert_close(kept.retrieve_images(caption), double([[0.6, 0.8]]), atol=1e-3, rtol=0)
 
 
+def test_a_memory_that_changes_is_not_read_as_it_was():
+    """While queries are scored it keeps its captions and images in the queries' dtype."""
+    made, caption = make_memory().half(), tensor([[0.6, 0.8]])
+    with torch.inference_mode():
+        first = made.retrieve_images(caption)
+        assert made._widen(torch.float32)[0] is made._widen(torch.float32)[0]
+        assert made.retrieve_images(caption.double()).dtype == torch.float64
+    torch.testing.assert_close(made.retrieve_images(caption), first)
+    made.load_state_dict({name: value.flip(-1) for name, value in made.state_dict().items()})
+    with torch.inference_mode():
+        changed = made.retrieve_images(caption)
+        torch.testing.assert_close(made.to("cpu").double().retrieve_images(caption), changed)
+    torch.testing.assert_close(made.retrieve_images(caption), changed)
+    assert not torch.allclose(changed, first)
+
+
 @pytest.mark.parametrize("text", ["query", "candidate"])
 def test_the_memory_is_one_more_view_with_its_own_weight_and_bank(text):
     memory = make_memory(text)

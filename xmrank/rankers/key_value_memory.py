@@ -1,6 +1,6 @@
 """A key–value memory of training pairs: captions are the keys, their images the values."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,28 @@ from xmrank.rankers.parameters import RefinementParameters, RefinementSizes
 
 BLOCK = 1024
 """Captions whose neighbours are searched at once."""
+
+
+@dataclass(frozen=True)
+class WideMemory:
+    """Captions and images of a memory in another dtype, and which state of them it was.
+
+    Attributes:
+        captions, images: of the memory.
+        versions: of these two: torch counts the changes of a tensor.
+        keys, values: the same numbers.
+    """
+
+    captions: Tensor
+    images: Tensor
+    versions: tuple[int, int]
+    keys: Tensor
+    values: Tensor
+
+    def is_of(self, captions: Tensor, images: Tensor, versions: tuple[int, int], dtype: torch.dtype) -> bool:
+        """Whether these are still the memory's."""
+        same = self.captions is captions and self.images is images and self.versions == versions
+        return same and self.keys.dtype == dtype
 
 
 class KeyValueMemory(nn.Module):
@@ -49,6 +71,7 @@ class KeyValueMemory(nn.Module):
         self.register_buffer("images", torch.zeros(images, dimensions, dtype=torch.half))
         self.register_buffer("owner", torch.zeros(pairs, dtype=torch.int64))
         self.register_buffer("bank", torch.zeros(sizes.bank, dimensions))
+        self._wide: WideMemory | None = None
 
     @property
     def caption_side(self) -> str:
@@ -73,7 +96,7 @@ class KeyValueMemory(nn.Module):
         Returns:
             [items, d] in the captions' dtype, unit length.
         """
-        keys, values = self.captions.to(captions.dtype), self.images.to(captions.dtype)
+        keys, values = self._widen(captions.dtype)
         neighbours, scale = self.hyperparameters.memory_neighbours, self.hyperparameters.memory_scale
         retrieved = [captions.new_empty(0, captions.shape[1])]
         # In blocks, so that the cosines with all keys fit into memory.
@@ -89,6 +112,21 @@ class KeyValueMemory(nn.Module):
             weights.scatter_add_(1, self.owner[indices], (scale * nearest).softmax(-1))
             retrieved.append(F.normalize(weights @ values, dim=-1))
         return torch.cat(retrieved)
+
+    def _widen(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Captions and images in a dtype.
+
+        While queries are scored they are kept: to convert all takes longer than to compare one query with them.
+        """
+        # Tensors made in the inference mode cannot be used in training, and their changes are not counted.
+        is_counted = not (self.captions.is_inference() or self.images.is_inference())
+        if not (torch.is_inference_mode_enabled() and is_counted):
+            return self.captions.to(dtype), self.images.to(dtype)
+        versions = self.captions._version, self.images._version
+        if self._wide is None or not self._wide.is_of(self.captions, self.images, versions, dtype):
+            wide = self.captions.to(dtype), self.images.to(dtype)
+            self._wide = WideMemory(self.captions, self.images, versions, *wide)
+        return self._wide.keys, self._wide.values
 
     def drop_images(self, images: Tensor) -> "KeyValueMemory":
         """This memory without the captions of some images, int64 rows; its bank holds zeros."""
