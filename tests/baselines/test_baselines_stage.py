@@ -24,6 +24,7 @@ from xmrank.protocols import evaluation_run
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.launcher import Worker
 from xmrank.runtime.manifest import read_manifest
+from xmrank.tracking.runs import find_run
 
 KEYS = ["method", "ranker", "seed", "direction", "protocol", "metric"]
 
@@ -135,7 +136,11 @@ def value(done, **key):
 def test_runs_of_mlflow(done):
     client = MlflowClient(f"sqlite:///{done.home / 'mlflow.db'}")
     known = json.loads((done.output / "tracking.json").read_text())
-    run = client.get_run(known["vsepp-sndcg0.5-seed1"])
+    run, first = (find_run(client, done.home, known[f"vsepp-sndcg0.5-seed{seed}"]) for seed in (1, 0))
+    # One after another, or on two workers; not both for the whole stage.
+    parent = client.get_run(known["parent"])
+    assert parent.info.start_time < min(run.info.start_time, first.info.start_time)
+    assert max(run.info.end_time, first.info.end_time) < parent.info.end_time
     assert run.info.status == "FINISHED"
     assert run.data.tags["mlflow.parentRunId"] == known["parent"]
     assert run.data.params["listwise"] == "0.5"

@@ -9,7 +9,7 @@ from xmrank.baselines.fit_watcher import watch_fits
 from xmrank.baselines.fitting import HISTORY, FitLog, FittingJob
 from xmrank.config import BaselinesConfig
 from xmrank.runtime import progress, watching
-from xmrank.tracking.journal import Journal
+from xmrank.tracking.run_tree import PlannedRun
 
 
 @pytest.fixture
@@ -19,7 +19,8 @@ def job(tmp_path, monkeypatch):
     monkeypatch.setattr(watching, "PERIOD_S", 0.01)
     config = BaselinesConfig(baselines=("cca", "cmpm"), seeds=(0,))
     fits = list_fits(config)
-    return FittingJob(config, tmp_path, fits, tmp_path / "failures", {fit.name: f"run-{fit.name}" for fit in fits})
+    runs = {fit.name: PlannedRun(tmp_path, fit.name, f"run-{fit.name}", {}) for fit in fits}
+    return FittingJob(config, tmp_path, fits, tmp_path / "failures", runs)
 
 
 def wait_for(capsys, text):
@@ -41,7 +42,7 @@ def finish(job, fit):
 
 def test_a_line_has_the_last_epoch_of_a_fit_and_then_the_fits_that_are_done(job, capsys):
     cca, cmpm = job.fits
-    log = FitLog(Journal(job.output, cmpm.name), job.runs[cmpm.name])
+    log = FitLog(job.runs[cmpm.name])
     with watch_fits(job):
         log.log_epoch({"epoch": 1.0, "train_loss": 2.0, "validation_mean": 0.25})
         log.log_epoch({"epoch": 2.0, "train_loss": 1.5, "validation_i2t_hit@1": 0.2, "validation_mean": 0.375})

@@ -178,6 +178,8 @@ def test_every_run_is_a_child_in_mlflow_once(home, here):
     )
     assert {"i2t/two_stage/mrr", "validation_map", "loss/total", "cost/train_seconds"} <= metrics.keys()
     assert (child.data.params["seed"], child.data.params["lcm.sigma"]) == ("1", "0.01")
+    lasted = (child.info.end_time - child.info.start_time) / 1000
+    assert 0 <= lasted - metrics["cost/train_seconds"] < 5
 
 
 def test_settings_of_lcm_without_labels_are_told_as_they_are(home, here):

@@ -7,7 +7,6 @@ from xmrank.baselines.baseline_registry import BaselineFit
 from xmrank.baselines.fitting import FittingJob
 from xmrank.runtime.progress import Progress
 from xmrank.runtime.watching import look_repeatedly
-from xmrank.tracking.journal import Journal
 from xmrank.train.schedule import describe_validation
 
 SHOWN = 2
@@ -34,6 +33,7 @@ def watch_fits(job: FittingJob) -> Iterator[None]:
 
 def describe_fit(job: FittingJob, fit: BaselineFit) -> str:
     """A fit's name with its last epoch; empty where it has none, as all that are solved in one go."""
-    records = Journal(job.output, fit.name).records_of(job.runs[fit.name])
+    run = job.runs[fit.name]
+    records = run.journal.records_of(run.id)
     epochs = [{"epoch": record["step"], **record["metrics"]} for record in records if record.get("step")]
     return f"{fit.name} {describe_validation(epochs[-1])}" if epochs else ""

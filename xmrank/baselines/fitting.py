@@ -21,7 +21,7 @@ from xmrank.runtime.files import write_json, write_text
 from xmrank.runtime.manifest import WORK
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.pieces import record_piece
-from xmrank.tracking.journal import Journal
+from xmrank.tracking.run_tree import PlannedRun
 from xmrank.train.fit_loop import EpochFigures
 
 HISTORY = "history.json"
@@ -36,14 +36,14 @@ class FittingJob:
         config: with absolute paths.
         output: the stage's directory.
         failures: folder that takes a file for each fit that failed.
-        runs: name of a fit → MLflow run id.
+        runs: name of a fit → its MLflow run.
     """
 
     config: BaselinesConfig
     output: Path
     fits: list[BaselineFit]
     failures: Path
-    runs: dict[str, str]
+    runs: dict[str, PlannedRun]
 
     def directory_for(self, fit: BaselineFit) -> Path:
         """The folder of a fit."""
@@ -113,7 +113,9 @@ def fit_all(fits: list[BaselineFit], job: FittingJob, device: torch.device) -> N
 def fit_one(fit: BaselineFit, job: FittingJob, data: FittingData, device: torch.device) -> None:
     """Fit a baseline, write its towers and, last, its history."""
     baseline, settings = BASELINES[fit.baseline], settings_of(job.config, fit.baseline, fit.method)
-    validation, log = data.validation_for(fit), FitLog(Journal(job.output, fit.name), job.runs[fit.name])
+    run = job.runs[fit.name]
+    run.begin()
+    validation, log = data.validation_for(fit), FitLog(run)
     training = HeadTraining(fit.seed, device, validation.measure_towers, fit.listwise, log.log_epoch)
     towers, best = baseline.fit(data.pairs_for(fit), settings, training)
     directory = job.directory_for(fit)
@@ -125,23 +127,24 @@ def fit_one(fit: BaselineFit, job: FittingJob, data: FittingData, device: torch.
     # Last of the files: a fit is done when its history is there.
     write_json(directory / HISTORY, history)
     record_piece(job.output / WORK, fit.name, sorted(directory.iterdir()))
+    # The run ends here, so that it lasts as long as its fit.
+    run.journal.add(run.id, artifacts=[directory / HISTORY], failed=False)
 
 
 @dataclass(frozen=True)
 class FitLog:
     """Adds the figures of a fit to the journal of its run, once: a fit that was interrupted starts again."""
 
-    journal: Journal
-    run: str
+    run: PlannedRun
 
     def log_epoch(self, epoch: EpochFigures) -> None:
         """Add the figures of an epoch."""
         metrics = {mlflow_name(name): value for name, value in epoch.items() if name != "epoch"}
-        self.journal.add_new(self.run, [(int(epoch["epoch"]), metrics)])
+        self.run.journal.add_new(self.run.id, [(int(epoch["epoch"]), metrics)])
 
     def log_best(self, figures: Mapping[str, float]) -> None:
         """Add the figures that the fit is chosen by."""
-        self.journal.add_new(self.run, [(0, {mlflow_name(f"best/{name}"): v for name, v in figures.items()})])
+        self.run.journal.add_new(self.run.id, [(0, {mlflow_name(f"best/{name}"): v for name, v in figures.items()})])
 
 
 def read_history(directory: Path) -> dict[str, object]:

@@ -26,7 +26,7 @@ from xmrank.runtime.files import write_json
 from xmrank.runtime.manifest import Manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.verification import read_outputs
-from xmrank.tracking.run_tree import RunTree
+from xmrank.tracking.run_tree import PlannedRun, RunTree
 
 STAGE = "baselines"
 SHOWN = ("hit@1", "hit@5", "hit@10")
@@ -90,10 +90,10 @@ def make_run_tree(stage: StageDirectory, config: BaselinesConfig, store: Embeddi
 def fit_and_evaluate(stage: StageDirectory, config: BaselinesConfig, store: EmbeddingStore, runs: RunTree) -> Manifest:
     """Fit and evaluate what is missing, and finish the stage."""
     fits, output = list_fits(config), stage.directory
-    # Begun for all fits, also for those that are done: their means are logged below.
-    ids = {fit.name: begin_run(runs, config, fit) for fit in fits}
+    # Workers begin the runs, so that each lasts as long as its fit.
+    planned = {fit.name: plan_run(runs, config, fit) for fit in fits}
     runs.log_config(format_config(config, STAGE))
-    job = FittingJob(config, output, fits, stage.work / "failures", ids)
+    job = FittingJob(config, output, fits, stage.work / "failures", planned)
     with watch_fits(job):
         fit_on_cluster(job, stage.work / "ray")
     rows = evaluate_all(stage, config, fits)
@@ -132,11 +132,11 @@ def task_of(stage: StageDirectory, config: BaselinesConfig, fit: BaselineFit, di
     )
 
 
-def begin_run(runs: RunTree, config: BaselinesConfig, fit: BaselineFit) -> str:
-    """Begin or continue the MLflow run of a fit; returns its id."""
+def plan_run(runs: RunTree, config: BaselinesConfig, fit: BaselineFit) -> PlannedRun:
+    """The MLflow run of a fit, which begins with the fit."""
     settings = vars(settings_of(config, fit.baseline, fit.method))
     params = {**vars(fit), **settings, "fit_splits": config.fit_splits}
-    return runs.begin_child(fit.name, tags={"loss": fit.method}, params=params)
+    return runs.plan_child(fit.name, tags={"loss": fit.method}, params=params)
 
 
 def log_means(runs: RunTree, rows: list[dict[str, Any]]) -> None:

@@ -21,13 +21,14 @@ def log_run(runs: RunTree, run: MethodRun) -> None:
     """Log a run that is done, once."""
     if run.name in runs.ids and not runs.is_open(run.name):
         return
+    result, timing = run.read_part("result.json"), run.read_part("timing.json")
     runs.begin_child(
         run.name,
         tags={"dataset": run.source.name, "method": run.method},
         params={"features": run.source.features, "seed": run.seed, **settings_of_run(run)},
         inputs=[f"data {run.source.key}"],
+        seconds=timing["seconds"],
     )
-    result, timing = run.read_part("result.json"), run.read_part("timing.json")
     history = []
     for number, entry in enumerate(result["history"], start=1):
         metrics = {name if name == "validation_map" else f"loss/{name}": value for name, value in entry.items()}

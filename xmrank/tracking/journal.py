@@ -129,7 +129,8 @@ class Journal:
     def is_open(self, run: str) -> bool:
         """Whether nothing has ended a run since it was last begun."""
         statuses = [record["status"] for record in self.records_of(run) if "status" in record]
-        return not statuses or bool(statuses[-1] == runs.RUNNING)
+        # A run that is planned has no record until it begins.
+        return bool(statuses[-1] == runs.RUNNING) if statuses else not run.startswith(runs.LATER)
 
     @property
     def delivered(self) -> int:

@@ -77,6 +77,11 @@ def keep_sound_begin(begin: Mapping[str, Any], faults: list[str]) -> dict[str, A
             faults.append(f"begin: {name}: {str(value)[:40]!r}")
     for name in ("tags", "inputs"):
         sound[name] = {key: str(value) for key, value in sound.get(name, {}).items()}
+    start = begin.get("start")
+    if type(start) is int and is_count(start):
+        sound["start"] = start
+    elif start is not None:
+        faults.append(f"begin: start: {str(start)[:40]!r}")
     return sound
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -183,6 +184,7 @@ class RunTree:
         tags: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         inputs: Iterable[str] | None = None,
+        seconds: float = 0.0,
     ) -> str:
         """Begin a child or continue it.
 
@@ -192,12 +194,14 @@ class RunTree:
             tags: beside those of all runs.
             params: logged when it is new.
             inputs: names of the tree's inputs that it uses; None: all.
+            seconds: how long ago its work began.
 
         Returns:
             The run id; a reference where the server did not answer.
         """
         parent = self.begin_parent()
-        return self._begin(key, name or key, parent=parent, tags=tags, params=params, inputs=inputs)
+        start = int((time.time() - seconds) * 1000) if seconds else None
+        return self._begin(key, name or key, parent=parent, tags=tags, params=params, inputs=inputs, start=start)
 
     def plan_child(
         self,
@@ -307,9 +311,10 @@ class RunTree:
         tags: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         inputs: Iterable[str] | None = None,
+        start: int | None = None,
     ) -> str:
         uri, session = self.uri, DeliverySession.open
-        begin = self._describe(name, parent, tags, params, inputs)
+        begin = self._describe(name, parent, tags, params, inputs) | ({"start": start} if start else {})
         # Kept at once, so that a call that is killed now is continued and leaves no second run.
         if key not in self.ids:
             self._keep(key, f"{runs.LATER}{uuid.uuid4().hex}")

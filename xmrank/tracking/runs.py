@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag of the experiment: MLflow's pages then show what belongs to the training of models."""
 REFERENCE_TAG = "run_reference"
 """Holds the reference of a run that was made while no server answered: its id was not known then."""
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
@@ -158,7 +160,8 @@ def experiment_id(client: "MlflowClient", home: Path) -> str:
     # A server keeps artefacts where it was told to; a local file has no folder of its own for them.
     local = not os.environ.get("MLFLOW_TRACKING_URI")
     try:
-        return str(client.create_experiment(name, artifact_location=(home / "mlartifacts").as_uri() if local else None))
+        folder = (home / "mlartifacts").as_uri() if local else None
+        return str(client.create_experiment(name, artifact_location=folder, tags=KIND))
     except MlflowException:  # another process was first
         return str(client.get_experiment_by_name(name).experiment_id)
 

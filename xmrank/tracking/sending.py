@@ -157,7 +157,7 @@ class Delivery:
         self.requests += 1
 
     def _make_run(self, record: Record, begin: dict[str, Any]) -> str:
-        return runs.begin_run(self.uri, home(), resume=record["run"], start=record["time"], **begin)
+        return runs.begin_run(self.uri, home(), resume=record["run"], **{"start": record["time"], **begin})
 
     def _find_id(self, reference: str) -> str | None:
         """The id of a run; None where there is no such run any more.
