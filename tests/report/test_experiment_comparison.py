@@ -3,13 +3,13 @@
 import dataclasses
 
 import pytest
+from browser import find_browser, open_browser
 
 from xmrank.config import ReportConfig
 from xmrank.report.experiment_comparison import MARKDOWN, PAGE
 from xmrank.report.stage import report
 from xmrank.runtime.errors import ConfigError, DataError
 
-from .browser import find_browser, open_browser
 from .synthetic import World, make_run
 
 SMALL = World(images=12, seeds=(0,), losses=("listnet",), epochs=2, pictures=False)

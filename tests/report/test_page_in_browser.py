@@ -1,10 +1,10 @@
 """The page in a real browser: it loads whole, complains of nothing and fits a phone."""
 
 import pytest
+from browser import find_browser, open_browser
 
 from xmrank.report.stage import report
 
-from .browser import find_browser, open_browser
 from .synthetic import World, make_run
 
 BROWSER = find_browser()

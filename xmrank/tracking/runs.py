@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
-KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Tag of the experiment: MLflow's pages then show what belongs to the training of models."""
 REFERENCE_TAG = "run_reference"
 """Holds the reference of a run that was made while no server answered: its id was not known then."""
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
@@ -161,7 +159,7 @@ def experiment_id(client: "MlflowClient", home: Path) -> str:
     local = not os.environ.get("MLFLOW_TRACKING_URI")
     try:
         folder = (home / "mlartifacts").as_uri() if local else None
-        return str(client.create_experiment(name, artifact_location=folder, tags=KIND))
+        return str(client.create_experiment(name, artifact_location=folder))
     except MlflowException:  # another process was first
         return str(client.get_experiment_by_name(name).experiment_id)
 
