@@ -35,6 +35,7 @@ LEVELS = [
     {"report", "qrels", "sentences", "train_encoder"},
     {"hub"},
     {"experiment"},
+    {"input_checks"},
     {"dry_run"},
     {"cli", "__init__"},
     {"__main__"},

@@ -141,7 +141,10 @@ def run_job(name: str, *, program: str | None = None) -> None:
     job = JOBS[name]
 
     def run_stage(config: object) -> None:
-        # Imported here and not before: this takes seconds, and a wrong flag should not have to wait for it.
+        # Imported here and not before: the stage takes seconds, and what is wrong should not have to wait for it.
+        from xmrank.input_checks import check_inputs
+
+        check_inputs(name, config)
         job.load_stage()(config)
 
     run(run_stage, job.load_config(), name=name, program=program)

@@ -6,13 +6,14 @@ Only small files are read: plans, manifests, records of what is done. Nothing is
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from xmrank.config.common import semantic
 from xmrank.config.jobs import JOBS
 from xmrank.config.presets import EXPERIMENT
+from xmrank.input_checks import is_on_this_machine, list_inputs
 from xmrank.losses import LOSS_MODULES
 from xmrank.runtime.device import AUTO, CPU, CUDA, list_gpus, requested_device
 from xmrank.runtime.directory import StageDirectory
@@ -23,14 +24,12 @@ from xmrank.runtime.paths import is_given_cluster, resolve, resolve_uri
 from xmrank.runtime.pieces import read_pieces
 from xmrank.runtime.quantities import format_bytes
 from xmrank.runtime.redaction import redact_uri
-from xmrank.runtime.remote_path import URI
 
 FOLDERS = {"tune": "search", "supervised": "results"}
 """Jobs whose stage writes into a folder of their output."""
 WITHOUT_OUTPUT = ("register",)
 STAGE_INPUTS = ("embeddings", "lists", "rankers", "evaluation", "results", "search", "baselines", "reuse")
 """Settings that name the output of a stage."""
-PATTERN = set("{}*?[]")
 FINISHED = "finished"
 
 
@@ -93,7 +92,7 @@ class DryRun:
 
     def _describe_file(self, path: Path) -> str:
         """Whether a file or folder is there; stores elsewhere and patterns of names are not looked at."""
-        if URI.match(str(path)) or PATTERN & set(str(path)):
+        if not is_on_this_machine(path):
             return f"{resolve_uri(path)}: not looked at"
         local = resolve(path)
         if not local.exists():
@@ -148,22 +147,6 @@ def list_stages(job: str, config: Any) -> Iterator[tuple[str, Any]]:
     parts = with_stage_directories(config)
     for name in ("embed", "mine", "train", "evaluate", "report"):
         yield name, getattr(parts, name)
-
-
-def list_inputs(job: str, config: Any) -> Iterator[tuple[str, Path]]:
-    """The paths that a job reads, by the names of their settings."""
-    unused: tuple[str, ...] = ()
-    if job == "tune" and config.target == "supervised":
-        unused = ("embeddings", "lists")
-    if job == "register" and config.force:
-        unused = ("evaluation",)
-    for setting in fields(config):
-        value = getattr(config, setting.name)
-        # The data set is a part of the configuration; the other parts are settings of methods.
-        if setting.name == "dataset" and is_dataclass(value):
-            yield from list_inputs(job, value)
-        elif isinstance(value, Path) and setting.name not in ("output", *unused):
-            yield setting.name, value
 
 
 def describe_device(job: str, config: Any) -> str:

@@ -40,6 +40,7 @@ from xmrank.register.stage import register
 from xmrank.runtime.errors import ConfigError
 from xmrank.runtime.manifest import Manifest, read_manifest
 from xmrank.tracking import run_tree, runs
+from xmrank.tracking.runs import find_run
 
 ROOT = Path(__file__).parents[2]
 JOBS = {
@@ -434,4 +435,6 @@ def test_a_killed_experiment_is_continued_to_the_same_result(home, tmp_path, tra
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert len(registered(tmp_path)) == 2
     kept = json.loads((run / "rankers/tracking.json").read_text())
-    assert set(kept.values()) <= {run.info.run_id for run in runs}
+    # One run a trial, whenever it began.
+    found = {name: find_run(client, tmp_path, run).info.run_id for name, run in kept.items()}
+    assert len(set(found.values())) == len(kept) and set(found.values()) <= {run.info.run_id for run in runs}

@@ -17,7 +17,7 @@ from xmrank.register import stage as registry
 from xmrank.register.alias_guard import FirstStageGain, is_not_below
 from xmrank.register.stage import register
 from xmrank.runtime.errors import ConfigError, DataError
-from xmrank.tracking.runs import TrackingError
+from xmrank.tracking.runs import TrackingError, find_run
 from xmrank.train.checkpoint import read_ranker
 
 pytestmark = pytest.mark.ray
@@ -33,8 +33,8 @@ def test_both_directions_are_registered_once_with_what_tells_them_apart(rankers,
         trial = candidate.directory.name
         assert f"{version.tags['loss']}-{direction}-seed{version.tags['seed']}" == trial
         assert float(version.tags["validation_mean"]) == candidate.validation
-        assert version.run_id == json.loads((rankers / "tracking.json").read_text())[trial]
-        assert client.get_run(version.run_id).info.status == "FINISHED"
+        run = find_run(client, trained.home, json.loads((rankers / "tracking.json").read_text())[trial])
+        assert version.run_id == run.info.run_id and run.info.status == "FINISHED"
         assert "It takes embeddings and returns scores." in version.description
         assert "50.0 % against the first stage's 40.0 %, p = 0.01" in version.description
         assert client.get_model_version_by_alias(f"twice-{direction}", "best").version == version.version

@@ -19,6 +19,8 @@ from xmrank.runtime.errors import ConfigError
 
 SETTINGS = ("cca", "regularised_cca", "kernel_cca", "dcca", "cmpm", "cmpm_cmpc", "vsepp", "infonce")
 """Baselines with settings: a field of the same name holds them."""
+BASELINES = ("cosine", *SETTINGS)
+"""All baselines, in the order of the table."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,7 @@ class BaselinesConfig:
     """Candidate lists: those of the role validation choose the best epoch, those of the role test are ranked."""
     output: Path = RUN / "baselines"
     """Directory of the fitted baselines and of their results."""
-    baselines: tuple[str, ...] = (
-        *("cosine", "cca", "regularised_cca", "kernel_cca", "dcca"),
-        *("cmpm", "cmpm_cmpc", "vsepp", "infonce"),
-    )
+    baselines: tuple[str, ...] = BASELINES
     """Baselines to fit: cosine (the encoder itself), cca, regularised_cca, kernel_cca, dcca, cmpm, cmpm_cmpc, vsepp,
     infonce."""
     image_features: Path | None = None
@@ -96,6 +95,9 @@ class BaselinesConfig:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ConfigError(f"--{name} {' '.join(map(str, values))}: expected one or more, each once")
+        for name in self.baselines:
+            if name not in BASELINES:
+                raise ConfigError(f"--baselines {name}: expected one of {', '.join(BASELINES)}")
         at_least("--seeds", min(self.seeds), 0)
         at_least("--top-n", self.top_n, 1)
         at_least("--workers", self.workers, 0)

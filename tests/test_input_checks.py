@@ -1,0 +1,66 @@
+"""Inputs that are refused before PyTorch and Ray are imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+from xmrank.baselines.baseline_registry import BASELINES as REGISTRY
+from xmrank.config.baselines import BASELINES
+from xmrank.config.jobs import JOBS
+from xmrank.input_checks import READ_FIRST, STAGES, check_inputs, list_inputs
+from xmrank.runtime.errors import DataError
+
+MISTAKES = [
+    (["rank", "--queries", "README.md"], "data/embeddings: no finished output of the stage embed here"),
+    (["tune", "--preset", "grid12"], "data/embeddings: no finished output of the stage embed here"),
+    (["register", "--rankers", "data"], "data: no finished output of the stage train here"),
+    (["baselines"], "data/embeddings: no finished output of the stage embed here"),
+    (["supervised", "--data", "wikipedia=data/none"], "none: no such file or folder (--data wikipedia=data/none)"),
+]
+WATCH = """
+import sys
+from xmrank.cli import main
+try:
+    main()
+finally:
+    print(sorted({"torch", "ray"} & sys.modules.keys()))
+"""
+
+
+@pytest.mark.parametrize(("words", "message"), MISTAKES, ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_a_wrong_input_is_refused_without_pytorch_and_ray(tmp_path, words, message):
+    job, *flags = words
+    for name in ("embeddings", "lists"):
+        if name in READ_FIRST.get(job, ()):
+            flags += [f"--{name}", f"data/{name}"]
+    (tmp_path / "README.md").write_text("a dog\n")
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, job, *flags], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "[]\n" and done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert message in line
+
+
+def test_queries_that_are_not_there_are_refused(tiny_store, tmp_path):
+    store = tiny_store(tmp_path / "store")
+    config = JOBS["rank"].load_config()(queries=tmp_path / "none.txt", embeddings=store.directory)
+    with pytest.raises(DataError, match=r"none\.txt: no such file or folder \(--queries\)"):
+        check_inputs("rank", config)
+
+
+def test_what_is_elsewhere_is_left_to_the_job():
+    config = JOBS["rank"].load_config()(queries="s3://bucket/none.txt", embeddings="hf://me/none")
+    check_inputs("rank", config)
+
+
+@pytest.mark.parametrize("job", READ_FIRST)
+def test_every_setting_that_is_read_first_is_one_of_its_job(job):
+    needed = {"rank": {"queries": "a.txt"}}.get(job, {})
+    names = {name for name, _ in list_inputs(job, JOBS[job].load_config()(**needed))}
+    assert set(READ_FIRST[job]) <= names & STAGES.keys()
+
+
+def test_the_configuration_has_the_names_of_all_baselines():
+    assert tuple(REGISTRY) == BASELINES
