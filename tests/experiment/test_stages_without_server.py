@@ -53,7 +53,7 @@ def silent(home, monkeypatch):
 def log_training(folder, parent):
     tree, trial = RunTree(folder, "train", parent=parent.begin_run), Trial("listnet", "i2t", 0)
     with tree.open(lambda *, failed: end_runs(tree, [trial], folder, by_step=False, failed=failed)):
-        tree.begin_child(trial.name)
+        tree.plan_child(trial.name).begin()
         trial.directory(folder).mkdir(parents=True)
         epochs = [{"epoch": n, "step": n, "validation_mean": n / 4} for n in (1, 2)]
         # The second epoch is in the history only: its process was killed before it was logged.
@@ -74,7 +74,9 @@ def log_evaluation(folder, rankers):
 def log_baselines(folder):
     tree, fit = RunTree(folder, "baselines"), BaselineFit("vsepp", 0.0, 0)
     with tree.open():
-        log = FitLog(tree.journal(fit.name), tree.begin_child(fit.name))
+        planned = tree.plan_child(fit.name)
+        planned.begin()
+        log = FitLog(planned)
         for epoch in (1, 1, 2):  # the fit was interrupted after its first epoch
             log.log_epoch({"epoch": epoch, "hit@1": epoch / 4})
         log.log_best({"hit@1": 0.5})
