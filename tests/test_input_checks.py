@@ -9,11 +9,13 @@ from xmrank.baselines.baseline_registry import BASELINES as REGISTRY
 from xmrank.config.baselines import BASELINES
 from xmrank.config.jobs import JOBS
 from xmrank.input_checks import READ_FIRST, STAGES, check_inputs, list_inputs
+from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 
 MISTAKES = [
     (["rank", "--queries", "README.md"], "data/embeddings: no finished output of the stage embed here"),
     (["tune", "--preset", "grid12"], "data/embeddings: no finished output of the stage embed here"),
+    (["supervised", "--data", "wikipedia=lists"], "lists: holds the output of the stage mine, expected embed"),
     (["register", "--rankers", "data"], "data: no finished output of the stage train here"),
     (["baselines"], "data/embeddings: no finished output of the stage embed here"),
     (["supervised", "--data", "wikipedia=data/none"], "none: no such file or folder (--data wikipedia=data/none)"),
@@ -35,6 +37,7 @@ def test_a_wrong_input_is_refused_without_pytorch_and_ray(tmp_path, words, messa
         if name in READ_FIRST.get(job, ()):
             flags += [f"--{name}", f"data/{name}"]
     (tmp_path / "README.md").write_text("a dog\n")
+    StageDirectory.open(tmp_path / "lists", "mine", config={}, inputs={}).finish(counts={})
     done = subprocess.run(
         [sys.executable, "-c", WATCH, job, *flags], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -48,6 +51,17 @@ def test_queries_that_are_not_there_are_refused(tiny_store, tmp_path):
     config = JOBS["rank"].load_config()(queries=tmp_path / "none.txt", embeddings=store.directory)
     with pytest.raises(DataError, match=r"none\.txt: no such file or folder \(--queries\)"):
         check_inputs("rank", config)
+
+
+def test_a_folder_without_a_ranker_is_refused(tiny_store, tmp_path):
+    store = tiny_store(tmp_path / "store")
+    flags = {"queries": tmp_path, "embeddings": store.directory}
+    config = JOBS["rank"].load_config()(**flags, ranker=str(tmp_path))
+    with pytest.raises(DataError, match=r"no trained ranker here \(no ranker\.json\)"):
+        check_inputs("rank", config)
+    check_inputs("rank", JOBS["rank"].load_config()(**flags, ranker="models:/scenes@best"))
+    # The output of a training is for the job to choose from.
+    check_inputs("rank", JOBS["rank"].load_config()(**flags, ranker=str(store.directory)))
 
 
 def test_what_is_elsewhere_is_left_to_the_job():

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.manifest import read_manifest
+from xmrank.runtime.manifest import MANIFEST, read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.remote_path import URI
+from xmrank.train.checkpoint_json import read_about
 
 PATTERN = set("{}*?[]")
 """Signs of names that stand for several files."""
@@ -33,8 +34,18 @@ def check_inputs(job: str, config: Any) -> None:
         if name in READ_FIRST.get(job, ()) and is_on_this_machine(path):
             read_manifest(resolve(path), STAGES[name])
     for path, flag in list_files(job, config):
-        if is_on_this_machine(path) and not resolve(path).exists():
+        if not is_on_this_machine(path):
+            continue
+        if not resolve(path).exists():
             raise DataError(f"{resolve(path)}: no such file or folder ({flag})")
+        # Of all stages, embeddings alone are data.
+        if job == "supervised" and (resolve(path) / MANIFEST).is_file():
+            read_manifest(resolve(path), STAGES["embeddings"])
+    if job == "rank" and config.ranker and is_on_this_machine(Path(config.ranker)):
+        directory = resolve(config.ranker)
+        # The output of a training has a manifest, a ranker's folder has none.
+        if not (directory / MANIFEST).exists():
+            read_about(directory)
 
 
 def is_on_this_machine(path: Path) -> bool:
