@@ -23,6 +23,8 @@ from xmrank.supervised import method_runs as runs
 from xmrank.supervised import stage
 from xmrank.supervised.lcm_tables import SupervisedResults, claim_table, feature_tables, format_change, format_spread
 from xmrank.supervised.stage import supervised
+from xmrank.tracking.journal import Journal
+from xmrank.tracking.run_tree import RunTree
 
 DATA = os.environ.get("XMRANK_TEST_DATA")
 TINY = SupervisedConfig(
@@ -180,6 +182,27 @@ def test_every_run_is_a_child_in_mlflow_once(home, here):
     assert (child.data.params["seed"], child.data.params["lcm.sigma"]) == ("1", "0.01")
     lasted = (child.info.end_time - child.info.start_time) / 1000
     assert 0 <= lasted - metrics["cost/train_seconds"] < 5
+
+
+def test_a_run_whose_beginning_was_lost_is_logged_by_the_next_call(home, here, monkeypatch):
+    config = replace(TINY, output=home / "out", methods=("lcm",), runs=(0,), tsne=0)
+    add_begin = Journal.add_begin
+
+    def stop(journal, *given):
+        if journal.path.stem != "parent":
+            raise KeyboardInterrupt
+        add_begin(journal, *given)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Journal, "add_begin", stop)
+        # As where the server does not answer: the run is made later.
+        broken.setattr(RunTree, "_make_run", lambda *given: None)
+        with pytest.raises(KeyboardInterrupt):
+            supervised(config)
+    supervised(config)
+    parent, children = children_of(home)
+    assert {run.info.status for run in [parent, *children.values()]} == {"FINISHED"}
+    assert set(children) == {"wikipedia-lcm-run0"}
 
 
 def test_settings_of_lcm_without_labels_are_told_as_they_are(home, here):

@@ -19,7 +19,8 @@ def make_run_tree(stage: StageDirectory, config: SupervisedConfig) -> RunTree:
 
 def log_run(runs: RunTree, run: MethodRun) -> None:
     """Log a run that is done, once."""
-    if run.name in runs.ids and not runs.is_open(run.name):
+    # A call may have been killed between the keeping of the run's id and its beginning.
+    if run.name in runs.ids and runs.journal(run.name).has_ended(runs.ids[run.name]):
         return
     result, timing = run.read_part("result.json"), run.read_part("timing.json")
     runs.begin_child(

@@ -132,6 +132,10 @@ class Journal:
         # A run that is planned has no record until it begins.
         return bool(statuses[-1] == runs.RUNNING) if statuses else not run.startswith(runs.LATER)
 
+    def has_ended(self, run: str) -> bool:
+        """Whether something has ended a run since it was last begun."""
+        return bool(self.records_of(run)) and not self.is_open(run)
+
     @property
     def delivered(self) -> int:
         """The number of bytes that a server has."""
