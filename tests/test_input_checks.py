@@ -2,13 +2,17 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from xmrank.baselines.baseline_registry import BASELINES as REGISTRY
 from xmrank.config.baselines import BASELINES
 from xmrank.config.jobs import JOBS
+from xmrank.datasets.reader_settings import HuggingFaceSettings
 from xmrank.input_checks import READ_FIRST, STAGES, check_inputs, list_inputs
+from xmrank.rankers.parameters import LateInteractionParameters
 from xmrank.runtime.directory import StageDirectory
 from xmrank.runtime.errors import DataError
 
@@ -19,6 +23,11 @@ MISTAKES = [
     (["register", "--rankers", "data"], "data: no finished output of the stage train here"),
     (["baselines"], "data/embeddings: no finished output of the stage embed here"),
     (["supervised", "--data", "wikipedia=data/none"], "none: no such file or folder (--data wikipedia=data/none)"),
+    (["embed", "--dataset", "folder", "--images", "none"], "none: no such file or folder (--images)"),
+    (["embed", "--model", "ViT-B-33"], "--model ViT-B-33: open_clip has no such model; close to it: ViT-B-32"),
+    (["experiment", "--embed.model", "ViT-B-33"], "--model ViT-B-33: open_clip has no such model"),
+    (["train-encoder", "--model", "ViT-B-33"], "--model ViT-B-33: open_clip has no such model"),
+    (["train"], "data/embeddings: no finished output of the stage embed here"),
 ]
 WATCH = """
 import sys
@@ -41,7 +50,8 @@ def test_a_wrong_input_is_refused_without_pytorch_and_ray(tmp_path, words, messa
     done = subprocess.run(
         [sys.executable, "-c", WATCH, job, *flags], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert done.stdout == "[]\n" and done.returncode == 1
+    # 2: a wrong flag; 1: wrong data.
+    assert done.stdout == "[]\n" and done.returncode == (2 if "--model" in flags or "--embed.model" in flags else 1)
     (line,) = done.stderr.splitlines()
     assert message in line
 
@@ -62,6 +72,27 @@ def test_a_folder_without_a_ranker_is_refused(tiny_store, tmp_path):
     check_inputs("rank", JOBS["rank"].load_config()(**flags, ranker="models:/scenes@best"))
     # The output of a training is for the job to choose from.
     check_inputs("rank", JOBS["rank"].load_config()(**flags, ranker=str(store.directory)))
+
+
+def test_a_training_that_reads_tokens_is_refused_a_store_without(tiny_store, tmp_path):
+    store = tiny_store(tmp_path / "store")
+    StageDirectory.open(tmp_path / "lists", "mine", config={}, inputs={}).finish(counts={})
+    flags = {"embeddings": store.directory, "lists": tmp_path / "lists"}
+    config = JOBS["train"].load_config()(**flags, ranker=LateInteractionParameters())
+    with pytest.raises(DataError, match="no tokens in this store"):
+        check_inputs("train", config)
+    # That ranker may be replaced, and the other one reads none.
+    check_inputs("train", replace(config, best=tmp_path))
+    check_inputs("train", JOBS["train"].load_config()(**flags))
+
+
+def test_models_and_folders_that_only_the_job_can_find_are_left_to_it(tmp_path):
+    load = JOBS["embed"].load_config()
+    for model in ("ViT-B-32", "xmrank-tiny", "hf-hub:me/mine", f"{tmp_path}/model.json"):
+        check_inputs("embed", load(model=model))
+    check_inputs("embed", load(dataset=HuggingFaceSettings(images=Path("me/mine"))))
+    with pytest.raises(DataError, match="no such file or folder"):
+        check_inputs("embed", load(dataset=HuggingFaceSettings(images=tmp_path / "none")))
 
 
 def test_what_is_elsewhere_is_left_to_the_job():

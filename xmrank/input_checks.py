@@ -5,6 +5,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from xmrank.datasets.hub import is_hub_name
+from xmrank.embed.model_source import standard_model
+from xmrank.embed.token_store import NO_TOKENS, names_tokens
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.manifest import MANIFEST, read_manifest
 from xmrank.runtime.paths import resolve
@@ -19,6 +22,7 @@ READ_FIRST = {
     "baselines": ("embeddings", "lists"),
     "rank": ("embeddings",),
     "register": ("rankers",),
+    "train": ("embeddings", "lists"),
     "tune": ("embeddings", "lists"),
 }
 """Of jobs whose imports take seconds, the outputs of stages that they need whatever else is set."""
@@ -29,23 +33,47 @@ def check_inputs(job: str, config: Any) -> None:
 
     Raises:
         DataError: as the job itself would.
+        ConfigError: an unknown model.
     """
+    # Of the other stages nothing is there yet.
+    if job == "experiment":
+        check_inputs("embed", config.embed)
+        return
     for name, path in list_inputs(job, config):
         if name in READ_FIRST.get(job, ()) and is_on_this_machine(path):
-            read_manifest(resolve(path), STAGES[name])
+            manifest = read_manifest(resolve(path), STAGES[name])
+            if name == "embeddings" and reads_tokens(job, config) and not names_tokens(manifest.outputs):
+                raise DataError(f"{resolve(path)}: {NO_TOKENS}")
     for path, flag in list_files(job, config):
-        if not is_on_this_machine(path):
-            continue
-        if not resolve(path).exists():
-            raise DataError(f"{resolve(path)}: no such file or folder ({flag})")
-        # Of all stages, embeddings alone are data.
-        if job == "supervised" and (resolve(path) / MANIFEST).is_file():
-            read_manifest(resolve(path), STAGES["embeddings"])
+        check_file(job, path, flag)
     if job == "rank" and config.ranker and is_on_this_machine(Path(config.ranker)):
         directory = resolve(config.ranker)
         # The output of a training has a manifest, a ranker's folder has none.
         if not (directory / MANIFEST).exists():
             read_about(directory)
+    if uses_model(job, config):
+        standard_model(config.model)
+
+
+def check_file(job: str, path: Path, flag: str) -> None:
+    """Raise DataError for a file or folder that is not on this machine, where it would have to be."""
+    if not is_on_this_machine(path):
+        return
+    if not resolve(path).exists():
+        raise DataError(f"{resolve(path)}: no such file or folder ({flag})")
+    # Of all stages, embeddings alone are data.
+    if job == "supervised" and (resolve(path) / MANIFEST).is_file():
+        read_manifest(resolve(path), STAGES["embeddings"])
+
+
+def reads_tokens(job: str, config: Any) -> bool:
+    """Whether a training surely reads tokens: --best may bring another ranker."""
+    return job == "train" and config.ranker.reads_tokens and not config.best
+
+
+def uses_model(job: str, config: Any) -> bool:
+    """Whether a job loads the model that --model names."""
+    return job == "train_encoder" or (job == "embed" and not config.imports and not config.inspect)
 
 
 def is_on_this_machine(path: Path) -> bool:
@@ -57,6 +85,11 @@ def list_files(job: str, config: Any) -> Iterator[tuple[Path, str]]:
     """Files and folders that a user brings, and their flags."""
     if job == "rank":
         yield config.queries, "--queries"
+    if job == "embed":
+        for name, path in list_inputs(job, config):
+            # Folders that are not there are names on the hub.
+            if not (name == "images" and config.dataset.name == "huggingface" and is_hub_name(str(path))):
+                yield path, f"--{name.replace('_', '-')}"
     if job == "supervised":
         for text in config.data:
             # NAME=PATH, or NAME=PATH,PATH.

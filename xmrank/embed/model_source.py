@@ -1,15 +1,17 @@
 """Which model `--model` means: one of open_clip's names, a configuration file, a folder, or a name on the hub.
 
-open_clip takes three seconds to import, so functions that need it do so: xmrank-tiny is known without it.
+open_clip takes three seconds to import, so functions that need it do so: a model's name is known without it.
 """
 
 import contextlib
 import difflib
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,7 @@ def standard_model(model: str) -> str:
     same = [name for name in known if simplify_name(name) == simplify_name(model)]
     if len(same) != 1:
         raise ConfigError(f"--model {model}: open_clip has no such model; {suggest_models(model, known)}")
-    return str(same[0])
+    return same[0]
 
 
 def simplify_name(name: str) -> str:
@@ -124,11 +126,17 @@ def register_bundled() -> None:
 
 
 def list_models() -> list[str]:
-    """The names of open_clip's models and ours."""
-    import open_clip
+    """The names of open_clip's models and ours, those of their configurations; open_clip is not imported for it."""
+    # Where it is imported, a program may have added models.
+    if "open_clip" in sys.modules:
+        import open_clip
 
-    register_bundled()
-    return list(open_clip.list_models())
+        register_bundled()
+        return list(open_clip.list_models())
+    package = find_spec("open_clip")
+    assert package is not None and package.origin is not None
+    folders = (Path(package.origin).parent / "model_configs", BUNDLED)
+    return sorted(file.stem for folder in folders for file in folder.glob(f"*{CONFIG_SUFFIX}"))
 
 
 def find_in_folder(folder: Path) -> ModelSource:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from xmrank.embed.row_ids import check_dimensions, make_row_ids
-from xmrank.embed.token_store import Side, TokenArray, check_token_count, open_tokens
+from xmrank.embed.token_store import NO_TOKENS, Side, TokenArray, check_token_count, open_tokens
 from xmrank.runtime.errors import DataError
 from xmrank.runtime.files import read_parquet, sha256_json, sha256_table
 from xmrank.runtime.manifest import MANIFEST, Manifest, read_manifest
@@ -209,7 +209,7 @@ class EmbeddingStore:
             DataError: the store has no tokens at all.
         """
         if not self.has_tokens:
-            raise DataError(f"{self.label}: no tokens in this store; make one with `xmrank embed --tokens`")
+            raise DataError(f"{self.label}: {NO_TOKENS}")
         if side in self.token_arrays:
             return self.token_arrays[side]
         return TokenArray.from_vectors(self.image if side == "image" else self.text)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from xmrank.runtime.errors import DataError
 from xmrank.runtime.storage import local_copy
 
 Side = Literal["image", "text"]
+NO_TOKENS = "no tokens in this store; make one with `xmrank embed --tokens`"
 INT8_LIMIT = 127
 """The largest number of an int8 token; −128 is not used, so that a token and its opposite are equally exact."""
 
@@ -165,6 +166,11 @@ def open_tokens(directory: Path, outputs: Collection[str], items: Mapping[Side, 
     for side, array in arrays.items():
         check_token_count(array, items[side], str(token_path(directory, side, "tokens")))
     return arrays
+
+
+def names_tokens(outputs: Collection[str]) -> bool:
+    """Whether a store whose manifest lists these files has tokens."""
+    return any(f"{side}_tokens.npy" in outputs for side in get_args(Side))
 
 
 def check_token_count(tokens: TokenArray, count: int, name: str) -> None:
