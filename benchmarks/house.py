@@ -57,7 +57,7 @@ def code_figures() -> dict[str, float]:
 
 def files_imported_by_rank() -> int:
     """Modules of the package that `rank` needs."""
-    code = "import sys, xmrank.rank.stage; print(sum(name.split('.')[0] == 'xmrank' for name in sys.modules))"
+    code = "import sys, xmrank.rank.ranking; print(sum(name.split('.')[0] == 'xmrank' for name in sys.modules))"
     return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from xmrank.baselines.baseline_registry import BASELINES as REGISTRY
+from xmrank.cli import main
 from xmrank.config.baselines import BASELINES
 from xmrank.config.jobs import JOBS
 from xmrank.datasets.reader_settings import HuggingFaceSettings
@@ -56,6 +57,18 @@ def test_a_wrong_input_is_refused_without_pytorch_and_ray(tmp_path, words, messa
     assert message in line
 
 
+def test_queries_that_are_not_given_are_named(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["xmrank", "rank"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == "rank: --queries: expected a text file, a table or a folder of images\n"
+
+
+def test_a_ranking_is_checked_without_pytorch_and_ray():
+    code = "import sys, xmrank.rank.stage; print(sorted({'torch', 'ray', 'open_clip'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_queries_that_are_not_there_are_refused(tiny_store, tmp_path):
     store = tiny_store(tmp_path / "store")
     config = JOBS["rank"].load_config()(queries=tmp_path / "none.txt", embeddings=store.directory)
@@ -88,8 +101,8 @@ def test_a_training_that_reads_tokens_is_refused_a_store_without(tiny_store, tmp
 
 def test_models_and_folders_that_only_the_job_can_find_are_left_to_it(tmp_path):
     load = JOBS["embed"].load_config()
-    for model in ("ViT-B-32", "xmrank-tiny", "hf-hub:me/mine", f"{tmp_path}/model.json"):
-        check_inputs("embed", load(model=model))
+    for model, weights in (("ViT-B-32", "openai"), ("xmrank-tiny", None)):
+        check_inputs("embed", load(model=model, pretrained=weights))
     check_inputs("embed", load(dataset=HuggingFaceSettings(images=Path("me/mine"))))
     with pytest.raises(DataError, match="no such file or folder"):
         check_inputs("embed", load(dataset=HuggingFaceSettings(images=tmp_path / "none")))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from xmrank.evaluate.run_metrics import evaluate_run
     from xmrank.mine.candidate_lists import CandidateLists
     from xmrank.mine.in_memory import mine_lists
+    from xmrank.rank.ranker_loading import load_ranker
     from xmrank.rank.reranking import rerank
-    from xmrank.rank.trained_rankers import load_ranker
     from xmrank.train.api import train_ranker
 
 __version__ = "0.1.0"
@@ -34,7 +34,7 @@ _MODULES = {
     "CandidateLists": "xmrank.mine.candidate_lists",
     "mine_lists": "xmrank.mine.in_memory",
     "train_ranker": "xmrank.train.api",
-    "load_ranker": "xmrank.rank.trained_rankers",
+    "load_ranker": "xmrank.rank.ranker_loading",
     "rerank": "xmrank.rank.reranking",
     "evaluate_run": "xmrank.evaluate.run_metrics",
 }

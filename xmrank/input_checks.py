@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from xmrank.datasets.hub import is_hub_name
-from xmrank.embed.model_source import standard_model
+from xmrank.embed.model_source import check_model, standard_model
 from xmrank.embed.token_store import NO_TOKENS, names_tokens
-from xmrank.runtime.errors import DataError
+from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.manifest import MANIFEST, read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.remote_path import URI
@@ -16,12 +16,12 @@ from xmrank.train.checkpoint_json import read_about
 
 PATTERN = set("{}*?[]")
 """Signs of names that stand for several files."""
-STAGES = {"embeddings": "embed", "lists": "mine", "rankers": "train"}
+STAGES = {"embeddings": "embed", "lists": "mine", "rankers": "train", "evaluation": "evaluate"}
 """Settings that name the output of a stage, and the stage."""
 READ_FIRST = {
     "baselines": ("embeddings", "lists"),
     "rank": ("embeddings",),
-    "register": ("rankers",),
+    "register": ("rankers", "embeddings", "evaluation"),
     "train": ("embeddings", "lists"),
     "tune": ("embeddings", "lists"),
 }
@@ -33,8 +33,10 @@ def check_inputs(job: str, config: Any) -> None:
 
     Raises:
         DataError: as the job itself would.
-        ConfigError: an unknown model.
+        ConfigError: an unknown model or tag, or a flag that is missing.
     """
+    if job == "rank" and config.queries is None:
+        raise ConfigError("--queries: expected a text file, a table or a folder of images")
     # Of the other stages nothing is there yet.
     if job == "experiment":
         check_inputs("embed", config.embed)
@@ -51,8 +53,10 @@ def check_inputs(job: str, config: Any) -> None:
         # The output of a training has a manifest, a ranker's folder has none.
         if not (directory / MANIFEST).exists():
             read_about(directory)
-    if uses_model(job, config):
+    if job == "train_encoder":
         standard_model(config.model)
+    if job == "embed" and not config.imports and not config.inspect:
+        check_model(config.model, config.pretrained, init_seed=config.init_seed)
 
 
 def check_file(job: str, path: Path, flag: str) -> None:
@@ -69,11 +73,6 @@ def check_file(job: str, path: Path, flag: str) -> None:
 def reads_tokens(job: str, config: Any) -> bool:
     """Whether a training surely reads tokens: --best may bring another ranker."""
     return job == "train" and config.ranker.reads_tokens and not config.best
-
-
-def uses_model(job: str, config: Any) -> bool:
-    """Whether a job loads the model that --model names."""
-    return job == "train_encoder" or (job == "embed" and not config.imports and not config.inspect)
 
 
 def is_on_this_machine(path: Path) -> bool:

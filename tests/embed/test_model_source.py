@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import open_clip
 import pytest
@@ -71,6 +73,20 @@ def refusal(function, *arguments, error=ConfigError, **settings):
 )
 def test_names_as_people_write_them(written, name):
     assert standard_model(written) == name
+
+
+def test_models_and_tags_are_known_without_importing_open_clip():
+    code = (
+        "import json, sys\n"
+        "from xmrank.embed.model_source import list_models, load_weights_table\n"
+        "early = [list_models(), load_weights_table().list_pretrained_tags_by_model('ViT-B-32')]\n"
+        "early.append('open_clip' in sys.modules)\n"
+        "import open_clip\n"
+        "late = [sorted(list_models()), open_clip.list_pretrained_tags_by_model('ViT-B-32'), False]\n"
+        "print(json.dumps([early, late]))"
+    )
+    early, late = json.loads(subprocess.check_output([sys.executable, "-c", code]))
+    assert early == late
 
 
 def test_no_two_models_differ_only_in_how_they_are_written():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xmrank.rank import stage
+from xmrank.rank import ranking
 from xmrank.rank.query_ranker import QueryRanker
 
 
@@ -17,6 +17,6 @@ def here(monkeypatch):
             done.append(batch.start)
             yield {"queries": len(batch.ids), "broken": ranker.rank_batch(batch)}
 
-    monkeypatch.setattr(stage, "rank_batches", rank_batches)
-    monkeypatch.setattr(stage, "BATCH", 32)
+    monkeypatch.setattr(ranking, "rank_batches", rank_batches)
+    monkeypatch.setattr(ranking, "BATCH", 32)
     return done

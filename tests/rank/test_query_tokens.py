@@ -18,8 +18,8 @@ from xmrank.datasets.reader_settings import ArraySettings
 from xmrank.embed.stage import embed
 from xmrank.embed.store import EmbeddingStore
 from xmrank.rank import query_ranker, query_tokens
+from xmrank.rank.checks import check_query_tokens
 from xmrank.rank.query_ranker import QueryRanker
-from xmrank.rank.query_tokens import check_query_tokens
 from xmrank.rank.stage import rank
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.train.checkpoint import read_ranker

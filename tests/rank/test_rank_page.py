@@ -11,7 +11,7 @@ import pytest
 
 from xmrank.config import RankConfig
 from xmrank.embed.store import EmbeddingStore
-from xmrank.rank import stage as stage
+from xmrank.rank import ranking
 from xmrank.rank.query_ranker import QueryRanker
 from xmrank.rank.stage import rank
 
@@ -27,7 +27,7 @@ def in_process(monkeypatch):
         for batch in left:
             yield {"queries": len(batch.ids), "broken": ranker.rank_batch(batch)}
 
-    monkeypatch.setattr(stage, "rank_batches", rank_batches)
+    monkeypatch.setattr(ranking, "rank_batches", rank_batches)
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
@@ -42,7 +42,7 @@ def test_the_page_shows_the_best_results_of_the_first_queries(trained, in_proces
     rank(config)
     assert not (tmp_path / "ranking/results.html").exists()
     # Results that are there already only get their page.
-    stage.rank_batches = None
+    ranking.rank_batches = None
     rank(replace(config, page=2))
     page = (tmp_path / "ranking/results.html").read_text()
     assert f"page: {tmp_path / 'ranking/results.html'}" in capsys.readouterr().out
@@ -70,6 +70,6 @@ def test_remote_pictures_of_a_gallery_are_listed_as_missing(trained, in_process,
     note = "pictures cannot be shown (the images are remote, and are fetched only with --remote-images)"
     assert note in (tmp_path / "ranking/results.html").read_text()
     # The page is made anew, the results are kept.
-    stage.rank_batches = None
+    ranking.rank_batches = None
     rank(replace(config, remote_images=True))
     assert set(read) == {"http://169.254.169.254/latest/meta-data"}

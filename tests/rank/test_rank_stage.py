@@ -15,7 +15,7 @@ import torch
 from xmrank.cli import run
 from xmrank.config import RankConfig, RegisterConfig
 from xmrank.embed.model_source import find_model
-from xmrank.rank import checks, query_ranker, ranking_job
+from xmrank.rank import checks, query_ranker, ranking, ranking_job
 from xmrank.rank import stage as stage
 from xmrank.rank.ranking_job import QueryBatch
 from xmrank.rank.stage import rank
@@ -96,7 +96,7 @@ def test_a_second_call_does_nothing_and_a_registered_ranker_is_the_same(
     queries, ranked, trained, track_at, monkeypatch, capsys
 ):
     track_at(trained.home)
-    monkeypatch.setattr(stage, "rank_all", lambda *arguments: pytest.fail("nothing was to be ranked"))
+    monkeypatch.setattr(ranking, "rank_all", lambda *arguments: pytest.fail("nothing was to be ranked"))
     assert rank(queries.config) == ranked.manifest
     register(RegisterConfig(trained.config.output, embeddings=trained.config.embeddings, force=True))
     capsys.readouterr()
@@ -293,7 +293,7 @@ def test_queries_that_are_all_broken_fail_with_the_first_reason(trained, queries
     batch.record_path(folder).write_text(json.dumps({"broken": {"a.jpg": "not an image"}, "seconds": {}}))
     job = SimpleNamespace(folder=folder)
     with pytest.raises(DataError, match=r"none of 1 could be read; the first, a\.jpg: not an image"):
-        stage.finish_ranking(None, job, [batch], ["a.jpg"], 0.0)
+        ranking.finish_ranking(None, job, [batch], ["a.jpg"], 0.0)
 
 
 def test_the_manifest_is_a_finished_stages(queries, ranked):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from changed_stages import accept_changes, flip_byte
 
-from xmrank.rank.trained_rankers import best_rankers, load_ranker, locate_ranker, ranker_fingerprint
+from xmrank.rank.ranker_loading import load_ranker
+from xmrank.rank.trained_rankers import best_rankers, locate_ranker, ranker_fingerprint
 from xmrank.register.stage import register
 from xmrank.runtime.errors import ConfigError, DataError
 

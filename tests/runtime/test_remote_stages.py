@@ -14,8 +14,8 @@ from xmrank.embed.store import EmbeddingStore
 from xmrank.evaluate.stage import evaluate
 from xmrank.mine.stage import mine
 from xmrank.rank.query_ranker import QueryRanker
+from xmrank.rank.ranker_loading import load_ranker
 from xmrank.rank.stage import rank
-from xmrank.rank.trained_rankers import load_ranker
 from xmrank.report.stage import report
 from xmrank.runtime import object_stores
 from xmrank.runtime.paths import resolve
@@ -52,7 +52,7 @@ def rank_here(left, job, workers):
 @pytest.fixture
 def one_process(monkeypatch, in_process, encoded, track_at, tmp_path):
     """No stage starts a cluster, and attempts follow each other soon."""
-    monkeypatch.setattr("xmrank.rank.stage.rank_batches", rank_here)
+    monkeypatch.setattr("xmrank.rank.ranking.rank_batches", rank_here)
     for module in ("xmrank.protocols.evaluation_run", "xmrank.evaluate.all_methods"):
         monkeypatch.setattr(f"{module}.run_tasks", lambda function, tasks: map(function, tasks))
     monkeypatch.setattr(object_stores, "FIRST_PAUSE_S", 0.05)

@@ -11,8 +11,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from xmrank.runtime.errors import ConfigError
@@ -29,6 +31,8 @@ CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 PRECISIONS = ("fp32", "bf16", "fp16")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
 """Files of a tokenizer in a model's folder."""
+FILES = "open_clip_files"
+"""The name under which single modules of open_clip are imported."""
 REGISTERED: dict[str, Path] = {}
 """Name → file of the configurations that this process has registered."""
 PARTS = ("embed_dim", "vision_cfg", "text_cfg")
@@ -133,10 +137,26 @@ def list_models() -> list[str]:
 
         register_bundled()
         return list(open_clip.list_models())
+    folders = (find_open_clip() / "model_configs", BUNDLED)
+    return sorted(file.stem for folder in folders for file in folder.glob(f"*{CONFIG_SUFFIX}"))
+
+
+def find_open_clip() -> Path:
+    """The folder of open_clip's files."""
     package = find_spec("open_clip")
     assert package is not None and package.origin is not None
-    folders = (Path(package.origin).parent / "model_configs", BUNDLED)
-    return sorted(file.stem for folder in folders for file in folder.glob(f"*{CONFIG_SUFFIX}"))
+    return Path(package.origin).parent
+
+
+def load_weights_table() -> ModuleType:
+    """open_clip's module that lists pretrained weights, alone where the rest is not imported yet."""
+    if "open_clip" in sys.modules:
+        return import_module("open_clip.pretrained")
+    # A package of the same files under another name, whose beginning imports nothing.
+    package = ModuleType(FILES)
+    package.__path__ = [str(find_open_clip())]
+    sys.modules[FILES] = package
+    return import_module(f"{FILES}.pretrained")
 
 
 def find_in_folder(folder: Path) -> ModelSource:
@@ -311,10 +331,8 @@ def find_weights(model: str, pretrained: str | None, init_seed: int | None) -> s
         raise ConfigError(f"--init-seed {init_seed}: only an untrained model takes it, with --pretrained none")
     if pretrained == "bundled" and model == TINY:
         return str(BUNDLED / f"{TINY}.safetensors")
-    import open_clip
-
     # Tags go before files: a file named like a tag would be ambiguous.
-    if pretrained is not None and open_clip.get_pretrained_cfg(model, pretrained):
+    if pretrained is not None and load_weights_table().get_pretrained_cfg(model, pretrained):
         return pretrained
     path = resolve(pretrained) if pretrained else None
     if path is None or not path.is_file():
@@ -327,17 +345,13 @@ def find_weights(model: str, pretrained: str | None, init_seed: int | None) -> s
 
 def list_weights(model: str) -> str:
     """What `--pretrained` may be for a model."""
-    import open_clip
-
-    tags = open_clip.list_pretrained_tags_by_model(model) + (["bundled"] if model == TINY else [])
+    tags = load_weights_table().list_pretrained_tags_by_model(model) + (["bundled"] if model == TINY else [])
     known = f"a tag of {model} ({', '.join(tags)}), " if tags else ""
     return f"{known}the path of a checkpoint, or none with --init-seed"
 
 
 def needs_quick_gelu(model: str, pretrained: str | None) -> bool:
     """Whether the weights of a tag were trained with QuickGELU: with another activation, open_clip only warns."""
-    if model == TINY:
+    if model == TINY or not pretrained:
         return False
-    import open_clip
-
-    return bool(pretrained and (open_clip.get_pretrained_cfg(model, pretrained) or {}).get("quick_gelu"))
+    return bool((load_weights_table().get_pretrained_cfg(model, pretrained) or {}).get("quick_gelu"))

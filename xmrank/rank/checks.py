@@ -1,16 +1,17 @@
 """Checks before anything is ranked: queries, gallery, ranker and encoder must fit each other."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xmrank.config.common import Direction
+from xmrank.config.embed import TokenSettings
 from xmrank.config.rank import RankConfig
 from xmrank.embed.model_source import FOLDER, HUB, ModelSource, find_model, standard_model
 from xmrank.embed.store import EmbeddingStore, encoder_name, identify_encoder
-from xmrank.rank.query_set import KIND_DIRECTIONS, QuerySet
-from xmrank.rank.query_tokens import check_query_tokens
+from xmrank.rank.query_set import FLAG, KIND_DIRECTIONS, Kind, QuerySet
 from xmrank.rank.results import SIDES
 from xmrank.rank.trained_rankers import MODEL_URI
 from xmrank.runtime.errors import ConfigError, DataError
@@ -82,6 +83,57 @@ def check_request(
     if queries.embeddings is not None and queries.embeddings.shape[1] != store.dimensions:
         given = queries.embeddings.shape[1]
         raise DataError(f"{config.queries}: embeddings of {given} dimensions, the gallery's have {store.dimensions}")
+
+
+def find_token_settings(store: EmbeddingStore) -> TokenSettings | None:
+    """How the tokens of a store were made; None: it has none, or they were imported."""
+    settings = store.manifest.config.get("tokens") or {}
+    # Of imported tokens, a store knows their width and number format only.
+    if settings.keys() != {field.name for field in fields(TokenSettings)}:
+        return None
+    return TokenSettings(**settings)
+
+
+def check_query_tokens(store: EmbeddingStore, about: dict[str, Any], kind: Kind, source: str) -> None:
+    """Refuse a ranker that reads tokens where those of the queries and of the gallery do not fit it.
+
+    Args:
+        store: the gallery.
+        about: what the ranker's JSON says.
+        kind: of the queries.
+        source: the ranker as it was given.
+
+    Raises:
+        ConfigError: queries or a gallery without tokens, or a gallery whose tokens were imported.
+        DataError: a ranker of tokens that were made otherwise.
+    """
+    if not about.get("tokens"):
+        return
+    reads = f"{about['ranker']} reads tokens"
+    if not store.has_tokens:
+        raise ConfigError(
+            f"--ranker {source}: {reads}, and {store.label} has none; make it with `xmrank embed --tokens`"
+        )
+    if find_token_settings(store) is None:
+        raise ConfigError(
+            f"--ranker {source}: {reads}, and those of {store.label} were imported: nothing says how to make those of "
+            "new queries; `rerank` in Python takes them as query_tokens"
+        )
+    if kind == "embedding":
+        raise ConfigError(
+            f"{FLAG}: {reads}, and embeddings have none; give captions or images, whose tokens are made as the "
+            "gallery's were"
+        )
+    # The axes of a projection are fitted on each data set anew; those of one store are the same.
+    if about.get("embeddings") == store.fingerprint:
+        return
+    own, theirs = store.encoder.get("tokens"), (about.get("encoder") or {}).get("tokens")
+    if own is None or own != theirs:
+        raise DataError(
+            f"--ranker {source}: trained on tokens of another layer, grid or projection than those of the gallery "
+            f"{store.directory}; tokens of two stores fit each other with the same --image-token-layer, "
+            "--text-token-layer and --token-grid, and --token-width 0"
+        )
 
 
 def check_encoder(store: EmbeddingStore, about: dict[str, Any], source: str) -> None:

@@ -2,23 +2,17 @@
 
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 
-import torch
-
 from xmrank.config.common import DIRECTIONS, Direction
-from xmrank.rankers import Ranker
 from xmrank.runtime.errors import ConfigError, DataError
 from xmrank.runtime.files import atomic_path, sha256_file, sha256_json
 from xmrank.runtime.manifest import MANIFEST
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.storage import local_copy
 from xmrank.runtime.verification import read_outputs
-from xmrank.train.checkpoint import read_ranker, verify_weights
-from xmrank.train.checkpoint_json import read_about
+from xmrank.train.checkpoint_json import read_about, verify_weights
 from xmrank.train.trials import HISTORY, RANKER, RANKER_JSON
 
 MODEL_URI = "models:/"
@@ -42,43 +36,12 @@ class TrainedRanker:
     validation: float
 
 
-def load_ranker(
-    source: str | PathLike[str], *, direction: Direction | None = None, device: torch.device | str = "cpu"
-) -> Ranker:
-    """Load a trained ranker, in evaluation mode.
-
-    Args:
-        source: a ranker's folder; the output of a training, which gives its best ranker of the direction; or a model
-            of MLflow's registry, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
-        direction: i2t or t2i; only the output of a training needs it.
-        device: where the ranker is put.
-
-    Raises:
-        ConfigError: the output of a training without a direction.
-        DataError: no ranker there, a damaged one, or a registry that does not answer.
-
-    >>> import tempfile
-    >>> from xmrank.rankers import LinearParameters, build_ranker
-    >>> from xmrank.train.checkpoint import save_ranker
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> trained = build_ranker(LinearParameters(), dimensions=4)
-    >>> save_ranker(Path(folder.name), trained, trained.state_dict(), {"direction": "t2i"})
-    >>> ranker = load_ranker(folder.name)
-    >>> ranker.name, ranker.dimensions, ranker.training
-    ('linear', 4, False)
-    >>> folder.cleanup()
-    """
-    # Weights are read into memory, so a downloaded copy need not stay.
-    with tempfile.TemporaryDirectory() as downloads:
-        directory = locate_ranker(str(source), direction, Path(downloads))
-        return read_ranker(directory, device)[0]
-
-
 def locate_ranker(source: str, direction: Direction | None, downloads: Path) -> Path:
     """The folder of the ranker to use.
 
     Args:
-        source: as for ``load_ranker``.
+        source: a ranker's folder; the output of a training; or a model of MLflow's registry, ``models:/NAME@ALIAS`` or
+            ``models:/NAME/VERSION``.
         direction: needed for the output of a training.
         downloads: takes the files of a registered ranker.
 

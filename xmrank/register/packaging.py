@@ -18,8 +18,7 @@ from xmrank.config import RegisterConfig
 from xmrank.config.common import Direction
 from xmrank.config.rank import RankConfig
 from xmrank.embed.store import EmbeddingStore
-from xmrank.rank.checks import encoder_arguments
-from xmrank.rank.query_tokens import check_query_tokens
+from xmrank.rank.checks import check_query_tokens, encoder_arguments
 from xmrank.rank.trained_rankers import RANKER_FOLDER, copy_ranker, ranker_fingerprint
 from xmrank.register import retrieval, serving
 from xmrank.runtime.errors import ConfigError

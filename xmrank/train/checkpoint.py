@@ -18,21 +18,20 @@ from xmrank.runtime.storage import local_copy
 from xmrank.train.checkpoint_json import (
     ABOUT_HASH,
     META,
-    REMEDY,
     STACK,
     UNREADABLE,
+    WEIGHTS_HASH,
     hash_about,
     make_state_error,
     read_about,
     read_meta,
     shorten_message,
+    verify_weights,
 )
 from xmrank.train.trials import RANKER, RANKER_JSON
 
 CONTENTS = "contents_sha256"
 """In the header of a state: the hash of all that it holds."""
-WEIGHTS_HASH = "weights_sha256"
-"""In a ranker's JSON: the hash of its weights' file."""
 
 
 def save_ranker(directory: Path, ranker: Ranker, weights: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -66,15 +65,6 @@ def read_ranker(directory: Path, device: torch.device | str = "cpu") -> tuple[Ra
     except (*UNREADABLE, OSError) as error:
         raise DataError(f"{directory}: not a ranker of this version: {shorten_message(error)}") from None
     return ranker.to(device).eval(), about
-
-
-def verify_weights(directory: Path, about: dict[str, Any]) -> None:
-    """Raise DataError when a ranker's weights are not those that its JSON was written for."""
-    path = directory / RANKER
-    if not path.is_file():
-        raise DataError(f"{directory}: no trained ranker here (no {RANKER})")
-    if sha256_file(path) != about.get(WEIGHTS_HASH):
-        raise DataError(f"{path}: damaged: its contents are not those of {RANKER_JSON}; {REMEDY}")
 
 
 def save_state(

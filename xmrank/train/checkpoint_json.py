@@ -7,12 +7,14 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from xmrank.runtime.errors import DataError
-from xmrank.runtime.files import refuse_special_file, sha256_json
+from xmrank.runtime.files import refuse_special_file, sha256_file, sha256_json
 from xmrank.runtime.storage import local_copy
-from xmrank.train.trials import RANKER_JSON
+from xmrank.train.trials import RANKER, RANKER_JSON
 
 META = "meta"
 STACK = "stack"
+WEIGHTS_HASH = "weights_sha256"
+"""In a ranker's JSON: the hash of the file of its weights."""
 ABOUT_HASH = "about_sha256"
 """In a ranker's JSON: the hash of all else that it says."""
 REMEDY = "copy the ranker again, or make it anew: xmrank train with --overwrite"
@@ -38,6 +40,15 @@ def read_about(directory: Path) -> dict[str, Any]:
     if not unchanged:
         raise DataError(f"{path}: damaged: its contents are not those of its {ABOUT_HASH}; {REMEDY}")
     return about
+
+
+def verify_weights(directory: Path, about: dict[str, Any]) -> None:
+    """Raise DataError when a ranker's weights are not those that its JSON was written for."""
+    path = directory / RANKER
+    if not path.is_file():
+        raise DataError(f"{directory}: no trained ranker here (no {RANKER})")
+    if sha256_file(path) != about.get(WEIGHTS_HASH):
+        raise DataError(f"{path}: damaged: its contents are not those of {RANKER_JSON}; {REMEDY}")
 
 
 def hash_about(about: dict[str, Any]) -> str:
