@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/python jobs/experiment.py --preset demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 --dist loadgroup $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

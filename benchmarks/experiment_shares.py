@@ -5,7 +5,7 @@
 
 The flags are those of the experiment. It runs in an empty folder, several times with --repeats. Prints one JSON line:
 the median seconds of the whole and of each stage, evaluation's share, and what re-ranking of one query takes, alone and
-in a batch (milliseconds, median of the rankers, one thread).
+in a batch (milliseconds, median of the losses, one thread).
 """
 
 import argparse

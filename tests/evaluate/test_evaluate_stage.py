@@ -104,6 +104,14 @@ def test_a_query_is_timed_at_several_depths(evaluated):
     assert all(min(row["batched_ms"], row["alone_ms"]) > 0 and row["ranker"] == "context_aware" for row in rows)
 
 
+def test_the_rankers_of_one_seed_are_timed(evaluated):
+    rows = json.loads((evaluated.output / "timing.json").read_text())["rows"]
+    protocols = ("lists", f"top-{TOP}")
+    expected = [(m, d, p) for m in ("lambdarank", "listnet") for d in ("i2t", "t2i") for p in protocols]
+    assert sorted((row["method"], row["direction"], row["protocol"]) for row in rows) == expected
+    assert {row["seed"] for row in rows} == {0}
+
+
 def test_every_method_has_every_metric_on_its_protocols(evaluated):
     rows = evaluated.metrics.groupby(["method", "direction", "protocol"], observed=True)["metric"].unique()
     expected = {("cosine", d, p) for d in ("i2t", "t2i") for p in ("lists", "gallery")}

@@ -191,7 +191,7 @@ def test_times_are_measured_and_do_not_change_the_fingerprint(evaluated, capsys)
     assert all(row["alone_ms"] > 0 and row["batched_ms"] > 0 for row in rows)
     assert "timing.json" not in read_manifest(evaluated.output, "evaluate").outputs
     evaluate(evaluated.config)
-    assert "re-ranking one query takes (median of the rankers) lists " in capsys.readouterr().out
+    assert "re-ranking one query takes (median of the losses) lists " in capsys.readouterr().out
 
 
 def test_files_that_are_not_wanted_are_not_written(trained, evaluated, tmp_path, monkeypatch):

@@ -96,13 +96,18 @@ def plan_tasks(stage: StageDirectory, config: EvaluateConfig, store: EmbeddingSt
         for direction in DIRECTIONS
     ]
     trials = sorted((rankers / "trials").iterdir())
+    timed: set[tuple[Direction, str]] = set()
     refined, ranked = {}, []
     for trial in trials:
         about = read_about(trial)
         direction: Direction = about["direction"]
         # The rankers of a seed share their refinement: the first of them stands for all.
         name = refined_name(direction, about["seed"])
-        ranked.append(EvaluationTask(trial.name, direction, RankerScorer(trial), family=name, **common))
+        # Rankers of other seeds are built alike, and take the same time.
+        loss = (direction, about["loss"])
+        scorer = RankerScorer(trial, timed=loss not in timed)
+        timed.add(loss)
+        ranked.append(EvaluationTask(trial.name, direction, scorer, family=name, **common))
         if about.get("refinement") and name not in refined:
             refined[name] = EvaluationTask(name, direction, RefinedScorer(trial), family=name, **common)
     return [*first, *refined.values(), *ranked]

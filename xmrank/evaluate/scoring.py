@@ -30,9 +30,11 @@ class RankerScorer(Scorer):
 
     Attributes:
         directory: the ranker's folder.
+        timed: whether its milliseconds a query are measured too.
     """
 
     directory: Path
+    timed: bool = True
 
     def measure(self, protocols: DirectionProtocols) -> Iterator[MethodResult]:
         """The ranker's results; it is loaded here.
@@ -53,7 +55,8 @@ class RankerScorer(Scorer):
         for protocol in protocols.list_ranked():
             own = replace(data, lists=shared.refine_lists(protocol) if shared else protocol.lists)
             scores = score_lists(ranker, own)
-            timing = time_queries(ranker, replace(own, refined=shared.gallery if shared else None))
+            known = replace(own, refined=shared.gallery if shared else None)
+            timing = time_queries(ranker, known) if self.timed else {}
             key = protocols.table_key(
                 protocol.name, method=about["loss"], loss=about["loss"], ranker=about["ranker"], seed=about["seed"]
             )

@@ -77,10 +77,10 @@ def check_inputs(store: EmbeddingStore, lists: Manifest, rankers: Manifest, fold
 
 
 def print_latency(timing: Sequence[dict[str, Any]]) -> None:
-    """Print one line: how long a query takes on each protocol, the median over rankers."""
+    """Print one line: how long a query takes on each protocol, the median over the losses."""
     times: dict[str, list[float]] = {}
     for row in timing:
         times.setdefault(row["protocol"], []).append(row["alone_ms"])
     if times:
         medians = [f"{protocol} {statistics.median(values):.1f} ms" for protocol, values in times.items()]
-        print(f"evaluate: re-ranking one query takes (median of the rankers) {', '.join(medians)}")
+        print(f"evaluate: re-ranking one query takes (median of the losses) {', '.join(medians)}")
