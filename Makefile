@@ -26,4 +26,6 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[$(FAISS),test]'
+	@# A run starts a dozen processes; where Python may write no bytecode, each would compile the package again.
+	$(BIN)/python -m compileall -q xmrank
 	touch $(STAMP)

@@ -55,7 +55,7 @@ def one_process(monkeypatch, in_process, encoded, track_at, tmp_path):
     monkeypatch.setattr("xmrank.rank.ranking.rank_batches", rank_here)
     for module in ("xmrank.protocols.evaluation_run", "xmrank.evaluate.all_methods"):
         monkeypatch.setattr(f"{module}.run_tasks", lambda function, tasks: map(function, tasks))
-    monkeypatch.setattr(object_stores, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(object_stores, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setenv("XMRANK_CACHE", str(tmp_path / "cache"))
     track_at(tmp_path)
     make_pictures(tmp_path, images=40)
