@@ -26,7 +26,15 @@ MISTAKES = [
     (["supervised", "--data", "wikipedia=data/none"], "none: no such file or folder (--data wikipedia=data/none)"),
     (["embed", "--dataset", "folder", "--images", "none"], "none: no such file or folder (--images)"),
     (["embed", "--model", "ViT-B-33"], "--model ViT-B-33: open_clip has no such model; close to it: ViT-B-32"),
-    (["experiment", "--embed.model", "ViT-B-33"], "--model ViT-B-33: open_clip has no such model"),
+    (["experiment", "--embed.model", "ViT-B-33"], "experiment: --embed.model ViT-B-33: open_clip has no such model"),
+    (
+        ["experiment", "--embed.dataset", "folder", "--embed.images", "none"],
+        "none: no such file or folder (--embed.images)",
+    ),
+    (["embed", "--reuse", "lists"], "lists: holds the output of the stage mine, expected embed"),
+    (["embed", "--model", ""], "--model : open_clip has no such model; close to it: xmrank-tiny"),
+    (["embed", "--model", "local-dir:lists"], "lists: no open_clip_config.json in it"),
+    (["supervised"], "--data: expected one or more labelled sets, each as NAME=PATH"),
     (["train-encoder", "--model", "ViT-B-33"], "--model ViT-B-33: open_clip has no such model"),
     (["train"], "data/embeddings: no finished output of the stage embed here"),
 ]
@@ -52,7 +60,7 @@ def test_a_wrong_input_is_refused_without_pytorch_and_ray(tmp_path, words, messa
         [sys.executable, "-c", WATCH, job, *flags], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     # 2: a wrong flag; 1: wrong data.
-    assert done.stdout == "[]\n" and done.returncode == (2 if "--model" in flags or "--embed.model" in flags else 1)
+    assert done.stdout == "[]\n" and done.returncode == (2 if f"{job.replace('-', '_')}: --" in done.stderr else 1)
     (line,) = done.stderr.splitlines()
     assert message in line
 
@@ -97,6 +105,14 @@ def test_a_training_that_reads_tokens_is_refused_a_store_without(tiny_store, tmp
     # That ranker may be replaced, and the other one reads none.
     check_inputs("train", replace(config, best=tmp_path))
     check_inputs("train", JOBS["train"].load_config()(**flags))
+
+
+def test_a_finished_store_needs_no_store_to_reuse(tiny_store, tmp_path):
+    output = tiny_store(tmp_path / "store").directory
+    config = JOBS["embed"].load_config()(output=output, reuse=tmp_path / "gone")
+    check_inputs("embed", config)
+    with pytest.raises(DataError, match=r"gone: no such file or folder \(--reuse\)"):
+        check_inputs("embed", replace(config, overwrite=True))
 
 
 def test_models_and_folders_that_only_the_job_can_find_are_left_to_it(tmp_path):

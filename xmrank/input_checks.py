@@ -1,19 +1,24 @@
 """What a job refuses of its inputs before it imports PyTorch and Ray, which takes seconds."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from xmrank.config.embed import EmbedConfig
 from xmrank.datasets.hub import is_hub_name
 from xmrank.embed.model_source import check_model, standard_model
 from xmrank.embed.token_store import NO_TOKENS, names_tokens
-from xmrank.runtime.errors import ConfigError, DataError
+from xmrank.runtime.errors import ConfigError, DataError, XmrankError
 from xmrank.runtime.manifest import MANIFEST, read_manifest
 from xmrank.runtime.paths import resolve
 from xmrank.runtime.remote_path import URI
 from xmrank.train.checkpoint_json import read_about
 
+FLAG = re.compile(r"(?<![\w-])--(?=[a-z])")
+"""Where a flag begins in a message."""
+REUSE = "--reuse"
 PATTERN = set("{}*?[]")
 """Signs of names that stand for several files."""
 STAGES = {"embeddings": "embed", "lists": "mine", "rankers": "train", "evaluation": "evaluate"}
@@ -37,9 +42,14 @@ def check_inputs(job: str, config: Any) -> None:
     """
     if job == "rank" and config.queries is None:
         raise ConfigError("--queries: expected a text file, a table or a folder of images")
+    if job == "supervised" and not config.data:
+        raise ConfigError("--data: expected one or more labelled sets, each as NAME=PATH")
     # Of the other stages nothing is there yet.
     if job == "experiment":
-        check_inputs("embed", config.embed)
+        try:
+            check_inputs("embed", config.embed)
+        except XmrankError as error:
+            raise type(error)(FLAG.sub("--embed.", str(error))) from None
         return
     for name, path in list_inputs(job, config):
         if name in READ_FIRST.get(job, ()) and is_on_this_machine(path):
@@ -66,13 +76,23 @@ def check_file(job: str, path: Path, flag: str) -> None:
     if not resolve(path).exists():
         raise DataError(f"{resolve(path)}: no such file or folder ({flag})")
     # Of all stages, embeddings alone are data.
-    if job == "supervised" and (resolve(path) / MANIFEST).is_file():
+    if flag == REUSE or (job == "supervised" and (resolve(path) / MANIFEST).is_file()):
         read_manifest(resolve(path), STAGES["embeddings"])
 
 
 def reads_tokens(job: str, config: Any) -> bool:
     """Whether a training surely reads tokens: --best may bring another ranker."""
     return job == "train" and config.ranker.reads_tokens and not config.best
+
+
+def is_of_hub(config: EmbedConfig, name: str, path: Path) -> bool:
+    """Whether a setting of an embedding may be the name of a data set on the hub."""
+    return name == "images" and config.dataset.name == "huggingface" and is_hub_name(str(path))
+
+
+def is_finished(config: EmbedConfig) -> bool:
+    """Whether the output of an embedding is there, and stays."""
+    return not config.overwrite and (resolve(config.output) / MANIFEST).exists()
 
 
 def is_on_this_machine(path: Path) -> bool:
@@ -86,9 +106,10 @@ def list_files(job: str, config: Any) -> Iterator[tuple[Path, str]]:
         yield config.queries, "--queries"
     if job == "embed":
         for name, path in list_inputs(job, config):
-            # Folders that are not there are names on the hub.
-            if not (name == "images" and config.dataset.name == "huggingface" and is_hub_name(str(path))):
-                yield path, f"--{name.replace('_', '-')}"
+            flag = f"--{name.replace('_', '-')}"
+            # Folders that are not there are names on the hub; a store that is finished reuses nothing.
+            if not (is_of_hub(config, name, path) or (flag == REUSE and is_finished(config))):
+                yield path, flag
     if job == "supervised":
         for text in config.data:
             # NAME=PATH, or NAME=PATH,PATH.

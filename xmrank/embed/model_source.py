@@ -96,7 +96,7 @@ def simplify_name(name: str) -> str:
 def suggest_models(model: str, known: list[str]) -> str:
     """What may have been meant by an unknown name."""
     with contextlib.suppress(ConfigError):  # a name that is no path here
-        if resolve(model).is_dir():
+        if model and resolve(model).is_dir():
             return f"a folder is {FOLDER}{model}"
     close = difflib.get_close_matches(model, known, n=5, cutoff=0.5) or [TINY, "ViT-B-32", "RN50"]
     hub = f"; a model on Hugging Face's hub is {HUB}{model}" if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else ""
@@ -161,13 +161,13 @@ def load_weights_table() -> ModuleType:
 
 def find_in_folder(folder: Path) -> ModelSource:
     """The model in a folder as open_clip and its fine-tunes are saved: open_clip_config.json and the weights."""
-    from open_clip.factory import _find_checkpoint_in_dir as find_checkpoint
-
     flag = f"--model {FOLDER}{folder}"
     if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(f"{flag}: no {CONFIG_FILE} in it")
     content = read_config(folder / CONFIG_FILE, flag)
     check_config(content.get("model_cfg"), f"{flag}: {CONFIG_FILE}: model_cfg")
+    from open_clip.factory import _find_checkpoint_in_dir as find_checkpoint
+
     weights = find_checkpoint(folder)
     if weights is None:
         raise ConfigError(f"{flag}: no weights in it; expected open_clip_model.safetensors")
