@@ -34,6 +34,8 @@ MISTAKES = [
     (["embed", "--reuse", "lists"], "lists: holds the output of the stage mine, expected embed"),
     (["embed", "--model", ""], "--model : open_clip has no such model; close to it: xmrank-tiny"),
     (["embed", "--model", "local-dir:lists"], "lists: no open_clip_config.json in it"),
+    (["experiment", "--train.losses", "nope"], "experiment: --train.losses nope: expected one of"),
+    (["experiment", "--losses", "nope"], "experiment: --losses: no such flag"),
     (["supervised"], "--data: expected one or more labelled sets, each as NAME=PATH"),
     (["train-encoder", "--model", "ViT-B-33"], "--model ViT-B-33: open_clip has no such model"),
     (["train"], "data/embeddings: no finished output of the stage embed here"),

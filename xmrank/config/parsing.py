@@ -108,10 +108,24 @@ def call_tyro(config_type: type[Config], words: list[str], source: str = "", **o
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(config_type, args=words, config=(tyro.conf.AvoidSubcommands,), **options)
+    # A nested configuration knows its flags without the prefix.
+    except ConfigError as error:
+        raise ConfigError(write_as_given(str(error), words)) from None
     except SystemExit as stop:
         if stop.code in (0, None):  # after --help
             raise
         raise ConfigError(join_message(complaint.getvalue(), words) + source) from None
+
+
+def write_as_given(message: str, words: Sequence[str]) -> str:
+    """A message with its flags as they are in the command line: ``--train.losses`` where it says ``--losses``."""
+    given = {word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")}
+
+    def find(match: re.Match[str]) -> str:
+        longer = [flag for flag in given if flag.endswith(f".{match[1]}")]
+        return longer[0] if match[0] not in given and len(longer) == 1 else match[0]
+
+    return re.sub(r"(?<![\w-])--([a-z][\w.-]*)", find, message)
 
 
 def mark_explicit(config: Config, names: Iterable[str], prefix: str = "") -> Config:
