@@ -23,7 +23,6 @@ FIGURES = {
     "faiss": {"flat queries/s", "flat recall@10", "ivf queries/s", "ivf recall@10"},
     "stack": {"alone lists/s", "stack lists/s", "stack rankers", "bf16 stack lists/s"},
     "tokens": {"late_interaction lists/s", "cross_attention lists/s"},
-    "embedding": {"bare images/s", "stage images/s", "ratio"},
 }
 
 

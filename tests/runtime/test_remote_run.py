@@ -66,21 +66,17 @@ def test_a_run_in_a_store_ends_like_one_on_a_disk_whatever_happens(tmp_path, buc
     job = start(tmp_path, root)
     wait_for(job, tmp_path, lambda: holds(job, root / "embeddings"))
     pause(object_store)
-    wait_for(job, tmp_path, lambda: holds(job, root / "lists"))
-    pause(object_store)
     wait_for(job, tmp_path, lambda: any((root / "rankers" / "trials").glob("*/state.safetensors")))
     kill(job)
     job = start(tmp_path, root, tmp_path / "disk")
     wait_for(job, tmp_path, lambda: holds(job, root / "rankers"))
-    pause(object_store)
-    wait_for(job, tmp_path, lambda: holds(job, root / "evaluation"))
     pause(object_store)
     assert job.wait() == 0, (tmp_path / "said").read_text()
 
     said = (tmp_path / "said").read_text()
     remote, local = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     assert remote == local and len(local) == 4
-    assert said.count("it is tried again for up to 120 s") >= 4
+    assert said.count("it is tried again for up to 120 s") >= 2
     assert verify_tree(root)
     left = {path.name for path in list_files(root) if path.name == "run.lock" or "work" in path.parts}
     assert not left, left
