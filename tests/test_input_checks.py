@@ -10,6 +10,7 @@ import pytest
 from xmrank.baselines.baseline_registry import BASELINES as REGISTRY
 from xmrank.cli import main
 from xmrank.config.baselines import BASELINES
+from xmrank.config.embed import EmbedConfig
 from xmrank.config.jobs import JOBS
 from xmrank.datasets.reader_settings import HuggingFaceSettings
 from xmrank.input_checks import READ_FIRST, STAGES, check_inputs, list_inputs
@@ -115,6 +116,12 @@ def test_a_finished_store_needs_no_store_to_reuse(tiny_store, tmp_path):
     check_inputs("embed", config)
     with pytest.raises(DataError, match=r"gone: no such file or folder \(--reuse\)"):
         check_inputs("embed", replace(config, overwrite=True))
+    # The store of an experiment is inside its folder.
+    tiny_store(tmp_path / "run")
+    load = JOBS["experiment"].load_config()
+    check_inputs("experiment", load(output=tmp_path / "run", embed=EmbedConfig(reuse=tmp_path / "gone")))
+    with pytest.raises(DataError, match=r"gone: no such file or folder \(--embed\.reuse\)"):
+        check_inputs("experiment", load(output=tmp_path / "other", embed=EmbedConfig(reuse=tmp_path / "gone")))
 
 
 def test_models_and_folders_that_only_the_job_can_find_are_left_to_it(tmp_path):

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from xmrank.config.embed import EmbedConfig
+from xmrank.config.experiment import ExperimentConfig
 from xmrank.datasets.hub import is_hub_name
 from xmrank.embed.model_source import check_model, standard_model
 from xmrank.embed.token_store import NO_TOKENS, names_tokens
+from xmrank.experiment.stage import with_stage_directories
 from xmrank.runtime.errors import ConfigError, DataError, XmrankError
 from xmrank.runtime.manifest import MANIFEST, read_manifest
 from xmrank.runtime.paths import resolve
@@ -44,12 +46,8 @@ def check_inputs(job: str, config: Any) -> None:
         raise ConfigError("--queries: expected a text file, a table or a folder of images")
     if job == "supervised" and not config.data:
         raise ConfigError("--data: expected one or more labelled sets, each as NAME=PATH")
-    # Of the other stages nothing is there yet.
     if job == "experiment":
-        try:
-            check_inputs("embed", config.embed)
-        except XmrankError as error:
-            raise type(error)(FLAG.sub("--embed.", str(error))) from None
+        check_experiment(config)
         return
     for name, path in list_inputs(job, config):
         if name in READ_FIRST.get(job, ()) and is_on_this_machine(path):
@@ -67,6 +65,15 @@ def check_inputs(job: str, config: Any) -> None:
         standard_model(config.model)
     if job == "embed" and not config.imports and not config.inspect:
         check_model(config.model, config.pretrained, init_seed=config.init_seed)
+
+
+def check_experiment(config: ExperimentConfig) -> None:
+    """Check the inputs of the embedding: of the other stages nothing is there yet. Errors as of `check_inputs`."""
+    embed = with_stage_directories(config).embed
+    try:
+        check_inputs("embed", replace(embed, overwrite=embed.overwrite or config.overwrite))
+    except XmrankError as error:
+        raise type(error)(FLAG.sub("--embed.", str(error))) from None
 
 
 def check_file(job: str, path: Path, flag: str) -> None:
